@@ -1,0 +1,124 @@
+"""Every option that changes a score, in one frozen record that is validated once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from scorer.errors import ConfigError
+
+DEFAULT_PROMPT: Final = "Describe the image."
+"""The instruction that a bare caption answers; part of the fingerprint."""
+
+Contrast = Literal["blank", "masked", "removed", "blur", "noise", "image"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+EXECUTION_ONLY: Final = frozenset({"device", "max_batch_tokens"})
+"""Options that change where and how fast scores are computed, not what is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerConfig:
+    """How samples are scored.
+
+    Attributes:
+        contrast: what the picture is replaced by. ``blank``: a same-size image of one colour; ``masked``: the image
+            tokens hidden from attention, positions kept (CAL's own); ``removed``: the image tokens taken out;
+            ``blur``: the image blurred (VIG's); ``noise``: seeded uniform noise; ``image``: another image of the row.
+        dtype: the dtype the reference model computes in. Scores are always float32.
+        device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        prompt: the instruction that a bare caption answers.
+        truncate: cut a text that exceeds the model's context instead of failing its row.
+        blank_color: RGB of the ``blank`` contrast, 0–255 each; None takes the image processor's mean colour.
+        blur_radius: Gaussian radius of the ``blur`` contrast in pixels, relative to the image's longer side.
+        noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, not on its place
+            in a batch.
+        max_image_bytes: limit of one encoded image, bytes.
+        max_image_pixels: limit of one decoded image, width × height.
+        max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens.
+    """
+
+    contrast: Contrast = "blank"
+    dtype: DType = "float32"
+    device: str = "auto"
+    prompt: str = DEFAULT_PROMPT
+    truncate: bool = False
+    blank_color: tuple[int, int, int] | None = None
+    blur_radius: float = 0.1
+    noise_seed: int = 0
+    max_image_bytes: int = 64 * 2**20
+    max_image_pixels: int = 100_000_000
+    max_batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        _one_of("contrast", self.contrast, get_args(Contrast))
+        _one_of("dtype", self.dtype, get_args(DType))
+        _require(
+            "device",
+            self.device,
+            isinstance(self.device, str) and self.device != "",
+            "a device name or 'auto'",
+        )
+        _require("prompt", self.prompt, isinstance(self.prompt, str), "a string")
+        _require("truncate", self.truncate, isinstance(self.truncate, bool), "true or false")
+        if self.blank_color is not None:
+            # YAML and JSON have lists only; the frozen record must stay hashable.
+            object.__setattr__(self, "blank_color", _color(self.blank_color))
+        _require(
+            "blur_radius",
+            self.blur_radius,
+            _is_number(self.blur_radius) and 0 < self.blur_radius <= 1,
+            "a number in (0, 1]",
+        )
+        for name, low in (
+            ("noise_seed", 0),
+            ("max_image_bytes", 1),
+            ("max_image_pixels", 1),
+            ("max_batch_tokens", 1),
+        ):
+            value = getattr(self, name)
+            valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
+            _require(name, value, valid, f"an integer of at least {low}")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
+        """Build from plain data. Raises ConfigError for an unknown option, naming those that exist."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown scorer option {', '.join(unknown)}; known options: {', '.join(known)}")
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_dict` and JSON accept."""
+        values = dataclasses.asdict(self)
+        values["blank_color"] = None if self.blank_color is None else list(self.blank_color)
+        return values
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The options that change scores, as plain data; options of execution alone are left out."""
+        return {name: value for name, value in self.to_dict().items() if name not in EXECUTION_ONLY}
+
+
+def _require(name: str, value: Any, valid: bool, expected: str) -> None:
+    if not valid:
+        raise ConfigError(f"scorer option {name} is {value!r}; it must be {expected}")
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    _require(name, value, value in allowed, "one of " + ", ".join(allowed))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _color(value: Any) -> tuple[int, int, int]:
+    valid = isinstance(value, (list, tuple)) and len(value) == 3
+    valid = valid and all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c <= 255 for c in value)
+    _require("blank_color", value, valid, "three integers in 0–255 (red, green, blue)")
+    red, green, blue = value
+    return (red, green, blue)

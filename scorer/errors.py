@@ -1,0 +1,79 @@
+"""The exceptions of tokensight.
+
+    TokensightError
+    ├── ConfigError         an option is unknown, of the wrong type or out of range
+    ├── ModelError          the reference model cannot be loaded or is not supported
+    ├── TableError          a weights table is missing, unfinished or does not fit the data it is read beside
+    ├── RunError            an output directory holds something that this run must not touch
+    └── RowError            one row cannot be scored; carries a FailureCode and costs that row only
+
+Every message names the subject, the actual value, the limit and the remedy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureCode(StrEnum):
+    """Why a row was not scored; stored in the ``status`` column (a scored row has ``ok``)."""
+
+    IMAGE_MISSING = "image_missing"
+    """The row names no image, or a path that does not exist."""
+    IMAGE_UNREADABLE = "image_unreadable"
+    """The bytes are of an allowed format but do not decode (truncated, corrupt)."""
+    IMAGE_FORMAT = "image_format"
+    """The bytes are not of an allowed image format."""
+    IMAGE_TOO_LARGE = "image_too_large"
+    """The image exceeds the byte or the pixel limit."""
+    TEXT_MISSING = "text_missing"
+    """There is no text to score: null, empty or white space only."""
+    TEXT_TOO_LONG = "text_too_long"
+    """Prompt, image and text together exceed the model's context."""
+    TEXT_INVALID = "text_invalid"
+    """The text is not a string, or cannot be encoded as UTF-8."""
+    CONVERSATION_INVALID = "conversation_invalid"
+    """Unknown roles, no assistant turn, or image markers that do not match the images."""
+    TEMPLATE_FAILED = "template_failed"
+    """The model's chat template refused this conversation or dropped one of its turns."""
+    CONTRAST_UNDEFINED = "contrast_undefined"
+    """The contrast input does not exist for this row (no contrast image, or it encodes to other tokens)."""
+    NON_FINITE = "non_finite"
+    """The model returned NaN or infinity for this row."""
+    SCORING_FAILED = "scoring_failed"
+    """The model raised on this row, also when it was tried alone."""
+    WORKER_CRASH = "worker_crash"
+    """The worker process died on this row more often than it may."""
+
+
+class TokensightError(Exception):
+    """Base of every error that tokensight raises on purpose."""
+
+
+class ConfigError(TokensightError, ValueError):
+    """An option is unknown, of the wrong type or out of range."""
+
+
+class ModelError(TokensightError):
+    """The reference model cannot be loaded or is of a family that is not supported."""
+
+
+class TableError(TokensightError):
+    """A weights table is missing, unfinished or does not belong to the data it is read beside."""
+
+
+class RunError(TokensightError):
+    """An output directory holds something that this run must not touch."""
+
+
+class RowError(TokensightError):
+    """One row cannot be scored. The job goes on; the row is written with this code and message."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[FailureCode, str]]:
+        # The default reduces to the message alone and fails to unpickle in another process.
+        return (type(self), (self.code, self.message))

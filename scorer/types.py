@@ -1,0 +1,176 @@
+"""The small frozen records that travel through the library, in the order in which a sample meets them.
+
+``Sample`` (what the user has) → ``EncodedSample`` (what the model sees) → ``TokenScores`` (what is stored).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from scorer.errors import FailureCode
+
+Int16Array = npt.NDArray[np.int16]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+Role = Literal["system", "user", "assistant"]
+
+ImageSource = Any
+"""Encoded bytes, a local path, or a decoded PIL image (typed Any to keep Pillow optional)."""
+
+
+class ImageSlot:
+    """Marks the place of one image inside a turn's content. Use the constant :data:`IMAGE`."""
+
+    def __repr__(self) -> str:
+        return "IMAGE"
+
+    def __reduce__(self) -> str:
+        return "IMAGE"  # stays one object across processes, so that `part is IMAGE` holds
+
+
+IMAGE: Final = ImageSlot()
+Part = str | ImageSlot
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation.
+
+    ``content`` is the literal text and the places of images, in order. Text is never interpreted: a caption that
+    spells ``<image>`` is eight characters of text.
+    """
+
+    role: Role
+    content: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The turn's text, image slots left out."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row to be scored: its images, and a conversation of which every assistant turn is scored.
+
+    ``contrast_images`` is read by the contrast ``image`` only and replaces ``images`` one to one.
+    """
+
+    sample_id: str
+    images: tuple[ImageSource, ...]
+    turns: tuple[Turn, ...]
+    contrast_images: tuple[ImageSource, ...] = ()
+
+    @classmethod
+    def caption(
+        cls,
+        sample_id: str,
+        image: ImageSource,
+        text: str,
+        prompt: str | None = None,
+        contrast_image: ImageSource | None = None,
+    ) -> Sample:
+        """A picture and its caption, asked for by ``prompt`` (default :data:`scorer.config.DEFAULT_PROMPT`)."""
+        from scorer.config import DEFAULT_PROMPT
+
+        question = DEFAULT_PROMPT if prompt is None else prompt
+        user = Turn("user", (IMAGE, question) if question else (IMAGE,))
+        contrast = () if contrast_image is None else (contrast_image,)
+        return cls(sample_id, (image,), (user, Turn("assistant", (text,))), contrast)
+
+    @property
+    def scored_texts(self) -> tuple[str, ...]:
+        """The assistant turns' texts, in order; ``token_turns`` indexes this tuple."""
+        return tuple(turn.text for turn in self.turns if turn.role == "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One forward pass's input for one sample: the clean branch or the contrast branch.
+
+    Attributes:
+        input_ids: int64 [T], images already expanded to their placeholder tokens.
+        position_ids: int64 [T].
+        attend: bool [T]; False hides a position from attention (``masked`` contrast).
+        label_index: int64 [N]; the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
+        pixels: the image processor's tensors by the model's argument name; float32 arrays. Empty for ``removed``.
+    """
+
+    input_ids: Int64Array
+    position_ids: Int64Array
+    attend: BoolArray
+    label_index: Int64Array
+    pixels: dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """A sample as the model sees it; independent of torch, cheap to send between processes.
+
+    Attributes:
+        token_ids: int32 [N], the scored tokens' ids; N ≥ 1.
+        token_starts, token_ends: int32 [N], half-open UTF-8 byte span of each token within its turn's text.
+        token_turns: int16 [N], index into the sample's ``scored_texts``; ascending.
+        text_hash: see :func:`scorer.table.text_hash`.
+        clean, contrast: the two branches; both hold the same N labels.
+    """
+
+    sample_id: str
+    token_ids: Int32Array
+    token_starts: Int32Array
+    token_ends: Int32Array
+    token_turns: Int16Array
+    text_hash: str
+    clean: Branch
+    contrast: Branch
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer branch: what the sample costs in a padded batch."""
+        return max(len(self.clean.input_ids), len(self.contrast.input_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row that could not be scored, and why. Never dropped: it becomes a row with null lists."""
+
+    sample_id: str
+    code: FailureCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """Raw scores of one sample's scored tokens; every array has length N.
+
+    Attributes:
+        token_ids, token_starts, token_ends, token_turns, text_hash: as in :class:`EncodedSample`.
+        logit_gap: float32 [N], logit of the label given the image minus given the contrast input (CAL's Δo).
+        logprob_clean, logprob_contrast: float32 [N], natural-log probability of the label under each.
+    """
+
+    sample_id: str
+    token_ids: Int32Array
+    token_starts: Int32Array
+    token_ends: Int32Array
+    token_turns: Int16Array
+    text_hash: str
+    logit_gap: Float32Array
+    logprob_clean: Float32Array
+    logprob_contrast: Float32Array
+
+    @property
+    def logprob_gap(self) -> Float32Array:
+        """float32 [N], nats: log-probability of the label given the image minus given the contrast input."""
+        return self.logprob_clean - self.logprob_contrast
+
+
+Result = TokenScores | Failure
+"""What scoring one sample gives: scores, or the failure that takes their place in the same position."""
