@@ -4,6 +4,7 @@
     ├── ConfigError         an option is unknown, of the wrong type or out of range
     ├── ModelError          the reference model cannot be loaded or is not supported
     ├── TableError          a weights table is missing, unfinished or does not fit the data it is read beside
+    ├── SpanError           tokens and text do not lie on each other
     ├── RunError            an output directory holds something that this run must not touch
     └── RowError            one row cannot be scored; carries a FailureCode and costs that row only
 
@@ -60,6 +61,10 @@ class ModelError(TokensightError):
 
 class TableError(TokensightError):
     """A weights table is missing, unfinished or does not belong to the data it is read beside."""
+
+
+class SpanError(TokensightError, ValueError):
+    """Tokens, offsets or byte spans do not lie on the text, or on each other."""
 
 
 class RunError(TokensightError):
