@@ -1,0 +1,206 @@
+"""Bounded decoding of images, and the pictures that stand in for them in a contrast. Pillow and numpy only.
+
+Decoding is the one place where bytes that nobody vouches for meet a parser: whatever they make Pillow raise becomes
+a :class:`RowError` here and costs that row only.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from importlib import import_module
+from typing import IO, Final, NoReturn
+
+import numpy as np
+from PIL import Image, ImageFile, ImageFilter, ImageOps
+
+from scorer.errors import ConfigError, FailureCode, RowError
+from scorer.types import ImageSource
+
+PLUGINS: Final = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+}
+"""The formats that are decoded, by Pillow's name, and the plugin that decodes each. Nothing else is tried."""
+
+# Opening a named pipe would wait for its writer for ever. (Absent, and not needed, on Windows: O_NONBLOCK.)
+_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+_PATH_ERRORS: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
+)
+"""What is wrong with a path for good. Any other error of the file system may pass and must not be stored as a row's."""
+
+
+def load_image(source: ImageSource, *, max_bytes: int, max_pixels: int) -> Image.Image:
+    """Decode one image: EXIF rotation applied, then RGB, as transformers' own ``load_image`` does, bit for bit.
+
+    Alpha is dropped, not blended. 16-bit gray is clipped at 255 and not scaled, which turns most of such pictures
+    white: what transformers and the trainers feed the model, and a score must be of the same picture. Of an animation
+    or a multi-page file the first frame is read.
+
+    A picture that ends early is refused, never half-decoded. Damage inside the compressed data shows only where the
+    format has a check for it (PNG's checksums; JPEG has none).
+
+    Args:
+        source: encoded bytes, a local path, or a PIL image, which stays as it is.
+        max_bytes: limit of the encoded image; a larger file is not read.
+        max_pixels: limit of width × height, tested on the header before anything is decoded.
+
+    Returns:
+        a fully decoded RGB image of the caller's own, without metadata.
+
+    Raises:
+        RowError: IMAGE_MISSING, IMAGE_FORMAT, IMAGE_TOO_LARGE or IMAGE_UNREADABLE.
+        ConfigError: if ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set in this process.
+        OSError: if reading fails for a reason that is not the row's own (an I/O error, too many open files).
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, "image", max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _load_bytes(bytes(source), "image", max_bytes, max_pixels)
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        name = f"image {os.fsdecode(path)[-200:]!r}"  # a path is data too and ends up in a message
+        return _load_bytes(_read_file(path, name, max_bytes), name, max_bytes, max_pixels)
+    if source is None:
+        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; give encoded bytes, a local path or a picture")
+    raise RowError(
+        FailureCode.IMAGE_FORMAT,
+        f"the image is of type {type(source).__name__}; give encoded bytes, a local path or a PIL image",
+    )
+
+
+def blank_like(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """An RGB image of ``image``'s size in one colour (0–255 each): the ``blank`` contrast."""
+    return Image.new("RGB", image.size, color)
+
+
+def blurred(image: Image.Image, radius: float) -> Image.Image:
+    """``image`` under a Gaussian blur: the ``blur`` contrast.
+
+    Args:
+        radius: standard deviation, relative to the longer side (:attr:`scorer.config.ScorerConfig.blur_radius`), so
+            that a picture loses the same detail at any resolution.
+    """
+    if 0 in image.size:
+        return image.copy()
+    return image.filter(ImageFilter.GaussianBlur(radius * max(image.size)))
+
+
+def noise_like(image: Image.Image, seed: int) -> Image.Image:
+    """Uniform RGB noise of ``image``'s size: the ``noise`` contrast. It depends on ``seed`` (≥ 0) and size alone.
+
+    Drawn from the generator's raw stream, which numpy keeps stable over versions; its distributions it may change.
+    """
+    width, height = image.size
+    size = width * height * 3
+    raw = np.random.PCG64(np.random.SeedSequence([seed, width, height])).random_raw(-(-size // 8))
+    pixels = raw.astype("<u8").view(np.uint8)[:size].reshape(height, width, 3)
+    return Image.fromarray(pixels, "RGB") if size else Image.new("RGB", image.size)
+
+
+def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:
+    if not path:
+        raise RowError(FailureCode.IMAGE_MISSING, "the row's image path is empty; give a path, bytes or a picture")
+    try:
+        with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise RowError(FailureCode.IMAGE_MISSING, f"{name} is not a regular file; give the path of a file")
+            if found.st_size > max_bytes:
+                _refuse_bytes(name, found.st_size, max_bytes)
+            return file.read(max_bytes + 1)  # bounded, even if the file grows meanwhile
+    except ValueError as error:  # a NUL character in the path
+        _refuse_path(name, str(error), error)
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS:
+            raise
+        _refuse_path(name, error.strerror or str(error), error)
+
+
+def _refuse_path(name: str, reason: str, error: Exception) -> NoReturn:
+    remedy = "URLs are not fetched here, give a local path" if "://" in name else "check the path and its permissions"
+    raise RowError(FailureCode.IMAGE_MISSING, f"{name} cannot be opened ({reason}); {remedy}") from error
+
+
+def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int) -> Image.Image:
+    if not data:
+        raise RowError(FailureCode.IMAGE_MISSING, f"{name} is empty (0 bytes); give an encoded picture")
+    if len(data) > max_bytes:
+        _refuse_bytes(name, len(data), max_bytes)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so broken pictures would be scored with "
+            "their missing part gray; set it to False while scoring"
+        )
+    with io.BytesIO(data) as stream:
+        return _decode(_open(stream, data[:16], name), name, max_pixels)
+
+
+def _open(stream: IO[bytes], prefix: bytes, name: str) -> Image.Image:
+    """Read the header with the plugin that claims the first bytes.
+
+    What ``Image.open`` does, without its two drawbacks here: it compares sizes with a process-wide limit and *warns*
+    (switching a warning off is not thread-safe before Python 3.14), and a known format with a broken header looks
+    to its caller like an unknown format.
+    """
+    for format_name, plugin in PLUGINS.items():
+        import_module(f"PIL.{plugin}")  # registers itself in Image.OPEN
+        factory, accepts = Image.OPEN[format_name]
+        # A plugin answers with a message where it was built without its codec: true of no released wheel.
+        if accepts is None or accepts(prefix) is not True:
+            continue
+        try:
+            return factory(stream, "")
+        except Exception as error:
+            _refuse_decoding(f"{name} ({format_name})", error)
+    raise RowError(
+        FailureCode.IMAGE_FORMAT,
+        f"{name} starts with {prefix[:8]!r}, which is none of {', '.join(PLUGINS)}; convert it to one of them",
+    )
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise RowError(
+            FailureCode.IMAGE_TOO_LARGE,
+            f"{name} has {width}×{height} = {width * height} pixels, more than max_image_pixels={max_pixels}; "
+            "shrink the image or raise the limit",
+        )
+    if width * height == 0:
+        raise RowError(FailureCode.IMAGE_UNREADABLE, f"{name} has {width}×{height} = 0 pixels; give a picture")
+    try:
+        upright = ImageOps.exif_transpose(image)  # always a copy
+        # Alpha is dropped in any case, and Pillow warns where it cannot keep a palette's.
+        upright.info.pop("transparency", None)
+        rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
+    except Exception as error:
+        _refuse_decoding(f"{name} ({image.format or image.mode}, {width}×{height})", error)
+    rgb.info.clear()
+    return rgb
+
+
+def _refuse_decoding(name: str, error: Exception) -> NoReturn:
+    """Hostile bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, MemoryError and more."""
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        # A frame or tile larger than the header's picture; Pillow's own limit, in force beside ours.
+        raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{name}: {error} Shrink the image.") from error
+    reason = f"{type(error).__name__}: {error}"
+    raise RowError(
+        FailureCode.IMAGE_UNREADABLE, f"{name} does not decode ({reason[:200]}); replace or re-encode the file"
+    ) from error
+
+
+def _refuse_bytes(name: str, size: int, max_bytes: int) -> NoReturn:
+    raise RowError(
+        FailureCode.IMAGE_TOO_LARGE,
+        f"{name} has {size} bytes, more than max_image_bytes={max_bytes}; shrink the image or raise the limit",
+    )
