@@ -1,0 +1,209 @@
+"""A conversation → token ids, with every token's place in the scored text known by construction.
+
+Two problems are solved here, both by writing the rendered prompt in an alphabet that no data can spell:
+
+* *Where is the scored text?* The chat template is rendered once per conversation shape with a marker in place of
+  every text. Cutting at the markers gives the template's own fragments; a sample's prompt is fragments and texts
+  joined, so each text's place is known and never searched for.
+* *What is a control token?* A caption may spell ``<image>`` or ``<|im_end|>``. The tokenizer is cloned with its
+  control tokens renamed to unguessable strings, and only the template's fragments are rewritten to them. Then the
+  whole prompt is encoded at once, as the reference model saw it in training (encoding the caption alone would change
+  the tokens at its edges), and what the data spells stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from scorer.errors import FailureCode, ModelError, RowError
+from scorer.spans import token_byte_spans
+from scorer.types import Int16Array, Int32Array, Int64Array, Turn
+
+Shape = tuple[tuple[str, tuple[bool, ...]], ...]
+"""A conversation without its texts: per turn its role and, per part, whether it is an image."""
+
+RenderTemplate = Callable[[list[dict[str, Any]]], str]
+"""Messages in Hugging Face's form → the prompt as a string, special tokens spelled out."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedTokens:
+    """A rendered and tokenized conversation, images still one placeholder token each.
+
+    Attributes:
+        ids: int64 [L], all tokens.
+        scored: int64 [N], positions in ``ids`` of the scored tokens, ascending.
+        starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's text.
+        turns: int16 [N], which scored text the token belongs to.
+    """
+
+    ids: Int64Array
+    scored: Int64Array
+    starts: Int32Array
+    ends: Int32Array
+    turns: Int16Array
+
+
+class ChatTokenizer:
+    """Renders conversations through a chat template and tokenizes them. See the module's docstring.
+
+    Args:
+        tokenizer: the model's fast tokenizer (the ``tokenizers`` backend).
+        control_tokens: strings of the tokens that only the template may write.
+        render: the model's chat template.
+        bos: token that is put before the prompt where the template does not write it itself; None for none.
+
+    Raises:
+        ModelError: the tokenizer cannot be cloned with renamed control tokens.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, control_tokens: Sequence[str], render: RenderTemplate, bos: str | None
+    ) -> None:
+        nonce = secrets.token_hex(8)
+        self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
+        self._tokenizer = _with_renamed_tokens(tokenizer, self._names)
+        longest_first = sorted(self._names, key=len, reverse=True)
+        self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._marker = f"\U000f0002{nonce}:"
+        self._render = render
+        self._bos = bos
+        self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
+
+    def encode(self, turns: Sequence[Turn]) -> RenderedTokens:
+        """Tokenize a conversation.
+
+        Raises:
+            RowError: ``template_failed`` if the template refuses the conversation or drops or repeats a text;
+                ``text_invalid`` if a text cannot be encoded as UTF-8.
+        """
+        turns = [_merge_texts(turn) for turn in turns]
+        shape = tuple((turn.role, tuple(not isinstance(part, str) for part in turn.content)) for turn in turns)
+        fragments = self._fragments(shape)
+        texts = [(turn.role == "assistant", part) for turn in turns for part in turn.content if isinstance(part, str)]
+        for _, text in texts:
+            _check_utf8(text)
+
+        prompt, scored_spans = fragments[0], []
+        for (is_scored, text), fragment in zip(texts, fragments[1:], strict=True):
+            if is_scored:
+                scored_spans.append((len(prompt), len(prompt) + len(text)))
+            prompt += text + fragment
+        encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
+        return _locate(prompt, encoding, scored_spans)
+
+    def _fragments_of_shape(self, shape: Shape) -> tuple[str, ...]:
+        """The template's text between the conversation's texts, control tokens renamed."""
+        messages, count = [], 0
+        for role, images in shape:
+            content: list[dict[str, str]] = []
+            for is_image in images:
+                content.append(
+                    {"type": "image"} if is_image else {"type": "text", "text": f"{self._marker}{count}\U000f0003"}
+                )
+                count += not is_image
+            messages.append({"role": role, "content": content})
+        try:
+            rendered = self._render(messages)
+        except Exception as error:  # a Jinja template is arbitrary code: raise_exception(), type errors, …
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                f"the model's chat template refuses the roles {[role for role, _ in shape]}: {error}",
+            ) from error
+        pieces = re.split(f"{self._marker}(\\d+)\U000f0003", rendered)
+        fragments, order = pieces[::2], [int(i) for i in pieces[1::2]]
+        if order != list(range(count)):
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                f"the model's chat template writes the texts {order} of {count} for the roles "
+                f"{[role for role, _ in shape]}; each must appear once and in order",
+            )
+        if self._bos is not None and not fragments[0].startswith(self._bos):
+            fragments[0] = self._bos + fragments[0]
+        return tuple(self._control_pattern.sub(lambda match: self._names[match[0]], part) for part in fragments)
+
+
+def _merge_texts(turn: Turn) -> Turn:
+    """Join neighbouring texts, so that an assistant turn is one scored text."""
+    parts: list[Any] = []
+    for part in turn.content:
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    if turn.role == "assistant" and not parts:
+        parts.append("")  # keeps token_turns in step with Sample.scored_texts
+    return Turn(turn.role, tuple(parts))
+
+
+def _check_utf8(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            FailureCode.TEXT_INVALID, f"the text cannot be encoded as UTF-8 at character {error.start}: {error.reason}"
+        ) from error
+
+
+def _locate(prompt: str, encoding: Any, scored_spans: Sequence[tuple[int, int]]) -> RenderedTokens:
+    """Pick the tokens that overlap a scored text; a token that also covers template text keeps the text's bytes.
+
+    prompt    assistant:·A·red·kite<end>        · is a space
+    text                 [A·red·kite]
+    tokens    …|:|·A|·red|·kite|<end>           "·A" is scored and spans the text's byte 0 only
+    """
+    token_starts, token_ends = token_byte_spans(prompt, encoding.tokens, encoding.offsets)
+    positions, starts, ends, turns = [], [], [], []
+    for turn, (first, last) in enumerate(scored_spans):
+        text_start = len(prompt[:first].encode())
+        text_end = text_start + len(prompt[first:last].encode())
+        inside = np.flatnonzero((token_ends > text_start) & (token_starts < text_end) & (token_ends > token_starts))
+        positions.append(inside)
+        starts.append(np.maximum(token_starts[inside], text_start) - text_start)
+        ends.append(np.minimum(token_ends[inside], text_end) - text_start)
+        turns.append(np.full(len(inside), turn))
+    return RenderedTokens(
+        ids=np.asarray(encoding.ids, dtype=np.int64),
+        scored=np.concatenate(positions).astype(np.int64),
+        starts=np.concatenate(starts).astype(np.int32),
+        ends=np.concatenate(ends).astype(np.int32),
+        turns=np.concatenate(turns).astype(np.int16),
+    )
+
+
+def _with_renamed_tokens(tokenizer: Tokenizer, names: dict[str, str]) -> Tokenizer:
+    """Clone a tokenizer, spelling the tokens in ``names`` differently; every id stays what it was."""
+    state = json.loads(tokenizer.to_str())
+    # Post-processors add special tokens (not asked for here) and trim white space off offsets (which must stay).
+    state["post_processor"] = None
+    state["truncation"] = state["padding"] = None
+    for token in state["added_tokens"]:
+        if token["content"] in names:
+            token["content"] = names[token["content"]]
+            token["normalized"] = False
+    model = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(token, token): i for token, i in model["vocab"].items()}
+    else:  # Unigram: a list of [piece, score], indexed by id
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    try:
+        clone = Tokenizer.from_str(json.dumps(state))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelError(f"the tokenizer cannot be cloned with its control tokens renamed: {error}") from error
+    moved = [old for old, new in names.items() if clone.token_to_id(new) != tokenizer.token_to_id(old)]
+    if moved:
+        raise ModelError(
+            f"renaming control tokens moved the ids of {', '.join(moved)}; this tokenizer is not supported"
+        )
+    return clone

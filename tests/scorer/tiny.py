@@ -1,0 +1,114 @@
+"""Tiny random LLaVA checkpoints, made locally: the real classes, a few thousand parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPImageProcessorPil,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+)
+VICUNA = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: {% elif message['role'] == 'assistant' %}ASSISTANT: {% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if message['role'] == 'assistant' %}</s>{% else %} {% endif %}{% endfor %}"
+)
+
+
+def _corpus() -> Iterator[str]:
+    for noun in ("kite", "boat", "circle", "square"):
+        for colour in ("red", "blue", "green"):
+            yield f"USER: Describe the image. ASSISTANT: A {colour} {noun} over two {noun}s and a {colour} sky."
+            yield f"user\nWhat is it?\nassistant\nThere is a {noun}, très {colour}, naïve 日本語 🪁 {noun}!"
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """GPT-2 / Qwen-like: byte-level BPE, ChatML control tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(_corpus(), trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet))
+    specials = ["<pad>", "<|im_start|>", "<|im_end|>", "<image>"]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
+
+
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """LLaMA-like: BPE with byte fallback, a space before the first word, the tokenizer writes BOS."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
+    specials = ["<unk>", "<s>", "</s>"]
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=specials + pieces, limit_alphabet=40)
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def make_llava(
+    path: Path, tokenizer: PreTrainedTokenizerFast, chat_template: str, context: int = 512, seed: int = 0
+) -> Path:
+    """Save a random LLaVA (16 image tokens, 2 layers) with its processor to ``path``."""
+    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    text: dict[str, Any] = {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokenizer) + 3,
+        "max_position_embeddings": context,
+        "initializer_range": 0.2,
+    }
+    vision: dict[str, Any] = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+        "projection_dim": 16,
+        "initializer_range": 0.2,
+    }
+    config = LlavaConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=image_token_id,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+    torch.manual_seed(seed)
+    LlavaForConditionalGeneration(config).save_pretrained(path)
+    LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template,
+    ).save_pretrained(path)
+    return path
