@@ -1,25 +1,24 @@
-"""Byte spans: where in a text each token stands, whatever the tokenizer. Pure numpy.
+"""Byte spans: where in a text each token stands, and how weights travel between tokenizers. Pure numpy.
 
 Tokens of two tokenizers meet in the text's UTF-8 bytes and nowhere else. :func:`token_byte_spans` finds the exact
-bytes of one tokenizer's tokens.
+bytes of one tokenizer's tokens, :func:`project` carries weights from one tokenizer's tokens to another's.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from scorer.errors import SpanError
-from scorer.types import Int32Array, Int64Array
-
-_BYTE_PIECE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_META_SPACE: Final = "\u2581"  # SentencePiece writes a space as this character
+from scorer.pieces import byte_level_piece, is_spaces, sentencepiece_piece
+from scorer.types import Float32Array, Int32Array, Int64Array
 
 Offset = tuple[int, int]
+IntArray = npt.NDArray[np.integer[Any]]
 
 
 def char_to_byte(text: str) -> Int64Array:
@@ -57,7 +56,7 @@ def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]
     _check_offsets(text, tokens, offsets)
     data = text.encode("utf-8")
     sources = [text[start:end] for start, end in offsets]
-    special = [offset == (0, 0) and not _is_spaces(token) for token, offset in zip(tokens, offsets, strict=True)]
+    special = [offset == (0, 0) and not is_spaces(token) for token, offset in zip(tokens, offsets, strict=True)]
     for lengths_of in (_byte_level_lengths, _sentencepiece_lengths):
         for silent in ([False] * len(tokens), special):
             lengths = lengths_of(data, tokens, sources, silent)
@@ -83,48 +82,16 @@ def _check_offsets(text: str, tokens: Sequence[str], offsets: Sequence[Offset]) 
             last = start
 
 
-def _is_spaces(token: str) -> bool:
-    """Whether a token is spaces alone, which trimmed offsets show at (0, 0) as if it were special."""
-    return token.strip(" \u0120" + _META_SPACE) == ""  # U+0120 is the space of byte-level BPE
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Character → byte of byte-level BPE (GPT-2): printable Latin-1 stands for itself, the rest moves to U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    moved = (byte for byte in range(256) if byte not in printable)
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(256 + i): byte for i, byte in enumerate(moved)}
-
-
-_BYTE_LEVEL: Final = _byte_alphabet()
-
-
-def _byte_level_piece(token: str) -> bytes | None:
-    """The bytes of a byte-level token; None if it holds a character outside that alphabet."""
-    try:
-        return bytes([_BYTE_LEVEL[char] for char in token])
-    except KeyError:
-        return None
-
-
-def _sentencepiece_piece(token: str, source: str | None) -> bytes:
-    """The bytes of a SentencePiece token. ``source`` is the text under it: a text may spell ``<0x41>`` itself."""
-    byte = _BYTE_PIECE.fullmatch(token)
-    if byte and source != token:
-        return bytes([int(byte[1], 16)])
-    return token.replace(_META_SPACE, " ").encode("utf-8")
-
-
 def _byte_level_lengths(
     data: bytes, tokens: Sequence[str], sources: Sequence[str], silent: Sequence[bool]
 ) -> Int64Array | None:
-    return _lossless_lengths(data, tokens, sources, silent, lambda token, _: _byte_level_piece(token))
+    return _lossless_lengths(data, tokens, sources, silent, lambda token, _: byte_level_piece(token))
 
 
 def _sentencepiece_lengths(
     data: bytes, tokens: Sequence[str], sources: Sequence[str], silent: Sequence[bool]
 ) -> Int64Array | None:
-    return _lossless_lengths(data, tokens, sources, silent, _sentencepiece_piece)
+    return _lossless_lengths(data, tokens, sources, silent, sentencepiece_piece)
 
 
 def _lossless_lengths(
@@ -170,7 +137,7 @@ def _spans_from_offsets(
             if own_end > end and data[end:own_end].isspace():  # trimmed behind
                 end = own_end
         if next_start < end:  # shares bytes with the next token: take this piece's own, leave it the others
-            cut = start + (len(_byte_level_piece(tokens[i]) or b" ") if found is None else found[1])
+            cut = start + (len(byte_level_piece(tokens[i]) or b" ") if found is None else found[1])
             end = min(end, max(cut, next_start, start))
         elif end > start:
             end = max(end, _end_with_folded(text, offsets, i, to_byte))
@@ -203,8 +170,8 @@ def _folds(before: str, char: str) -> bool:
 
 def _find_piece(data: bytes, token: str, start: int, floor: int) -> tuple[int, int] | None:
     """(start, length) of the token's own bytes at ``start``, or earlier by the spaces it carries; not before floor."""
-    byte_level = _byte_level_piece(token)
-    pieces = [_sentencepiece_piece(token, None), token.encode("utf-8")]
+    byte_level = byte_level_piece(token)
+    pieces = [sentencepiece_piece(token, None), token.encode("utf-8")]
     for piece in pieces if byte_level is None else [byte_level, *pieces]:
         spaces = len(piece) - len(piece.lstrip(b" "))
         for candidate in (start, start - spaces):
@@ -213,3 +180,107 @@ def _find_piece(data: bytes, token: str, start: int, floor: int) -> tuple[int, i
         if spaces and start == 0 and data.startswith(piece[1:]):  # its first space is a dummy prefix
             return 0, len(piece) - 1
     return None
+
+
+def project(
+    weights: Float32Array,
+    source_starts: IntArray,
+    source_ends: IntArray,
+    target_starts: IntArray,
+    target_ends: IntArray,
+    *,
+    source_groups: IntArray | None = None,
+    target_groups: IntArray | None = None,
+    uncovered: float | Literal["error"] = "error",
+    empty: float | Literal["error"] = "error",
+) -> Float32Array:
+    """Weights of N source tokens → weights of M target tokens over the same text.
+
+    A target token's weight is the mean of the source weights over its bytes. So Σ weight · bytes is kept wherever
+    the targets cover what the sources cover, equal spans give equal weights, and raising a source weight never
+    lowers a target's. Naive form::
+
+        per_byte[start_i:end_i] = weights[i] for every source i
+        out[j] = mean(per_byte[start_j:end_j])
+
+    Args:
+        weights: float32 [N]; NaN reaches the targets that share a byte with it and no others.
+        source_starts, source_ends: integer [N], half-open byte spans; ascending and disjoint within a group.
+        target_starts, target_ends: integer [M], half-open byte spans of the same text, in any order.
+        source_groups, target_groups: integer [N] and [M], sources ascending: spans of different groups lie in
+            different texts. A sample's ``token_turns``, or one number per turn of every sample of a whole batch.
+        uncovered: the weight of a byte that no source covers (a reference that was cut short), or ``error``.
+        empty: the weight of a target with no bytes, or ``error``. Decide it with care: a weight of 0 for the token
+            that ends a turn trains a model that never stops.
+
+    Returns:
+        float32 [M]. Runs in O((N + M) log(N + M)).
+
+    Raises:
+        SpanError: spans that do not fit the above, or a target that ``uncovered`` or ``empty`` calls an error.
+    """
+    source, target = _spans("source", source_starts, source_ends), _spans("target", target_starts, target_ends)
+    if np.shape(weights) != (len(source),):
+        raise SpanError(f"weights have shape {np.shape(weights)} for {len(source)} source spans; give one per span")
+    if source_groups is not None or target_groups is not None:
+        _lay_end_to_end(source, target, source_groups, target_groups)
+    if np.any(source[1:, 0] < source[:-1, 1]):
+        i = int(np.argmax(source[1:, 0] < source[:-1, 1])) + 1
+        raise SpanError(f"source span {i} starts before its predecessor ends; spans must be ascending and disjoint")
+
+    # Every (source, target) pair that may share bytes: disjoint ascending sources make them one range per target.
+    first = np.searchsorted(source[:, 1], target[:, 0], side="right")
+    count = np.maximum(np.searchsorted(source[:, 0], target[:, 1], side="left") - first, 0)
+    j = np.repeat(np.arange(len(target)), count)
+    i = np.arange(len(j)) - np.repeat(np.cumsum(count) - count - first, count)
+    shared = np.minimum(source[i, 1], target[j, 1]) - np.maximum(source[i, 0], target[j, 0])
+    # an empty source inside a target shares nothing: its weight, NaN perhaps, must not count
+    part = np.where(shared > 0, np.asarray(weights, np.float64)[i] * shared, 0.0)
+    mass = np.bincount(j, part, len(target)).astype(np.float64)  # bincount of nothing is integer
+    covered = np.bincount(j, shared, len(target)).astype(np.int64)  # whole bytes, summed as floats
+
+    length = target[:, 1] - target[:, 0]
+    missing = length - covered
+    if uncovered == "error":
+        _refuse(missing > 0, missing, "has {} bytes that no source span covers; give uncovered=<weight>")
+    else:
+        mass += np.where(missing > 0, missing * uncovered, 0.0)
+    if empty == "error":
+        _refuse(length == 0, length, "covers {} bytes (a special token?); leave it out or give empty=<weight>")
+    out = np.full(len(target), np.nan if empty == "error" else empty)
+    np.divide(mass, length, out=out, where=length > 0)
+    return out.astype(np.float32)
+
+
+def _spans(name: str, starts: IntArray, ends: IntArray) -> Int64Array:
+    """int64 [N, 2], checked."""
+    starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
+    if starts.ndim != 1 or starts.shape != ends.shape:
+        raise SpanError(f"{name} starts and ends have shapes {starts.shape} and {ends.shape}; both must be [N]")
+    _refuse((starts < 0) | (starts > ends), starts, f"of the {name} starts at {{}}; 0 ≤ start ≤ end must hold")
+    return np.stack([starts, ends], axis=1)
+
+
+def _refuse(wrong: npt.NDArray[np.bool_], values: npt.NDArray[Any], problem: str) -> None:
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise SpanError(f"span {i} {problem.format(values[i])}")
+
+
+def _lay_end_to_end(
+    source: Int64Array, target: Int64Array, source_groups: IntArray | None, target_groups: IntArray | None
+) -> None:
+    """Move every group's spans behind those of the groups before it, in place."""
+    if source_groups is None or target_groups is None:
+        raise SpanError("give both source_groups and target_groups, or neither")
+    for name, spans, groups in (("source", source, source_groups), ("target", target, target_groups)):
+        if np.shape(groups) != (len(spans),):
+            raise SpanError(f"{name}_groups have shape {np.shape(groups)} for {len(spans)} spans; give one per span")
+    if np.any(np.diff(source_groups) < 0):
+        raise SpanError("source_groups run backwards; they must be ascending")
+    names, index = np.unique(np.concatenate([source_groups, target_groups]), return_inverse=True)
+    extent = np.zeros(len(names), np.int64)
+    np.maximum.at(extent, index, np.concatenate([source[:, 1], target[:, 1]]))
+    base = np.cumsum(extent) - extent
+    source += base[index[: len(source)], None]
+    target += base[index[len(source) :], None]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import unicodedata
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from scorer.errors import SpanError
 from scorer.spans import char_to_byte, token_byte_spans
 
 CORPUS = [
@@ -140,3 +143,74 @@ def test_a_normalising_tokenizers_spans_are_ordered_and_disjoint(name: str, text
         covered[start:end] = True
     for start, end in encoding.offsets:
         assert covered[to_byte[start] : to_byte[end]].all()
+
+
+def test_pieces_of_one_character_get_their_own_bytes() -> None:
+    assert spans_of(byte_level(vocab=256), "é😀") == [
+        ("Ã", b"\xc3"),
+        ("©", b"\xa9"),
+        ("ð", b"\xf0"),
+        ("Ł", b"\x9f"),
+        ("ĺ", b"\x98"),
+        ("Ģ", b"\x80"),
+    ]
+    pieces = [data for token, data in spans_of(unigram(), "🦜") if token.startswith("<0x")]
+    assert pieces == [b"\xf0", b"\x9f", b"\xa6", b"\x9c"]
+
+
+def test_a_leading_space_belongs_to_its_token_though_offsets_are_trimmed() -> None:
+    encoding = byte_level().encode("b a")
+    assert encoding.tokens == ["b", "Ġa"]
+    assert encoding.offsets == [(0, 1), (2, 3)]
+    assert spans_of(byte_level(), "b a") == [("b", b"b"), ("Ġa", b" a")]
+
+
+def test_a_dummy_prefix_has_no_bytes() -> None:
+    assert spans_of(unigram(), "日")[0] == ("▁", b"")
+    assert spans_of(byte_level(prefix=True, vocab=256), "ab")[:2] == [("Ġ", b""), ("a", b"a")]
+
+
+def test_special_tokens_have_no_bytes_and_folded_marks_stay_with_their_letter() -> None:
+    text = "Cafe\u0301 A"
+    assert spans_of(wordpiece(), text)[0] == ("[CLS]", b"")
+    assert spans_of(wordpiece(), text)[-1] == ("[SEP]", b"")
+    assert b"".join(data for _, data in spans_of(wordpiece(), text)) == text.replace(" ", "").encode()
+    nfc = byte_level(trim=False, nfc=True)
+    assert b"".join(data for _, data in spans_of(nfc, text)) == text.encode()
+
+
+def test_a_text_may_spell_a_byte_token() -> None:
+    text = "a<0x41>b"
+    pieces = spans_of(unigram(), text)
+    assert ("<0x41>", b"<0x41>") in pieces
+    assert b"".join(data for _, data in pieces) == text.encode()
+
+
+@given(texts)
+def test_char_to_byte(text: str) -> None:
+    naive = [len(text[:i].encode()) for i in range(len(text) + 1)]
+    assert char_to_byte(text).tolist() == naive
+
+
+@pytest.mark.parametrize(
+    ("tokens", "offsets", "message"),
+    [
+        (["a"], [], "1 tokens came with 0 offsets"),
+        (["a"], [(0, 9)], r"token 0 \('a'\) has offsets \(0, 9\) in a text of 3 characters"),
+        (["b", "a"], [(1, 2), (0, 1)], r"token 1 \('a'\) starts at character 0, before its predecessor"),
+    ],
+)
+def test_offsets_of_another_text_are_refused(tokens: list[str], offsets: list[tuple[int, int]], message: str) -> None:
+    with pytest.raises(SpanError, match=message):
+        token_byte_spans("abc", tokens, offsets)
+
+
+def test_the_corpus_reaches_the_hard_cases() -> None:
+    """Negative control: character offsets taken at face value overlap, so the tests above test something."""
+    encoding = byte_level().encode("日😀 a")
+    overlaps = [b[0] < a[1] for a, b in pairwise(encoding.offsets)]
+    assert any(overlaps)
+    to_byte = char_to_byte("日😀 a")
+    claimed = sum(int(to_byte[e] - to_byte[s]) for s, e in encoding.offsets)
+    assert claimed != len("日😀 a".encode())
+    assert any(unicodedata.category(char).startswith("M") for char in AWKWARD)

@@ -1,0 +1,42 @@
+"""What bytes a token's string stands for, by the two alphabets in which vocabularies spell arbitrary text."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_BYTE_PIECE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_META_SPACE: Final = "\u2581"  # SentencePiece writes a space as this character
+_BYTE_LEVEL_SPACE: Final = "\u0120"  # and byte-level BPE as this one
+
+
+def is_spaces(token: str) -> bool:
+    """Whether a token is spaces alone, which trimmed offsets show at (0, 0) as if it were special."""
+    return token.strip(" " + _BYTE_LEVEL_SPACE + _META_SPACE) == ""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Character → byte of byte-level BPE (GPT-2): printable Latin-1 stands for itself, the rest moves to U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    moved = (byte for byte in range(256) if byte not in printable)
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(256 + i): byte for i, byte in enumerate(moved)}
+
+
+_BYTE_LEVEL: Final = _byte_alphabet()
+
+
+def byte_level_piece(token: str) -> bytes | None:
+    """The bytes of a byte-level token; None if it holds a character outside that alphabet."""
+    try:
+        return bytes([_BYTE_LEVEL[char] for char in token])
+    except KeyError:
+        return None
+
+
+def sentencepiece_piece(token: str, source: str | None) -> bytes:
+    """The bytes of a SentencePiece token. ``source`` is the text under it: a text may spell ``<0x41>`` itself."""
+    byte = _BYTE_PIECE.fullmatch(token)
+    if byte and source != token:
+        return bytes([int(byte[1], 16)])
+    return token.replace(_META_SPACE, " ").encode("utf-8")
