@@ -270,10 +270,10 @@ def _control_tokens(processor: Any) -> list[str]:
     ]
 
 
-def _automatic_bos(tokenizer: Any) -> str | None:
-    """The token that the tokenizer itself puts before a text (LLaVA-1.5's template leaves it to the tokenizer)."""
+def _automatic_bos(tokenizer: Any) -> int | None:
+    """The id that the tokenizer itself puts before a text (LLaVA-1.5's template leaves BOS to the tokenizer)."""
     ids = tokenizer("", add_special_tokens=True)["input_ids"]
-    return tokenizer.bos_token if ids and ids[0] == tokenizer.bos_token_id else None
+    return int(ids[0]) if ids and ids[0] == tokenizer.bos_token_id else None
 
 
 def _mean_color(image_processor: Any) -> tuple[int, int, int]:

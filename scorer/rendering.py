@@ -17,7 +17,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,14 +60,15 @@ class ChatTokenizer:
         tokenizer: the model's fast tokenizer (the ``tokenizers`` backend).
         control_tokens: strings of the tokens that only the template may write.
         render: the model's chat template.
-        bos: token that is put before the prompt where the template does not write it itself; None for none.
+        bos: id of the token that the tokenizer itself puts before a prompt; the template may write it instead.
+            None for none.
 
     Raises:
         ModelError: the tokenizer cannot be cloned with renamed control tokens.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, control_tokens: Sequence[str], render: RenderTemplate, bos: str | None
+        self, tokenizer: Tokenizer, control_tokens: Sequence[str], render: RenderTemplate, bos: int | None
     ) -> None:
         nonce = secrets.token_hex(8)
         self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
@@ -99,7 +100,12 @@ class ChatTokenizer:
                 scored_spans.append((len(prompt), len(prompt) + len(text)))
             prompt += text + fragment
         encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
-        return _locate(prompt, encoding, scored_spans)
+        rendered = _locate(prompt, encoding, scored_spans)
+        if self._bos is None or (len(rendered.ids) and rendered.ids[0] == self._bos):
+            return rendered
+        # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only where the word
+        # begins the string, and so did the reference model's own tokenizer, which adds BOS behind the fact.
+        return replace(rendered, ids=np.insert(rendered.ids, 0, self._bos), scored=rendered.scored + 1)
 
     def _fragments_of_shape(self, shape: Shape) -> tuple[str, ...]:
         """The template's text between the conversation's texts, control tokens renamed."""
@@ -127,8 +133,6 @@ class ChatTokenizer:
                 f"the model's chat template writes the texts {order} of {count} for the roles "
                 f"{[role for role, _ in shape]}; each must appear once and in order",
             )
-        if self._bos is not None and not fragments[0].startswith(self._bos):
-            fragments[0] = self._bos + fragments[0]
         return tuple(self._control_pattern.sub(lambda match: self._names[match[0]], part) for part in fragments)
 
 
