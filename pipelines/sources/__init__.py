@@ -69,5 +69,5 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides how a row becomes a sample (columns, prompt), as plain data."""
+        """What decides how a row becomes a sample (its columns), as plain data."""
         ...

@@ -1,0 +1,184 @@
+"""A Parquet dataset: file, directory or glob; an image column; a text column or a list of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.sources import Row, Shard
+from pipelines.sources.columns import Columns, describe, resolve
+from pipelines.sources.images import ImageResolver
+from pipelines.sources.listing import FileInfo, is_local, list_files, open_input
+from pipelines.sources.rows import RowReader
+from scorer.errors import ConfigError, RunError
+
+SUFFIXES: Final = (".parquet", ".pq", ".parq")
+_REMOTE_THREADS: Final = 16
+_BATCH_ROWS: Final = 64
+"""Rows decoded at a time while skipping to a range: bounds memory, since a row may hold megabytes of image."""
+
+
+class ParquetSource:
+    """See :class:`pipelines.sources.Source`.
+
+    Args:
+        url: the input: file, directory or glob; local or any fsspec URL.
+        columns: the columns named by the user; the rest is detected from the first shard.
+        prompt: the instruction that a bare caption answers, where there is no prompt column.
+        contrast_images: read ``columns.contrast_image`` too.
+        max_image_bytes: limit of one image that is fetched from beside a remote shard.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        columns: Columns,
+        *,
+        prompt: str,
+        contrast_images: bool = False,
+        max_image_bytes: int = 64 * 2**20,
+    ) -> None:
+        self.url = url
+        self.prompt = prompt
+        self.max_image_bytes = max_image_bytes
+        self._asked = columns
+        self._contrast_images = contrast_images
+        self._columns: Columns | None = None
+        self._shards: list[Shard] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker is told the shard it reads; a list of 100,000 of them need not travel with every task.
+        return {**self.__dict__, "_shards": None}
+
+    @property
+    def columns(self) -> Columns:
+        """The columns in use."""
+        if self._columns is None:
+            self.shards()
+        assert self._columns is not None
+        return self._columns
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"columns": asdict(self.columns)}
+
+    def shards(self) -> list[Shard]:
+        if self._shards is None:
+            files = list_files(self.url, SUFFIXES)
+            with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+                footers = list(pool.map(self._footer, files))
+            first = footers[0][1]
+            self._columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
+            for file, (_, schema) in zip(files, footers, strict=True):
+                _same_types(self._columns, files[0].name, first, file.name, schema)
+            self._shards = [
+                Shard(self._display_path(file), file.name, file.size, file.etag, rows)
+                for file, (rows, _) in zip(files, footers, strict=True)
+            ]
+        return self._shards
+
+    def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
+        columns = self.columns
+        fs, _ = open_input(self.url)
+        resolver = ImageResolver(fs, shard.path, self.max_image_bytes)
+        reader = RowReader(columns, shard, resolver, self.prompt)
+        rows: list[Row] = []
+        at = start
+        for batch in self._batches(shard, start, stop, columns.names()):
+            indices = range(batch.num_rows)
+            if is_local(fs):
+                rows += [reader.row(batch, i, at + i) for i in indices]
+            else:  # images beside the shard cost a round trip each
+                with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+                    rows += pool.map(lambda i, batch=batch, at=at: reader.row(batch, i, at + i), indices)
+            at += batch.num_rows
+        return rows
+
+    def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
+        return pa.Table.from_batches(self._batches(shard, start, stop, None), schema=self.schema(shard))
+
+    def schema(self, shard: Shard) -> pa.Schema:
+        with self._open(shard.path) as file:
+            return file.schema_arrow
+
+    def _batches(self, shard: Shard, start: int, stop: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        """Exactly the rows start..stop, from the row groups that hold them."""
+        left = stop - start
+        with _shard_errors(shard), self._open(shard.path) as file:
+            groups, skip = _row_groups(file.metadata, start, stop)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+                if skip >= batch.num_rows:
+                    skip -= batch.num_rows
+                    continue
+                piece = batch.slice(skip, left)
+                skip, left = 0, left - piece.num_rows
+                yield piece
+                if left == 0:
+                    return
+        if left:
+            raise RunError(f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run")
+
+    def _footer(self, file: FileInfo) -> tuple[int, pa.Schema]:
+        try:
+            with self._open(file.path) as parquet:
+                return parquet.metadata.num_rows, parquet.schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            raise ConfigError(f"{file.path} cannot be read as Parquet: {error}") from error
+
+    @contextmanager
+    def _open(self, path: str) -> Iterator[pq.ParquetFile]:
+        fs, _ = open_input(self.url)
+        if is_local(fs):
+            with pq.ParquetFile(path) as file:
+                yield file
+        else:
+            # Arrow's own pre-buffering joins the ranges it needs; a second cache below it would read ahead for nothing.
+            with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
+                yield file
+
+    def _display_path(self, file: FileInfo) -> str:
+        fs, _ = open_input(self.url)
+        return str(Path(file.path)) if is_local(fs) else str(fs.unstrip_protocol(file.path))
+
+
+def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that intersect [start, stop), and how many rows of the first one come before ``start``."""
+    groups: list[int] = []
+    skip = 0
+    first = 0
+    for i in range(metadata.num_row_groups):
+        rows = metadata.row_group(i).num_rows
+        if first < stop and start < first + rows:
+            if not groups:
+                skip = start - first
+            groups.append(i)
+        first += rows
+    return groups, skip
+
+
+def _same_types(columns: Columns, first_name: str, first: pa.Schema, name: str, schema: pa.Schema) -> None:
+    """Shards may differ in columns that are not read; in those that are, a difference stops the run."""
+    for column in columns.names():
+        expected = first.field(column).type
+        actual = schema.field(column).type if schema.names.count(column) == 1 else None
+        if actual != expected:
+            found = f"is {actual}" if actual is not None else "is absent"
+            raise ConfigError(
+                f"column {column!r} {found} in shard {name} but is {expected} in {first_name}; shards of one input "
+                f"must agree in the columns that are read. The columns of {name}:\n{describe(schema)}"
+            )
+
+
+@contextmanager
+def _shard_errors(shard: Shard) -> Iterator[None]:
+    """Damage of the shard itself is no row's fault; say which file it is."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"shard {shard.path} cannot be read: {error}") from error
