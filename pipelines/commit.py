@@ -1,0 +1,190 @@
+"""The commit protocol: what makes a run exact whatever is killed when, and safe beside another run.
+
+    _units/<unit>.<attempt>.parquet   built in memory, written once, under a key that no other attempt uses
+    _commits/<unit>.json              created if absent: the first attempt wins, the others' files are never read
+    <shard's own name>                all units of a shard, in row order; equal bytes whoever publishes
+    _published/<shard>.json           created if absent, after the shard's file
+    _SUCCESS                          last
+
+A process that dies between two lines leaves files that nobody reads, and the next run goes on from the markers.
+Nothing here deletes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.plan import ShardPlan, Unit, shard_key
+from pipelines.storage import Store
+from pipelines.tally import Tally, total
+from scorer.errors import RunError
+
+UNITS: Final = "_units/"
+COMMITS: Final = "_commits/"
+PUBLISHED: Final = "_published/"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitMarker:
+    """The winning attempt of a unit: which object holds it, and what is in it."""
+
+    unit: str
+    key: str
+    sha256: str
+    tally: Tally
+
+    def to_bytes(self) -> bytes:
+        document = {"unit": self.unit, "key": self.key, "sha256": self.sha256, **self.tally.to_dict()}
+        return json.dumps(document, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> UnitMarker:
+        document = json.loads(data)
+        return cls(document["unit"], document["key"], document["sha256"], Tally.from_dict(document))
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedShard:
+    """A published file: which shard it answers, its size and digest, and what is in it."""
+
+    name: str
+    size: int
+    sha256: str
+    tally: Tally
+
+    def to_bytes(self) -> bytes:
+        document = {"name": self.name, "bytes": self.size, "sha256": self.sha256, **self.tally.to_dict()}
+        return json.dumps(document, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PublishedShard:
+        document = json.loads(data)
+        return cls(document["name"], document["bytes"], document["sha256"], Tally.from_dict(document))
+
+
+def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> UnitMarker:
+    """Write a scored unit and claim it. Returns the winner's marker, which is another attempt's if that came first."""
+    if not table.num_rows == tally.rows == unit.rows:
+        counts = f"{unit.rows} rows in, {tally.rows} counted, {table.num_rows} written"
+        raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {counts}; refusing to commit it")
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    data = buffer.getvalue()
+    key = f"{UNITS}{unit.id}.{uuid.uuid4().hex}.parquet"
+    marker = UnitMarker(unit.id, key, hashlib.sha256(data).hexdigest(), tally)
+    store.put(key, data)
+    if store.create(_marker_key(unit), marker.to_bytes()):
+        return marker
+    # Somebody else's, or our own whose answer was lost on the way: what is stored decides.
+    return read_marker(store, unit)
+
+
+def read_marker(store: Store, unit: Unit) -> UnitMarker:
+    """The marker of a committed unit."""
+    return UnitMarker.from_bytes(store.get(_marker_key(unit)))
+
+
+def read_unit(store: Store, unit: Unit, marker: UnitMarker) -> pa.Table:
+    """A committed unit's rows.
+
+    Raises:
+        RunError: the file is absent or is not what its marker says.
+    """
+    remedy = f"delete {store.root}/{_marker_key(unit)} and run again to have its {unit.rows} rows scored anew"
+    try:
+        data = store.get(marker.key)
+    except FileNotFoundError:
+        raise RunError(f"{store.root}/{marker.key} is committed but absent; {remedy}") from None
+    if hashlib.sha256(data).hexdigest() != marker.sha256:
+        raise RunError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {remedy}")
+    return pq.read_table(io.BytesIO(data))
+
+
+def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> PublishedShard:
+    """Write a shard's row-aligned file from its committed units, one row group each, then its marker.
+
+    Args:
+        empty: a table without rows that has the published schema.
+    """
+    shard, tallies, rows = planned.shard, [], 0
+    with store.staged(shard.name) as file:
+        with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
+            for unit in planned.units:
+                marker = read_marker(store, unit)
+                table = read_unit(store, unit, marker)
+                _check_rows(unit, table)
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+                tallies.append(marker.tally)
+                rows += table.num_rows
+            if not planned.units:
+                writer.write_table(empty)
+        if rows != shard.rows:
+            raise RunError(f"shard {shard.name} has {shard.rows} rows but {rows} are committed; refusing to publish it")
+        size = file.tell()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    published = PublishedShard(shard.name, size, sha256, total(tallies))
+    store.create(_published_key(planned), published.to_bytes())
+    return published
+
+
+def read_published(store: Store, planned: ShardPlan) -> PublishedShard:
+    """The marker of a published shard."""
+    return PublishedShard.from_bytes(store.get(_published_key(planned)))
+
+
+class OutputState:
+    """How far a run has come, from one listing of its output."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        self._committed = _stems(sizes, COMMITS)
+        self._published = _stems(sizes, PUBLISHED)
+        self._contents: dict[str, set[str]] = {}
+        for stem in self._committed | self._published:
+            name, content, *_ = stem.split("-")
+            self._contents.setdefault(name, set()).add(content)
+
+    def is_committed(self, unit: Unit) -> bool:
+        """Whether an attempt of this unit has won."""
+        return unit.id in self._committed
+
+    def is_published(self, planned: ShardPlan) -> bool:
+        """Whether this shard's file was published, from this content."""
+        return shard_key(planned.shard) in self._published
+
+    def is_changed(self, planned: ShardPlan) -> bool:
+        """Whether rows of this shard were committed when its content was another."""
+        name, content = shard_key(planned.shard).split("-")
+        return bool(self._contents.get(name, set()) - {content})
+
+
+def _check_rows(unit: Unit, table: pa.Table) -> None:
+    if table["row_index"].to_pylist() != list(range(unit.start, unit.stop)):
+        raise RunError(f"unit {unit.id} of shard {unit.shard.name} does not hold rows {unit.start} to {unit.stop - 1}")
+
+
+def _stems(sizes: Mapping[str, int], prefix: str) -> frozenset[str]:
+    return frozenset(key.removeprefix(prefix).removesuffix(".json") for key in sizes if key.startswith(prefix))
+
+
+def _marker_key(unit: Unit) -> str:
+    return f"{COMMITS}{unit.id}.json"
+
+
+def _published_key(planned: ShardPlan) -> str:
+    return f"{PUBLISHED}{shard_key(planned.shard)}.json"
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A document as people read it too."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,68 @@
+"""Shards → units: contiguous row ranges of one shard, the grain of scoring, commit and resume.
+
+The plan depends on the shards and the unit size only, and a shard's units on that shard only: adding shards to a
+dataset leaves the units of the others as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pipelines.sources import Shard
+from scorer.errors import ConfigError
+
+DEFAULT_ROWS_PER_UNIT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows ``start`` to ``stop`` (exclusive) of ``shard``.
+
+    ``id`` names the unit's marker: the same rows of the same content have the same id in every process.
+    """
+
+    id: str
+    shard: Shard
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """A shard and all its units, in row order; none for a shard without rows."""
+
+    shard: Shard
+    units: tuple[Unit, ...]
+
+
+def shard_key(shard: Shard) -> str:
+    """``<name>-<content>``, two digests: a changed shard keeps the first half and changes the second.
+
+    Listing the markers therefore shows that a shard was changed, without reading any of them.
+    """
+    return f"{_digest(shard.name)}-{_digest(json.dumps(shard.identity(), sort_keys=True))}"
+
+
+def plan(shards: Iterable[Shard], rows_per_unit: int) -> list[ShardPlan]:
+    """Cut every shard into units of ``rows_per_unit`` rows; the last one of a shard may be shorter."""
+    if rows_per_unit < 1:
+        raise ConfigError(f"--rows-per-unit is {rows_per_unit}; it must be 1 or more")
+    return [_plan_shard(shard, rows_per_unit) for shard in shards]
+
+
+def _plan_shard(shard: Shard, rows_per_unit: int) -> ShardPlan:
+    key = shard_key(shard)
+    ranges = [(start, min(start + rows_per_unit, shard.rows)) for start in range(0, shard.rows, rows_per_unit)]
+    return ShardPlan(shard, tuple(Unit(f"{key}-{start}-{stop}", shard, start, stop) for start, stop in ranges))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,114 @@
+"""What a stretch of rows came to: counts that add up from rows to units, shards and the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from scorer.types import Result, TokenScores
+
+MAX_EXAMPLES: Final = 10
+_MAX_MESSAGE: Final = 300
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One failed row."""
+
+    shard: str
+    row_index: int
+    sample_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureTally:
+    """Failed rows of one code: how many, and the first few of them in row order."""
+
+    count: int = 0
+    examples: tuple[Example, ...] = ()
+
+    def __add__(self, other: FailureTally) -> FailureTally:
+        return FailureTally(self.count + other.count, (self.examples + other.examples)[:MAX_EXAMPLES])
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of a stretch of rows.
+
+    Attributes:
+        rows: rows in; always ``ok + failed``.
+        tokens: scored tokens.
+        failures: by failure code.
+        sessions: for every process that scored some of the rows, when its first unit began to be scored and its last
+            one was committed (seconds since the epoch): a resumed run's working time is the sum of these, its pauses
+            left out.
+    """
+
+    rows: int = 0
+    ok: int = 0
+    tokens: int = 0
+    failures: Mapping[str, FailureTally] = field(default_factory=dict)
+    sessions: Mapping[str, Span] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return self.rows - self.ok
+
+    @property
+    def seconds(self) -> float:
+        """Working time."""
+        return sum(end - start for start, end in self.sessions.values())
+
+    def __add__(self, other: Tally) -> Tally:
+        codes = sorted({*self.failures, *other.failures})
+        none = FailureTally()
+        sessions = dict(self.sessions)
+        for name, (start, end) in other.sessions.items():
+            first, last = sessions.get(name, (start, end))
+            sessions[name] = (min(first, start), max(last, end))
+        return Tally(
+            self.rows + other.rows,
+            self.ok + other.ok,
+            self.tokens + other.tokens,
+            {code: self.failures.get(code, none) + other.failures.get(code, none) for code in codes},
+            sessions,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Tally:
+        failures = {
+            code: FailureTally(value["count"], tuple(Example(**example) for example in value["examples"]))
+            for code, value in data["failures"].items()
+        }
+        sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
+        return cls(data["rows"], data["ok"], data["tokens"], failures, sessions)
+
+
+def tally_results(results: Sequence[Result], shard: str, first_row: int, session: str, span: Span) -> Tally:
+    """Count one unit's results."""
+    failures: dict[str, FailureTally] = {}
+    tokens = 0
+    for row_index, result in enumerate(results, first_row):
+        if isinstance(result, TokenScores):
+            tokens += len(result.token_ids)
+            continue
+        example = Example(shard, row_index, result.sample_id, result.message[:_MAX_MESSAGE])
+        code = result.code.value
+        failures[code] = failures.get(code, FailureTally()) + FailureTally(1, (example,))
+    ok = len(results) - sum(failure.count for failure in failures.values())
+    return Tally(len(results), ok, tokens, dict(sorted(failures.items())), {session: span})
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """The sum, in the order given (which decides whose examples are kept)."""
+    result = Tally()
+    for tally in tallies:
+        result = result + tally
+    return result
