@@ -1,0 +1,69 @@
+"""What a run scores with, as the pipeline sees it: :class:`ModelEngine` in earnest, ``FakeEngine`` in tests.
+
+An engine is a small record that travels to the workers; what is heavy is made there, once per process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+from scorer.config import ScorerConfig
+from scorer.types import EncodedSample, Failure, Result, Sample
+
+
+class RowEncoder(Protocol):
+    """The CPU half: one sample → what the model sees. Never raises for a row."""
+
+    def try_encode(self, sample: Sample) -> EncodedSample | Failure: ...
+
+
+class RowScorer(Protocol):
+    """The model half: encoded rows → one result each, in order; failures pass through."""
+
+    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]: ...
+
+
+class Engine(Protocol):
+    """Makes the two halves where they are needed."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that decides the scores, without loading weights."""
+        ...
+
+    def pinned(self, fingerprint: dict[str, Any]) -> Self:
+        """This engine as it was when fingerprinted, for workers that look for the model on their own."""
+        ...
+
+    def encoder(self) -> RowEncoder: ...
+
+    def scorer(self) -> RowScorer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEngine:
+    """A reference model: a local directory or a hub id. Torch and transformers load at first use, not before."""
+
+    model: str
+    config: ScorerConfig
+    revision: str | None = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        from scorer.reference import fingerprint
+
+        return fingerprint(self.model, self.config, self.revision)
+
+    def pinned(self, fingerprint: dict[str, Any]) -> Self:
+        # A branch of a hub repository may move on while workers start; the commit that was fingerprinted does not.
+        return replace(self, revision=fingerprint["revision"])
+
+    def encoder(self) -> RowEncoder:
+        from scorer.encode import Encoder
+
+        return Encoder.load(self.model, self.config, self.revision)
+
+    def scorer(self) -> RowScorer:
+        from scorer.engine import Scorer
+
+        return Scorer.load(self.model, self.config, self.revision)
