@@ -1,16 +1,22 @@
 """Raw scores → token weights. Pure numpy; each formula cites its source.
 
-Raw scores are stored, weights derive from them at any time: one scoring run serves every method here.
+Raw scores are stored, weights derive from them at any time: one scoring run serves every method here. A weight that
+depends on a NaN score is NaN, never a plausible number.
+
+Ranges of parameters are checked by :class:`Method`, once; the functions take them as they are.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from scorer.errors import ConfigError
 from scorer.types import Float32Array, Int16Array
@@ -29,19 +35,22 @@ class RawScores(Protocol):
     def logprob_contrast(self) -> Float32Array: ...
 
 
-def clamp_and_pool(gap: Float32Array, turns: Int16Array, low: float, high: float, window: int) -> Float32Array:
+def clamp_and_pool(
+    gap: npt.NDArray[np.floating[Any]], turns: Int16Array, low: float, high: float, window: int
+) -> Float32Array:
     """Clamp ``gap`` to [low, high], then average over a centred window within each turn.
 
-    CAL, arXiv 2405.17871, section 3.2: ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. The authors'
-    code pools over the flattened batch, so that prompt positions and neighbouring samples leak into a caption's
-    edges; here a window never leaves its turn.
+    CAL, arXiv 2405.17871, as in the authors' code (foundation-multimodal-models/CAL, ``llava_llama.py``):
+    ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. That code pools over the flattened batch, prompt
+    positions and neighbouring samples included (an unlabelled position brings the gap of vocabulary entry 0), which
+    leaks into a caption's edges; here a window never leaves its turn. Inside a turn the two are equal.
 
     Naive form::
 
         out[t] = mean(clamp(gap[s]) for s in range(t - window // 2, t + window // 2 + 1) if s is in t's turn)
 
     Args:
-        gap: float32 [N].
+        gap: float [N].
         turns: int16 [N], ascending.
         low, high: clamp bounds, same unit as ``gap``; 0 ≤ low ≤ high keeps weights usable.
         window: odd, in tokens; 1 leaves the clamped gap as it is.
@@ -68,7 +77,7 @@ def clamp_and_pool(gap: Float32Array, turns: Int16Array, low: float, high: float
 
 
 def cal(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3) -> Float32Array:
-    """CAL exactly as published: :func:`clamp_and_pool` of the raw logit gap (arXiv 2405.17871, section 3.2)."""
+    """CAL: :func:`clamp_and_pool` of the raw logit gap, bounds and window as published (arXiv 2405.17871)."""
     return clamp_and_pool(scores.logit_gap, scores.token_turns, low, high, window)
 
 
@@ -78,46 +87,55 @@ def cal_logprob(scores: RawScores, *, low: float = 1.0, high: float = 5.0, windo
     The raw logit gap carries any shift common to all logits, which a softmax ignores; the log-probability gap does
     not (docs/grounding.md has the measurement).
     """
-    gap = scores.logprob_clean - scores.logprob_contrast
-    return clamp_and_pool(gap, scores.token_turns, low, high, window)
+    return clamp_and_pool(_logprob_gap(scores), scores.token_turns, low, high, window)
 
 
 def prior(scores: RawScores, *, alpha: float = 1.0) -> Float32Array:
     """PRIOR, arXiv 2505.08971: w = (1 − P_ref(t))^α, normalised to mean one over the sample (k·w / Σw).
 
     P_ref is the probability of the token without the picture: ``logprob_contrast``. PRIOR's own reference is a
-    text-only language model; the contrast ``removed`` of a VLM is the nearest to it.
+    text-only language model trained on the captions; the contrast ``removed`` of a VLM is the nearest to it.
 
     Returns:
         float32 [N] ≥ 0 with mean 1; all ones where every token is certain without the picture (Σw = 0, where the
-        formula is 0/0 and no token deserves more than another).
+        formula is 0/0 and no token deserves more than another). One NaN makes the whole sample NaN: its Σw is unknown.
     """
-    # 1 - exp(x) loses all digits for x near 0, expm1 keeps them.
-    w = np.power(-np.expm1(np.minimum(scores.logprob_contrast.astype(np.float64), 0.0)), alpha)
-    total = w.sum()
-    if total == 0:
-        return np.ones(len(w), dtype=np.float32)
-    return np.asarray(len(w) * w / total, dtype=np.float32)
+    # 1 - exp(x) loses all digits for x near 0, expm1 keeps them. Rounding can push a log-probability above 0.
+    surprise = -np.expm1(np.minimum(scores.logprob_contrast.astype(np.float64), 0.0))
+    largest = surprise.max(initial=0.0)
+    if largest == 0:
+        return np.ones(len(surprise), dtype=np.float32)
+    w = np.power(surprise / largest, alpha)  # scaled, so that a large α cannot turn every weight into 0
+    return np.asarray(len(w) * w / w.sum(), dtype=np.float32)
 
 
 def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7) -> Float32Array:
     """VIG's token selection, arXiv 2602.17186: keep tokens of high visual information gain, drop the rest.
 
-    The gain is ``logprob_clean − logprob_contrast`` in nats (VIG's own contrast is ``blur``). With ``threshold``,
-    tokens with gain ≥ threshold are kept; else the ⌈keep · N⌉ tokens of highest gain, earlier tokens first on ties.
+    The gain is ``logprob_clean − logprob_contrast`` in nats, the logarithm of the factor by which the picture lowers
+    the token's perplexity (VIG's own contrast is ``blur``). With ``threshold``, tokens with gain ≥ threshold are kept;
+    else the ⌈keep · n⌉ tokens of highest gain among the n whose gain is defined, earlier tokens first on ties.
+    VIG selects whole samples as well, which is left to the reader.
 
     Returns:
-        float32 [N] of zeros and ones; a NaN gain is never kept.
+        float32 [N] of zeros and ones; NaN where the gain is NaN.
     """
-    gap = scores.logprob_clean.astype(np.float64) - scores.logprob_contrast
-    if threshold is not None:
-        return (gap >= threshold).astype(np.float32)
-    selected = np.zeros(len(gap), dtype=np.float32)
-    count = int(np.ceil(keep * len(gap)))
-    best = np.argsort(-gap, kind="stable")[:count]  # NaN sorts last
-    selected[best] = 1.0
-    selected[np.isnan(gap)] = 0.0
-    return selected
+    gap = _logprob_gap(scores)
+    defined = ~np.isnan(gap)
+    if threshold is None:
+        # As a fraction, because 0.07 * 100 is above 7 in floating point and its ceiling is 8.
+        count = math.ceil(Fraction(repr(float(keep))) * int(defined.sum()))
+        kept = np.zeros(len(gap), dtype=np.bool_)
+        kept[np.argsort(-gap, kind="stable")[:count]] = True  # NaN sorts last
+    else:
+        kept = gap >= threshold
+    return np.where(defined, kept, np.nan).astype(np.float32)
+
+
+def _logprob_gap(scores: RawScores) -> npt.NDArray[np.float64]:
+    """float64 [N], nats; NaN where both are −∞."""
+    with np.errstate(invalid="ignore"):
+        return scores.logprob_clean.astype(np.float64) - scores.logprob_contrast.astype(np.float64)
 
 
 METHODS: Final[Mapping[str, Callable[..., Float32Array]]] = {
@@ -131,48 +149,60 @@ DEFAULT_METHOD: Final = "cal"
 
 @dataclass(frozen=True)
 class Method:
-    """A named method with its parameters, checked when it is made. Call it on raw scores.
+    """A named method with all its parameters, checked when it is made. Call it on raw scores.
+
+    Two methods are equal when they compute the same: parameters that were not given hold their defaults.
 
     Raises:
-        ConfigError: for an unknown name, an unknown parameter, or a value out of range.
+        ConfigError: for an unknown name, an unknown parameter, or a value of the wrong type or out of range.
     """
 
     name: str = DEFAULT_METHOD
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.name not in METHODS:
+        if not isinstance(self.name, str) or self.name not in METHODS:
             raise ConfigError(f"unknown weighting method {self.name!r}; known methods: {', '.join(METHODS)}")
-        defaults = self._defaults()
-        unknown = sorted(set(self.params) - set(defaults))
+        parameters = inspect.signature(METHODS[self.name]).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        if not isinstance(self.params, Mapping):
+            raise ConfigError(f"method {self.name!r}: parameters are {self.params!r}; give a mapping of name to value")
+        unknown = sorted(str(name) for name in set(self.params) - set(defaults))
         if unknown:
             raise ConfigError(
                 f"method {self.name!r} has no parameter {', '.join(unknown)}; it has {', '.join(defaults)}"
             )
-        _check_params(self.name, {**defaults, **self.params})
+        params = {name: _number(self.name, name, value) for name, value in {**defaults, **self.params}.items()}
+        _check_ranges(self.name, params)
+        object.__setattr__(self, "params", params)
 
     def __call__(self, scores: RawScores) -> Float32Array:
         """float32 [N] weights of one sample."""
         return METHODS[self.name](scores, **self.params)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and all parameters, defaults filled in: what is recorded beside the weights."""
-        return {"name": self.name, "params": {**self._defaults(), **self.params}}
+        """Name and all parameters as plain data: what is recorded beside the weights."""
+        return {"name": self.name, "params": dict(self.params)}
 
-    def _defaults(self) -> dict[str, Any]:
-        parameters = inspect.signature(METHODS[self.name]).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Method:
+        """Back from :meth:`to_dict`. Raises ConfigError as the constructor does."""
+        return cls(document.get("name", ""), document.get("params", {}))
 
 
-def _check_params(method: str, params: Mapping[str, Any]) -> None:
-    for name, value in params.items():
-        if name == "threshold" and value is None:
-            continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not np.isfinite(value):
-            raise ConfigError(f"method {method!r}: {name} is {value!r}; it must be a finite number")
+def _number(method: str, name: str, value: Any) -> int | float | None:
+    """The value in one canonical type, so that 1 and 1.0 give one fingerprint."""
+    if name == "threshold" and value is None:
+        return None
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ConfigError(f"method {method!r}: {name} is {value!r}; it must be a finite number")
+    return int(value) if name == "window" and int(value) == value else float(value)
+
+
+def _check_ranges(method: str, params: Mapping[str, Any]) -> None:
     window = params.get("window", 1)
-    if window != int(window) or window < 1 or window % 2 == 0:
+    if window < 1 or window % 2 != 1:
         raise ConfigError(f"method {method!r}: window is {window!r}; it must be an odd number of tokens, 1 or more")
     if not 0 <= params.get("low", 0) <= params.get("high", 0):
         low, high = params["low"], params["high"]

@@ -1,0 +1,248 @@
+"""Every formula against its naive form, and the properties that a trainer relies on."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from scorer.errors import ConfigError
+from scorer.types import Float32Array, Int16Array, TokenScores
+from scorer.weights import METHODS, Method, cal, cal_logprob, clamp_and_pool, prior, vig
+
+gaps = st.floats(-30, 30, width=32)
+logprobs = st.floats(-20, 0, width=32)
+
+
+def scores_of(
+    gap: list[float] | Float32Array,
+    turns: list[int] | None = None,
+    clean: list[float] | None = None,
+    contrast: list[float] | None = None,
+) -> TokenScores:
+    n = len(gap)
+    positions = np.arange(n, dtype=np.int32)
+    return TokenScores(
+        "s",
+        positions,
+        positions,
+        positions + 1,
+        np.array([0] * n if turns is None else turns, np.int16),
+        "hash",
+        np.asarray(gap, np.float32),
+        np.array([-1.0] * n if clean is None else clean, np.float32),
+        np.array([-2.0] * n if contrast is None else contrast, np.float32),
+    )
+
+
+@st.composite
+def scores(draw: st.DrawFn, min_size: int = 0) -> TokenScores:
+    sizes = draw(st.lists(st.integers(1, 8), max_size=4).filter(lambda s: sum(s) >= min_size))
+    turns = [turn for turn, size in enumerate(sizes) for _ in range(size)]
+    columns = [draw(st.lists(kind, min_size=len(turns), max_size=len(turns))) for kind in (gaps, logprobs, logprobs)]
+    return scores_of(columns[0], turns, columns[1], columns[2])
+
+
+def naive_pool(gap: Float32Array, turns: Int16Array, low: float, high: float, window: int) -> list[float]:
+    out = []
+    for t in range(len(gap)):
+        around = range(max(0, t - window // 2), min(len(gap), t + window // 2 + 1))
+        out.append(float(np.mean([min(max(gap[s], low), high) for s in around if turns[s] == turns[t]])))
+    return out
+
+
+def flattened_pool(gap: Float32Array) -> Float32Array:
+    """CAL's code: one pooling over everything in the batch, whatever it belongs to."""
+    clamped = np.clip(gap, 1, 5)
+    return np.array([clamped[max(0, t - 1) : t + 2].mean() for t in range(len(gap))], np.float32)
+
+
+@given(scores(), st.sampled_from([1, 3, 5, 7]), st.floats(0, 2), st.floats(0, 4))
+def test_pooling_equals_its_naive_form(s: TokenScores, window: int, low: float, extra: float) -> None:
+    got = clamp_and_pool(s.logit_gap, s.token_turns, low, low + extra, window)
+    assert got.dtype == np.float32
+    assert_allclose(got, naive_pool(s.logit_gap, s.token_turns, low, low + extra, window), rtol=1e-6, atol=1e-6)
+
+
+def test_cal_by_hand() -> None:
+    assert_allclose(cal(scores_of([-3, 2, 9, 4])), [1.5, 8 / 3, 11 / 3, 4.5], rtol=1e-6)
+
+
+@given(scores())
+def test_cal_lies_within_its_bounds(s: TokenScores) -> None:
+    for weights in (cal(s), cal_logprob(s), cal(s, low=0.1, high=0.3, window=5)):
+        assert np.all((weights >= np.float32(0.1)) & (weights <= 5))
+    assert np.all(cal(s) >= 1)
+
+
+@given(st.lists(st.lists(gaps, min_size=1, max_size=6), min_size=2, max_size=4), st.randoms())
+def test_turns_do_not_see_each_other(turns: list[list[float]], random: Any) -> None:
+    """Shuffling the turns shuffles the weights and changes none."""
+    order = list(range(len(turns)))
+    random.shuffle(order)
+
+    def pooled(arranged: list[list[float]]) -> list[list[float]]:
+        index = [i for i, turn in enumerate(arranged) for _ in turn]
+        weights = cal(scores_of([gap for turn in arranged for gap in turn], index))
+        return [weights[np.array(index) == i].tolist() for i in range(len(arranged))]
+
+    assert pooled([turns[i] for i in order]) == [pooled(turns)[i] for i in order]
+    assert pooled(turns) == [pooled([turn])[0] for turn in turns]
+
+
+def test_flattened_pooling_differs_at_turn_edges_and_only_there() -> None:
+    """Negative control: the authors' pooling over the flattened batch is what these tests must tell apart."""
+    gap = np.array([5, 5, 5, 1, 1, 1], np.float32)
+    ours = cal(scores_of(gap, [0, 0, 0, 1, 1, 1]))
+    differs = flattened_pool(gap) != ours
+    assert differs.tolist() == [False, False, True, True, False, False]
+    assert ours.tolist() == [5, 5, 5, 1, 1, 1]
+
+
+@given(st.lists(gaps, min_size=1, max_size=20))
+def test_within_one_turn_flattened_pooling_is_the_same(gap: list[float]) -> None:
+    assert_allclose(cal(scores_of(gap)), flattened_pool(np.array(gap, np.float32)), rtol=1e-6)
+
+
+def test_cal_logprob_is_blind_to_a_shift_of_all_logits() -> None:
+    shifted = scores_of([7, 7], clean=[-1, -3], contrast=[-5, -3])
+    assert cal(shifted).tolist() == [5, 5]
+    assert cal_logprob(shifted, window=1).tolist() == [4, 1]
+
+
+@given(scores(min_size=1), st.floats(0, 4))
+def test_prior_equals_its_naive_form_and_has_mean_one(s: TokenScores, alpha: float) -> None:
+    weights = prior(s, alpha=alpha)
+    assert weights.dtype == np.float32
+    assert np.all(weights >= 0)
+    assert float(np.mean(weights, dtype=np.float64)) == pytest.approx(1, abs=1e-5)
+    naive = [(1 - math.exp(logprob)) ** alpha for logprob in s.logprob_contrast.tolist()]
+    if min(naive) > 1e-6:  # 1 - exp has digits left
+        assert_allclose(weights, np.array(naive) * len(naive) / sum(naive), rtol=1e-5)
+
+
+def test_prior_falls_with_the_probability_without_the_picture() -> None:
+    weights = prior(scores_of([0, 0, 0], contrast=[-0.01, -1.0, -9.0]))
+    assert weights[0] < weights[1] < weights[2]
+
+
+def test_prior_of_certain_tokens_is_uniform() -> None:
+    assert prior(scores_of([0, 0], contrast=[0.0, 0.0])).tolist() == [1, 1]
+    assert prior(scores_of([0, 0], contrast=[0.0, -1.0])).tolist() == [0, 2]
+    assert len(prior(scores_of([]))) == 0
+
+
+def test_prior_survives_what_float_arithmetic_does() -> None:
+    near_certain = prior(scores_of([0, 0], contrast=[-1e-12, -3e-12]))  # 1 - exp would give 0/0
+    assert_allclose(near_certain, [0.5, 1.5], rtol=1e-5)
+    steep = prior(scores_of([0, 0], contrast=[-1e-3, -2e-3]), alpha=200)  # every (1 - p)**α underflows to 0
+    assert_allclose(steep, [0, 2], atol=1e-6)
+    assert prior(scores_of([0, 0], contrast=[1e-7, -1.0])).tolist() == [0, 2]  # rounded above probability 1
+
+
+@given(scores(), st.integers(1, 100))
+def test_vig_keeps_the_stated_share_of_highest_gain(s: TokenScores, percent: int) -> None:
+    kept = vig(s, keep=percent / 100).astype(bool)
+    assert kept.sum() == math.ceil(Decimal(percent) / 100 * len(kept))
+    gain = s.logprob_clean.astype(np.float64) - s.logprob_contrast
+    assert not kept.any() or kept.all() or gain[kept].min() >= gain[~kept].max()
+
+
+def test_vig_counts_in_decimals() -> None:
+    assert 0.07 * 100 > 7  # whose ceiling would keep eight of a hundred
+    assert vig(scores_of([0] * 100), keep=0.07).sum() == 7
+
+
+@given(scores(), st.floats(-5, 5))
+def test_vig_threshold(s: TokenScores, threshold: float) -> None:
+    gain = s.logprob_clean.astype(np.float64) - s.logprob_contrast
+    assert_array_equal(vig(s, threshold=threshold), [1.0 if g >= threshold else 0.0 for g in gain])
+
+
+def test_vig_keeps_the_earlier_of_equal_tokens() -> None:
+    ties = scores_of([0] * 4, clean=[-1, -2, -1, -1], contrast=[-3, -3, -3, -3])
+    assert vig(ties, keep=0.5).tolist() == [1, 0, 1, 0]
+
+
+def test_vig_is_shown_the_log_probabilities_only() -> None:
+    assert vig(scores_of([9, -9], clean=[-2, -1], contrast=[-2, -2]), keep=0.5).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("cal", [2, np.nan, np.nan, np.nan, 2]),
+        ("cal-logprob", [1, np.nan, np.nan, np.nan, 1]),
+        ("prior", [np.nan] * 5),
+        ("vig", [1, 1, np.nan, 1, 0]),
+    ],
+)
+def test_what_depends_on_a_nan_is_nan(method: str, expected: list[float]) -> None:
+    nan = math.nan
+    s = scores_of([2, 2, nan, 2, 2], clean=[-1, -1, nan, -1, -1], contrast=[-2, -2, nan, -2, -2])
+    assert_array_equal(Method(method)(s), np.array(expected, np.float32))
+
+
+def test_two_impossible_tokens_have_no_defined_gain() -> None:
+    s = scores_of([0, 0], clean=[-math.inf, -1], contrast=[-math.inf, -2])
+    assert_array_equal(vig(s, keep=1.0), [np.nan, 1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_round_trip_and_travel(name: str) -> None:
+    method = Method(name)
+    assert method == pickle.loads(pickle.dumps(method)) == Method.from_dict(json.loads(json.dumps(method.to_dict())))
+    assert hash(method) == hash(Method(name))
+    assert len(method(scores_of([]))) == 0
+    assert method(scores_of([1, 2])).dtype == np.float32
+
+
+def test_a_method_records_its_defaults_in_one_form() -> None:
+    assert Method().to_dict() == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3}}
+    assert Method("cal", {"low": 1, "window": 3.0}) == Method()
+    assert json.dumps(Method("cal", {"low": 1}).to_dict()) == json.dumps(Method().to_dict())
+    assert Method("cal", {"window": 3.0})(scores_of([2, 4])).tolist() == [3, 3]
+    assert Method("cal", {"window": 1})(scores_of([2, 4])).tolist() == [2, 4]
+
+
+def test_a_method_keeps_its_own_parameters() -> None:
+    params = {"low": 2.0}
+    method = Method("cal", params)
+    params["low"] = 77.0
+    assert method.params["low"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("calm", {}, "unknown weighting method 'calm'; known methods: cal, cal-logprob, prior, vig"),
+        (["cal"], {}, "unknown weighting method"),
+        ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window"),
+        ("cal", ["low"], "parameters are .*; give a mapping"),
+        ("cal", {"low": math.nan}, "low is nan; it must be a finite number"),
+        ("cal", {"high": math.inf}, "high is inf; it must be a finite number"),
+        ("cal", {"low": "1"}, "low is '1'; it must be a finite number"),
+        ("cal", {"low": True}, "low is True; it must be a finite number"),
+        ("cal", {"low": 6}, "low is 6.0 and high 5.0; 0 ≤ low ≤ high must hold"),
+        ("cal", {"low": -1}, "low is -1.0"),
+        ("cal", {"window": 2}, "window is 2; it must be an odd number"),
+        ("cal", {"window": 2.5}, "window is 2.5; it must be an odd number"),
+        ("cal", {"window": -1}, "window is -1; it must be an odd number"),
+        ("prior", {"alpha": -0.1}, "alpha is -0.1; it must be 0 or more"),
+        ("vig", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
+        ("vig", {"keep": 1.5}, "keep is 1.5"),
+        ("vig", {"keep": None}, "keep is None; it must be a finite number"),
+        ("vig", {"threshold": math.nan}, "threshold is nan"),
+    ],
+)
+def test_a_wrong_method_is_refused(name: Any, params: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Method(name, params)
