@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.scorer import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny models lose more to thread hand-over than they gain."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,43 @@
+# Everything runs in a virtual environment of its own: no target needs anything but Python ≥ 3.11, pip and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+
+.PHONY: help install demo test check format bench train-mini clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## make the virtual environment
+
+# constraints.txt names the versions that were tested together, and the CPU build of torch.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install  ## score the packaged sample dataset with the packaged model, write out/demo/report.html
+	rm -rf $(OUT)
+	$(BIN)/python pipelines/score_dataset.py --input scorer/mini/sample --output $(OUT)
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: install  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## mend lint and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## the figures in the README
+	$(BIN)/python benchmarks/grounding.py
+
+train-mini: install  ## make the packaged reference model again, from nothing
+	$(BIN)/python -m scorer.mini.train
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
