@@ -5,6 +5,7 @@
     ├── ModelError          the reference model cannot be loaded or is not supported
     ├── TableError          a weights table is missing, unfinished or does not fit the data it is read beside
     ├── SpanError           tokens and text do not lie on each other
+    ├── WeightsError        weights cannot weigh the loss they are given to
     ├── RunError            an output directory holds something that this run must not touch
     └── RowError            one row cannot be scored; carries a FailureCode and costs that row only
 
@@ -65,6 +66,10 @@ class TableError(TokensightError):
 
 class SpanError(TokensightError, ValueError):
     """Tokens, offsets or byte spans do not lie on the text, or on each other."""
+
+
+class WeightsError(TokensightError, ValueError):
+    """Weights of another shape than the labels, or negative, or not a number."""
 
 
 class RunError(TokensightError):

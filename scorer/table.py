@@ -10,9 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 from scorer import weights
+from scorer.errors import TableError
 from scorer.types import Result, TokenScores
 
 FORMAT_VERSION: Final = 1
@@ -85,6 +87,9 @@ def build_table(
         first_row: position of the first result within its shard.
         method: how ``token_weights`` derive from the raw scores.
         metadata: plain data for the schema; method and format version are added.
+
+    Raises:
+        TableError: a result whose arrays differ in length, which would shift every token after the gap.
     """
     rows = [_row(result, first_row + i, method) for i, result in enumerate(results)]
     return pa.Table.from_pylist(rows, schema=schema_with({**metadata, "method": method.to_dict()}))
@@ -97,6 +102,9 @@ def _row(result: Result, row_index: int, method: weights.Method) -> dict[str, An
     for field in SCORE_FIELDS:
         row[field.name] = getattr(result, field.name)
     row["token_weights"] = method(result)
+    lengths = {name: len(values) for name, values in row.items() if isinstance(values, np.ndarray)}
+    if len(set(lengths.values())) != 1:
+        raise TableError(f"sample {result.sample_id!r}: arrays differ in length ({lengths}); give one value per token")
     row["text_hash"] = result.text_hash
     row["status"] = OK
     return row

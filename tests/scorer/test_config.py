@@ -1,0 +1,109 @@
+"""Every option is checked once, and only options that change scores reach the fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from typing import Any, get_args
+
+import pytest
+
+from scorer.config import DEFAULT_PROMPT, EXECUTION_ONLY, Contrast, DType, ScorerConfig
+from scorer.errors import ConfigError
+
+# One valid value other than the default for every option: a new option must be added here.
+CHANGED: dict[str, Any] = {
+    "contrast": "masked",
+    "dtype": "bfloat16",
+    "device": "cpu",
+    "prompt": "What is this?",
+    "truncate": True,
+    "blank_color": (1, 2, 3),
+    "blur_radius": 0.5,
+    "noise_seed": 7,
+    "max_image_bytes": 10,
+    "max_image_pixels": 10,
+    "max_batch_tokens": 10,
+}
+
+
+def test_every_option_is_covered_here() -> None:
+    assert set(CHANGED) == {field.name for field in dataclasses.fields(ScorerConfig)}
+    default = ScorerConfig().to_dict()
+    assert all(value != default[name] for name, value in CHANGED.items())
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_the_fingerprint_changes_exactly_with_what_changes_scores(name: str) -> None:
+    changed = ScorerConfig(**{name: CHANGED[name]}).fingerprint() != ScorerConfig().fingerprint()
+    assert changed == (name not in EXECUTION_ONLY)
+
+
+def test_defaults() -> None:
+    config = ScorerConfig()
+    assert (config.contrast, config.dtype, config.prompt) == ("blank", "float32", DEFAULT_PROMPT)
+    assert config.blank_color is None
+
+
+@pytest.mark.parametrize("changes", [{}, CHANGED])
+def test_plain_data_round_trips(changes: dict[str, Any]) -> None:
+    config = ScorerConfig(**changes)
+    assert ScorerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert hash(config) == hash(ScorerConfig(**changes))
+    assert json.loads(json.dumps(config.fingerprint())) == config.fingerprint()
+
+
+@pytest.mark.parametrize("contrast", get_args(Contrast))
+def test_every_contrast_is_accepted(contrast: Any) -> None:
+    assert ScorerConfig(contrast=contrast).contrast == contrast
+
+
+@pytest.mark.parametrize("dtype", get_args(DType))
+def test_every_dtype_is_accepted(dtype: Any) -> None:
+    assert ScorerConfig(dtype=dtype).dtype == dtype
+
+
+def test_a_list_of_three_is_a_color() -> None:
+    assert ScorerConfig.from_dict({"blank_color": [0, 128, 255]}).blank_color == (0, 128, 255)
+
+
+def test_unknown_options_are_refused_and_the_known_ones_named() -> None:
+    with pytest.raises(ConfigError, match=r"unknown scorer option batch, contrasts; known options: contrast, dtype"):
+        ScorerConfig.from_dict({"contrasts": "blank", "batch": 1})
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ScorerConfig().dtype = "float16"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"contrast": "black"}, "contrast is 'black'; it must be one of blank, masked, removed, blur, noise, image"),
+        ({"contrast": None}, "contrast is None"),
+        ({"contrast": ["blank"]}, "contrast is"),
+        ({"dtype": "fp16"}, "dtype is 'fp16'; it must be one of float32, bfloat16, float16"),
+        ({"device": ""}, "device is ''; it must be a device name or 'auto'"),
+        ({"device": 0}, "device is 0"),
+        ({"prompt": None}, "prompt is None; it must be a string"),
+        ({"truncate": 1}, "truncate is 1; it must be true or false"),
+        ({"blank_color": (0, 0)}, r"blank_color is \(0, 0\); it must be three integers in 0–255"),
+        ({"blank_color": (0, 0, 256)}, "blank_color"),
+        ({"blank_color": (0, 0, True)}, "blank_color"),
+        ({"blank_color": "red"}, "blank_color is 'red'"),
+        ({"blur_radius": 0}, r"blur_radius is 0; it must be a number in \(0, 1\]"),
+        ({"blur_radius": 1.5}, "blur_radius is 1.5"),
+        ({"blur_radius": float("nan")}, "blur_radius is nan"),
+        ({"blur_radius": "0.1"}, "blur_radius is '0.1'"),
+        ({"noise_seed": -1}, "noise_seed is -1; it must be an integer of at least 0"),
+        ({"max_image_bytes": 0}, "max_image_bytes is 0; it must be an integer of at least 1"),
+        ({"max_image_pixels": 1e8}, "max_image_pixels is 100000000.0"),
+        ({"max_batch_tokens": True}, "max_batch_tokens is True"),
+    ],
+)
+def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ScorerConfig(**options)
