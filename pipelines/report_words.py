@@ -1,0 +1,141 @@
+"""Tokens → what a person reads: pieces of whole characters, and words. By UTF-8 byte spans; pure numpy."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from scorer.spans import char_to_byte
+from scorer.types import Int32Array
+
+_UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Scripts written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer): there, a token stands for a word."""
+_WORD: Final = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|(?:(?![{_UNSPACED}])\w)+(?:['’-](?:(?![{_UNSPACED}])\w)+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text and the tokens that make it up: ``first`` to ``last`` (exclusive).
+
+    Whole characters only. Several tokens where they share a character (the bytes of an emoji); none where the text
+    was not scored.
+    """
+
+    text: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word and the indices of the tokens whose bytes are mostly its own."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WordGap:
+    """A word's gap, averaged over its occurrences."""
+
+    text: str
+    count: int
+    mean: float
+
+
+def pieces(text: str, starts: Int32Array, ends: Int32Array) -> list[Piece]:
+    """Cut ``text`` into pieces that, joined, give it back.
+
+    Args:
+        text: one scored turn.
+        starts, ends: int32 [N], half-open byte spans of the turn's tokens, non-decreasing.
+    """
+    data = text.encode("utf-8")
+    found: list[Piece] = []
+    at = first = 0
+    while first < len(starts):
+        start = min(max(at, int(starts[first])), len(data))
+        if start > at and not _inside(data, start):
+            found.append(Piece(_decode(data[at:start]), first, first))
+            at = start
+        last, end = first + 1, max(at, int(ends[first]))
+        # A token without bytes, or that ends within a character, is shown together with the next one.
+        while last < len(starts) and (end <= at or _inside(data, end) or int(ends[last]) <= end):
+            end = max(end, int(ends[last]))
+            last += 1
+        while _inside(data, end):  # the last token of a text that was cut
+            end += 1
+        end = min(end, len(data))
+        found.append(Piece(_decode(data[at:end]), first, last))
+        at, first = end, last
+    if at < len(data):
+        found.append(Piece(_decode(data[at:]), len(starts), len(starts)))
+    return found
+
+
+def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
+    """The words of ``text`` that were scored, each with its tokens. Arguments as in :func:`pieces`.
+
+    A token belongs to the word that holds most of its bytes (a leading space belongs to none), to the earlier one on
+    a tie.
+    """
+    to_byte = char_to_byte(text)
+    spans: list[tuple[int, int, str]] = []
+    for match in _WORD.finditer(text):
+        begin, stop = int(to_byte[match.start()]), int(to_byte[match.end()])
+        if match["unspaced"]:
+            spans += _token_words(match[0], begin, starts, ends)
+        else:
+            spans.append((begin, stop, match[0]))
+    found: list[Word] = []
+    owners: defaultdict[int, list[int]] = defaultdict(list)
+    begins = np.array([span[0] for span in spans], dtype=np.int64)
+    stops = np.array([span[1] for span in spans], dtype=np.int64)
+    for token, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if not spans:
+            break
+        shared = np.minimum(stops, end) - np.maximum(begins, start)
+        best = int(np.argmax(shared))
+        if shared[best] > 0:
+            owners[best].append(token)
+    for index in sorted(owners):
+        found.append(Word(spans[index][2], tuple(owners[index])))
+    return found
+
+
+def mean_gaps(occurrences: Iterable[tuple[str, float]], min_count: int) -> list[WordGap]:
+    """Words that occur at least ``min_count`` times, case folded, from the highest mean gap down."""
+    gaps: defaultdict[str, list[float]] = defaultdict(list)
+    for text, gap in occurrences:
+        gaps[text.casefold()].append(gap)
+    counted = [WordGap(text, len(seen), float(np.mean(seen))) for text, seen in gaps.items() if len(seen) >= min_count]
+    return sorted(counted, key=lambda word: (-word.mean, word.text))
+
+
+def _token_words(text: str, begin: int, starts: Int32Array, ends: Int32Array) -> Sequence[tuple[int, int, str]]:
+    """(start byte, end byte, text) of every piece inside a run of text without spaces."""
+    stop = begin + len(text.encode("utf-8"))
+    inside = (starts < stop) & (ends > begin)
+    own_starts = np.clip(starts[inside] - begin, 0, stop - begin)
+    own_ends = np.clip(ends[inside] - begin, 0, stop - begin)
+    result: list[tuple[int, int, str]] = []
+    at = begin
+    for piece in pieces(text, own_starts, own_ends):
+        end = at + len(piece.text.encode("utf-8"))
+        result.append((at, end, piece.text))
+        at = end
+    return result
+
+
+def _inside(data: bytes, index: int) -> bool:
+    """Whether ``index`` cuts a character: the byte there continues one."""
+    return 0 < index < len(data) and data[index] & 0xC0 == 0x80
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8")
