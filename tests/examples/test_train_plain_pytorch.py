@@ -48,7 +48,7 @@ def score(sample_id: str, caption: str) -> TokenScores:
         sizes,
         ends - sizes,
         ends,
-        np.zeros(len(words), np.int16),
+        turns,
         text_hash([caption]),
         gap,
         nothing,
