@@ -132,7 +132,7 @@ def _bars(edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], step: f
                 width=round(_x(float(right), edges) - x, 2),
                 height=round(HEIGHT - _BOTTOM - y, 2),
                 level=gap_level(float(left + right) / 2),
-                label=f"{signed(float(left), digits)} to {signed(float(right), digits)}: {int(count):,} tokens",
+                label=f"{signed(float(left), digits)} to {signed(float(right), digits)}: {int(count):,} token{'s' if count > 1 else ''}",
             )
         )
     return bars
