@@ -7,12 +7,6 @@ from typing import Final
 
 _BYTE_PIECE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _META_SPACE: Final = "\u2581"  # SentencePiece writes a space as this character
-_BYTE_LEVEL_SPACE: Final = "\u0120"  # and byte-level BPE as this one
-
-
-def is_spaces(token: str) -> bool:
-    """Whether a token is spaces alone, which trimmed offsets show at (0, 0) as if it were special."""
-    return token.strip(" " + _BYTE_LEVEL_SPACE + _META_SPACE) == ""
 
 
 def _byte_alphabet() -> dict[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scorer.errors import SpanError
-from scorer.pieces import byte_level_piece, is_spaces, sentencepiece_piece
+from scorer.pieces import byte_level_piece, sentencepiece_piece
 from scorer.types import Float32Array, Int32Array, Int64Array
 
 Offset = tuple[int, int]
@@ -56,7 +56,7 @@ def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]
     _check_offsets(text, tokens, offsets)
     data = text.encode("utf-8")
     sources = [text[start:end] for start, end in offsets]
-    special = [offset == (0, 0) and not is_spaces(token) for token, offset in zip(tokens, offsets, strict=True)]
+    special = [offset == (0, 0) for offset in offsets]
     for lengths_of in (_byte_level_lengths, _sentencepiece_lengths):
         for silent in ([False] * len(tokens), special):
             lengths = lengths_of(data, tokens, sources, silent)

@@ -168,6 +168,19 @@ def test_a_dummy_prefix_has_no_bytes() -> None:
     assert spans_of(byte_level(prefix=True, vocab=256), "ab")[:2] == [("Ġ", b""), ("a", b"a")]
 
 
+@pytest.mark.parametrize("text", ["ab", "  a", "日", " ", ""])
+@pytest.mark.parametrize("name", ["roberta", "gpt2", "gpt2-no-trim", "unigram", "llama2"])
+def test_special_tokens_around_a_text_move_nothing(name: str, text: str) -> None:
+    """Trimmed offsets show a leading space at (0, 0) too, and a dummy prefix comes after the special token."""
+    encoding = LOSSLESS[name]().encode(text)
+    tokens, offsets = ["<s>", *encoding.tokens, "</s>"], [(0, 0), *encoding.offsets, (0, 0)]
+    starts, ends = token_byte_spans(text, tokens, offsets)
+    plain_starts, plain_ends = token_byte_spans(text, encoding.tokens, encoding.offsets)
+    size = len(text.encode())
+    assert starts.tolist() == [0, *plain_starts.tolist(), size]
+    assert ends.tolist() == [0, *plain_ends.tolist(), size]
+
+
 def test_special_tokens_have_no_bytes_and_folded_marks_stay_with_their_letter() -> None:
     text = "Cafe\u0301 A"
     assert spans_of(wordpiece(), text)[0] == ("[CLS]", b"")
