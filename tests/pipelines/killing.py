@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def nursery() -> Iterator[Nursery]:
 
 
 def main() -> None:
+    import_module("pandas")  # pyarrow would import it on first use, in every child anew
     for line in sys.stdin:
         children = []
         for document in json.loads(line):
