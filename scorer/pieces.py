@@ -30,9 +30,7 @@ def byte_level_piece(token: str) -> bytes | None:
         return None
 
 
-def sentencepiece_piece(token: str, source: str | None) -> bytes:
-    """The bytes of a SentencePiece token. ``source`` is the text under it: a text may spell ``<0x41>`` itself."""
+def sentencepiece_piece(token: str) -> bytes:
+    """The bytes of a SentencePiece token. (A text may spell ``<0x41>`` itself: then they are not the text's.)"""
     byte = _BYTE_PIECE.fullmatch(token)
-    if byte and source != token:
-        return bytes([int(byte[1], 16)])
-    return token.replace(_META_SPACE, " ").encode("utf-8")
+    return bytes([int(byte[1], 16)]) if byte else token.replace(_META_SPACE, " ").encode("utf-8")

@@ -168,6 +168,18 @@ def test_a_dummy_prefix_has_no_bytes() -> None:
     assert spans_of(byte_level(prefix=True, vocab=256), "ab")[:2] == [("Ġ", b""), ("a", b"a")]
 
 
+def test_bytes_and_spaces_are_found_beside_a_normalised_letter() -> None:
+    """The letter makes the text lossy as a whole; the pieces elsewhere are exact all the same."""
+    text = "e\u0301  😀 日 "
+    for nfc in (byte_level(nfc=True, vocab=256), byte_level(trim=False, nfc=True, vocab=256)):
+        pieces = [data for _, data in spans_of(nfc, text)]
+        assert b"".join(pieces) == text.encode()
+        assert pieces[2:] == [bytes([byte]) for byte in "  😀 日 ".encode()]
+    assert spans_of(unigram(nfkc=True), "日ﬁ")[:2] == [("▁", b""), ("日", "日".encode())]
+    folded = [data for _, data in spans_of(unigram(nfkc=True), "ﬁ 🦜")]
+    assert folded[-4:] == [b"\xf0", b"\x9f", b"\xa6", b"\x9c"]
+
+
 @pytest.mark.parametrize("text", ["ab", "  a", "日", " ", ""])
 @pytest.mark.parametrize("name", ["roberta", "gpt2", "gpt2-no-trim", "unigram", "llama2"])
 def test_special_tokens_around_a_text_move_nothing(name: str, text: str) -> None:
