@@ -143,6 +143,13 @@ def test_a_normalising_tokenizers_spans_are_ordered_and_disjoint(name: str, text
         assert covered[to_byte[start] : to_byte[end]].all()
 
 
+@pytest.mark.parametrize("name", ["qwen2-nfc", "nfc-trim"])
+@given(text=texts)
+def test_normalisation_loses_no_byte(name: str, text: str) -> None:
+    """NFC rewrites letters and drops none: every byte belongs to exactly one token."""
+    assert b"".join(data for _, data in spans_of(LOSSY[name](), text)) == text.encode()
+
+
 def test_pieces_of_one_character_get_their_own_bytes() -> None:
     assert spans_of(byte_level(vocab=256), "é😀") == [
         ("Ã", b"\xc3"),
