@@ -25,15 +25,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
+def scored(rows: int, start: float, end: float, **counts: int) -> Tally:
+    return Tally(**{"rows": rows, "ok": rows, "tokens": rows, **counts}, sessions={"here": (start, end)})
+
+
 def test_a_plain_line_every_few_seconds(clock: Clock) -> None:
     stream = io.StringIO()
     line = ProgressLine(stream)
     line.begin(1000, 0)
-    for _ in range(20):
+    for second in range(20):
         clock.now += 1
-        line.add(Tally(rows=10, ok=9, tokens=100))
+        line.add(scored(10, second, second + 1, ok=9, tokens=100))
     line.end()
-    lines = stream.getvalue().splitlines()
+    first, *lines = stream.getvalue().splitlines()
+    assert first == "scoring 1,000 rows; starting workers and loading the model"
     assert len(lines) == 5
     assert lines[0] == "progress: 50/1,000 rows (5%) · 10 rows/s · 100 tokens/s · ETA 1:35 · failed 5"
     assert "\r" not in stream.getvalue()
@@ -45,23 +50,24 @@ def test_one_updating_line_on_a_terminal(clock: Clock) -> None:
     line.begin(100, 0)
     for _ in range(2):
         clock.now += 1
-        line.add(Tally(rows=50, ok=50, tokens=1))
+        line.add(scored(50, 0, 1))
     line.end()
     first, second, *_ = stream.getvalue().split("\r")[1:]
     assert first.startswith("████████████░░░░░░░░░░░░ 50/100 rows (50%)")
     assert second.startswith("████████████████████████ 100/100 rows (100%)")
     assert stream.getvalue().endswith("\n")
-    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().count("\n") == 2
 
 
-def test_rates_count_this_process_only(clock: Clock) -> None:
+def test_rates_count_this_process_and_not_its_start(clock: Clock) -> None:
     stream = io.StringIO()
     line = ProgressLine(stream)
     line.begin(1000, 900)
-    clock.now += 10
-    line.add(Tally(rows=50, ok=50, tokens=50))
+    clock.now += 60  # of which 50 went by until the first unit began
+    line.add(scored(50, 50, 60))
     assert stream.getvalue().splitlines() == [
-        "resuming: 900 of 1,000 rows are already scored",
+        "900 of 1,000 rows are already scored",
+        "scoring 100 rows; starting workers and loading the model",
         "progress: 950/1,000 rows (95%) · 5 rows/s · 5 tokens/s · ETA 0:10 · failed 0",
     ]
 

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.executors.resources import ENCODERS_PER_ACTOR, ActorOptions, ClusterSize, allocate
+from pipelines.executors.resources import (
+    ENCODERS_PER_ACTOR,
+    UNITS_PER_PROCESS,
+    ActorOptions,
+    ClusterSize,
+    allocate,
+)
 from scorer.errors import ConfigError
 
 
@@ -26,8 +32,9 @@ def test_actors_and_encoders_fit_together(cpus: float, gpus: int, units: int) ->
     used = found.actors * found.cpus_per_actor + found.encoders * found.cpus_per_encoder
     assert used <= cpus + 1e-9
     assert found.actors * found.gpus_per_actor <= gpus
-    assert found.actors <= units
-    assert found.encoders <= min(units, found.actors * ENCODERS_PER_ACTOR)
+    assert found.actors == 1 or units > UNITS_PER_PROCESS * (found.actors - 1)
+    assert found.encoders == 1 or units > UNITS_PER_PROCESS * (found.encoders - 1)
+    assert found.encoders <= found.actors * ENCODERS_PER_ACTOR
 
 
 @pytest.mark.parametrize(
