@@ -99,7 +99,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "bad option": (lambda d, o: command(d, o, "--blur-radius", "7"), "blur_radius is 7.0"),
     "bad method": (lambda d, o: command(d, o, "--method-param", "window=2"), "window is 2"),
     "bad unit": (lambda d, o: command(d, o, "--rows-per-unit", "0"), "--rows-per-unit is 0"),
-    "another run's output": (other_run, 'method.name          "cal" → "prior"'),
+    "another run's output": (other_run, '"cal" → "prior"'),
 }
 
 
