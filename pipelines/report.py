@@ -27,7 +27,7 @@ from scorer.types import Float32Array
 
 TEXT_WINDOWS: Final = 64
 """Texts (and with them pictures) are read for so many windows: 4,096 rows."""
-LISTED_WORDS: Final = 12
+LISTED_WORDS: Final = 10
 
 
 def write_report(output: str, source: Source, destination: str, *, samples: int = 24, seed: int = 0) -> None:

@@ -17,7 +17,7 @@ GAP_STEPS: Final = (math.log(1.25), math.log(2), math.log(5), math.log(20))
 WEIGHT_STEPS: Final = 5
 
 WIDTH: Final = 560
-HEIGHT: Final = 220
+HEIGHT: Final = 200
 _LEFT: Final = 54
 _RIGHT: Final = 18
 _BOTTOM: Final = 26
