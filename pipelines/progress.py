@@ -29,6 +29,7 @@ class ProgressLine:
         self._rows = self._done = 0
         self._tally = Tally()
         self._shown = time.monotonic()
+        self._news = False
 
     def begin(self, rows: int, done: int) -> None:
         self._rows, self._done = rows, done
@@ -39,18 +40,20 @@ class ProgressLine:
 
     def add(self, tally: Tally) -> None:
         self._tally = self._tally + tally
+        self._news = True
         now = time.monotonic()
         if now - self._shown >= (TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS):
             self._shown = now
             self._show()
 
     def end(self) -> None:
-        if self._tally.rows:
+        if self._news:
             self._show()
-            if self._terminal:
-                self._write("\n")
+        if self._tally.rows and self._terminal:
+            self._write("\n")
 
     def _show(self) -> None:
+        self._news = False
         line = self._line()
         self._write(f"\r{line}\x1b[K" if self._terminal else line + "\n")
 
