@@ -233,6 +233,19 @@ def test_the_same_weights_elsewhere_are_the_same_run(dataset: Path, output: Path
         run(make_job(dataset, output, DigestedEngine(digest="e")))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class TupleEngine(FakeEngine):
+    """An engine whose fingerprint holds what JSON has no word for."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"model": "fake", "mean": (0.5, 0.5), "by_layer": {1: "a"}}
+
+
+def test_a_fingerprint_is_compared_as_it_is_stored(dataset: Path, output: Path) -> None:
+    first = run(make_job(dataset, output, TupleEngine()))
+    assert run(make_job(dataset, output, TupleEngine())) == first
+
+
 @pytest.mark.parametrize("published_first", [True, False])
 def test_a_changed_shard_is_refused(dataset: Path, output: Path, published_first: bool) -> None:
     stop_after(6 if published_first else 1, dataset, output)

@@ -288,6 +288,7 @@ def test_images_beside_a_remote_shard_are_read_within_the_limit(tmp_path: Path) 
     root = f"/{tmp_path.name}"
     fs.put_file(str(tmp_path / "x.parquet"), f"{root}/x.parquet")
     fs.pipe_file(f"{root}/pics/a.jpg", b"picture")
+    fs.pipe_file("/etc/hostname", b"a file of the same store that does not belong to the dataset")
     fs.pipe_file(f"{root}/pics/big.jpg", b"0" * 100)
     rows = read_all(source(f"memory:/{root}", max_image_bytes=50))
     assert sample(rows[0]).images == (b"picture",)

@@ -57,18 +57,12 @@ def head() -> Iterator[str]:
                 _end(process)
 
 
+@pytest.mark.timeout(600)
 def test_a_submitted_job_scores_the_packaged_sample(head: str, tmp_path: Path) -> None:
     output = tmp_path / "weights"
     arguments = ["--input", str(SAMPLE_PATH), "--output", str(output), "--actors", "1", "--no-report"]
     command = [str(BIN / "ray"), "job", "submit", "--address", head, "--working-dir", ".", "--"]
-    done = subprocess.run(
-        [*command, "python", "pipelines/score_dataset.py", *arguments],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = _submit([*command, "python", "pipelines/score_dataset.py", *arguments])
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
     assert "rows in" in said
@@ -86,6 +80,16 @@ def test_a_submitted_job_scores_the_packaged_sample(head: str, tmp_path: Path) -
             else:
                 assert row["token_weights"] is None
                 assert row["error"]
+
+
+def _submit(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Submit and wait. A head answers before the agent that starts its jobs is up: until then, ask again."""
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        if "submitted successfully" in done.stdout + done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 def _free_ports(count: int) -> list[int]:
