@@ -24,6 +24,7 @@ from scorer.mini.captions import Caption, write
 from scorer.mini.drawing import draw
 from scorer.mini.labels import token_labels
 from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
+from scorer.mini.phrases import FULL, Phrasebook
 from scorer.mini.telling import FILLER
 from scorer.mini.world import CELLS, Scene, World, sample_scene, seeded
 
@@ -47,7 +48,7 @@ BLANK_SHARE = 0.15
 MIX = (*[SHOWN] * 13, *[MASKED] * 2, *[REMOVED] * 2)
 """The modes of branches in rows that are not blank."""
 
-FILLER_WEIGHT = 0.4
+FILLER_WEIGHT = 0.5
 """Loss weight of words that the picture does not change; a function of the text before, so the optimum stays."""
 
 TWO_TURNS_EVERY = 12
@@ -81,6 +82,9 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._fast.decode(list(ids), skip_special_tokens=False))
 
     def caption(self, caption: Caption) -> tuple[list[int], list[str | None]]:
         """Ids and labels of a caption's tokens."""
@@ -130,47 +134,53 @@ class Row:
     blank: bool
 
 
-SIMPLE = World(group_numbers=(1, 1, 2))
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of training: `steps` steps of `rows` pictures with `captions` captions each, in the words of `book`."""
+
+    name: str
+    steps: int
+    rows: int
+    captions: int
+    book: Phrasebook = FULL
+    dialogues: bool = False
 
 
 class Rows(Dataset[Row]):
-    """The training rows of a seed; each is made when asked for, from a generator of its own.
+    """The training rows of a stage; each is made when asked for, from a generator of its own.
 
-    Rows come in blocks of `block`, one for a step. The first `simple` blocks show one or two groups only: a young
-    model learns from them what shapes and colours look like. One block in twelve holds dialogues of two turns (of
-    their own, because rows of one length waste no padding).
+    In a stage with `dialogues`, one step in twelve holds dialogues of two turns (of their own, because rows of one
+    length waste no padding).
     """
 
-    def __init__(
-        self, encoder: Encoder, *, seed: int, blocks: int, block: int = 16, captions: int = 4, simple: int = 0
-    ) -> None:
-        self.encoder, self.seed, self.blocks, self.block = encoder, seed, blocks, block
-        self.captions, self.simple = captions, simple
+    def __init__(self, encoder: Encoder, stage: Stage, seed: int) -> None:
+        self.encoder, self.stage, self.seed = encoder, stage, seed
 
     def __len__(self) -> int:
-        return self.block * self.blocks
+        return self.stage.steps * self.stage.rows
 
     def __getitem__(self, index: int) -> Row:
-        rng = seeded("train", self.seed, index)
-        block = index // self.block
-        scenes = [sample_scene(rng, SIMPLE if block < self.simple else None)]
+        rng = seeded("train", self.seed, self.stage.name, index)
+        step = index // self.stage.rows
+        scenes = [sample_scene(rng)]
         blank = rng.random() < BLANK_SHARE
-        two_turns = block % TWO_TURNS_EVERY == TWO_TURNS_EVERY - 1
+        two_turns = self.stage.dialogues and step % TWO_TURNS_EVERY == TWO_TURNS_EVERY - 1
         branches = [
             self._branch(scenes, SHOWN if blank else rng.choice(MIX), two_turns, rng)
-            for _ in range(self.captions // 2 if two_turns else self.captions)
+            for _ in range(self.stage.captions // 2 if two_turns else self.stage.captions)
         ]
         pictures = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
         return Row(scenes, pictures, self.encoder.opening(rng.random() < 0.1), branches, blank)
 
     def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
         """A question and its answer; a second turn is about the same picture or about another."""
-        branch = self.encoder.first(mode, rng.choice(PROMPTS), write(scenes[0], rng))
+        book = self.stage.book
+        branch = self.encoder.first(mode, rng.choice(PROMPTS), write(scenes[0], rng, book=book))
         if two_turns and rng.random() < 0.7:
-            self.encoder.further(branch, None, rng.choice(PROMPTS), write(scenes[0], rng))
+            self.encoder.further(branch, None, rng.choice(PROMPTS), write(scenes[0], rng, book=book))
         elif two_turns:
             scenes.append(sample_scene(rng))
-            self.encoder.further(branch, len(scenes) - 1, rng.choice(PROMPTS), write(scenes[-1], rng))
+            self.encoder.further(branch, len(scenes) - 1, rng.choice(PROMPTS), write(scenes[-1], rng, book=book))
         return branch
 
 
@@ -231,8 +241,9 @@ def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
     positions, numbers = torch.zeros_like(ids), torch.full_like(ids, -1)
     weights, hidden = torch.zeros(ids.shape), torch.zeros(ids.shape, dtype=torch.bool)
     for b, columns in enumerate(laid_out):
+        size = len(columns[0])
         for target, column in zip((ids, positions, weights, numbers, hidden), columns, strict=True):
-            target[b, : len(column)] = torch.tensor(column, dtype=target.dtype)
+            target[b, :size] = torch.tensor(column, dtype=target.dtype)
     seen, seeing = numbers[:, None, :], numbers[:, :, None]
     visible = ((seen == 0) | (seen == seeing)).tril()
     visible &= ~(hidden[:, :, None] & (ids == encoder.image_id)[:, None, :])

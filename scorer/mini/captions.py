@@ -67,6 +67,7 @@ class _Writer:
         self.telling, self.book, self.order, self.rng = telling, book, order, rng
         self.most_groups = most_groups
         self.i = 0
+        self.said: set[str] = set()
         self.one = rng.choice(book.ones)
         self.place = rng.choice(book.places)
         self.size_words: Mapping[str, str] = rng.choice(book.sizes)
@@ -153,7 +154,10 @@ class _Writer:
         self.telling.tell(("count", self.i - 1), lambda n: "it" if n == 1 else "them")
 
     def _closer(self) -> None:
-        self.fill(self.rng.choice(self.book.closers))
+        fresh = [closer for closer in self.book.closers if closer not in self.said]
+        closer = self.rng.choice(fresh or self.book.closers)
+        self.said.add(closer)
+        self.fill(closer)
 
 
 def _list(writer: _Writer) -> None:
@@ -198,18 +202,18 @@ STYLES = {"list": _list, "chain": _chain, "sentences": _sentences}
 
 
 def _follow_up(writer: _Writer, groups: int) -> None:
-    """A further sentence on what is not told yet, or about nothing."""
+    """A further sentence, on a group, on the background, or about nothing; none twice."""
     telling, rng = writer.telling, writer.rng
     template = rng.choice(writer.book.followups)
-    mentions = list(range(groups))
-    if "{the_previous}" in template:
-        mentions = mentions[1:]
+    first = 1 if "{the_previous}" in template else 0
+    mentions = [i for i in range(first, groups) if f"{i}: {template}" not in writer.said]
     if "{size}" in template:
         mentions = [i for i in mentions if not telling.is_known(("size", i))]
     if not mentions or ("{background}" in template and telling.is_known(BACKGROUND)):
         template = "{closer}"
     else:
         writer.i = rng.choice(mentions)
+        writer.said.add(f"{writer.i}: {template}")
     writer.fill(template)
 
 

@@ -25,9 +25,9 @@ def with_blank(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def image_features(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
-    """The vision tower's features, float [P, tokens, hidden], of uint8 `pixels` [P, 3, H, W]."""
+    """What the decoder gets, float [P, tokens, hidden], for uint8 `pixels` [P, 3, H, W]."""
     tower = model.model.vision_tower(normalise(pixels), output_hidden_states=True, return_dict=True)
-    features: torch.Tensor = tower.hidden_states[-1]
+    features: torch.Tensor = model.model.multi_modal_projector(tower.hidden_states[-1])
     return features
 
 
@@ -36,10 +36,9 @@ def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: 
 
     `features` are those of the batch's pictures and, last, of the blank picture, which `pictures` numbers -1.
     """
-    projected = model.model.multi_modal_projector(features)
     embeddings = model.get_input_embeddings()(batch.ids)
     is_image = batch.ids == model.config.image_token_index
-    seen = projected[batch.pictures].flatten(0, 1)
+    seen = features[batch.pictures].flatten(0, 1)
     embeddings = embeddings.masked_scatter(is_image[..., None], seen.to(embeddings.dtype))
     mask = torch.zeros(batch.visible.shape, dtype=embeddings.dtype)
     mask.masked_fill_(~batch.visible, torch.finfo(torch.bfloat16).min)
@@ -54,11 +53,13 @@ def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: 
 
 
 class SceneProbe(nn.Module):
-    """Reads each cell's shape, colour, size and count, and the background, off the vision tower's features.
+    """Reads each cell's shape, colour, size and count, and the background, off the features as the decoder sees them.
 
     A few hundred caption tokens a step tell a young vision tower little; naming each cell tells it much. The probe is
     thrown away after training.
     """
+
+    KINDS = ("shape", "colour", "size", "count", "background")
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -68,23 +69,29 @@ class SceneProbe(nn.Module):
         self.background = nn.Linear(hidden, len(world.backgrounds))
 
     def forward(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The losses of `KINDS`, [5]."""
+        # Each token normalised, as the decoder's first layer does: what is lost there is lost to it.
+        features = F.rms_norm(features.float(), features.shape[-1:])
         side = int(features.shape[1] ** 0.5)
         grid = features.transpose(1, 2).reshape(len(features), -1, side, side)  # [P, hidden, side, side]
-        cells = F.adaptive_avg_pool2d(grid.float(), GRID).flatten(2).transpose(1, 2)  # [P, CELLS, hidden]
+        cells = F.adaptive_avg_pool2d(grid, GRID).flatten(2).transpose(1, 2)  # [P, CELLS, hidden]
         losses = [
             F.cross_entropy(head(cells).float().flatten(0, 1), batch.cells[..., k].flatten())
             for k, head in enumerate(self.cells)
         ]
         losses.append(F.cross_entropy(self.background(cells.mean(1)).float(), batch.backgrounds))
-        return torch.stack(losses).mean()
+        return torch.stack(losses)
 
 
 def losses(model: LlavaForConditionalGeneration, probe: SceneProbe, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weighted mean loss of the answers' tokens, and the probe's loss."""
+    """The weighted mean loss of the answers' tokens (0 in a batch without answers), and the probe's losses [5]."""
     features = image_features(model, with_blank(batch.pixels))
-    hidden = hidden_states(model, batch, features)
+    seen = probe(features[:-1], batch)
     chosen = batch.weights[:, 1:] > 0
+    if not chosen.any():
+        return torch.zeros(()), seen
+    hidden = hidden_states(model, batch, features)
     logits = model.lm_head(hidden[:, :-1][chosen])  # token t is predicted at t - 1
     each = F.cross_entropy(logits.float(), batch.ids[:, 1:][chosen], reduction="none")
     weights = batch.weights[:, 1:][chosen]
-    return (each * weights).sum() / weights.sum(), probe(features[:-1], batch)
+    return (each * weights).sum() / weights.sum(), seen

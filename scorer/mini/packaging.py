@@ -104,6 +104,7 @@ def build_model(
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
         max_position_embeddings=MAX_POSITIONS,
+        initializer_range=0.06,  # the customary 0.02 suits wide networks; at this width attention starts out flat
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

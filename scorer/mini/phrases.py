@@ -9,7 +9,7 @@ Two rules keep the labels exact. A fixed phrase holds no word that a slot could 
 differ at once, so that the first of them gives the answer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ FULL = Phrasebook(
     continuations=CONTINUATIONS,
     followups=FOLLOWUPS,
     closers=CLOSERS,
-    extra_sentences=(0, 0, 0, 1, 1, 2),
+    extra_sentences=(0, 0, 1, 1, 1, 2),
     ones=("a", "a", "a", "one"),
     sizes=(
         {"small": "small", "large": "large"},
@@ -195,3 +195,19 @@ FULL = Phrasebook(
     relations=RELATIONS,
     heights=(("top", "bottom"), ("upper", "lower")),
 )
+
+SHORT = replace(
+    FULL,
+    orders=(Order("", READING),),
+    styles=("list",),
+    openers=("",),
+    nouns=("{count} {size} {colour} {shape}",),
+    places=("", "in the {corner} corner"),
+    finals=("and",),
+    endings=(".", "on {background}."),
+    followups=("{the} {be} in the {corner} corner.", "{the} {be} {after} {the_previous}."),
+    closers=("nothing else is in the picture.",),
+    extra_sentences=(1, 1, 2),
+    ones=("a",),
+)
+"""Captions of little but visual words, for a young model."""

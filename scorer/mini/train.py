@@ -7,24 +7,25 @@ import argparse
 import copy
 import ctypes
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from scorer.mini import MODEL_PATH
-from scorer.mini.batches import PROMPTS, SYSTEM, Batch, Encoder, Rows, collate
+from scorer.mini.batches import PROMPTS, SYSTEM, Batch, Encoder, Rows, Stage, collate
 from scorer.mini.captions import write
 from scorer.mini.evaluation import grounding, held_out
 from scorer.mini.objective import SceneProbe, losses
 from scorer.mini.packaging import build_model, build_processor, train_tokenizer
+from scorer.mini.phrases import SHORT
 from scorer.mini.world import sample_scene, seeded
 
 
@@ -32,17 +33,32 @@ from scorer.mini.world import sample_scene, seeded
 class Recipe:
     """What the checkpoint depends on."""
 
+    stages: tuple[Stage, ...]
     seed: int = 0
-    steps: int = 1400
-    rows: int = 16
-    captions: int = 4
-    simple_steps: int = 200
     warmup: int = 100
     rate: float = 1.5e-3
+    descent: float = 0.4
     weight_decay: float = 0.05
     hidden: int = 192
     layers: int = 4
     tokenizer_captions: int = 20_000
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+
+def stages(look: int, name: int, describe: int, rows: int) -> tuple[Stage, ...]:
+    """The curriculum, in steps: look at pictures only, name what is in them, then describe them in all ways.
+
+    A decoder learns to look only where there is something to see, and a vision tower learns little from captions that
+    do not look: together from nothing they take several times as long.
+    """
+    return (
+        Stage("look", look, 4 * rows, captions=0),
+        Stage("name", name, rows, captions=4, book=SHORT),
+        Stage("describe", describe, rows, captions=4, dialogues=True),
+    )
 
 
 def caption_texts(seed: int, count: int) -> Iterator[str]:
@@ -64,32 +80,24 @@ def keep_freed_memory() -> None:
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then half a cosine to a fiftieth."""
-    if step < recipe.warmup:
-        return recipe.rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+    """Linear warm-up, a long plateau, and a linear descent over the last part."""
+    rise = (step + 1) / recipe.warmup
+    fall = (recipe.steps - step) / (recipe.descent * recipe.steps)
+    return recipe.rate * min(1.0, rise, fall)
 
 
-def _loader(recipe: Recipe, encoder: Encoder, workers: int) -> DataLoader[Batch]:
-    rows = Rows(
-        encoder,
-        seed=recipe.seed,
-        blocks=recipe.steps,
-        block=recipe.rows,
-        captions=recipe.captions,
-        simple=recipe.simple_steps,
-    )
-    return DataLoader(
-        rows,  # type: ignore[arg-type]  # collating turns rows into one batch
-        batch_size=recipe.rows,
-        collate_fn=partial(collate, encoder=encoder),
-        num_workers=workers,
-    )
+def _batches(recipe: Recipe, encoder: Encoder, workers: int) -> Iterator[Batch]:
+    for stage in recipe.stages:
+        rows = Rows(encoder, stage, recipe.seed)
+        # Collating turns rows into one batch, which the loader's type does not know.
+        loader: DataLoader[Any] = DataLoader(
+            rows, batch_size=stage.rows, collate_fn=partial(collate, encoder=encoder), num_workers=workers
+        )
+        yield from loader
 
 
 def train(
-    recipe: Recipe, out: Path, *, workers: int = 1, evaluate_every: int = 100
+    recipe: Recipe, out: Path, *, workers: int = 1, evaluate_every: int = 100, captions_evaluated: int = 100
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
     """Train tokenizer and model by `recipe`; saved to `out` at every evaluation. Progress goes to standard output."""
     keep_freed_memory()
@@ -103,20 +111,21 @@ def train(
     optimizer = torch.optim.AdamW(
         weights, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
     )
-    pairs = held_out("training", 100)
+    pairs = held_out("training", captions_evaluated)
     started = time.monotonic()
-    for step, batch in enumerate(_loader(recipe, encoder, workers)):
+    for step, batch in enumerate(_batches(recipe, encoder, workers)):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, recipe)
         with torch.autocast("cpu", torch.bfloat16):
             answers, seen = losses(model, probe, batch)
         optimizer.zero_grad()
-        torch.autograd.backward(answers + seen)
+        torch.autograd.backward(answers + seen.mean())
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         if step % 50 == 0 or step + 1 == recipe.steps:
             spent = time.monotonic() - started
-            print(f"{spent:7.0f} s  step {step}  answers {answers.item():.4f}  probe {seen.item():.4f}", flush=True)
+            probed = "  ".join(f"{kind} {loss:.3f}" for kind, loss in zip(SceneProbe.KINDS, seen.tolist(), strict=True))
+            print(f"{spent:7.0f} s  step {step}  answers {answers.item():.4f}  probe: {probed}", flush=True)
         if (step + 1) % evaluate_every == 0 or step + 1 == recipe.steps:
             figures = grounding(model, encoder, pairs)
             print(json.dumps({name: round(value, 4) for name, value in figures.items()}), flush=True)
@@ -134,24 +143,34 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    default = Recipe()
     parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory of the checkpoint")
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--steps", type=int, default=default.steps)
-    parser.add_argument("--rows", type=int, default=default.rows, help="pictures a step")
-    parser.add_argument("--hidden", type=int, default=default.hidden, help="width of both towers, a multiple of 32")
-    parser.add_argument("--layers", type=int, default=default.layers, help="layers of each tower")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--look", type=int, default=600, help="steps of the first stage")
+    parser.add_argument("--name", type=int, default=1000, help="steps of the second stage")
+    parser.add_argument("--describe", type=int, default=1800, help="steps of the third stage")
+    parser.add_argument("--rows", type=int, default=12, help="pictures a step")
+    parser.add_argument("--hidden", type=int, default=192, help="width of both towers, a multiple of 32")
+    parser.add_argument("--layers", type=int, default=4, help="layers of each tower")
     parser.add_argument("--evaluate-every", type=int, default=100, help="steps between evaluations")
+    parser.add_argument("--captions-evaluated", type=int, default=100, help="held-out captions in an evaluation")
+    parser.add_argument("--tokenizer-captions", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw and write in the background")
     options = parser.parse_args(arguments)
     recipe = Recipe(
+        stages(options.look, options.name, options.describe, options.rows),
         seed=options.seed,
-        steps=options.steps,
-        rows=options.rows,
         hidden=options.hidden,
         layers=options.layers,
+        tokenizer_captions=options.tokenizer_captions,
     )
     started = time.monotonic()
-    model, _ = train(recipe, options.out, evaluate_every=options.evaluate_every)
+    model, _ = train(
+        recipe,
+        options.out,
+        workers=options.workers,
+        evaluate_every=options.evaluate_every,
+        captions_evaluated=options.captions_evaluated,
+    )
     print(f"{options.out}: {model.num_parameters():,} parameters, {(time.monotonic() - started) / 60:.1f} minutes")
 
 

@@ -6,11 +6,11 @@ A scene lies on a two by two grid of cells::
     --+--
     2 | 3
 
-Each occupied cell holds one group of one to three equal shapes. Two groups of a scene never share a colour, so
-that "the red circle" always names one of them; everything else is independent, and language alone cannot tell.
+Each occupied cell holds one group of one to three equal shapes, standing near the slots of a finer grid of the same
+kind. Two groups of a scene never share a colour, so that "the red circle" always names one of them; everything else
+is independent, and language alone cannot tell.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,40 +78,30 @@ class Scene:
         return tuple(group.cell for group in self.groups)
 
 
-RADII = {"small": (0.055, 0.067), "large": (0.096, 0.108)}
-GAP = 1.12
-"""Half the distance between neighbours of one group, in radii; above 1 they do not touch."""
-
-
-def _offsets(count: int, turn: float) -> list[tuple[float, float]]:
-    """Centres of `count` touching unit discs around the origin, turned by `turn` radians."""
-    if count == 1:
-        return [(0.0, 0.0)]
-    reach = GAP / math.sin(math.pi / count)
-    angles = [turn + 2 * math.pi * k / count for k in range(count)]
-    return [(reach * math.cos(a), reach * math.sin(a)) for a in angles]
+RADII = {"small": (0.055, 0.066), "large": (0.1, 0.114)}
+SHIFT = 0.02
+"""How far a shape stands off the middle of its slot at most."""
 
 
 def place(cell: int, size: str, count: int, rng: random.Random) -> tuple[Item, ...]:
-    """Put `count` shapes of `size` somewhere in `cell` without leaving it.
+    """Put `count` shapes of `size` into as many of the four slots of `cell`, each a little off the slot's middle.
 
     Raises:
         KeyError: `size` has no radius in `RADII`.
+        ValueError: more shapes than slots.
     """
     radius = rng.uniform(*RADII[size])
-    offsets = _offsets(count, rng.uniform(0, 2 * math.pi))
-    side = 1 / GRID
+    tilt = rng.uniform(-0.15, 0.15)
     row, column = divmod(cell, GRID)
-
-    def centre(start: float, along: list[float]) -> float:
-        low = start + radius * (1 - min(along))
-        high = start + side - radius * (1 + max(along))
-        return rng.uniform(low, high)
-
-    x = centre(column * side, [dx for dx, _ in offsets])
-    y = centre(row * side, [dy for _, dy in offsets])
-    tilt = rng.uniform(-0.25, 0.25)
-    return tuple(Item(x + radius * dx, y + radius * dy, radius, tilt) for dx, dy in offsets)
+    slot_side = 1 / GRID**2
+    shift = min(SHIFT, slot_side / 2 - radius)
+    items = []
+    for slot in sorted(rng.sample(range(CELLS), count)):
+        slot_row, slot_column = divmod(slot, GRID)
+        x = (GRID * column + slot_column + 0.5) * slot_side + rng.uniform(-shift, shift)
+        y = (GRID * row + slot_row + 0.5) * slot_side + rng.uniform(-shift, shift)
+        items.append(Item(x, y, radius, tilt))
+    return tuple(items)
 
 
 def sample_scene(rng: random.Random, world: World | None = None) -> Scene:
