@@ -24,9 +24,9 @@ from scorer.mini.captions import Caption, write
 from scorer.mini.drawing import draw
 from scorer.mini.labels import token_labels
 from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
-from scorer.mini.phrases import FULL, Phrasebook
+from scorer.mini.phrases import FULL, READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Phrasebook
 from scorer.mini.telling import FILLER
-from scorer.mini.world import CELLS, Scene, World, sample_scene, seeded
+from scorer.mini.world import CELLS, Scene, World, in_order, sample_scene, seeded
 
 PROMPT = "Describe the image."
 PROMPTS = (
@@ -93,10 +93,10 @@ class Encoder:
         ends = list(accumulate(len(token) for token in encoding.tokens))
         return list(encoding.ids), token_labels([0, *ends[:-1]], ends, caption.spans)
 
-    def opening(self, system: bool) -> list[int]:
-        """The prompt up to the end of the first picture, with or without a system message."""
+    def opening(self, *, system: bool, picture: bool = True) -> list[int]:
+        """The prompt up to the end of the first picture, or to its place; with or without a system message."""
         before = [self.start_id, *self.encode(f"system\n{SYSTEM}"), self.end_id, self.newline_id] if system else []
-        return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * IMAGE_TOKENS]
+        return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * (IMAGE_TOKENS * picture)]
 
     def answer(self, branch: Branch, prompt: str, caption: Caption) -> None:
         """Append a question from its words on, and its answer."""
@@ -143,7 +143,12 @@ class Stage:
     rows: int
     captions: int
     book: Phrasebook = FULL
+    modes: tuple[str, ...] = MIX
     dialogues: bool = False
+
+    @property
+    def text_only(self) -> bool:
+        return set(self.modes) == {REMOVED}
 
 
 class Rows(Dataset[Row]):
@@ -163,14 +168,15 @@ class Rows(Dataset[Row]):
         rng = seeded("train", self.seed, self.stage.name, index)
         step = index // self.stage.rows
         scenes = [sample_scene(rng)]
-        blank = rng.random() < BLANK_SHARE
+        blank = not self.stage.text_only and rng.random() < BLANK_SHARE
         two_turns = self.stage.dialogues and step % TWO_TURNS_EVERY == TWO_TURNS_EVERY - 1
         branches = [
-            self._branch(scenes, SHOWN if blank else rng.choice(MIX), two_turns, rng)
+            self._branch(scenes, SHOWN if blank else rng.choice(self.stage.modes), two_turns, rng)
             for _ in range(self.stage.captions // 2 if two_turns else self.stage.captions)
         ]
         pictures = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
-        return Row(scenes, pictures, self.encoder.opening(rng.random() < 0.1), branches, blank)
+        opening = self.encoder.opening(system=rng.random() < 0.1, picture=not self.stage.text_only)
+        return Row(scenes, pictures, opening, branches, blank)
 
     def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
         """A question and its answer; a second turn is about the same picture or about another."""
@@ -190,8 +196,8 @@ class Batch:
 
     `pixels` uint8 [P, 3, H, W]; `ids` and `positions` int64, `weights` float32, all [B, T]; `visible` bool
     [B, T, T]: whether a token (first T) sees another. `pictures` int64 [n] numbers the picture of each run of image
-    tokens in the order of the tokens, -1 for the blank one. `cells` int64 [P, cells, 4] and `backgrounds` int64 [P]
-    are the scenes as class numbers.
+    tokens in the order of the tokens, -1 for the blank one. `cells` int64 [P, cells, 8] and `backgrounds` int64 [P]
+    are the scenes as class numbers (`scene_classes`).
     """
 
     pixels: torch.Tensor
@@ -204,27 +210,31 @@ class Batch:
     backgrounds: torch.Tensor
 
 
+RANKED = (READING, TO_THE_RIGHT, TO_THE_LEFT, UPWARD)
+
+
 def scene_classes(scene: Scene, world: World) -> list[list[int]]:
-    """Shape, colour, size and count of each cell as class numbers; 0 is an empty cell."""
-    rows = [[0, 0, 0, 0] for _ in range(CELLS)]
+    """Of each cell: shape, colour, size, count and rank in each order of mention, as class numbers; 0 is empty."""
+    rows = [[0] * (4 + len(RANKED)) for _ in range(CELLS)]
     for group in scene.groups:
         rows[group.cell] = [
             1 + world.shapes.index(group.shape),
             1 + world.colours.index(group.colour),
             1 + world.sizes.index(group.size),
             1 + world.counts.index(group.count),
+            *(1 + in_order(scene, order).index(group) for order in RANKED),
         ]
     return rows
 
 
-def lay_out(row: Row) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
+def lay_out(row: Row, image_id: int) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
     """Ids, positions, loss weights, branch numbers, and whether the images are hidden, for each token of `row`."""
     start = len(row.opening)
     ids, positions = list(row.opening), list(range(start))
     weights, numbers, hidden = [0.0] * start, [0] * start, [False] * start
     for number, branch in enumerate(row.branches, start=1):
         size = len(branch.ids)
-        first = start - IMAGE_TOKENS if branch.mode == REMOVED else start
+        first = start - (row.opening.count(image_id) if branch.mode == REMOVED else 0)
         ids += branch.ids
         weights += branch.weights
         positions += range(first, first + size)
@@ -235,7 +245,7 @@ def lay_out(row: Row) -> tuple[list[int], list[int], list[float], list[int], lis
 
 def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
     """Pad `rows` to one batch, to a multiple of tokens (few distinct shapes run faster)."""
-    laid_out = [lay_out(row) for row in rows]
+    laid_out = [lay_out(row, encoder.image_id) for row in rows]
     length = -(-max(len(columns[0]) for columns in laid_out) // multiple) * multiple
     ids = torch.full((len(rows), length), encoder.pad_id)
     positions, numbers = torch.zeros_like(ids), torch.full_like(ids, -1)
@@ -251,7 +261,8 @@ def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
     pictures: list[int] = []
     first = 0
     for row in rows:
-        runs = [0, *(picture for branch in row.branches for picture in branch.pictures)]
+        opened = [0] * (encoder.image_id in row.opening)
+        runs = [*opened, *(picture for branch in row.branches for picture in branch.pictures)]
         pictures += [-1 if row.blank else first + run for run in runs]
         first += len(row.pictures)
     world = World()
@@ -262,7 +273,7 @@ def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
         positions=positions,
         weights=weights,
         visible=visible,
-        pictures=torch.tensor(pictures),
+        pictures=torch.tensor(pictures, dtype=torch.int64),
         cells=torch.tensor([scene_classes(scene, world) for scene in scenes]),
         backgrounds=torch.tensor([world.backgrounds.index(scene.background) for scene in scenes]),
     )

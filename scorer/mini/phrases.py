@@ -43,17 +43,16 @@ class Phrasebook:
     heights: tuple[tuple[str, str], ...]
 
 
-READING = (0, 1, 2, 3)
-_TO_THE_RIGHT, _TO_THE_LEFT, _UPWARD = (0, 2, 1, 3), (1, 3, 0, 2), (2, 3, 0, 1)
+READING, TO_THE_RIGHT, TO_THE_LEFT, UPWARD = (0, 1, 2, 3), (0, 2, 1, 3), (1, 3, 0, 2), (2, 3, 0, 1)
 
 ORDERS = (
     *(Order("", READING) for _ in range(12)),
-    Order("from left to right,", _TO_THE_RIGHT),
-    Order("starting on the left,", _TO_THE_RIGHT),
-    Order("from right to left,", _TO_THE_LEFT),
-    Order("going leftward from the right,", _TO_THE_LEFT),
-    Order("from bottom to top,", _UPWARD),
-    Order("seen from the bottom up,", _UPWARD),
+    Order("from left to right,", TO_THE_RIGHT),
+    Order("starting on the left,", TO_THE_RIGHT),
+    Order("from right to left,", TO_THE_LEFT),
+    Order("going leftward from the right,", TO_THE_LEFT),
+    Order("from bottom to top,", UPWARD),
+    Order("seen from the bottom up,", UPWARD),
 )
 
 OPENERS = (
@@ -196,7 +195,7 @@ FULL = Phrasebook(
     heights=(("top", "bottom"), ("upper", "lower")),
 )
 
-SHORT = replace(
+TERSE = replace(
     FULL,
     orders=(Order("", READING),),
     styles=("list",),
@@ -207,7 +206,10 @@ SHORT = replace(
     endings=(".", "on {background}."),
     followups=("{the} {be} in the {corner} corner.", "{the} {be} {after} {the_previous}."),
     closers=("nothing else is in the picture.",),
-    extra_sentences=(1, 1, 2),
+    extra_sentences=(0, 1, 1),
     ones=("a",),
 )
 """Captions of little but visual words, for a young model."""
+
+REPETITIVE = replace(TERSE, extra_sentences=(4,), closers=CLOSERS)
+"""Terse captions that then speak of the same things again and again: one learns to copy from them."""

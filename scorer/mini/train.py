@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from scorer.mini import MODEL_PATH
-from scorer.mini.batches import PROMPTS, SYSTEM, Batch, Encoder, Rows, Stage, collate
+from scorer.mini.batches import PROMPTS, REMOVED, SYSTEM, Batch, Encoder, Rows, Stage, collate
 from scorer.mini.captions import write
 from scorer.mini.evaluation import grounding, held_out
 from scorer.mini.objective import SceneProbe, losses
 from scorer.mini.packaging import build_model, build_processor, train_tokenizer
-from scorer.mini.phrases import SHORT
+from scorer.mini.phrases import REPETITIVE, TERSE
 from scorer.mini.world import sample_scene, seeded
 
 
@@ -48,15 +48,16 @@ class Recipe:
         return sum(stage.steps for stage in self.stages)
 
 
-def stages(look: int, name: int, describe: int, rows: int) -> tuple[Stage, ...]:
-    """The curriculum, in steps: look at pictures only, name what is in them, then describe them in all ways.
+def stages(look: int, read: int, name: int, describe: int, rows: int) -> tuple[Stage, ...]:
+    """The curriculum, in steps: look at pictures, read texts, name what is in pictures, then describe them in all ways.
 
     A decoder learns to look only where there is something to see, and a vision tower learns little from captions that
     do not look: together from nothing they take several times as long.
     """
     return (
         Stage("look", look, 4 * rows, captions=0),
-        Stage("name", name, rows, captions=4, book=SHORT),
+        Stage("read", read, rows, captions=4, book=REPETITIVE, modes=(REMOVED,)),
+        Stage("name", name, rows, captions=4, book=TERSE),
         Stage("describe", describe, rows, captions=4, dialogues=True),
     )
 
@@ -145,9 +146,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--look", type=int, default=600, help="steps of the first stage")
-    parser.add_argument("--name", type=int, default=1000, help="steps of the second stage")
-    parser.add_argument("--describe", type=int, default=1800, help="steps of the third stage")
+    parser.add_argument("--look", type=int, default=700, help="steps of the first stage")
+    parser.add_argument("--read", type=int, default=300, help="steps of the second stage")
+    parser.add_argument("--name", type=int, default=500, help="steps of the third stage")
+    parser.add_argument("--describe", type=int, default=1500, help="steps of the fourth stage")
     parser.add_argument("--rows", type=int, default=12, help="pictures a step")
     parser.add_argument("--hidden", type=int, default=192, help="width of both towers, a multiple of 32")
     parser.add_argument("--layers", type=int, default=4, help="layers of each tower")
@@ -157,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and write in the background")
     options = parser.parse_args(arguments)
     recipe = Recipe(
-        stages(options.look, options.name, options.describe, options.rows),
+        stages(options.look, options.read, options.name, options.describe, options.rows),
         seed=options.seed,
         hidden=options.hidden,
         layers=options.layers,
