@@ -1,0 +1,209 @@
+"""How well the scores tell words that need the picture from words that do not, and lies from truths.
+
+Fresh scenes and captions, whose every word is labelled by construction, are scored by the reference model. Printed
+for each contrast input and each score, with 95 % intervals (bootstrap over captions):
+
+- visual / filler: AUROC of the score for words that the picture changes against words that it does not;
+- true / contradictory: AUROC of the score for true visual words against words that the picture contradicts.
+
+A token is labelled as the word is whose bytes it overlaps; the space before a word belongs to no word, so " red" is
+labelled as "red" is. Tokens of white space alone are left out.
+
+    python benchmarks/grounding.py [--model DIR] [--captions N] [--seed S]
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from scorer.config import Contrast, ScorerConfig
+from scorer.engine import Scorer
+from scorer.mini import MODEL_PATH
+from scorer.mini.captions import Caption
+from scorer.mini.drawing import draw
+from scorer.mini.evaluation import held_out
+from scorer.mini.labels import auroc, token_labels
+from scorer.mini.telling import CONTRADICTORY, FILLER, VISUAL
+from scorer.types import Branch, EncodedSample, Sample, TokenScores
+from scorer.weights import cal, cal_logprob
+
+CONTRASTS: tuple[Contrast, ...] = ("blank", "masked", "removed", "blur")
+PICTURE_SIZE = 160
+RESULTS = Path(__file__).parent / "results" / "grounding.json"
+
+Column = npt.NDArray[np.float64]
+Score = Callable[["Scored"], Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One caption's scores: `labels` [N], the engine's `scores`, and `shift` [N], how far the logits of the whole
+    vocabulary moved on average from the contrast input to the picture."""
+
+    labels: npt.NDArray[np.object_]
+    scores: TokenScores
+    shift: Column
+
+
+SCORES: dict[str, Score] = {
+    "raw logit gap": lambda row: row.scores.logit_gap.astype(np.float64),
+    "centred logit gap": lambda row: row.scores.logit_gap - row.shift,
+    "log-probability gap": lambda row: row.scores.logprob_gap.astype(np.float64),
+}
+TEXT_ONLY: dict[str, Score] = {
+    "1 − P, text only": lambda row: -np.expm1(row.scores.logprob_contrast.astype(np.float64))
+}
+WEIGHTS: dict[str, Score] = {
+    "cal (raw gap), window 3": lambda row: cal(row.scores).astype(np.float64),
+    "cal (raw gap), window 1": lambda row: cal(row.scores, window=1).astype(np.float64),
+    "cal-logprob, window 3": lambda row: cal_logprob(row.scores).astype(np.float64),
+    "cal-logprob, window 1": lambda row: cal_logprob(row.scores, window=1).astype(np.float64),
+}
+
+
+@torch.inference_mode()
+def direct(model: Any, branch: Branch) -> tuple[Column, Column]:
+    """The labels' logits [N] and the vocabulary's mean logits [N], by one plain forward pass of one branch."""
+    logits = model(
+        input_ids=torch.from_numpy(branch.input_ids)[None],
+        attention_mask=torch.from_numpy(branch.attend)[None].long(),
+        position_ids=torch.from_numpy(branch.position_ids)[None],
+        **{name: torch.from_numpy(pixels) for name, pixels in branch.pixels.items()},
+    ).logits[0, branch.label_index - 1]  # [N, V]; token t is predicted at t - 1
+    labels = torch.from_numpy(branch.input_ids[branch.label_index])
+    return logits.gather(1, labels[:, None])[:, 0].double().numpy(), logits.mean(1).double().numpy()
+
+
+def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]) -> list[Scored]:
+    """Score `samples` with the engine, and find the common shift of the logits beside it.
+
+    Raises:
+        RuntimeError: a sample failed, or the engine's gap is not the plain forward pass's.
+    """
+    rows = []
+    for sample, caption, result in zip(samples, captions, scorer.score(samples), strict=True):
+        encoded = scorer.encoder.try_encode(sample)
+        if not isinstance(result, TokenScores) or not isinstance(encoded, EncodedSample):
+            raise RuntimeError(f"{sample.sample_id} could not be scored: {result}")
+        clean, clean_mean = direct(scorer.model, encoded.clean)
+        contrast, contrast_mean = direct(scorer.model, encoded.contrast)
+        error = np.abs(clean - contrast - result.logit_gap).max()
+        if error > 1e-3:
+            raise RuntimeError(f"{sample.sample_id}: the engine's gap is {error:.2g} off the plain forward pass")
+        labels = token_labels(result.token_starts.tolist(), result.token_ends.tolist(), caption.spans)
+        rows.append(Scored(np.array(labels, dtype=object), result, clean_mean - contrast_mean))
+    return rows
+
+
+def split(rows: Sequence[Scored], score: Score, high: str, low: str) -> list[tuple[Column, Column]]:
+    """The scores of the tokens labelled `high` and `low`, caption by caption."""
+    values = [(row.labels, score(row)) for row in rows]
+    return [(column[labels == high], column[labels == low]) for labels, column in values]
+
+
+def interval(pairs: Sequence[tuple[Column, Column]], resamples: int, seed: int) -> list[float]:
+    """AUROC with the bounds of its 95 % interval: percentile bootstrap over captions."""
+
+    def area(chosen: npt.NDArray[np.int64]) -> float:
+        return auroc(np.concatenate([pairs[k][0] for k in chosen]), np.concatenate([pairs[k][1] for k in chosen]))
+
+    rng = np.random.default_rng(seed)
+    drawn = [area(rng.integers(len(pairs), size=len(pairs))) for _ in range(resamples)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return [area(np.arange(len(pairs))), float(low), float(high)]
+
+
+def table(rows: Sequence[Scored], scores: dict[str, Score], resamples: int, seed: int) -> dict[str, Any]:
+    """Both questions for every score. Errors are asked after in the captions that hold one, the rest in the others."""
+    false = [row for row in rows if CONTRADICTORY in row.labels]
+    sane = [row for row in rows if CONTRADICTORY not in row.labels]
+    return {
+        name: {
+            "visual / filler": interval(split(sane, score, VISUAL, FILLER), resamples, seed),
+            "true / contradictory": interval(split(false, score, VISUAL, CONTRADICTORY), resamples, seed),
+        }
+        for name, score in scores.items()
+    }
+
+
+def shift_figures(rows: Sequence[Scored]) -> dict[str, float]:
+    """How much of the raw gap is a shift common to all logits, which a softmax does not see."""
+    shift = np.concatenate([row.shift for row in rows])
+    gap = np.concatenate([row.scores.logit_gap for row in rows])
+    filler = np.concatenate([row.labels for row in rows]) == FILLER
+    return {
+        "shift, mean": float(shift.mean()),
+        "shift, standard deviation": float(shift.std()),
+        "shift, standard deviation on filler": float(shift[filler].std()),
+        "raw gap, standard deviation on filler": float(gap[filler].std()),
+        "centred gap, standard deviation on filler": float((gap - shift)[filler].std()),
+        "correlation of shift and raw gap on filler": float(np.corrcoef(shift[filler], gap[filler])[0, 1]),
+    }
+
+
+def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, Any]:
+    """Everything this benchmark reports, as plain data."""
+    pairs = held_out(seed, captions)
+    samples = [
+        Sample.caption(f"{index}", draw(pair.scene, PICTURE_SIZE), pair.caption.text)
+        for index, pair in enumerate(pairs)
+    ]
+    figures: dict[str, Any] = {"captions": captions, "seed": seed, "scores": {}, "shift": {}}
+    for contrast in CONTRASTS:
+        scorer = Scorer.load(model, ScorerConfig(contrast=contrast, dtype="float32", device="cpu"))
+        rows = score(scorer, samples, [pair.caption for pair in pairs])
+        scores = {**SCORES, **TEXT_ONLY} if contrast == "removed" else SCORES
+        figures["scores"][contrast] = table(rows, scores, resamples, 0)
+        figures["shift"][contrast] = shift_figures(rows)
+        if contrast == "blank":
+            figures["weights (blank)"] = table(rows, WEIGHTS, resamples, 0)
+            counted = np.concatenate([row.labels for row in rows]).tolist()
+            figures["tokens"] = {label: counted.count(label) for label in (VISUAL, FILLER, CONTRADICTORY)}
+    return figures
+
+
+def _cell(figure: Sequence[float]) -> str:
+    return "{:.3f} ({:.3f}–{:.3f})".format(*figure)
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The figures as tables for the documentation."""
+    lines = ["| contrast | score | visual / filler | true / contradictory |", "|---|---|---|---|"]
+    for contrast, scores in figures["scores"].items():
+        lines += [f"| `{contrast}` | {name} | {' | '.join(map(_cell, row.values()))} |" for name, row in scores.items()]
+    lines += ["", "| weights (`blank`) | visual / filler | true / contradictory |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {' | '.join(map(_cell, row.values()))} |" for name, row in figures["weights (blank)"].items()
+    ]
+    names = list(figures["shift"]["blank"])
+    lines += ["", f"| contrast | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| `{contrast}` | {' | '.join(f'{value:.3f}' for value in row.values())} |"
+        for contrast, row in figures["shift"].items()
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Grounding of the scores on scenes with known truth.")
+    parser.add_argument("--model", default=str(MODEL_PATH), help="directory or hub id of the reference model")
+    parser.add_argument("--captions", type=int, default=600, help="captions scored; half of them hold an error")
+    parser.add_argument("--seed", default="benchmark", help="names the held-out scenes")
+    parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the figures")
+    options = parser.parse_args()
+    figures = measure(options.model, options.captions, options.seed, options.resamples)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    print(markdown(figures))
+
+
+if __name__ == "__main__":
+    main()
