@@ -16,7 +16,7 @@ DEFAULT_PROMPT: Final = "Describe the image."
 Contrast = Literal["blank", "masked", "removed", "blur", "noise", "image"]
 DType = Literal["float32", "bfloat16", "float16"]
 
-EXECUTION_ONLY: Final = frozenset({"device", "max_batch_tokens"})
+EXECUTION_ONLY: Final = frozenset({"device", "contrast_cache_bytes", "max_batch_tokens"})
 """Options that change where and how fast scores are computed, not what is asked for."""
 
 
@@ -38,6 +38,7 @@ class ScorerConfig:
             in a batch.
         max_image_bytes: limit of one encoded image, bytes.
         max_image_pixels: limit of one decoded image, width × height.
+        contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, bytes.
         max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens.
     """
 
@@ -51,6 +52,7 @@ class ScorerConfig:
     noise_seed: int = 0
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
+    contrast_cache_bytes: int = 2**30
     max_batch_tokens: int = 8192
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ class ScorerConfig:
             ("noise_seed", 0),
             ("max_image_bytes", 1),
             ("max_image_pixels", 1),
+            ("contrast_cache_bytes", 0),
             ("max_batch_tokens", 1),
         ):
             value = getattr(self, name)

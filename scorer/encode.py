@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,26 +18,17 @@ import numpy.typing as npt
 from scorer import images as image_ops
 from scorer.config import ScorerConfig
 from scorer.errors import FailureCode, ModelError, RowError
+from scorer.processing import ProcessedImage, join_pixels, process_image
 from scorer.reference import Reference
-from scorer.rendering import ChatTokenizer
+from scorer.rendering import ChatTokenizer, RenderedTokens
 from scorer.table import text_hash
-from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, Int64Array, Sample
+from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _BYTE_PIECE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 _BLANKS_KEPT: Final = 64
-
-
-class ProcessedImage:
-    """One image as the model takes it: its placeholder ids and its tensors, by the model's argument names."""
-
-    __slots__ = ("ids", "pixels")
-
-    def __init__(self, ids: Int64Array, pixels: dict[str, npt.NDArray[Any]]) -> None:
-        self.ids = ids
-        self.pixels = pixels
 
 
 class Encoder:
@@ -47,11 +39,15 @@ class Encoder:
         self.config = config
         self.family = reference.family
         self._processor = reference.load_processor()
-        self.image_token_id = int(reference.config.image_token_id)
         tokenizer = self._processor.tokenizer
-        self._image_token: str = tokenizer.convert_ids_to_tokens(self.image_token_id)
+        self.image_token_id = int(reference.config.image_token_id)
         self._chat = ChatTokenizer(
-            tokenizer.backend_tokenizer, _control_tokens(self._processor), self._render, _automatic_bos(tokenizer)
+            tokenizer.backend_tokenizer,
+            _control_tokens(self._processor),
+            self._render,
+            slot=str(self._processor.image_token),
+            image_token=tokenizer.convert_ids_to_tokens(self.image_token_id),
+            bos=_automatic_bos(tokenizer),
         )
         self._blank_color = config.blank_color or _mean_color(self._processor.image_processor)
         self._blanks: OrderedDict[tuple[int, int], ProcessedImage] = OrderedDict()
@@ -72,24 +68,19 @@ class Encoder:
         _check_sample(sample)
         images = [self._load(image) for image in sample.images]
         processed = [self._process(image) for image in images]
-        rendered = self._chat.encode(sample.turns)
-        token_ids = rendered.ids[rendered.scored]
-        clean = self._branch(rendered.ids, rendered.scored, processed)
-        clean, kept = self._fit(clean, len(token_ids))
-        encoded = EncodedSample(
+        rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
+        kept = self._labels_that_fit(rendered)
+        clean = _branch(rendered, kept, processed)
+        return EncodedSample(
             sample_id=sample.sample_id,
-            token_ids=token_ids[:kept].astype(np.int32),
+            token_ids=rendered.ids[rendered.scored[:kept]].astype(np.int32),
             token_starts=rendered.starts[:kept],
             token_ends=rendered.ends[:kept],
             token_turns=rendered.turns[:kept],
             text_hash=text_hash(sample.scored_texts),
             clean=clean,
-            contrast=self._contrast(sample, images, clean, rendered.ids, rendered.scored[:kept]),
+            contrast=self._contrast(sample, images, clean, rendered, kept),
         )
-        for branch in (encoded.clean, encoded.contrast):
-            if not np.array_equal(branch.input_ids[branch.label_index], encoded.token_ids):
-                raise AssertionError(f"sample {sample.sample_id}: a branch's labels are not the scored tokens")
-        return encoded
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
         """:meth:`encode`, with a row's error as a value: one bad row costs that row only."""
@@ -107,19 +98,7 @@ class Encoder:
         )
 
     def _process(self, image: Image) -> ProcessedImage:
-        """The processor's own tensors and its own expansion of the image placeholder."""
-        try:
-            output = self._processor(
-                images=[image], text=[self._image_token], add_special_tokens=False, return_tensors="np"
-            )
-        except ValueError as error:
-            # Extreme aspect ratios are refused by some image processors.
-            raise RowError(
-                FailureCode.IMAGE_UNREADABLE,
-                f"the model's image processor refuses an image of {image.width} x {image.height} pixels: {error}",
-            ) from error
-        pixels = {name: np.asarray(output[name]) for name in self.family.pixel_names}
-        return ProcessedImage(np.asarray(output["input_ids"][0], dtype=np.int64), pixels)
+        return process_image(self._processor, self.family, image)
 
     def _blank(self, image: Image) -> ProcessedImage:
         """The blank of an image's size; kept, so that equal blanks are one object and travel once."""
@@ -132,107 +111,84 @@ class Encoder:
         self._blanks.move_to_end(image.size)
         return blank
 
-    def _branch(self, ids: Int64Array, scored: Int64Array, images: list[ProcessedImage]) -> Branch:
-        """Expand each image placeholder to its image's tokens, and move the labels along.
-
-        ids      <user> <image>                 What ? <assistant> A kite        scored = [5, 6]
-        expanded <user> <start> ▢ ▢ ▢ ▢ <end>   What ? <assistant> A kite        label_index = [10, 11]
-        """
-        slots = np.flatnonzero(ids == self.image_token_id)
-        if len(slots) != len(images):
-            raise AssertionError(f"the prompt has {len(slots)} image placeholders for {len(images)} images")
-        pieces: list[Int64Array] = []
-        last = 0
-        for slot, image in zip(slots, images, strict=True):
-            pieces += [ids[last:slot], image.ids]
-            last = int(slot) + 1
-        expanded = np.concatenate([*pieces, ids[last:]])
-        growth = np.zeros(len(ids), dtype=np.int64)
-        growth[slots] = [len(image.ids) - 1 for image in images]
-        label_index = scored + np.cumsum(growth)[scored]
-        # Causal attention: nothing behind the last label matters, except an image that its placeholder must meet.
-        placeholders = np.flatnonzero(expanded == self.image_token_id)
-        end = max(label_index[-1], placeholders[-1] if len(placeholders) else 0) + 1
-        return _make_branch(expanded[:end], label_index, _join_pixels(images))
-
-    def _fit(self, branch: Branch, labels: int) -> tuple[Branch, int]:
-        """Hold a branch against the model's context: as it is, cut (``truncate``), or an error."""
+    def _labels_that_fit(self, rendered: RenderedTokens) -> int:
+        """How many labels the model's context holds: all, fewer (``truncate``), or an error."""
         limit = self.reference.context_length
-        length = len(branch.input_ids)
-        if length <= limit:
-            return branch, labels
-        kept = int(np.searchsorted(branch.label_index, limit))
-        if not self.config.truncate:
-            remedy = "shorten it or use --truncate"
-        elif kept == 0 or bool(np.any(branch.input_ids[limit:] == self.image_token_id)):
-            remedy = "cutting it would cut an image or leave nothing to score"
-        else:
-            end = int(branch.label_index[kept - 1]) + 1
-            return _make_branch(branch.input_ids[:end], branch.label_index[:kept], branch.pixels), kept
+        # The last label is predicted and never read, but positions are counted as the model's users do.
+        if rendered.scored[-1] < limit:
+            return len(rendered.scored)
+        kept = int(np.searchsorted(rendered.scored, limit))
+        if self.config.truncate and kept > 0:
+            return kept
+        remedy = "prompt and images leave nothing to score" if self.config.truncate else "shorten it or use --truncate"
         raise RowError(
             FailureCode.TEXT_TOO_LONG,
-            f"prompt, images and text take {length} tokens; the model's context has {limit}: {remedy}",
+            f"prompt, images and text take {rendered.scored[-1] + 1} tokens; the model's context has {limit}: {remedy}",
         )
 
     def _contrast(
-        self, sample: Sample, images: list[Image], clean: Branch, ids: Int64Array, scored: Int64Array
+        self, sample: Sample, images: list[Image], clean: Branch, rendered: RenderedTokens, kept: int
     ) -> Branch:
         """The branch that the clean one is compared with."""
-        config = self.config
-        if config.contrast == "masked":
-            return Branch(
-                clean.input_ids,
-                clean.position_ids,
-                clean.input_ids != self.image_token_id,
-                clean.label_index,
-                clean.pixels,
-            )
-        if config.contrast == "removed":
-            keep = clean.input_ids != self.image_token_id
-            label_index = (np.cumsum(keep) - 1)[clean.label_index]
-            return _make_branch(clean.input_ids[keep], label_index, {})
-        if config.contrast == "image":
-            if len(sample.contrast_images) != len(images):
-                raise RowError(
-                    FailureCode.CONTRAST_UNDEFINED,
-                    f"the row has {len(sample.contrast_images)} contrast images for {len(images)} images; the contrast "
-                    "'image' needs one for each",
-                )
-            replaced = [self._process(self._load(image)) for image in sample.contrast_images]
-            # Another picture may take another number of tokens, so the context is checked again.
-            branch = self._branch(ids, scored, replaced)
-            if len(branch.input_ids) > self.reference.context_length:
-                raise RowError(
-                    FailureCode.TEXT_TOO_LONG,
-                    f"with the contrast image the sequence takes {len(branch.input_ids)} tokens; the model's context "
-                    f"has {self.reference.context_length}: use a smaller contrast image",
-                )
-            return branch
-        if config.contrast == "blank":
-            replaced = [self._blank(image) for image in images]
-        elif config.contrast == "blur":
-            replaced = [self._process(image_ops.blurred(image, config.blur_radius)) for image in images]
-        else:
-            replaced = [self._process(image_ops.noise_like(image, config.noise_seed)) for image in images]
-        branch = self._branch(ids, scored, replaced)
+        image_tokens = clean.input_ids == self.image_token_id
+        if self.config.contrast == "masked":
+            return replace(clean, attend=~image_tokens)
+        if self.config.contrast == "removed":
+            label_index = (np.cumsum(~image_tokens) - 1)[clean.label_index]
+            ids = clean.input_ids[~image_tokens]
+            return Branch(ids, np.ones(len(ids), dtype=np.bool_), label_index, {}, b"")
+        if self.config.contrast == "image":
+            return self._other_images(sample, kept)
+        replaced = [self._altered(image) for image in images]
+        branch = _branch(self._chat.encode(sample.turns, [image.replacement for image in replaced]), kept, replaced)
         if not np.array_equal(branch.input_ids, clean.input_ids):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
-                f"the contrast {config.contrast!r} of the same size encodes to {len(branch.input_ids)} other tokens "
-                f"than the image's {len(clean.input_ids)}; use the contrast 'removed'",
+                f"the contrast {self.config.contrast!r} encodes to {len(branch.input_ids)} other tokens than the "
+                f"image's {len(clean.input_ids)}; use the contrast 'removed'",
+            )
+        return branch
+
+    def _altered(self, image: Image) -> ProcessedImage:
+        if self.config.contrast == "blank":
+            return self._blank(image)
+        if self.config.contrast == "blur":
+            return self._process(image_ops.blurred(image, self.config.blur_radius))
+        return self._process(image_ops.noise_like(image, self.config.noise_seed))
+
+    def _other_images(self, sample: Sample, kept: int) -> Branch:
+        """The contrast ``image``: other pictures, which may take another number of tokens."""
+        if len(sample.contrast_images) != len(sample.images):
+            raise RowError(
+                FailureCode.CONTRAST_UNDEFINED,
+                f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
+                "contrast 'image' needs one for each",
+            )
+        others = [self._process(self._load(image)) for image in sample.contrast_images]
+        branch = _branch(self._chat.encode(sample.turns, [image.replacement for image in others]), kept, others)
+        if len(branch.input_ids) > self.reference.context_length:
+            raise RowError(
+                FailureCode.TEXT_TOO_LONG,
+                f"with the contrast image the sequence takes {len(branch.input_ids)} tokens; the model's context has "
+                f"{self.reference.context_length}: use a smaller contrast image",
             )
         return branch
 
 
-def _make_branch(ids: Int64Array, label_index: Int64Array, pixels: dict[str, npt.NDArray[Any]]) -> Branch:
-    length = len(ids)
-    return Branch(ids, np.arange(length, dtype=np.int64), np.ones(length, dtype=np.bool_), label_index, pixels)
+def _branch(rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
+    """A branch that ends with its last label: attention is causal, so nothing behind it matters, images included."""
+    label_index = rendered.scored[:kept]
+    end = int(label_index[-1]) + 1
+    used = images[: int(np.searchsorted(rendered.images, end))]
+    ids = rendered.ids[:end]
+    digest = b"".join(image.digest for image in used)
+    return Branch(ids, np.ones(end, dtype=np.bool_), label_index, _join_pixels(used), digest)
 
 
 def _join_pixels(images: list[ProcessedImage]) -> dict[str, npt.NDArray[Any]]:
     if len(images) == 1:
         return images[0].pixels  # the same object as the cached blank's, so that it travels once
-    return {name: np.concatenate([image.pixels[name] for image in images]) for name in images[0].pixels}
+    return join_pixels([image.pixels for image in images])
 
 
 def _check_sample(sample: Sample) -> None:

@@ -30,7 +30,8 @@ class Scorer:
         self.reference = reference
         self.config = config
         self.encoder = Encoder(reference, config)
-        self.model: Any = reference.load_model(config)
+        self.model = forward.ReferenceModel(reference.load_model(config), reference.family)
+        self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
 
     @classmethod
     def load(
@@ -62,7 +63,7 @@ class Scorer:
         return [next(scored) if isinstance(row, EncodedSample) else row for row in rows]
 
     def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
-        pairs = forward.score_two_forwards(self.model, rows)
+        pairs = self._fast.score(rows) if self.model.family.fast else forward.score_two_forwards(self.model, rows)
         return [_result(row, clean, contrast) for row, (clean, contrast) in zip(rows, pairs, strict=True)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -15,29 +14,11 @@ from typing import Any, Final
 
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError
-
-IMAGE_BACKEND: Final = "pil"
-"""Image-processing backend. Pinned: torchvision's resize gives other pixels, hence other scores (up to 0.028)."""
+from scorer.families import FAMILIES, Family
+from scorer.processing import load_processor
 
 _FILES: Final = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "tokenizer*")
 _DIGESTED_LIBRARIES: Final = ("torch", "transformers", "tokenizers", "pillow", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What differs between model families, as data.
-
-    Attributes:
-        model_type: ``config.model_type``.
-        pixel_names: the image processor's outputs that the model takes, each joined over a batch's images
-            along axis 0.
-    """
-
-    model_type: str
-    pixel_names: tuple[str, ...] = ("pixel_values",)
-
-
-FAMILIES: Final[Mapping[str, Family]] = {family.model_type: family for family in (Family("llava"),)}
 
 
 @dataclass(frozen=True)
@@ -108,21 +89,8 @@ class Reference:
         return int(self.config.get_text_config().max_position_embeddings)
 
     def load_processor(self) -> Any:
-        """The processor (tokenizer, image processor, chat template). Raises ModelError where a part is missing."""
-        from transformers import AutoImageProcessor, AutoProcessor
-
-        try:
-            processor = AutoProcessor.from_pretrained(self.path, trust_remote_code=False)
-            processor.image_processor = AutoImageProcessor.from_pretrained(
-                self.path, backend=IMAGE_BACKEND, trust_remote_code=False
-            )
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"the processor of model {self.name} cannot be loaded: {error}") from error
-        if getattr(processor.tokenizer, "backend_tokenizer", None) is None:
-            raise ModelError(f"model {self.name} has no fast tokenizer; byte spans need one (tokenizer.json)")
-        if not processor.chat_template:
-            raise ModelError(f"model {self.name} has no chat template; use its instruction-tuned variant")
-        return processor
+        """Tokenizer, image processor and chat template. Raises ModelError where a part is missing."""
+        return load_processor(self.path, self.config.model_type)
 
     def load_model(self, config: ScorerConfig) -> Any:
         """The model in evaluation mode, frozen, on its device. Raises ModelError where it cannot be had."""
@@ -177,7 +145,7 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
     return {
         "model": reference.name,
         "revision": reference.revision,
-        "model_type": reference.family.model_type,
+        "model_type": reference.config.model_type,
         "weights_sha256": reference.weights_digest(),
         "tokenizer_sha256": _digest(processor.tokenizer.backend_tokenizer.to_str()),
         "chat_template_sha256": _digest(processor.chat_template),
