@@ -87,6 +87,7 @@ def context(run: Run, rows: Sequence[ScoredRow], collected: Collected, samples: 
     doubtful = [card(row, sample, span, doubt) for doubt, row, sample in collected.doubts]
     return {
         "run": run.summary,
+        "model": model_name(run.summary["model"]),
         "contrast": contrast_name(run.summary["contrast"]),
         "method": _method(run.summary["method"]),
         "fingerprint": json.dumps(run.fingerprint, indent=2, sort_keys=True, ensure_ascii=False),
@@ -160,6 +161,14 @@ def contrast_name(contrast: str) -> str:
         "image": "another picture",
     }
     return names.get(contrast, contrast)
+
+
+def model_name(model: str | None) -> str:
+    """A hub id as it is, of a directory the last three parts; all of it is in the fingerprint."""
+    if model is None:
+        return "unnamed model"
+    parts = model.replace("\\", "/").rstrip("/").split("/")
+    return "/".join(parts[-3:])
 
 
 def _method(method: Any) -> str:

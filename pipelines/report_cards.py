@@ -132,11 +132,12 @@ def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: 
     for row, sample in _samples(source, rows, result):
         result.rows += 1
         doubt = None
+        gaps = row.scores.logprob_gap.astype(np.float64)
         for turn, text in enumerate(sample.scored_texts):
             own = np.flatnonzero(row.scores.token_turns == turn)
             for word in words(text, row.scores.token_starts[own], row.scores.token_ends[own]):
                 tokens = tuple(int(own[token]) for token in word.tokens)
-                gap = float(row.scores.logprob_gap[list(tokens)].astype(np.float64).sum())
+                gap = float(gaps[list(tokens)].sum())
                 if math.isnan(gap):
                     continue
                 result.words.append((word.text, gap))

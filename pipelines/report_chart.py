@@ -18,7 +18,8 @@ WEIGHT_STEPS: Final = 5
 
 WIDTH: Final = 560
 HEIGHT: Final = 220
-_LEFT: Final = 46
+_LEFT: Final = 54
+_RIGHT: Final = 18
 _BOTTOM: Final = 26
 _TOP: Final = 16
 _NICE_WIDTHS: Final = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -60,6 +61,7 @@ class Histogram:
     width: int = WIDTH
     height: int = HEIGHT
     left: int = _LEFT
+    right: int = _RIGHT
     base: int = HEIGHT - _BOTTOM
 
 
@@ -137,7 +139,7 @@ def _bars(edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], step: f
 
 
 def _x(value: float, edges: npt.NDArray[np.float64]) -> float:
-    return float(_LEFT + (WIDTH - _LEFT - 8) * (value - edges[0]) / (edges[-1] - edges[0]))
+    return float(_LEFT + (WIDTH - _LEFT - _RIGHT) * (value - edges[0]) / (edges[-1] - edges[0]))
 
 
 def _y(count: int, highest: int) -> float:

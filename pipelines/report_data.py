@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import fsspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scorer import table
@@ -22,14 +24,8 @@ MAX_SHARDS: Final = 64
 MAX_ROWS: Final = 20_000
 MAX_TOKENS: Final = 200_000
 
-_COLUMNS: Final = (
-    "sample_id",
-    "row_index",
-    "text_hash",
-    "status",
-    "token_weights",
-    *(field.name for field in table.SCORE_FIELDS),
-)
+_LISTS: Final = (*(field.name for field in table.SCORE_FIELDS), "token_weights")
+_COLUMNS: Final = ("sample_id", "row_index", "text_hash", "status", *_LISTS)
 
 
 @dataclass(frozen=True)
@@ -118,18 +114,22 @@ def _slices(file: pq.ParquetFile, windows: Sequence[Window]) -> Iterator[tuple[W
 
 
 def _scored(shard: str, rows: pa.Table) -> Iterator[ScoredRow]:
-    columns = {name: rows.column(name) for name in _COLUMNS}
+    # Filtering copies: without it, the few rows that are kept would keep their whole row group in memory.
+    rows = rows.filter(pc.equal(rows.column("status"), table.OK))
+    lengths = pc.list_value_length(rows.column("token_ids")).to_numpy()
+    edges = np.cumsum(lengths)[:-1]
+    lists = {name: _split(rows.column(name), edges) for name in _LISTS}
+    columns = {name: rows.column(name).to_pylist() for name in ("sample_id", "row_index", "text_hash")}
     for i in range(rows.num_rows):
-        if columns["status"][i].as_py() != table.OK:
-            continue
-        arrays = {
-            field.name: columns[field.name][i].values.to_numpy(zero_copy_only=False) for field in table.SCORE_FIELDS
-        }
-        scores = TokenScores(
-            sample_id=columns["sample_id"][i].as_py(), text_hash=columns["text_hash"][i].as_py(), **arrays
-        )
-        weights = columns["token_weights"][i].values.to_numpy(zero_copy_only=False)
-        yield ScoredRow(shard, columns["row_index"][i].as_py(), scores, weights)
+        arrays = {name: arrays[i] for name, arrays in lists.items()}
+        weights = arrays.pop("token_weights")
+        scores = TokenScores(sample_id=columns["sample_id"][i], text_hash=columns["text_hash"][i], **arrays)
+        yield ScoredRow(shard, columns["row_index"][i], scores, weights)
+
+
+def _split(column: pa.ChunkedArray, edges: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+    """A list column as one array per row; ``edges`` are the ends of all rows but the last."""
+    return np.split(pc.list_flatten(column).to_numpy(), edges)
 
 
 def _read_json(output: str, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pipelines.commit import PublishedShard
+from pipelines.commit import PublishedShard, as_json
 from pipelines.run_record import RunRecord
 from pipelines.storage import Store
 from pipelines.tally import total
@@ -30,7 +30,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, 
     """The summary of a run whose shards are all published."""
     tally = total(shard.tally for shard in shards)
     seconds = tally.seconds
-    return {
+    summary = {
         "started_at": record.started_at,
         "finished_at": now(),
         "seconds_scoring": seconds,
@@ -48,6 +48,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, 
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],
     }
+    return dict(json.loads(as_json(summary)))  # exactly what a later reader will get
 
 
 def read_summary(store: Store, shards: Sequence[PublishedShard]) -> dict[str, Any] | None:

@@ -15,12 +15,14 @@ def is_spaces(token: str) -> bool:
     return token.strip(" " + _BYTE_LEVEL_SPACE + _META_SPACE) == ""
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """Character → byte of byte-level BPE (GPT-2): printable Latin-1 stands for itself, the rest moves to U+0100 on."""
+def _byte_alphabet() -> dict[int, int]:
+    """Code point → byte of byte-level BPE (GPT-2): printable Latin-1 stands for itself, the rest moves to U+0100 on.
+
+    Latin-1 that is not in the alphabet goes to U+FFFF, which no byte encodes.
+    """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    moved = (byte for byte in range(256) if byte not in printable)
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(256 + i): byte for i, byte in enumerate(moved)}
+    moved = [byte for byte in range(256) if byte not in printable]
+    return dict.fromkeys(moved, 0xFFFF) | {256 + i: byte for i, byte in enumerate(moved)}
 
 
 _BYTE_LEVEL: Final = _byte_alphabet()
@@ -29,8 +31,8 @@ _BYTE_LEVEL: Final = _byte_alphabet()
 def byte_level_piece(token: str) -> bytes | None:
     """The bytes of a byte-level token; None if it holds a character outside that alphabet."""
     try:
-        return bytes([_BYTE_LEVEL[char] for char in token])
-    except KeyError:
+        return token.translate(_BYTE_LEVEL).encode("latin-1")
+    except UnicodeEncodeError:
         return None
 
 

@@ -69,17 +69,19 @@ def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]
 def _check_offsets(text: str, tokens: Sequence[str], offsets: Sequence[Offset]) -> None:
     if len(tokens) != len(offsets):
         raise SpanError(f"{len(tokens)} tokens came with {len(offsets)} offsets; give one (start, end) per token")
-    last = 0
-    for i, (start, end) in enumerate(offsets):
-        if not 0 <= start <= end <= len(text):
-            raise SpanError(
-                f"token {i} ({tokens[i]!r}) has offsets ({start}, {end}) in a text of {len(text)} characters; "
-                "0 ≤ start ≤ end ≤ length must hold: give the text that was tokenized"
-            )
-        if (start, end) != (0, 0):
-            if start < last:
-                raise SpanError(f"token {i} ({tokens[i]!r}) starts at character {start}, before its predecessor")
-            last = start
+    edges = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    outside = (edges[:, 0] < 0) | (edges[:, 0] > edges[:, 1]) | (edges[:, 1] > len(text))
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise SpanError(
+            f"token {i} ({tokens[i]!r}) has offsets {tuple(offsets[i])} in a text of {len(text)} characters; "
+            "0 ≤ start ≤ end ≤ length must hold: give the text that was tokenized"
+        )
+    placed = np.flatnonzero(edges.any(axis=1))  # the others are special
+    backwards = np.diff(edges[placed, 0]) < 0
+    if backwards.any():
+        i = int(placed[int(np.argmax(backwards)) + 1])
+        raise SpanError(f"token {i} ({tokens[i]!r}) starts at character {offsets[i][0]}, before its predecessor")
 
 
 def _byte_level_lengths(
@@ -130,7 +132,8 @@ def _spans_from_offsets(
     for i, (start, end) in enumerate(claimed):
         next_start = claimed[i + 1][0] if i + 1 < len(claimed) and claimed[i + 1][1] > 0 else len(data)
         start, end = max(start, cursor), max(end, cursor)
-        found = _find_piece(data, tokens[i], start, cursor)
+        alone = cursor == start < end == next_start  # between its neighbours there is nothing to find
+        found = None if alone else _find_piece(data, tokens[i], start, cursor)
         if found is not None:
             start = found[0]
             own_end = start + found[1]

@@ -1,104 +1,19 @@
-"""Decoding: bit-equal to transformers' loader on every kind of picture, and hostile bytes cost one row only."""
+"""Decoding: bit-equal to transformers' loader on every kind of picture, and limits that name themselves."""
 
 from __future__ import annotations
 
 import io
 import os
-import random
-import subprocess
-import sys
-import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from transformers.image_utils import load_image as reference_load
 
 from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.images import blank_like, blurred, load_image, noise_like
-
-LIMITS: dict[str, int] = {"max_bytes": 2**20, "max_pixels": 100_000}
-
-
-def picture(width: int = 56, height: int = 40) -> Image.Image:
-    """A gradient under noise: no row, column or channel equals another, so that a wrong rotation or order shows."""
-    ramp = np.add.outer(np.arange(height) * 3, np.arange(width) * 2)[..., None] + np.array([0, 40, 90])
-    noise = np.random.default_rng(0).integers(0, 30, (height, width, 3))
-    return Image.fromarray((ramp + noise).astype(np.uint8))
-
-
-def other() -> Image.Image:
-    """The second frame."""
-    return picture().rotate(180)
-
-
-def encoded(image: Image.Image, format_name: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
-    return buffer.getvalue()
-
-
-def with_orientation(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return encoded(picture(), "JPEG", exif=exif, quality=95)
-
-
-def with_alpha(mode: str) -> Image.Image:
-    image = picture().convert(mode)
-    image.putalpha(Image.fromarray(np.arange(40 * 56, dtype=np.uint32).astype(np.uint8).reshape(40, 56)))
-    return image
-
-
-def gray16() -> Image.Image:
-    return Image.fromarray(np.arange(40 * 56, dtype=np.uint16).reshape(40, 56) * 25)
-
-
-PALETTE = picture().convert("P", palette=Image.Palette.ADAPTIVE)
-PICTURES: dict[str, bytes] = {
-    "jpeg": encoded(picture(), "JPEG"),
-    "jpeg progressive": encoded(picture(), "JPEG", progressive=True),
-    "jpeg gray": encoded(picture().convert("L"), "JPEG"),
-    "jpeg cmyk": encoded(picture().convert("CMYK"), "JPEG"),
-    "jpeg of two": encoded(picture(), "MPO", save_all=True, append_images=[other()]),
-    "png": encoded(picture(), "PNG"),
-    "png palette": encoded(PALETTE, "PNG"),
-    "png palette, transparent colour": encoded(PALETTE, "PNG", transparency=3),
-    "png palette, alpha per colour": encoded(PALETTE, "PNG", transparency=bytes(range(0, 250, 2))),
-    "png gray 16": encoded(gray16(), "PNG"),
-    "png gray, alpha": encoded(with_alpha("L"), "PNG"),
-    "png rgba": encoded(with_alpha("RGB"), "PNG"),
-    "png rgb, transparent colour": encoded(picture(), "PNG", transparency=(0, 40, 90)),
-    "png 1 bit": encoded(picture().convert("1"), "PNG"),
-    "png animated": encoded(picture(), "PNG", save_all=True, append_images=[other()]),
-    "webp": encoded(picture(), "WEBP"),
-    "webp rgba": encoded(with_alpha("RGB"), "WEBP", lossless=True),
-    "webp animated": encoded(picture(), "WEBP", save_all=True, append_images=[other()]),
-    "gif": encoded(picture(), "GIF"),
-    "gif transparent": encoded(PALETTE, "GIF", transparency=3),
-    "gif animated": encoded(picture(), "GIF", save_all=True, append_images=[other()]),
-    "bmp": encoded(picture(), "BMP"),
-    "bmp palette": encoded(PALETTE, "BMP"),
-    "tiff": encoded(picture(), "TIFF"),
-    "tiff lzw": encoded(picture(), "TIFF", compression="tiff_lzw"),
-    "tiff jpeg": encoded(picture(), "TIFF", compression="jpeg"),
-    "tiff fax": encoded(picture().convert("1"), "TIFF", compression="group4"),
-    "tiff gray 16": encoded(gray16(), "TIFF"),
-    "tiff float": encoded(gray16().convert("F"), "TIFF"),
-    "tiff cmyk": encoded(picture().convert("CMYK"), "TIFF"),
-    "tiff lab": encoded(picture().convert("LAB"), "TIFF"),
-    "tiff of two": encoded(picture(), "TIFF", save_all=True, append_images=[other()]),
-    **{f"jpeg orientation {o}": with_orientation(o) for o in range(1, 9)},
-}
-
-
-def reference(data: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that a palette's alpha is dropped
-        return np.asarray(reference_load(Image.open(io.BytesIO(data))))
+from tests.scorer.pictures import LIMITS, PICTURES, encoded, gray16, picture, reference, with_orientation
 
 
 def refused(source: Any, **limits: int) -> RowError:
@@ -183,7 +98,7 @@ def test_limits_are_inclusive_and_hold_for_every_kind_of_source() -> None:
     assert refused(picture(), max_pixels=2239).code is FailureCode.IMAGE_TOO_LARGE
 
 
-def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse.png"
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -208,110 +123,10 @@ def test_no_pixels_is_no_picture() -> None:
     assert refused(Image.new("RGB", (0, 5))).code is FailureCode.IMAGE_UNREADABLE
 
 
-@pytest.mark.parametrize(
-    "name", ["jpeg", "jpeg progressive", "png", "webp", "gif", "bmp", "tiff", "tiff lzw", "tiff fax"]
-)
-@pytest.mark.parametrize("filters", ["error", "ignore"])
-def test_a_cut_file_is_refused_or_complete(name: str, filters: Any) -> None:
-    data, complete, refusals = PICTURES[name], reference(PICTURES[name]), 0
-    with warnings.catch_warnings():
-        warnings.simplefilter(filters)
-        for end in range(1, len(data), 7):
-            try:
-                image = load_image(data[:end], **LIMITS)
-            except RowError as error:
-                refusals += 1
-                assert error.code in (FailureCode.IMAGE_UNREADABLE, FailureCode.IMAGE_FORMAT)
-            else:
-                np.testing.assert_array_equal(np.asarray(image), complete)
-    assert refusals > len(data) // 7 * 0.9
-
-
-def mutated(data: bytes, dice: random.Random) -> bytes:
-    result = bytearray(data)
-    for _ in range(dice.choice([1, 1, 2, 4, 8, 30])):
-        # Half of the damage goes to the header, where parsers decide.
-        at = dice.randrange(len(result) if dice.random() < 0.5 else min(len(result), 64))
-        match dice.choice(["set", "set", "set", "cut", "insert", "end"]):
-            case "set":
-                result[at] = dice.choice([0, 255, 127, 128, dice.randrange(256)])
-            case "cut":
-                del result[at : at + dice.randrange(20)]
-            case "insert":
-                result[at:at] = dice.randbytes(dice.randrange(20))
-            case "end":
-                del result[at + 1 :]
-        result = result or bytearray(b"\0")
-    return bytes(result)
-
-
-@pytest.mark.parametrize("filters", ["error", "ignore"])
-@pytest.mark.parametrize("name", [n for n in PICTURES if "orientation" not in n])
-def test_damage_gives_a_picture_or_a_row_error(name: str, filters: Any) -> None:
-    dice = random.Random(f"{name} {filters}")
-    outcomes = {"picture": 0, "row error": 0}
-    with warnings.catch_warnings():
-        warnings.simplefilter(filters)
-        for _ in range(120):
-            try:
-                image = load_image(mutated(PICTURES[name], dice), **LIMITS)
-            except RowError as error:
-                outcomes["row error"] += 1
-                assert error.message
-            else:
-                outcomes["picture"] += 1
-                assert image.mode == "RGB"
-                assert 0 < image.width * image.height <= LIMITS["max_pixels"]
-                assert len(image.tobytes()) == image.width * image.height * 3
-    assert outcomes["row error"] > 10
-
-
 def test_the_truncation_switch_of_the_process_is_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(ConfigError, match="LOAD_TRUNCATED_IMAGES"):
         load_image(PICTURES["jpeg"], **LIMITS)
-
-
-def bomb(side: int = 13_000) -> bytes:
-    """A PNG of side × side black pixels, 1 bit each, in about 20 kB."""
-    packer = zlib.compressobj(9)
-    line = b"\0" * (1 + side // 8)
-    packed = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
-
-    header = side.to_bytes(4) * 2 + bytes([1, 0, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-
-
-MEASURE = """
-import resource, sys
-from scorer.errors import RowError
-from scorer.images import load_image
-data = sys.stdin.buffer.read()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    load_image(data, max_bytes=2**26, max_pixels=int(sys.argv[1]))
-except RowError as error:
-    print(error.code)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-def test_a_decompression_bomb_is_refused_in_little_memory() -> None:
-    data = bomb()
-    assert len(data) < 30_000
-
-    def run(max_pixels: int) -> list[str]:
-        command = [sys.executable, "-W", "error", "-c", MEASURE, str(max_pixels)]
-        return subprocess.run(command, input=data, capture_output=True, check=True).stdout.decode().split()
-
-    code, growth_kb = run(100_000_000)
-    assert code == "image_too_large"
-    assert int(growth_kb) < 20_000
-    (decoded_kb,) = run(200_000_000)  # the same picture within the limit: the measure sees a decoded one
-    assert int(decoded_kb) > 300_000
 
 
 def test_our_limit_alone_decides_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_nan_reaches_the_targets_over_it_and_no_others(
 
 
 @pytest.mark.parametrize(("source_name", "target_name"), list(product([*LOSSLESS, *LOSSY], repeat=2)))
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(text=texts, data=st.data())
 def test_any_tokenizer_to_any_other(source_name: str, target_name: str, text: str, data: st.DataObject) -> None:
     made = {**LOSSLESS, **LOSSY}

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -115,7 +115,6 @@ def spans_of(tokenizer: Tokenizer, text: str) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-@settings(deadline=None)
 @given(text=texts)
 def test_a_lossless_tokenizers_spans_partition_the_bytes(name: str, text: str) -> None:
     encoding = LOSSLESS[name]().encode(text)
@@ -128,7 +127,6 @@ def test_a_lossless_tokenizers_spans_partition_the_bytes(name: str, text: str) -
 
 
 @pytest.mark.parametrize("name", LOSSY)
-@settings(deadline=None)
 @given(text=texts)
 def test_a_normalising_tokenizers_spans_are_ordered_and_disjoint(name: str, text: str) -> None:
     encoding = LOSSY[name]().encode(text)

@@ -1,0 +1,215 @@
+"""Units on a Ray cluster, by Ray Data: one pool of actors reads and encodes, another holds the model.
+
+    units ──► encode (actors, CPU) ──► score and commit (actors, GPU) ──► markers
+
+One row of the dataset is one unit, one block is one row: a unit stays whole from start to commit, whatever block
+sizes Ray Data would like. What is committed, Ray Data does not know: its retries and ours meet in the markers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from pipelines.commit import PublishedShard, UnitMarker
+from pipelines.executors.resources import ActorOptions, Allocation, ClusterSize, allocate
+from pipelines.plan import ShardPlan, Unit
+from pipelines.score_unit import UnitWork
+from scorer.errors import ConfigError, RunError, TokensightError
+
+log = logging.getLogger(__name__)
+
+LOCAL_CPUS: Final = 4
+"""Logical CPUs of a cluster that is started here, at least: below that, nothing is left beside an actor."""
+UNITS_AHEAD: Final = 2
+"""Units that an actor is given at a time: one in work and one that waits, so that it never does."""
+BYTES_AHEAD: Final = 1 << 30
+"""Encoded bytes per actor that may wait in the object store before encoding waits."""
+_UNIT: Final = "unit"
+_PAYLOAD: Final = "payload"
+_MARKER: Final = "marker"
+
+
+class RayDataExecutor:
+    """See :class:`pipelines.executors.Executor`. Starts or joins a cluster at the first call.
+
+    Args:
+        options: how many actors, and what each takes.
+        address: a cluster's address; None takes ``RAY_ADDRESS``, or starts one on this machine for this run.
+    """
+
+    def __init__(self, options: ActorOptions | None = None, address: str | None = None) -> None:
+        self._options = options or ActorOptions()
+        self._address = address
+        self._publish: Any = None
+
+    def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
+        if not units:
+            return
+        connect(self._address)
+        allocation = allocate(cluster_size(), self._options, len(units))
+        log.info(
+            "%d actors (%g CPU, %g GPU each), %d encoders",
+            allocation.actors,
+            allocation.cpus_per_actor,
+            allocation.gpus_per_actor,
+            allocation.encoders,
+        )
+        with _readable_errors():
+            for row in _pipeline(work, units, allocation).iter_rows():
+                yield UnitMarker.from_bytes(row[_MARKER])
+
+    def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
+        connect(self._address)
+        if self._publish is None:
+            # Publishing waits for storage and needs no CPU of its own: the actors may hold them all but one.
+            self._publish = ray.remote(num_cpus=0)(_publish)
+        return _translated(self._publish.remote(work, planned).future())
+
+
+def connect(address: str | None = None) -> None:
+    """Join the cluster at ``address`` or ``RAY_ADDRESS`` (which ``ray job submit`` sets), else start one here."""
+    quiet_ray_data()
+    if ray.is_initialized():
+        return
+    try:
+        if address is not None or os.environ.get("RAY_ADDRESS"):
+            ray.init(address=address)
+            return
+        _let_workers_import()
+        # "local" and not the default: that would join whatever cluster was last started on this machine.
+        cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+        raise ConfigError(f"no Ray cluster at {where}: {error}; check the address, or leave it out") from error
+
+
+def cluster_size() -> ClusterSize:
+    """The connected cluster's logical resources."""
+    resources = ray.cluster_resources()
+    return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+
+
+def quiet_ray_data() -> None:
+    """Leave progress to this program: Ray Data's bars count blocks, which mean nothing to a reader."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
+
+
+def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> ray.data.Dataset:
+    context = ray.data.DataContext.get_current()
+    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
+        object_store_memory=BYTES_AHEAD * allocation.actors
+    )
+    rows = [{_UNIT: pickle.dumps(unit)} for unit in units]
+    return (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        # Actors and not tasks: an encoder takes seconds to load, and Ray Data would fuse tasks of equal arguments
+        # with the next stage, where encoding costs the GPU's time.
+        .map_batches(
+            EncodeActor,
+            fn_constructor_args=(work,),
+            batch_format="pyarrow",
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=allocation.encoders, max_tasks_in_flight_per_actor=UNITS_AHEAD),
+            num_cpus=allocation.cpus_per_encoder,
+        )
+        .map_batches(
+            ScoreActor,
+            fn_constructor_args=(work,),
+            batch_format="pyarrow",
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=allocation.actors, max_tasks_in_flight_per_actor=UNITS_AHEAD),
+            num_cpus=allocation.cpus_per_actor,
+            num_gpus=allocation.gpus_per_actor,
+        )
+    )
+
+
+class EncodeActor:
+    """Stage one, on a CPU: a unit → its encoded rows, pickled."""
+
+    def __init__(self, work: UnitWork) -> None:
+        self._work = work
+        self._encoder = work.engine.encoder()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
+        rows = self._work.encode(unit, self._encoder)
+        payload = pickle.dumps((unit, rows), protocol=pickle.HIGHEST_PROTOCOL)
+        # large_binary: a unit of many large pictures may exceed the 2 GiB that binary's offsets reach.
+        return pa.table({_PAYLOAD: pa.array([payload], pa.large_binary())})
+
+
+class ScoreActor:
+    """Stage two, beside the model: encoded rows → a committed unit."""
+
+    def __init__(self, work: UnitWork) -> None:
+        self._work = work
+        self._scorer = work.engine.scorer()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        unit, rows = pickle.loads(batch[_PAYLOAD][0].as_buffer())
+        marker = self._work.score(unit, rows, self._scorer)
+        return pa.table({_MARKER: pa.array([marker.to_bytes()], pa.binary())})
+
+
+def _publish(work: UnitWork, planned: ShardPlan) -> PublishedShard:
+    return work.publish(planned)
+
+
+def _let_workers_import() -> None:
+    """Workers of a cluster that is started here inherit this process's environment: show them this package."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Raise what a worker raised, not what Ray wrapped around it."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise _root_cause(error) from error
+
+
+def _translated(inner: Future[PublishedShard]) -> Future[PublishedShard]:
+    outer: Future[PublishedShard] = Future()
+
+    def done(future: Future[PublishedShard]) -> None:
+        error = future.exception()
+        if error is None:
+            outer.set_result(future.result())
+        else:
+            outer.set_exception(_root_cause(error))
+
+    inner.add_done_callback(done)
+    return outer
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The worker's own error where it is one of ours or the storage's; anything else is logged in full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (TokensightError, OSError)) and not isinstance(seen, ray.exceptions.RayError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    log.error("a worker failed", exc_info=error)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return RunError(f"a worker failed: {lines[-1].strip() if lines else type(error).__name__}")
