@@ -36,15 +36,22 @@ def label_scores(model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequ
         rows: B rows with N_b labels each.
         hidden: B tensors [N_b, D], the states that predict the labels.
     """
+    both = [values.cpu().numpy() for values in project_labels(model, rows, hidden)]
+    splits = np.cumsum([len(row.label_index) for row in rows])[:-1]
+    return [LabelScores(*pair) for pair in zip(*(np.split(values, splits) for values in both), strict=True)]
+
+
+def project_labels(
+    model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The same for all rows' labels end to end, on the device: float32 [N] logits and log-probabilities."""
     states = torch.cat(list(hidden))  # [N, D]
-    labels = torch.from_numpy(np.concatenate([row.ids[row.label_index] for row in rows]))
+    labels = torch.from_numpy(np.concatenate([row.ids[row.label_index] for row in rows])).to(states.device)
     chunk = max(1, LOGITS_CHUNK // model.vocabulary)
     logit, logprob = [], []
-    for h, y in zip(torch.split(states, chunk), torch.split(labels.to(states.device), chunk), strict=True):
+    for h, y in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
         logits = model.project(h)  # [chunk, V]
         label_logit = logits.gather(-1, y[:, None].to(logits.device))[:, 0]
         logit.append(label_logit)
         logprob.append(label_logit - logits.logsumexp(-1))
-    splits = np.cumsum([len(row.label_index) for row in rows])[:-1]
-    both = (torch.cat(logit).cpu().numpy(), torch.cat(logprob).cpu().numpy())
-    return [LabelScores(*pair) for pair in zip(*(np.split(values, splits) for values in both), strict=True)]
+    return torch.cat(logit), torch.cat(logprob)
