@@ -52,7 +52,8 @@ def llava(
     )
     torch.manual_seed(0)
     with torch.device(device):
-        model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager" if device == "meta" else "sdpa", dtype=dtype)
+        attention = "eager" if device == "meta" else "sdpa"
+        model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention, dtype=dtype)
     return ReferenceModel(model.eval().requires_grad_(False), FAMILIES["llava"])
 
 

@@ -70,8 +70,10 @@ class FastPath:
         seen = Counter(key for row in cuts for key, _ in row)
         chosen = []
         for row, places in zip(rows, cuts, strict=True):
-            shared = (cut for cut in places if seen[cut[0]] > 1 or cut[0] in self._cache)
-            # Images are worth keeping for later rows even if none of this batch shares them; words are not.
+            # Decided by the batch alone and not by what happens to be kept: where a row is cut moves its scores by
+            # rounding, and a resumed run must give the bytes of an uninterrupted one. Images are worth keeping for
+            # later rows even if none of this batch shares them; words are not.
+            shared = (cut for cut in places if seen[cut[0]] > 1)
             chosen.append(next(shared, places[-1] if places and row.pixels else None))
         return self._run(rows, chosen, self._cache)
 

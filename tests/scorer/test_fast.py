@@ -76,6 +76,20 @@ def test_the_cache_keeps_to_its_bytes_and_drops_the_least_recently_used() -> Non
     assert cache.nbytes <= cache.limit
 
 
+def test_a_warm_cache_gives_the_bytes_of_a_cold_one(chatml_model: Path) -> None:
+    scorer = load(chatml_model)
+    rows = encode(scorer, [*samples(), *questions()])
+    cold = [FastPath(scorer.model, "blank", 2**20).score(rows[i : i + 7]) for i in range(0, len(rows), 7)]
+    path = FastPath(scorer.model, "blank", 2**20)
+    for _ in range(2):
+        warm = [path.score(rows[i : i + 7]) for i in range(0, len(rows), 7)]
+    for ours, theirs in zip(warm, cold, strict=True):
+        for pair, expected in zip(ours, theirs, strict=True):
+            for a, b in zip(pair, expected, strict=True):
+                np.testing.assert_array_equal(a.logit, b.logit)
+                np.testing.assert_array_equal(a.logprob, b.logprob)
+
+
 # Negative controls: break each guard, and see the numbers move.
 
 
