@@ -64,6 +64,9 @@ class ModelEngine:
         return Encoder.load(self.model, self.config, self.revision)
 
     def scorer(self) -> RowScorer:
+        from transformers.utils.logging import disable_progress_bar
+
         from scorer.engine import Scorer
 
+        disable_progress_bar()  # one a worker, in the middle of the run's own
         return Scorer.load(self.model, self.config, self.revision)

@@ -20,6 +20,8 @@ def check_paths(input_url: str, output_url: str) -> None:
         ConfigError: naming what to change.
     """
     source, target = _root(input_url), _root(output_url)
+    if source[0] == "file" and Path(source[1]).is_file():
+        source = ("file", source[1].parent)
     if source[0] == target[0]:
         inside = target[1] == source[1] or source[1] in target[1].parents or target[1] in source[1].parents
         if inside:
@@ -41,8 +43,7 @@ def _root(url: str) -> tuple[str, PurePosixPath]:
     parts = str(path).split("/")
     plain = "/".join(parts[: next((i for i, part in enumerate(parts) if _GLOB & set(part)), len(parts))])
     if "file" in protocols:
-        found = Path(plain).resolve()
-        return "file", PurePosixPath(found.parent if found.is_file() else found)
+        return "file", PurePosixPath(Path(plain).resolve())
     return protocols[0], PurePosixPath(split_protocol(plain)[1])
 
 

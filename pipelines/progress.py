@@ -14,7 +14,10 @@ _BAR: Final = 24
 
 
 class ProgressLine:
-    """See :class:`pipelines.job.Watch`. Rates count this process's rows only, from its first look at the clock.
+    """See :class:`pipelines.job.Watch`.
+
+    Rates count the rows that this process has had scored, over the time from its first unit's start to its last
+    unit's commit: starting workers and loading models take no part in the estimate of what is left.
 
     Args:
         stream: where to write; standard error by default, since standard output is for results.
@@ -23,22 +26,19 @@ class ProgressLine:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
-        self._rows = self._done = self._failed = 0
+        self._rows = self._done = 0
         self._tally = Tally()
-        self._started = self._shown = time.monotonic()
+        self._shown = time.monotonic()
 
     def begin(self, rows: int, done: int) -> None:
         self._rows, self._done = rows, done
-        self._started = time.monotonic()
         if done:
-            self._write(f"resuming: {done:,} of {rows:,} rows are already scored\n")
+            self._write(f"{done:,} of {rows:,} rows are already scored\n")
+        if done < rows:
+            self._write(f"scoring {rows - done:,} rows; starting workers and loading the model\n")
 
     def add(self, tally: Tally) -> None:
-        self._tally = Tally(
-            rows=self._tally.rows + tally.rows,
-            ok=self._tally.ok + tally.ok,
-            tokens=self._tally.tokens + tally.tokens,
-        )
+        self._tally = self._tally + tally
         now = time.monotonic()
         if now - self._shown >= (TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS):
             self._shown = now
@@ -51,11 +51,11 @@ class ProgressLine:
                 self._write("\n")
 
     def _show(self) -> None:
-        line = self.line(time.monotonic() - self._started)
+        line = self._line()
         self._write(f"\r{line}\x1b[K" if self._terminal else line + "\n")
 
-    def line(self, seconds: float) -> str:
-        """The state after ``seconds`` of work."""
+    def _line(self) -> str:
+        seconds = self._tally.seconds
         done = self._done + self._tally.rows
         share = done / self._rows if self._rows else 1.0
         rate = self._tally.rows / seconds if seconds > 0 else 0.0

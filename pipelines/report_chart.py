@@ -118,6 +118,11 @@ def signed(value: float, digits: int = 2) -> str:
     return text[1:] if float(f"{value:.{digits}f}") == 0 else text
 
 
+def count_of(tokens: int) -> str:
+    """``1 token``, ``2,345 tokens``."""
+    return f"{tokens:,} token{'' if tokens == 1 else 's'}"
+
+
 def _bars(edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], step: float) -> list[Bar]:
     bars = []
     digits = 2 if step < 0.1 else 1
@@ -132,7 +137,7 @@ def _bars(edges: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], step: f
                 width=round(_x(float(right), edges) - x, 2),
                 height=round(HEIGHT - _BOTTOM - y, 2),
                 level=gap_level(float(left + right) / 2),
-                label=f"{signed(float(left), digits)} to {signed(float(right), digits)}: {int(count):,} tokens",
+                label=f"{signed(float(left), digits)} to {signed(float(right), digits)}: {count_of(int(count))}",
             )
         )
     return bars

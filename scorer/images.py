@@ -103,7 +103,7 @@ def noise_like(image: Image.Image, seed: int) -> Image.Image:
     size = width * height * 3
     raw = np.random.PCG64(np.random.SeedSequence([seed, width, height])).random_raw(-(-size // 8))
     pixels = raw.astype("<u8").view(np.uint8)[:size].reshape(height, width, 3)
-    return Image.fromarray(pixels, "RGB") if size else Image.new("RGB", image.size)
+    return Image.fromarray(pixels) if size else Image.new("RGB", image.size)
 
 
 def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:

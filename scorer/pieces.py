@@ -7,12 +7,6 @@ from typing import Final
 
 _BYTE_PIECE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _META_SPACE: Final = "\u2581"  # SentencePiece writes a space as this character
-_BYTE_LEVEL_SPACE: Final = "\u0120"  # and byte-level BPE as this one
-
-
-def is_spaces(token: str) -> bool:
-    """Whether a token is spaces alone, which trimmed offsets show at (0, 0) as if it were special."""
-    return token.strip(" " + _BYTE_LEVEL_SPACE + _META_SPACE) == ""
 
 
 def _byte_alphabet() -> dict[int, int]:
@@ -36,9 +30,7 @@ def byte_level_piece(token: str) -> bytes | None:
         return None
 
 
-def sentencepiece_piece(token: str, source: str | None) -> bytes:
-    """The bytes of a SentencePiece token. ``source`` is the text under it: a text may spell ``<0x41>`` itself."""
+def sentencepiece_piece(token: str) -> bytes:
+    """The bytes of a SentencePiece token. (A text may spell ``<0x41>`` itself: then they are not the text's.)"""
     byte = _BYTE_PIECE.fullmatch(token)
-    if byte and source != token:
-        return bytes([int(byte[1], 16)])
-    return token.replace(_META_SPACE, " ").encode("utf-8")
+    return bytes([int(byte[1], 16)]) if byte else token.replace(_META_SPACE, " ").encode("utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scorer.errors import SpanError
-from scorer.pieces import byte_level_piece, is_spaces, sentencepiece_piece
+from scorer.pieces import byte_level_piece, sentencepiece_piece
 from scorer.types import Float32Array, Int32Array, Int64Array
 
 Offset = tuple[int, int]
@@ -55,11 +55,10 @@ def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]
     """
     _check_offsets(text, tokens, offsets)
     data = text.encode("utf-8")
-    sources = [text[start:end] for start, end in offsets]
-    special = [offset == (0, 0) and not is_spaces(token) for token, offset in zip(tokens, offsets, strict=True)]
-    for lengths_of in (_byte_level_lengths, _sentencepiece_lengths):
+    special = [offset == (0, 0) for offset in offsets]
+    for piece_of in (byte_level_piece, sentencepiece_piece):
         for silent in ([False] * len(tokens), special):
-            lengths = lengths_of(data, tokens, sources, silent)
+            lengths = _lossless_lengths(data, tokens, silent, piece_of)
             if lengths is not None:
                 ends = np.cumsum(lengths, dtype=np.int64)
                 return (ends - lengths).astype(np.int32), ends.astype(np.int32)
@@ -84,32 +83,16 @@ def _check_offsets(text: str, tokens: Sequence[str], offsets: Sequence[Offset]) 
         raise SpanError(f"token {i} ({tokens[i]!r}) starts at character {offsets[i][0]}, before its predecessor")
 
 
-def _byte_level_lengths(
-    data: bytes, tokens: Sequence[str], sources: Sequence[str], silent: Sequence[bool]
-) -> Int64Array | None:
-    return _lossless_lengths(data, tokens, sources, silent, lambda token, _: byte_level_piece(token))
-
-
-def _sentencepiece_lengths(
-    data: bytes, tokens: Sequence[str], sources: Sequence[str], silent: Sequence[bool]
-) -> Int64Array | None:
-    return _lossless_lengths(data, tokens, sources, silent, sentencepiece_piece)
-
-
 def _lossless_lengths(
-    data: bytes,
-    tokens: Sequence[str],
-    sources: Sequence[str],
-    silent: Sequence[bool],
-    piece_of: Callable[[str, str], bytes | None],
+    data: bytes, tokens: Sequence[str], silent: Sequence[bool], piece_of: Callable[[str], bytes | None]
 ) -> Int64Array | None:
     """int64 [N] bytes of each token if the pieces put end to end are ``data``, but for one dummy space in front.
 
     ``silent`` tokens stand for nothing. None if the pieces are not the text.
     """
     pieces = []
-    for token, source, empty in zip(tokens, sources, silent, strict=True):
-        piece = b"" if empty else piece_of(token, source)
+    for token, empty in zip(tokens, silent, strict=True):
+        piece = b"" if empty else piece_of(token)
         if piece is None:
             return None
         pieces.append(piece)
@@ -142,7 +125,7 @@ def _spans_from_offsets(
         if next_start < end:  # shares bytes with the next token: take this piece's own, leave it the others
             cut = start + (len(byte_level_piece(tokens[i]) or b" ") if found is None else found[1])
             end = min(end, max(cut, next_start, start))
-        elif end > start:
+        else:
             end = max(end, _end_with_folded(text, offsets, i, to_byte))
         starts.append(start)
         ends.append(end)
@@ -174,10 +157,10 @@ def _folds(before: str, char: str) -> bool:
 def _find_piece(data: bytes, token: str, start: int, floor: int) -> tuple[int, int] | None:
     """(start, length) of the token's own bytes at ``start``, or earlier by the spaces it carries; not before floor."""
     byte_level = byte_level_piece(token)
-    pieces = [sentencepiece_piece(token, None), token.encode("utf-8")]
+    pieces = [sentencepiece_piece(token), token.encode("utf-8")]
     for piece in pieces if byte_level is None else [byte_level, *pieces]:
         spaces = len(piece) - len(piece.lstrip(b" "))
-        for candidate in (start, start - spaces):
+        for candidate in (start - spaces, start):
             if candidate >= floor and data.startswith(piece, candidate):
                 return candidate, len(piece)
         if spaces and start == 0 and data.startswith(piece[1:]):  # its first space is a dummy prefix

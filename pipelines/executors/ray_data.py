@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import ray
@@ -28,6 +28,7 @@ from pipelines.score_unit import UnitWork
 from scorer.errors import ConfigError, RunError, TokensightError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOCAL_CPUS: Final = 4
 """Logical CPUs of a cluster that is started here, at least: below that, nothing is left beside an actor."""
@@ -79,7 +80,7 @@ class RayDataExecutor:
 
 def connect(address: str | None = None) -> None:
     """Join the cluster at ``address`` or ``RAY_ADDRESS`` (which ``ray job submit`` sets), else start one here."""
-    quiet_ray_data()
+    set_up_ray_data()
     if ray.is_initialized():
         return
     try:
@@ -101,13 +102,16 @@ def cluster_size() -> ClusterSize:
     return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
-def quiet_ray_data() -> None:
+def set_up_ray_data() -> None:
     """Leave progress to this program: Ray Data's bars count blocks, which mean nothing to a reader."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else the cause arrives as text
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
+    # A worker's error reaches us whole, and is reported once.
+    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
 
 
 def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> ray.data.Dataset:
@@ -145,11 +149,11 @@ class EncodeActor:
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
-        self._encoder = work.engine.encoder()
+        self._encoder = _load(work.engine.encoder)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
-        rows = self._work.encode(unit, self._encoder)
+        rows = self._work.encode(unit, _loaded(self._encoder))
         payload = pickle.dumps((unit, rows), protocol=pickle.HIGHEST_PROTOCOL)
         # large_binary: a unit of many large pictures may exceed the 2 GiB that binary's offsets reach.
         return pa.table({_PAYLOAD: pa.array([payload], pa.large_binary())})
@@ -160,12 +164,26 @@ class ScoreActor:
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
-        self._scorer = work.engine.scorer()
+        self._scorer = _load(work.engine.scorer)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit, rows = pickle.loads(batch[_PAYLOAD][0].as_buffer())
-        marker = self._work.score(unit, rows, self._scorer)
+        marker = self._work.score(unit, rows, _loaded(self._scorer))
         return pa.table({_MARKER: pa.array([marker.to_bytes()], pa.binary())})
+
+
+def _load(make: Callable[[], T]) -> T | Exception:
+    """Load while the actor starts, but fail at its first call: of a constructor's error Ray reports text only."""
+    try:
+        return make()
+    except Exception as error:
+        return error
+
+
+def _loaded(part: T | Exception) -> T:
+    if isinstance(part, Exception):
+        raise part
+    return part
 
 
 def _publish(work: UnitWork, planned: ShardPlan) -> PublishedShard:

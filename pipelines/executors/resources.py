@@ -11,6 +11,9 @@ from scorer.errors import ConfigError
 ENCODERS_PER_ACTOR: Final = 8
 """More would hold memory (half a gigabyte each) and feed no faster model."""
 
+UNITS_PER_PROCESS: Final = 4
+"""A process takes seconds to minutes to load its libraries and model: for fewer units, one more does not pay."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterSize:
@@ -44,7 +47,7 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
     """Share the cluster so that the actors never hold every CPU: those that feed them would wait for ever.
 
     By default an actor takes one CPU, and one GPU where there are any; there are as many actors as GPUs, or half as
-    many as CPUs, and no more than units.
+    many as CPUs, but none for fewer than :data:`UNITS_PER_PROCESS` units.
 
     Raises:
         ConfigError: what was asked for does not fit the cluster.
@@ -55,7 +58,8 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
         least = 1 if name == "--actors" else 0
         if value is not None and (not math.isfinite(value) or value < least):
             raise ConfigError(f"{name} is {value:g}; it must be {least} or more")
-    actors = asked.actors if asked.actors is not None else max(1, min(_as_many_as_fit(cluster, cpus, gpus), units))
+    useful = math.ceil(units / UNITS_PER_PROCESS)
+    actors = asked.actors if asked.actors is not None else max(1, min(_as_many_as_fit(cluster, cpus, gpus), useful))
     left = cluster.cpus - actors * cpus
     if left <= 0 or actors * gpus > cluster.gpus:
         raise ConfigError(
@@ -68,7 +72,7 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
         actors=actors,
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
-        encoders=max(1, min(int(left / per_encoder), actors * ENCODERS_PER_ACTOR, units)),
+        encoders=max(1, min(int(left / per_encoder), actors * ENCODERS_PER_ACTOR, useful)),
         cpus_per_encoder=per_encoder,
     )
 

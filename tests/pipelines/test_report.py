@@ -154,7 +154,7 @@ def test_words_are_ranked_and_counted(tmp_path: Path) -> None:
 def test_doubtful_captions_come_worst_first_and_once(tmp_path: Path) -> None:
     rows = [entry(f"s{i}", f"row {i} has a red kite", red=2.0) for i in range(30)]
     for place, gap in ((4, -1.0), (17, -4.0), (25, -2.0)):
-        rows[place] = entry(f"s{place}", "a blue kite", blue=gap)
+        rows[place] = entry(f"s{place}", "a dull blue kite", dull=-0.8, blue=gap, kite=-0.9)
     rows[8] = entry("s8", "a little blue", blue=-0.5)  # not halved: no doubt
     page = written(tmp_path, {"a.parquet": rows[:15], "b.parquet": rows[15:]}, samples=24)
     doubts = [line.parent.parent for line in page.root.all("p", **{"class": "doubt"})]  # type: ignore[union-attr]
@@ -163,6 +163,13 @@ def test_doubtful_captions_come_worst_first_and_once(tmp_path: Path) -> None:
     assert [token.text for token in page.card("s17").all("span", **{"class": "marked"})] == ["blue"]
     ids = [card.all("span", **{"class": "id"})[0].text for card in page.root.all("article")]
     assert len(ids) == len(set(ids)) == 24 + 3
+
+
+def test_the_worst_of_many_doubtful_captions_are_shown(tmp_path: Path) -> None:
+    gaps = np.random.default_rng(0).permutation(np.arange(1, 13)).tolist()
+    page = written(tmp_path, {"a.parquet": [entry(f"s{gap}", "blue", blue=-float(gap)) for gap in gaps]}, samples=0)
+    ids = [card.all("span", **{"class": "id"})[0].text for card in page.root.all("article")]
+    assert ids == [f"s{gap}" for gap in range(12, 4, -1)]
 
 
 def test_samples_are_seeded_and_spread_over_shards(tmp_path: Path) -> None:
@@ -272,23 +279,3 @@ def test_the_destination_may_be_a_url(tmp_path: Path) -> None:
 
     with fsspec.open("memory://reports/report.html", "rt", encoding="utf-8") as file:
         assert file.read().startswith("<!doctype html>")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.634, "63 %"), (0.9999999, "> 99.99 %"), (0.99321, "99.32 %"), (0.00021, "0.021 %"), (0.0, "< 0.0001 %")],
-)
-def test_percentages(value: float, text: str) -> None:
-    assert report.percent(value) == text
-    assert report.percent(math.nan) == "–"
-
-
-def test_words_for_numbers() -> None:
-    names = ("org/model", "/data/models/mini/model/", None)
-    assert [report.model_name(n) for n in names] == ["org/model", "models/mini/model", "unnamed model"]
-    assert report.comparison(math.log(3.44)) == "3.4 times more likely with the picture"
-    assert report.comparison(-math.log(1234)) == "1,234 times less likely with the picture"
-    assert report.comparison(0.01) == "as likely with the picture as without"
-    assert report.comparison(99.0) == "over 10,000 times more likely with the picture"
-    assert [report.duration(s) for s in (1.26, 48, 754, 12_345)] == ["1.3 s", "48 s", "13 min", "3.4 h"]
-    assert [report.rate(r) for r in (None, 0.123, 12.34, 4321.0)] == ["–", "0.123", "12.3", "4,321"]

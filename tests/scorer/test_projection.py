@@ -109,7 +109,10 @@ def test_nan_reaches_the_targets_over_it_and_no_others(
     assert_array_equal(np.isnan(got), shared)
 
 
-@pytest.mark.parametrize(("source_name", "target_name"), list(product([*LOSSLESS, *LOSSY], repeat=2)))
+KINDS = ("gpt2", "bytes", "unigram", "llama2", "qwen2-nfc", "bert")
+
+
+@pytest.mark.parametrize(("source_name", "target_name"), list(product(KINDS, repeat=2)))
 @settings(max_examples=8)
 @given(text=texts, data=st.data())
 def test_any_tokenizer_to_any_other(source_name: str, target_name: str, text: str, data: st.DataObject) -> None:

@@ -143,6 +143,13 @@ def test_a_normalising_tokenizers_spans_are_ordered_and_disjoint(name: str, text
         assert covered[to_byte[start] : to_byte[end]].all()
 
 
+@pytest.mark.parametrize("name", ["qwen2-nfc", "nfc-trim"])
+@given(text=texts)
+def test_normalisation_loses_no_byte(name: str, text: str) -> None:
+    """NFC rewrites letters and drops none: every byte belongs to exactly one token."""
+    assert b"".join(data for _, data in spans_of(LOSSY[name](), text)) == text.encode()
+
+
 def test_pieces_of_one_character_get_their_own_bytes() -> None:
     assert spans_of(byte_level(vocab=256), "é😀") == [
         ("Ã", b"\xc3"),
@@ -166,6 +173,31 @@ def test_a_leading_space_belongs_to_its_token_though_offsets_are_trimmed() -> No
 def test_a_dummy_prefix_has_no_bytes() -> None:
     assert spans_of(unigram(), "日")[0] == ("▁", b"")
     assert spans_of(byte_level(prefix=True, vocab=256), "ab")[:2] == [("Ġ", b""), ("a", b"a")]
+
+
+def test_bytes_and_spaces_are_found_beside_a_normalised_letter() -> None:
+    """The letter makes the text lossy as a whole; the pieces elsewhere are exact all the same."""
+    text = "e\u0301  😀 日 "
+    for nfc in (byte_level(nfc=True, vocab=256), byte_level(trim=False, nfc=True, vocab=256)):
+        pieces = [data for _, data in spans_of(nfc, text)]
+        assert b"".join(pieces) == text.encode()
+        assert pieces[2:] == [bytes([byte]) for byte in "  😀 日 ".encode()]
+    assert spans_of(unigram(nfkc=True), "日ﬁ")[:2] == [("▁", b""), ("日", "日".encode())]
+    folded = [data for _, data in spans_of(unigram(nfkc=True), "ﬁ 🦜")]
+    assert folded[-4:] == [b"\xf0", b"\x9f", b"\xa6", b"\x9c"]
+
+
+@pytest.mark.parametrize("text", ["ab", "  a", "日", " ", ""])
+@pytest.mark.parametrize("name", ["roberta", "gpt2", "gpt2-no-trim", "unigram", "llama2"])
+def test_special_tokens_around_a_text_move_nothing(name: str, text: str) -> None:
+    """Trimmed offsets show a leading space at (0, 0) too, and a dummy prefix comes after the special token."""
+    encoding = LOSSLESS[name]().encode(text)
+    tokens, offsets = ["<s>", *encoding.tokens, "</s>"], [(0, 0), *encoding.offsets, (0, 0)]
+    starts, ends = token_byte_spans(text, tokens, offsets)
+    plain_starts, plain_ends = token_byte_spans(text, encoding.tokens, encoding.offsets)
+    size = len(text.encode())
+    assert starts.tolist() == [0, *plain_starts.tolist(), size]
+    assert ends.tolist() == [0, *plain_ends.tolist(), size]
 
 
 def test_special_tokens_have_no_bytes_and_folded_marks_stay_with_their_letter() -> None:

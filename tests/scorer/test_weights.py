@@ -170,6 +170,8 @@ def test_vig_threshold(s: TokenScores, threshold: float) -> None:
 def test_vig_keeps_the_earlier_of_equal_tokens() -> None:
     ties = scores_of([0] * 4, clean=[-1, -2, -1, -1], contrast=[-3, -3, -3, -3])
     assert vig(ties, keep=0.5).tolist() == [1, 0, 1, 0]
+    many = scores_of([0] * 1000, clean=[-1, -2] * 500, contrast=[-3] * 1000)  # enough for an unstable sort to show
+    assert np.flatnonzero(vig(many, keep=0.1)).tolist() == list(range(0, 200, 2))
 
 
 def test_vig_is_shown_the_log_probabilities_only() -> None:

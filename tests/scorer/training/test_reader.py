@@ -108,6 +108,11 @@ def test_a_part_of_a_finished_output(output: Path, part: str, ids: list[str]) ->
     assert [row.sample_id for row in published] == ids
 
 
+def test_a_folder_is_not_its_names_beginning(tmp_path: Path) -> None:
+    output = publish(tmp_path / "out", {"a/x.parquet": [scored("1", [1])], "ab.parquet": [scored("2", [1])]})
+    assert [row.sample_id for row in read_weights(output / "a")] == ["1"]
+
+
 def test_any_fsspec_url(output: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(output), "/reader-test", recursive=True)

@@ -1,0 +1,257 @@
+"""Training rows: pictures, and several dialogues about each that share its image tokens.
+
+A row holds the prompt up to the end of the image once, then branches that do not see each other::
+
+    <|im_start|>user <image>...<image> | \n Describe ... A red circle. <|im_end|> | \n What do ... <|im_end|> | ...
+    branch 0 (all see it)              | branch 1                                 | branch 2
+
+Each branch has the positions it would have on its own, so a row teaches what its dialogues teach one by one, at half
+the cost. The contrast inputs are in the mix: branches that do not see the image tokens, and rows of a blank picture.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerFast
+
+from scorer.mini.captions import Caption, write
+from scorer.mini.drawing import draw
+from scorer.mini.labels import token_labels
+from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
+from scorer.mini.telling import FILLER
+from scorer.mini.world import CELLS, Scene, World, sample_scene, seeded
+
+PROMPT = "Describe the image."
+PROMPTS = (
+    *(PROMPT for _ in range(14)),
+    "Describe the picture.",
+    "Describe this image.",
+    "What is in the image?",
+    "What do you see?",
+    "What does the picture show?",
+    "Write a caption for the image.",
+    "Please describe the scene.",
+    "Caption this.",
+)
+SYSTEM = "You are a helpful assistant."
+
+# How a branch meets the picture; all but the first are contrasts that a scorer compares with.
+SHOWN, BLANK, MASKED, REMOVED = "shown", "blank", "masked", "removed"
+BLANK_SHARE = 0.15
+MIX = (*[SHOWN] * 13, *[MASKED] * 2, *[REMOVED] * 2)
+"""The modes of branches in rows that are not blank."""
+
+FILLER_WEIGHT = 0.4
+"""Loss weight of words that the picture does not change; a function of the text before, so the optimum stays."""
+
+TWO_TURNS_EVERY = 12
+
+Pixels = npt.NDArray[np.uint8]
+"""[height, width, 3]"""
+
+
+@dataclass(slots=True)
+class Branch:
+    """A dialogue from the first picture's end on: token ids, their weights as targets of the loss, further pictures."""
+
+    mode: str
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], weights: Sequence[float] | None = None) -> None:
+        self.ids += ids
+        self.weights += weights or [0.0] * len(ids)
+
+
+class Encoder:
+    """Writes dialogues as the chat template does, piece by piece, so that every token's role is known."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._fast = tokenizer.backend_tokenizer
+        self.image_id, self.start_id, self.end_id = tokenizer.convert_tokens_to_ids([IMAGE, START, END])
+        self.pad_id: int = tokenizer.pad_token_id
+        self.newline_id = self.encode("\n")[0]
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def caption(self, caption: Caption) -> tuple[list[int], list[str | None]]:
+        """Ids and labels of a caption's tokens."""
+        encoding = self._fast.encode(caption.text, add_special_tokens=False)
+        # A byte-level token is spelt with one character per byte.
+        ends = list(accumulate(len(token) for token in encoding.tokens))
+        return list(encoding.ids), token_labels([0, *ends[:-1]], ends, caption.spans)
+
+    def opening(self, system: bool) -> list[int]:
+        """The prompt up to the end of the first picture, with or without a system message."""
+        before = [self.start_id, *self.encode(f"system\n{SYSTEM}"), self.end_id, self.newline_id] if system else []
+        return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * IMAGE_TOKENS]
+
+    def answer(self, branch: Branch, prompt: str, caption: Caption) -> None:
+        """Append a question from its words on, and its answer."""
+        branch.add([*self.encode(prompt), self.end_id])
+        branch.add([self.newline_id, self.start_id, *self.encode("assistant\n")])
+        ids, labels = self.caption(caption)
+        weights = [FILLER_WEIGHT if label in (FILLER, None) else 1.0 for label in labels]
+        branch.add([*ids, self.end_id], [*weights, FILLER_WEIGHT])
+        branch.add([self.newline_id])
+
+    def first(self, mode: str, prompt: str, caption: Caption) -> Branch:
+        """A branch of one turn."""
+        branch = Branch(mode, [self.newline_id], [0.0])
+        self.answer(branch, prompt, caption)
+        return branch
+
+    def further(self, branch: Branch, picture: int | None, prompt: str, caption: Caption) -> None:
+        """Append a turn, with a picture of its own if given."""
+        branch.add([self.start_id, *self.encode("user\n")])
+        if picture is not None:
+            image = [] if branch.mode == REMOVED else [self.image_id] * IMAGE_TOKENS
+            branch.pictures += [] if branch.mode == REMOVED else [picture]
+            branch.add([*image, self.newline_id])
+        self.answer(branch, prompt, caption)
+
+
+@dataclass(slots=True)
+class Row:
+    """The scenes and pictures of a row, its opening's ids, and its branches; `blank` hides all pictures."""
+
+    scenes: list[Scene]
+    pictures: list[Pixels]
+    opening: list[int]
+    branches: list[Branch]
+    blank: bool
+
+
+SIMPLE = World(group_numbers=(1, 1, 2))
+
+
+class Rows(Dataset[Row]):
+    """The training rows of a seed; each is made when asked for, from a generator of its own.
+
+    Rows come in blocks of `block`, one for a step. The first `simple` blocks show one or two groups only: a young
+    model learns from them what shapes and colours look like. One block in twelve holds dialogues of two turns (of
+    their own, because rows of one length waste no padding).
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, seed: int, blocks: int, block: int = 16, captions: int = 4, simple: int = 0
+    ) -> None:
+        self.encoder, self.seed, self.blocks, self.block = encoder, seed, blocks, block
+        self.captions, self.simple = captions, simple
+
+    def __len__(self) -> int:
+        return self.block * self.blocks
+
+    def __getitem__(self, index: int) -> Row:
+        rng = seeded("train", self.seed, index)
+        block = index // self.block
+        scenes = [sample_scene(rng, SIMPLE if block < self.simple else None)]
+        blank = rng.random() < BLANK_SHARE
+        two_turns = block % TWO_TURNS_EVERY == TWO_TURNS_EVERY - 1
+        branches = [
+            self._branch(scenes, SHOWN if blank else rng.choice(MIX), two_turns, rng)
+            for _ in range(self.captions // 2 if two_turns else self.captions)
+        ]
+        pictures = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
+        return Row(scenes, pictures, self.encoder.opening(rng.random() < 0.1), branches, blank)
+
+    def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
+        """A question and its answer; a second turn is about the same picture or about another."""
+        branch = self.encoder.first(mode, rng.choice(PROMPTS), write(scenes[0], rng))
+        if two_turns and rng.random() < 0.7:
+            self.encoder.further(branch, None, rng.choice(PROMPTS), write(scenes[0], rng))
+        elif two_turns:
+            scenes.append(sample_scene(rng))
+            self.encoder.further(branch, len(scenes) - 1, rng.choice(PROMPTS), write(scenes[-1], rng))
+        return branch
+
+
+@dataclass(slots=True)
+class Batch:
+    """B rows over P pictures, padded to T tokens.
+
+    `pixels` uint8 [P, 3, H, W]; `ids` and `positions` int64, `weights` float32, all [B, T]; `visible` bool
+    [B, T, T]: whether a token (first T) sees another. `pictures` int64 [n] numbers the picture of each run of image
+    tokens in the order of the tokens, -1 for the blank one. `cells` int64 [P, cells, 4] and `backgrounds` int64 [P]
+    are the scenes as class numbers.
+    """
+
+    pixels: torch.Tensor
+    ids: torch.Tensor
+    positions: torch.Tensor
+    weights: torch.Tensor
+    visible: torch.Tensor
+    pictures: torch.Tensor
+    cells: torch.Tensor
+    backgrounds: torch.Tensor
+
+
+def scene_classes(scene: Scene, world: World) -> list[list[int]]:
+    """Shape, colour, size and count of each cell as class numbers; 0 is an empty cell."""
+    rows = [[0, 0, 0, 0] for _ in range(CELLS)]
+    for group in scene.groups:
+        rows[group.cell] = [
+            1 + world.shapes.index(group.shape),
+            1 + world.colours.index(group.colour),
+            1 + world.sizes.index(group.size),
+            1 + world.counts.index(group.count),
+        ]
+    return rows
+
+
+def lay_out(row: Row) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
+    """Ids, positions, loss weights, branch numbers, and whether the images are hidden, for each token of `row`."""
+    start = len(row.opening)
+    ids, positions = list(row.opening), list(range(start))
+    weights, numbers, hidden = [0.0] * start, [0] * start, [False] * start
+    for number, branch in enumerate(row.branches, start=1):
+        size = len(branch.ids)
+        first = start - IMAGE_TOKENS if branch.mode == REMOVED else start
+        ids += branch.ids
+        weights += branch.weights
+        positions += range(first, first + size)
+        numbers += [number] * size
+        hidden += [branch.mode in (MASKED, REMOVED)] * size
+    return ids, positions, weights, numbers, hidden
+
+
+def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
+    """Pad `rows` to one batch, to a multiple of tokens (few distinct shapes run faster)."""
+    laid_out = [lay_out(row) for row in rows]
+    length = -(-max(len(columns[0]) for columns in laid_out) // multiple) * multiple
+    ids = torch.full((len(rows), length), encoder.pad_id)
+    positions, numbers = torch.zeros_like(ids), torch.full_like(ids, -1)
+    weights, hidden = torch.zeros(ids.shape), torch.zeros(ids.shape, dtype=torch.bool)
+    for b, columns in enumerate(laid_out):
+        for target, column in zip((ids, positions, weights, numbers, hidden), columns, strict=True):
+            target[b, : len(column)] = torch.tensor(column, dtype=target.dtype)
+    seen, seeing = numbers[:, None, :], numbers[:, :, None]
+    visible = ((seen == 0) | (seen == seeing)).tril()
+    visible &= ~(hidden[:, :, None] & (ids == encoder.image_id)[:, None, :])
+
+    pictures: list[int] = []
+    first = 0
+    for row in rows:
+        runs = [0, *(picture for branch in row.branches for picture in branch.pictures)]
+        pictures += [-1 if row.blank else first + run for run in runs]
+        first += len(row.pictures)
+    world = World()
+    scenes = [scene for row in rows for scene in row.scenes]
+    return Batch(
+        pixels=torch.from_numpy(np.stack([p for row in rows for p in row.pictures])).permute(0, 3, 1, 2).contiguous(),
+        ids=ids,
+        positions=positions,
+        weights=weights,
+        visible=visible,
+        pictures=torch.tensor(pictures),
+        cells=torch.tensor([scene_classes(scene, world) for scene in scenes]),
+        backgrounds=torch.tensor([world.backgrounds.index(scene.background) for scene in scenes]),
+    )

@@ -1,0 +1,269 @@
+"""Captions of scenes, with the truth about every word: visual, filler or contradictory.
+
+The grammar is data (`phrases`); this module fills its slots. All free choices go through `rng.choice` and never look
+at a fact that the text has not told yet, so the label of a word follows from `telling` alone.
+"""
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scorer.mini.phrases import FULL, Phrasebook
+from scorer.mini.telling import CONTRADICTORY, Fact, Facts, Span, Telling
+from scorer.mini.world import GRID, Layout, Scene, World, in_order
+
+LAYOUT: Fact = ("layout", 0)
+BACKGROUND: Fact = ("background", 0)
+FALSIFIABLE = ("colour", "shape", "size", "count", "layout", "background")
+
+NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A text, its words by half-open UTF-8 byte spans, and the kind of fact that was falsified, if any."""
+
+    text: str
+    spans: tuple[Span, ...]
+    planted: str | None = None
+
+
+def facts_of(scene: Scene, order: tuple[int, ...]) -> dict[Fact, Any]:
+    """Everything a caption can say about `scene`, groups numbered in the order of mention."""
+    facts: dict[Fact, Any] = {LAYOUT: scene.layout, BACKGROUND: scene.background}
+    for i, group in enumerate(in_order(scene, order)):
+        facts["colour", i], facts["shape", i] = group.colour, group.shape
+        facts["size", i], facts["count", i] = group.size, group.count
+    return facts
+
+
+def possibilities(world: World) -> dict[Fact, tuple[Any, ...]]:
+    """The values each fact may have before anything is said."""
+    values: dict[Fact, tuple[Any, ...]] = {LAYOUT: world.layouts(), BACKGROUND: world.backgrounds}
+    for i in range(max(world.group_numbers)):
+        values["colour", i], values["shape", i] = world.colours, world.shapes
+        values["size", i], values["count", i] = world.sizes, world.counts
+    return values
+
+
+def relation(here: int, there: int) -> str:
+    """Where the cell `here` lies seen from the cell `there`."""
+    (row, column), (other_row, other_column) = divmod(here, GRID), divmod(there, GRID)
+    if row == other_row:
+        return "right" if column > other_column else "left"
+    if column == other_column:
+        return "below" if row > other_row else "above"
+    return "diagonal"
+
+
+class _Writer:
+    """Fills the slots of phrases; `i` is the number of the group at hand, in the order of mention."""
+
+    def __init__(
+        self, telling: Telling, book: Phrasebook, order: tuple[int, ...], rng: random.Random, most_groups: int
+    ) -> None:
+        self.telling, self.book, self.order, self.rng = telling, book, order, rng
+        self.most_groups = most_groups
+        self.i = 0
+        self.one = rng.choice(book.ones)
+        self.place = rng.choice(book.places)
+        self.size_words: Mapping[str, str] = rng.choice(book.sizes)
+        self.relations: Mapping[str, str] = rng.choice(book.relations)
+        self.heights = rng.choice(book.heights)
+
+    def fill(self, template: str) -> None:
+        """Say `template`, slots filled; a mark after a slot or word stays with it."""
+        for part in re.split(r"(\{\w+\})", template):
+            if part.startswith("{"):
+                getattr(self, f"_{part[1:-1]}")()
+            else:
+                self.telling.say(part)
+
+    def more(self) -> bool:
+        """Whether the picture holds a group after the one at hand."""
+        return self.telling.ask(LAYOUT, lambda cells: len(cells) > self.i + 1)
+
+    def _cell(self, layout: Layout, i: int) -> int:
+        return sorted(layout, key=self.order.index)[i]
+
+    def _np(self) -> None:
+        self.fill(self.rng.choice(self.book.nouns))
+        self.fill(self.place)
+
+    def _count(self) -> None:
+        self.telling.tell(("count", self.i), lambda n: NUMBER_WORDS.get(n, self.one))
+
+    def _size(self) -> None:
+        self.telling.tell(("size", self.i), lambda size: self.size_words[size])
+
+    def _colour(self, i: int | None = None) -> None:
+        i = self.i if i is None else i
+        self.telling.tell(("colour", i), str)
+        for other in range(self.most_groups):
+            if other != i:
+                self.telling.rule_out(("colour", other), self.telling.value(("colour", i)))
+
+    def _shape(self, i: int | None = None) -> None:
+        i = self.i if i is None else i
+        plural = self.telling.value(("count", i)) > 1
+        self.telling.tell(("shape", i), lambda shape: shape + ("es" if shape == "cross" else "s") * plural)
+
+    def _be(self) -> None:
+        self.telling.tell(("count", self.i), lambda n: "is" if n == 1 else "are")
+
+    def _background(self) -> None:
+        self.telling.tell(BACKGROUND, str)
+
+    def _kinds(self) -> None:
+        self.telling.tell(LAYOUT, lambda cells: NUMBER_WORDS.get(len(cells), "one"))
+
+    def _corner(self) -> None:
+        def wording(layout: Layout) -> str:
+            row, column = divmod(self._cell(layout, self.i), GRID)
+            return f"{self.heights[row]} {('left', 'right')[column]}"
+
+        self.telling.tell(LAYOUT, wording)
+
+    def _after(self) -> None:
+        self._relation(self.i, self.i - 1)
+
+    def _before(self) -> None:
+        self._relation(self.i - 1, self.i)
+
+    def _relation(self, here: int, there: int) -> None:
+        def wording(layout: Layout) -> str:
+            return self.relations[relation(self._cell(layout, here), self._cell(layout, there))]
+
+        self.telling.tell(LAYOUT, wording)
+
+    def _the(self) -> None:
+        self._mention(self.i)
+
+    def _the_previous(self) -> None:
+        self._mention(self.i - 1)
+
+    def _mention(self, i: int) -> None:
+        self.telling.say("the")
+        self._colour(i)
+        self._shape(i)
+
+    def _them(self) -> None:
+        self.telling.tell(("count", self.i - 1), lambda n: "it" if n == 1 else "them")
+
+    def _closer(self) -> None:
+        self.fill(self.rng.choice(self.book.closers))
+
+
+def _list(writer: _Writer) -> None:
+    """One sentence: "A, B and C." """
+    book, rng = writer.book, writer.rng
+    final = rng.choice(book.finals)
+    writer.fill(rng.choice(book.openers))
+    writer.fill("{np}")
+    while writer.more():
+        # The next group is announced by "and" where it is the last, else by a comma.
+        writer.i += 1
+        writer.telling.say("," if writer.more() else final)
+        writer.fill("{np}")
+    _end(writer)
+
+
+def _chain(writer: _Writer) -> None:
+    """One sentence whose connectives do not tell how many groups follow: "A above B plus C." """
+    writer.fill(writer.rng.choice(writer.book.openers))
+    writer.fill("{np}")
+    while writer.more():
+        writer.i += 1
+        writer.fill(writer.rng.choice(writer.book.chains))
+        writer.fill("{np}")
+    _end(writer)
+
+
+def _end(writer: _Writer) -> None:
+    known = writer.telling.is_known(BACKGROUND)
+    writer.fill(writer.rng.choice([end for end in writer.book.endings if not (known and "{background}" in end)]))
+
+
+def _sentences(writer: _Writer) -> None:
+    """A sentence for each group."""
+    writer.fill(writer.rng.choice(writer.book.firsts) + ".")
+    while writer.more():
+        writer.i += 1
+        writer.fill(writer.rng.choice(writer.book.continuations) + ".")
+
+
+STYLES = {"list": _list, "chain": _chain, "sentences": _sentences}
+
+
+def _follow_up(writer: _Writer, groups: int) -> None:
+    """A further sentence on what is not told yet, or about nothing."""
+    telling, rng = writer.telling, writer.rng
+    template = rng.choice(writer.book.followups)
+    mentions = list(range(groups))
+    if "{the_previous}" in template:
+        mentions = mentions[1:]
+    if "{size}" in template:
+        mentions = [i for i in mentions if not telling.is_known(("size", i))]
+    if not mentions or ("{background}" in template and telling.is_known(BACKGROUND)):
+        template = "{closer}"
+    else:
+        writer.i = rng.choice(mentions)
+    writer.fill(template)
+
+
+def write(
+    scene: Scene,
+    rng: random.Random,
+    *,
+    false: tuple[Fact, Any] | None = None,
+    world: World | None = None,
+    book: Phrasebook = FULL,
+) -> Caption:
+    """Write a caption of `scene`, in which the fact `false[0]` is told as `false[1]` whatever the picture shows."""
+    world = world or World()
+    order = rng.choice(book.orders)
+    true = facts_of(scene, order.cells)
+    told: Facts = true if false is None else {**true, false[0]: false[1]}
+    telling = Telling(told, true, possibilities(world))
+    writer = _Writer(telling, book, order.cells, rng, max(world.group_numbers))
+    telling.say(order.announcement)
+    STYLES[rng.choice(book.styles)](writer)
+    for _ in range(rng.choice(book.extra_sentences)):
+        _follow_up(writer, len(scene.groups))
+    return Caption(telling.text, tuple(telling.spans), None if false is None else false[0][0])
+
+
+def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:
+    """A fact and a value for it that nothing in the picture supports."""
+    kind = rng.choice(FALSIFIABLE)
+    if kind == "layout":
+        values: list[Any] = [cells for cells in world.layouts() if len(cells) == len(scene.groups)]
+        return LAYOUT, rng.choice(values)
+    if kind == "background":
+        return BACKGROUND, rng.choice(world.backgrounds)
+    group = rng.randrange(len(scene.groups))
+    if kind == "colour":
+        return (kind, group), rng.choice([c for c in world.colours if all(c != g.colour for g in scene.groups)])
+    if kind == "shape":
+        return (kind, group), rng.choice([s for s in world.shapes if all(s != g.shape for g in scene.groups)])
+    return (kind, group), rng.choice(world.sizes if kind == "size" else world.counts)
+
+
+def write_false(scene: Scene, rng: random.Random, *, attempts: int = 500) -> Caption:
+    """Write a caption with exactly one word that the picture contradicts.
+
+    Words after the planted one are labelled as ever: what the text has told, falsely or not, is known from then on.
+    Captions in which a further open word would hang on the error are thrown away (a false value equal to the true one
+    is, too: nothing in it is contradicted).
+
+    Raises:
+        RuntimeError: no such caption in `attempts` tries.
+    """
+    world = World()
+    for _ in range(attempts):
+        caption = write(scene, rng, false=_falsified(scene, rng, world))
+        if sum(span.label == CONTRADICTORY for span in caption.spans) == 1:
+            return caption
+    raise RuntimeError(f"no caption of {scene} with one false word in {attempts} attempts")

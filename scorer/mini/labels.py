@@ -1,0 +1,38 @@
+"""From the labels of words to the labels of a tokenizer's tokens, and the figure of merit over them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from scorer.mini.telling import CONTRADICTORY, FILLER, VISUAL, Span
+
+_STRONGEST_FIRST = (CONTRADICTORY, VISUAL, FILLER)
+
+
+def token_labels(starts: Sequence[int], ends: Sequence[int], spans: Sequence[Span]) -> list[str | None]:
+    """Label each token by the words whose bytes it overlaps.
+
+    `starts`, `ends`: half-open UTF-8 byte spans of the tokens. White space belongs to no word, so " red" is labelled
+    as "red" is, and a token of white space alone gets None. Of several words the strongest label wins: contradictory,
+    then visual, then filler.
+    """
+    labels: list[str | None] = []
+    for start, end in zip(starts, ends, strict=True):
+        found = {span.label for span in spans if span.start < end and start < span.end}
+        labels.append(next((label for label in _STRONGEST_FIRST if label in found), None))
+    return labels
+
+
+def auroc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """The probability that a positive scores above a negative, ties counted half; NaN if either is empty.
+
+    Mann-Whitney's U over n₊·n₋, by ranks (Hanley and McNeil, 1982).
+    """
+    high, low = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    if not high.size or not low.size:
+        return float("nan")
+    ordered = np.sort(low)
+    below = np.searchsorted(ordered, high, side="left")
+    not_above = np.searchsorted(ordered, high, side="right")
+    return float((below + not_above).mean() / (2 * low.size))

@@ -1,0 +1,90 @@
+"""The training loss: next-token prediction on answers, and what the vision tower itself should see."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+from scorer.mini.batches import Batch
+from scorer.mini.packaging import IMAGE_SIZE
+from scorer.mini.world import GRID, World
+
+MEAN_COLOUR = 128
+"""The image processor's mean (0.5) as a colour value; the blank picture is of this colour."""
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 to float32 in [-1, 1], as the image processor does."""
+    return pixels.float() / 127.5 - 1.0
+
+
+def with_blank(pixels: torch.Tensor) -> torch.Tensor:
+    """Append the blank picture to uint8 `pixels` [P, 3, H, W]."""
+    blank = torch.full((1, 3, IMAGE_SIZE, IMAGE_SIZE), MEAN_COLOUR, dtype=torch.uint8)
+    return torch.cat([pixels, blank])
+
+
+def image_features(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
+    """The vision tower's features, float [P, tokens, hidden], of uint8 `pixels` [P, 3, H, W]."""
+    tower = model.model.vision_tower(normalise(pixels), output_hidden_states=True, return_dict=True)
+    features: torch.Tensor = tower.hidden_states[-1]
+    return features
+
+
+def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: torch.Tensor) -> torch.Tensor:
+    """The decoder's last hidden states [B, T, hidden].
+
+    `features` are those of the batch's pictures and, last, of the blank picture, which `pictures` numbers -1.
+    """
+    projected = model.model.multi_modal_projector(features)
+    embeddings = model.get_input_embeddings()(batch.ids)
+    is_image = batch.ids == model.config.image_token_index
+    seen = projected[batch.pictures].flatten(0, 1)
+    embeddings = embeddings.masked_scatter(is_image[..., None], seen.to(embeddings.dtype))
+    mask = torch.zeros(batch.visible.shape, dtype=embeddings.dtype)
+    mask.masked_fill_(~batch.visible, torch.finfo(torch.bfloat16).min)
+    output = model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask={"full_attention": mask[:, None]},
+        position_ids=batch.positions,
+        use_cache=False,
+    )
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
+
+
+class SceneProbe(nn.Module):
+    """Reads each cell's shape, colour, size and count, and the background, off the vision tower's features.
+
+    A few hundred caption tokens a step tell a young vision tower little; naming each cell tells it much. The probe is
+    thrown away after training.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        world = World()
+        kinds = (world.shapes, world.colours, world.sizes, world.counts)
+        self.cells = nn.ModuleList(nn.Linear(hidden, 1 + len(kind)) for kind in kinds)
+        self.background = nn.Linear(hidden, len(world.backgrounds))
+
+    def forward(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
+        side = int(features.shape[1] ** 0.5)
+        grid = features.transpose(1, 2).reshape(len(features), -1, side, side)  # [P, hidden, side, side]
+        cells = F.adaptive_avg_pool2d(grid.float(), GRID).flatten(2).transpose(1, 2)  # [P, CELLS, hidden]
+        losses = [
+            F.cross_entropy(head(cells).float().flatten(0, 1), batch.cells[..., k].flatten())
+            for k, head in enumerate(self.cells)
+        ]
+        losses.append(F.cross_entropy(self.background(cells.mean(1)).float(), batch.backgrounds))
+        return torch.stack(losses).mean()
+
+
+def losses(model: LlavaForConditionalGeneration, probe: SceneProbe, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted mean loss of the answers' tokens, and the probe's loss."""
+    features = image_features(model, with_blank(batch.pixels))
+    hidden = hidden_states(model, batch, features)
+    chosen = batch.weights[:, 1:] > 0
+    logits = model.lm_head(hidden[:, :-1][chosen])  # token t is predicted at t - 1
+    each = F.cross_entropy(logits.float(), batch.ids[:, 1:][chosen], reduction="none")
+    weights = batch.weights[:, 1:][chosen]
+    return (each * weights).sum() / weights.sum(), probe(features[:-1], batch)

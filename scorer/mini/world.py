@@ -1,0 +1,137 @@
+"""Scenes: one to four groups of like shapes on a plain background, every attribute drawn independently.
+
+A scene lies on a two by two grid of cells::
+
+    0 | 1
+    --+--
+    2 | 3
+
+Each occupied cell holds one group of one to three equal shapes. Two groups of a scene never share a colour, so
+that "the red circle" always names one of them; everything else is independent, and language alone cannot tell.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+GRID = 2
+CELLS = GRID * GRID
+
+Layout = tuple[int, ...]
+"""The occupied cells, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The values every attribute may take; a smaller world makes exhaustive tests possible."""
+
+    shapes: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring", "heart")
+    colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "pink", "brown")
+    sizes: tuple[str, ...] = ("small", "large")
+    counts: tuple[int, ...] = (1, 2, 3)
+    backgrounds: tuple[str, ...] = ("white", "black", "grey", "beige")
+    # Repeated entries are weights: four groups are crowded, so they are rarer.
+    group_numbers: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Every set of cells a scene of this world may occupy."""
+        numbers = sorted(set(self.group_numbers))
+        return tuple(cells for number in numbers for cells in combinations(range(CELLS), number))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One drawn shape; lengths are fractions of the picture's side, the angle is in radians."""
+
+    x: float
+    y: float
+    radius: float
+    angle: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Equal shapes standing together in one cell."""
+
+    shape: str
+    colour: str
+    size: str
+    cell: int
+    items: tuple[Item, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Groups in ascending order of their cells, and the background's colour."""
+
+    groups: tuple[Group, ...]
+    background: str
+
+    @property
+    def layout(self) -> Layout:
+        return tuple(group.cell for group in self.groups)
+
+
+RADII = {"small": (0.055, 0.067), "large": (0.096, 0.108)}
+GAP = 1.12
+"""Half the distance between neighbours of one group, in radii; above 1 they do not touch."""
+
+
+def _offsets(count: int, turn: float) -> list[tuple[float, float]]:
+    """Centres of `count` touching unit discs around the origin, turned by `turn` radians."""
+    if count == 1:
+        return [(0.0, 0.0)]
+    reach = GAP / math.sin(math.pi / count)
+    angles = [turn + 2 * math.pi * k / count for k in range(count)]
+    return [(reach * math.cos(a), reach * math.sin(a)) for a in angles]
+
+
+def place(cell: int, size: str, count: int, rng: random.Random) -> tuple[Item, ...]:
+    """Put `count` shapes of `size` somewhere in `cell` without leaving it.
+
+    Raises:
+        KeyError: `size` has no radius in `RADII`.
+    """
+    radius = rng.uniform(*RADII[size])
+    offsets = _offsets(count, rng.uniform(0, 2 * math.pi))
+    side = 1 / GRID
+    row, column = divmod(cell, GRID)
+
+    def centre(start: float, along: list[float]) -> float:
+        low = start + radius * (1 - min(along))
+        high = start + side - radius * (1 + max(along))
+        return rng.uniform(low, high)
+
+    x = centre(column * side, [dx for dx, _ in offsets])
+    y = centre(row * side, [dy for _, dy in offsets])
+    tilt = rng.uniform(-0.25, 0.25)
+    return tuple(Item(x + radius * dx, y + radius * dy, radius, tilt) for dx, dy in offsets)
+
+
+def sample_scene(rng: random.Random, world: World | None = None) -> Scene:
+    """Draw a scene; all randomness comes from `rng`."""
+    world = world or World()
+    number = rng.choice(world.group_numbers)
+    cells = sorted(rng.sample(range(CELLS), number))
+    colours = rng.sample(world.colours, number)
+    groups = []
+    for cell, colour in zip(cells, colours, strict=True):
+        size, count = rng.choice(world.sizes), rng.choice(world.counts)
+        groups.append(Group(rng.choice(world.shapes), colour, size, cell, place(cell, size, count, rng)))
+    return Scene(tuple(groups), rng.choice(world.backgrounds))
+
+
+def seeded(*parts: str | int) -> random.Random:
+    """A generator of its own for every tuple of `parts`, the same on every machine and Python."""
+    return random.Random(":".join(map(str, parts)))
+
+
+def in_order(scene: Scene, order: Sequence[int]) -> tuple[Group, ...]:
+    """The groups of `scene` in the order in which `order` visits the cells."""
+    return tuple(sorted(scene.groups, key=lambda group: order.index(group.cell)))

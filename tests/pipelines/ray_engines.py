@@ -1,0 +1,82 @@
+"""Engines whose parts tell where and when they ran; importable by Ray's workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.engines import RowEncoder, RowScorer
+from pipelines.fake_engine import FakeEngine
+from scorer.errors import ModelError
+from scorer.types import EncodedSample, Failure, Result, Sample
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row was encoded (``encode``) or scored (``score``) in a process."""
+
+    time: float
+    kind: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingEngine(FakeEngine):
+    """Writes an event per row, and makes every encoded row ``row_bytes`` large."""
+
+    log: str = ""
+    row_bytes: int = 0
+
+    def encoder(self) -> RowEncoder:
+        return _LoggingEncoder(self, FakeEngine.encoder(self))
+
+    def scorer(self) -> RowScorer:
+        return _LoggingScorer(self, FakeEngine.scorer(self))
+
+    def write(self, kind: str, count: int = 1) -> None:
+        with Path(self.log).open("a") as file:
+            file.write(f"{time.time()} {kind} {os.getpid()}\n" * count)
+
+    def events(self) -> list[Event]:
+        """All events so far, in order."""
+        lines = [line.split() for line in Path(self.log).read_text().splitlines()]
+        return sorted((Event(float(when), kind, int(pid)) for when, kind, pid in lines), key=lambda event: event.time)
+
+
+@dataclass(frozen=True, slots=True)
+class _LoggingEncoder:
+    engine: LoggingEngine
+    inner: RowEncoder
+
+    def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+        row = self.inner.try_encode(sample)
+        self.engine.write("encode")
+        if isinstance(row, Failure):
+            return row
+        pixels = {"pixel_values": np.zeros(self.engine.row_bytes, dtype=np.uint8)}
+        return dataclasses.replace(row, clean=dataclasses.replace(row.clean, pixels=pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class _LoggingScorer:
+    engine: LoggingEngine
+    inner: RowScorer
+
+    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+        results = self.inner.score_encoded(rows)
+        self.engine.write("score", len(rows))
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadableEngine(FakeEngine):
+    """A model that passes for one until its weights are loaded."""
+
+    def scorer(self) -> RowScorer:
+        raise ModelError("the weights are not what they seemed; choose another --model")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.executors.resources import (
+    ENCODERS_PER_ACTOR,
+    UNITS_PER_PROCESS,
+    ActorOptions,
+    ClusterSize,
+    allocate,
+)
+from scorer.errors import ConfigError
+
+
+@given(
+    cpus=st.one_of(st.integers(1, 64).map(float), st.floats(0.1, 4)),
+    gpus=st.integers(0, 8),
+    units=st.integers(1, 100),
+)
+def test_actors_and_encoders_fit_together(cpus: float, gpus: int, units: int) -> None:
+    cluster = ClusterSize(cpus, float(gpus))
+    try:
+        found = allocate(cluster, ActorOptions(), units)
+    except ConfigError:
+        assert gpus > 0
+        assert cpus <= 1
+        return
+    assert found.actors >= 1
+    assert found.encoders >= 1, "actors that hold every CPU wait for ever for what nobody encodes"
+    used = found.actors * found.cpus_per_actor + found.encoders * found.cpus_per_encoder
+    assert used <= cpus + 1e-9
+    assert found.actors * found.gpus_per_actor <= gpus
+    assert found.actors == 1 or units > UNITS_PER_PROCESS * (found.actors - 1)
+    assert found.encoders == 1 or units > UNITS_PER_PROCESS * (found.encoders - 1)
+    assert found.encoders <= found.actors * ENCODERS_PER_ACTOR
+
+
+@pytest.mark.parametrize(
+    ("cluster", "asked", "actors", "gpus", "encoders"),
+    [
+        (ClusterSize(4, 0), ActorOptions(), 2, 0, 2),
+        (ClusterSize(64, 0), ActorOptions(), 32, 0, 32),
+        (ClusterSize(64, 8), ActorOptions(), 8, 1, 56),
+        (ClusterSize(8, 8), ActorOptions(), 7, 1, 1),
+        (ClusterSize(16, 2), ActorOptions(gpus_per_actor=0.5), 4, 0.5, 12),
+        (ClusterSize(16, 2), ActorOptions(gpus_per_actor=0), 8, 0, 8),
+        (ClusterSize(16, 0), ActorOptions(cpus_per_actor=4), 2, 0, 8),
+        (ClusterSize(16, 0), ActorOptions(actors=15), 15, 0, 1),
+        (ClusterSize(200, 1), ActorOptions(), 1, 1, ENCODERS_PER_ACTOR),
+    ],
+)
+def test_defaults_and_wishes(
+    cluster: ClusterSize, asked: ActorOptions, actors: int, gpus: float, encoders: int
+) -> None:
+    found = allocate(cluster, asked, 1000)
+    assert (found.actors, found.gpus_per_actor, found.encoders) == (actors, gpus, encoders)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (ActorOptions(actors=4), r"4 actors of 1 CPU and 0 GPU do not fit a cluster of 4 CPU"),
+        (ActorOptions(gpus_per_actor=1), "lower --actors"),
+        (ActorOptions(actors=0), "--actors is 0; it must be 1 or more"),
+        (ActorOptions(cpus_per_actor=-1), "--cpus-per-actor is -1; it must be 0 or more"),
+        (ActorOptions(gpus_per_actor=float("nan")), "--gpus-per-actor is nan"),
+    ],
+)
+def test_wishes_that_do_not_fit(asked: ActorOptions, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        allocate(ClusterSize(4, 0), asked, 10)
