@@ -1,8 +1,4 @@
-"""What differs between model families, one small record each. Everything else is the same code for all.
-
-Measured on tiny random checkpoints of every family listed here (tests/scorer/families); a family that is not listed
-is scored by the plain two-forward path.
-"""
+"""The record of what differs between model families; each family's own is in a file beside this one."""
 
 from __future__ import annotations
 
@@ -45,8 +41,3 @@ class Family:
     softcap: Callable[[Any], float | None] = lambda config: None
     contrasts: frozenset[str] = ALL_CONTRASTS
     fast: bool = True
-
-
-FAMILIES: Final[Mapping[str, Family]] = {
-    "llava": Family(),
-}
