@@ -9,7 +9,7 @@ Three computations of the same scores are compared, to :data:`TOLERANCE`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,6 +47,8 @@ class Case:
         several_images: a sample may hold more than one image.
         several_turns: a conversation may have more than one assistant turn.
         nested_images: the processor is given a sample's images as a list of its own, [[a, b]].
+        inputs: (scorer, sample, images) → what the family's own processor makes of a sample that it is not given as
+            a rendered prompt.
         tolerance: see :data:`TOLERANCE`.
     """
 
@@ -56,6 +58,7 @@ class Case:
     several_images: bool = True
     several_turns: bool = True
     nested_images: bool = False
+    inputs: Callable[[Scorer, Sample, Sequence[Any]], dict[str, Any]] | None = None
     tolerance: float = TOLERANCE
 
     def load(self, contrast: str = "blank", **options: Any) -> Scorer:
@@ -156,6 +159,8 @@ def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
 
 def processor_inputs(case: Case, scorer: Scorer, sample: Sample, images: Sequence[Any]) -> dict[str, Any]:
     """What the model's own processor makes of the rendered conversation."""
+    if case.inputs is not None:
+        return case.inputs(scorer, sample, images)
     processor = scorer.encoder._processor
     messages = [
         {
