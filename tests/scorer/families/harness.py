@@ -9,106 +9,22 @@ Three computations of the same scores are compared, to :data:`TOLERANCE`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 
-from scorer import Sample, Scorer, ScorerConfig, TokenScores
-from scorer import images as image_ops
+from scorer import Sample, Scorer, TokenScores
 from scorer.errors import FailureCode, ModelError
 from scorer.families import ALL_CONTRASTS
 from scorer.forward import FastPath, LabelScores, score_two_forwards
-from scorer.types import IMAGE, EncodedSample, Failure, Turn
-from tests.scorer.test_engine import picture
-
-TOLERANCE = 1e-5
-"""float32, relative to max(1, |x|)."""
-
-SIZES = [(1, 1), (8, 8), (1500, 40), (30, 50), (50, 30), (64, 64)]
-LONG = "A red kite over two boats, très naïve 日本語 🪁! " * 30
-PROMPT = "What is it?"
+from scorer.types import EncodedSample, Failure
+from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_only_oracle_inputs
+from tests.scorer.families.samples import SIZES, Case, caption
 
 Pair = tuple[LabelScores, LabelScores]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One checkpoint under test.
-
-    Attributes:
-        path: the saved checkpoint.
-        special_tokens: control tokens of the family that a caption and a prompt spell.
-        refused: sizes that the family's own image processor refuses.
-        several_images: a sample may hold more than one image.
-        several_turns: a conversation may have more than one assistant turn.
-        nested_images: the processor is given a sample's images as a list of its own, [[a, b]].
-        inputs: (scorer, sample, images) → what the family's own processor makes of a sample that it is not given as
-            a rendered prompt.
-        tolerance: see :data:`TOLERANCE`.
-    """
-
-    path: Path
-    special_tokens: tuple[str, ...]
-    refused: frozenset[tuple[int, int]] = frozenset()
-    several_images: bool = True
-    several_turns: bool = True
-    nested_images: bool = False
-    inputs: Callable[[Scorer, Sample, Sequence[Any]], dict[str, Any]] | None = None
-    tolerance: float = TOLERANCE
-
-    def load(self, contrast: str = "blank", **options: Any) -> Scorer:
-        """The engine on this checkpoint."""
-        return Scorer.load(self.path, ScorerConfig(device="cpu", contrast=contrast, **options))
-
-    def rows(self) -> list[Sample]:
-        """Mixed sizes and lengths, shared images, special tokens as text, several images and turns."""
-        sizes = [size for size in SIZES if size not in self.refused]
-        rows = [caption(f"{w}x{h}", (w, h), text) for w, h in sizes for text in ("A", "A red kite over boats.")]
-        rows += [caption(f"long {n}", (50, 30), LONG[:n]) for n in (40, len(LONG))]
-        rows += [caption(f"prompt {n}", (50, 30), "A kite.", "What is it? " * n) for n in (1, 3)]
-        rows.append(caption("no prompt", (50, 30), "A kite.", ""))
-        rows.append(self.spelling())
-        if self.several_images:
-            rows.append(two_images())
-        if self.several_turns:
-            rows.append(two_turns(images=2 if self.several_images else 1))
-        return rows
-
-    def spelling(self, word: str | None = None) -> Sample:
-        """A prompt and a caption that spell the special tokens, or ``word`` in the place of each."""
-        spelled = " ".join(word or token for token in self.special_tokens)
-        return caption("spelling", (30, 50), f"A {spelled} kite", f"What is {spelled} here?")
-
-
-def caption(name: str, size: tuple[int, int], text: str, prompt: str = PROMPT) -> Sample:
-    """One image and its caption; images of one size are the same image."""
-    image = picture(*size, seed=size[0])
-    return Sample.caption(name, image, text, prompt=prompt, contrast_image=picture(40, 44, seed=3))
-
-
-def two_images() -> Sample:
-    """Two images of different sizes in one turn."""
-    turns = (Turn("user", ("First ", IMAGE, " then ", IMAGE, "?")), Turn("assistant", ("A boat, a kite.",)))
-    return Sample("two images", (picture(20, 40, 7), picture(40, 20, 8)), turns, (picture(44, 40, 9),) * 2)
-
-
-def two_turns(images: int = 2) -> Sample:
-    """Two scored turns; with two images, the second stands behind the first scored text."""
-    second = (IMAGE, "And?") if images == 2 else ("And?",)
-    turns = (
-        Turn("user", (IMAGE, PROMPT)),
-        Turn("assistant", ("A red kite.",)),
-        Turn("user", second),
-        Turn("assistant", ("Two boats.",)),
-    )
-    return Sample(
-        "two turns", (picture(50, 30, 50), picture(40, 20, 8))[:images], turns, (picture(44, 40, 9),) * images
-    )
 
 
 def encode(scorer: Scorer, rows: Iterable[Sample]) -> list[EncodedSample]:
@@ -152,59 +68,6 @@ def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
     encoded = encode(scorer, rows)
     plain = one_at_a_time(scorer, encoded)
     return max(error(scores, plain) for scores in fast_scores(scorer, encoded))
-
-
-# The oracle: transformers' own processor and class.
-
-
-def processor_inputs(case: Case, scorer: Scorer, sample: Sample, images: Sequence[Any]) -> dict[str, Any]:
-    """What the model's own processor makes of the rendered conversation."""
-    if case.inputs is not None:
-        return case.inputs(scorer, sample, images)
-    processor = scorer.encoder._processor
-    messages = [
-        {
-            "role": turn.role,
-            "content": [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in turn.content],
-        }
-        for turn in sample.turns
-    ]
-    prompt = processor.apply_chat_template(messages, tokenize=False)
-    pictures = [list(images)] if case.nested_images else list(images)
-    return dict(processor(images=pictures, text=[prompt], return_tensors="pt"))
-
-
-def oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The clean and the blank inputs."""
-    blanks = [image_ops.blank_like(image, scorer.encoder._blank_color) for image in sample.images]
-    clean, blank = (processor_inputs(case, scorer, sample, images) for images in (sample.images, blanks))
-    return clean, blank
-
-
-def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[str, Any]:
-    """The contrast's inputs for ``masked`` (image tokens hidden, positions kept) and ``removed`` (taken out)."""
-    inputs = processor_inputs(case, scorer, sample, sample.images)
-    ids = inputs["input_ids"]
-    shown = ids != scorer.model.model.config.image_token_id
-    if scorer.config.contrast == "removed":
-        per_token = {name for name, values in inputs.items() if values.shape == ids.shape}
-        return {name: inputs[name][shown][None] for name in per_token}
-    base = scorer.model.model.model
-    if hasattr(base, "get_rope_index"):
-        positions, _ = base.get_rope_index(**{n: v for n, v in inputs.items() if n != "attention_mask"})
-    else:
-        positions = scorer.reference.family.first_position + torch.arange(ids.shape[1])[None]
-    return {**inputs, "attention_mask": shown.long(), "position_ids": positions}
-
-
-def oracle_scores(scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
-    """The class's own logits of the labels."""
-    with torch.inference_mode():
-        logits = scorer.model.model(**inputs).logits[0].float()  # [T, V]
-    predicting = logits[torch.from_numpy(label_index - 1)]
-    labels = inputs["input_ids"][0, torch.from_numpy(label_index)][:, None]
-    logprobs = predicting.log_softmax(-1)
-    return LabelScores(*(values.gather(1, labels)[:, 0].numpy() for values in (predicting, logprobs)))
 
 
 class FamilySuite:

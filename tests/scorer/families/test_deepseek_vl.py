@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.scorer.families.checkpoints import deepseek_vl
-from tests.scorer.families.harness import Case, FamilySuite, caption, encode
+from tests.scorer.families.harness import FamilySuite, encode
+from tests.scorer.families.samples import Case, caption
 
 
 class TestDeepseekVL(FamilySuite):

@@ -11,7 +11,8 @@ from scorer.families import Family
 from scorer.forward import model as forward_model
 from scorer.forward import score_two_forwards
 from tests.scorer.families.checkpoints import gemma3
-from tests.scorer.families.harness import Case, FamilySuite, caption, encode, error, fast_error
+from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
+from tests.scorer.families.samples import Case, caption
 
 
 def case_of(path: Path) -> Case:

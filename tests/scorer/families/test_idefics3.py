@@ -13,7 +13,8 @@ from scorer.errors import FailureCode
 from scorer.forward import score_two_forwards
 from scorer.types import Failure
 from tests.scorer.families.checkpoints import idefics3
-from tests.scorer.families.harness import Case, FamilySuite, caption, encode, error, one_at_a_time, two_images
+from tests.scorer.families.harness import FamilySuite, encode, error, one_at_a_time
+from tests.scorer.families.samples import Case, caption, two_images
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from scorer.forward import model as forward_model
 from scorer.forward import score_two_forwards
 from scorer.types import IMAGE, Failure, Turn
 from tests.scorer.families.checkpoints import paligemma
-from tests.scorer.families.harness import Case, FamilySuite, caption, encode, error, fast_error, two_turns
+from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
+from tests.scorer.families.samples import Case, caption, two_turns
 from tests.scorer.test_engine import picture
 
 ROWS = [caption("a", (30, 50), "A red kite over boats."), caption("b", (30, 50), "Two boats.", "And what is this?")]
