@@ -6,8 +6,8 @@ forward pass.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
@@ -17,17 +17,19 @@ import numpy.typing as npt
 
 from scorer import images as image_ops
 from scorer.config import ScorerConfig
+from scorer.control import control_tokens, first_token
 from scorer.errors import FailureCode, ModelError, RowError
-from scorer.processing import ProcessedImage, join_pixels, process_image
+from scorer.families import Family
+from scorer.families.base import image_token_id
+from scorer.processing import ProcessedImage, digest_of, join_pixels, process_images
 from scorer.reference import Reference
 from scorer.rendering import ChatTokenizer, RenderedTokens
 from scorer.table import text_hash
-from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, Sample
+from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, Sample, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_BYTE_PIECE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 _BLANKS_KEPT: Final = 64
 
 
@@ -38,18 +40,27 @@ class Encoder:
         self.reference = reference
         self.config = config
         self.family = reference.family
+        if config.contrast not in self.family.contrasts:
+            raise ModelError(
+                f"the contrast {config.contrast!r} is not defined for models of type {reference.config.model_type!r}; "
+                f"they have {', '.join(sorted(self.family.contrasts))}"
+            )
         self._processor = reference.load_processor()
         tokenizer = self._processor.tokenizer
-        self.image_token_id = int(reference.config.image_token_id)
+        self.image_token_id = image_token_id(reference.config)
+        with_images = not self.family.text_only
         self._chat = ChatTokenizer(
             tokenizer.backend_tokenizer,
-            _control_tokens(self._processor),
-            self._render,
-            slot=str(self._processor.image_token),
-            image_token=tokenizer.convert_ids_to_tokens(self.image_token_id),
-            bos=_automatic_bos(tokenizer),
+            control_tokens(self._processor),
+            self.render,
+            slot=str(self._processor.image_token) if with_images else None,
+            image_token=tokenizer.convert_ids_to_tokens(self.image_token_id) if with_images else None,
+            bos=first_token(self._processor, self.family),
+            bos_behind_images=self.family.bos_behind_images,
         )
-        self._blank_color = config.blank_color or _mean_color(self._processor.image_processor)
+        self._blank_color = config.blank_color or (0, 0, 0)
+        if with_images and config.blank_color is None:
+            self._blank_color = _mean_color(self._processor.image_processor)
         self._blanks: OrderedDict[tuple[int, int], ProcessedImage] = OrderedDict()
 
     @classmethod
@@ -66,11 +77,19 @@ class Encoder:
             RowError: this sample cannot be scored; ``code`` says why.
         """
         _check_sample(sample)
+        if self.family.text_only:
+            return self._encode_text(sample)
+        _check_images(sample, self.family)
         images = [self._load(image) for image in sample.images]
-        processed = [self._process(image) for image in images]
+        processed = self._process(images)
         rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
         kept = self._labels_that_fit(rendered)
-        clean = _branch(rendered, kept, processed)
+        clean = self._branch(sample, rendered, kept, processed)
+        return self._encoded(sample, rendered, kept, clean, self._contrast(sample, images, clean, rendered, kept))
+
+    def _encoded(
+        self, sample: Sample, rendered: RenderedTokens, kept: int, clean: Branch, contrast: Branch
+    ) -> EncodedSample:
         return EncodedSample(
             sample_id=sample.sample_id,
             token_ids=rendered.ids[rendered.scored[:kept]].astype(np.int32),
@@ -79,8 +98,16 @@ class Encoder:
             token_turns=rendered.turns[:kept],
             text_hash=text_hash(sample.scored_texts),
             clean=clean,
-            contrast=self._contrast(sample, images, clean, rendered, kept),
+            contrast=contrast,
         )
+
+    def _encode_text(self, sample: Sample) -> EncodedSample:
+        """For a language model: images are left out, and the contrast is all there is."""
+        turns = [replace(turn, content=tuple(p for p in turn.content if p is not IMAGE)) for turn in sample.turns]
+        rendered = self._chat.encode(turns, [])
+        kept = self._labels_that_fit(rendered)
+        branch = self._branch(sample, rendered, kept, [])
+        return self._encoded(sample, rendered, kept, branch, branch)
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
         """:meth:`encode`, with a row's error as a value: one bad row costs that row only."""
@@ -89,22 +116,34 @@ class Encoder:
         except RowError as error:
             return Failure(sample.sample_id, error.code, error.message)
 
-    def _render(self, messages: list[dict[str, Any]]) -> str:
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """A conversation in Hugging Face's form as the prompt that the model's processor is given."""
         return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+
+    def processor_inputs(self, turns: Sequence[Turn], images: Sequence[Image]) -> dict[str, Any]:
+        """What the model's own processor makes of a conversation: tensors by the model's argument names."""
+        messages = [
+            {
+                "role": turn.role,
+                "content": [{"type": "image"} if p is IMAGE else {"type": "text", "text": p} for p in turn.content],
+            }
+            for turn in turns
+        ]
+        return dict(self._processor(images=list(images), text=[self.render(messages)], return_tensors="pt"))
 
     def _load(self, source: ImageSource) -> Image:
         return image_ops.load_image(
             source, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_image_pixels
         )
 
-    def _process(self, image: Image) -> ProcessedImage:
-        return process_image(self._processor, self.family, image)
+    def _process(self, images: list[Image]) -> list[ProcessedImage]:
+        return process_images(self._processor, self.family, images)
 
     def _blank(self, image: Image) -> ProcessedImage:
         """The blank of an image's size; kept, so that equal blanks are one object and travel once."""
         blank = self._blanks.get(image.size)
         if blank is None:
-            blank = self._process(image_ops.blank_like(image, self._blank_color))
+            (blank,) = self._process([image_ops.blank_like(image, self._blank_color)])
             self._blanks[image.size] = blank
             if len(self._blanks) > _BLANKS_KEPT:
                 self._blanks.popitem(last=False)
@@ -139,8 +178,9 @@ class Encoder:
             return Branch(ids, np.ones(len(ids), dtype=np.bool_), label_index, {}, b"")
         if self.config.contrast == "image":
             return self._other_images(sample, kept)
-        replaced = [self._altered(image) for image in images]
-        branch = _branch(self._chat.encode(sample.turns, [image.replacement for image in replaced]), kept, replaced)
+        replaced = self._altered(images)
+        rendered = self._chat.encode(sample.turns, [image.replacement for image in replaced])
+        branch = self._branch(sample, rendered, kept, replaced)
         if not np.array_equal(branch.input_ids, clean.input_ids):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
@@ -149,12 +189,14 @@ class Encoder:
             )
         return branch
 
-    def _altered(self, image: Image) -> ProcessedImage:
-        if self.config.contrast == "blank":
-            return self._blank(image)
+    def _altered(self, images: list[Image]) -> list[ProcessedImage]:
         if self.config.contrast == "blur":
-            return self._process(image_ops.blurred(image, self.config.blur_radius))
-        return self._process(image_ops.noise_like(image, self.config.noise_seed))
+            return self._process([image_ops.blurred(image, self.config.blur_radius) for image in images])
+        if self.config.contrast == "noise":
+            return self._process([image_ops.noise_like(image, self.config.noise_seed) for image in images])
+        if self.family.joint_images and len(images) > 1:
+            return self._process([image_ops.blank_like(image, self._blank_color) for image in images])
+        return [self._blank(image) for image in images]
 
     def _other_images(self, sample: Sample, kept: int) -> Branch:
         """The contrast ``image``: other pictures, which may take another number of tokens."""
@@ -164,8 +206,9 @@ class Encoder:
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
                 "contrast 'image' needs one for each",
             )
-        others = [self._process(self._load(image)) for image in sample.contrast_images]
-        branch = _branch(self._chat.encode(sample.turns, [image.replacement for image in others]), kept, others)
+        others = self._process([self._load(image) for image in sample.contrast_images])
+        rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
+        branch = self._branch(sample, rendered, kept, others)
         if len(branch.input_ids) > self.reference.context_length:
             raise RowError(
                 FailureCode.TEXT_TOO_LONG,
@@ -174,24 +217,34 @@ class Encoder:
             )
         return branch
 
+    def _branch(self, sample: Sample, rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
+        """A branch that ends with its last label: attention is causal, so what is behind it does not matter."""
+        label_index = rendered.scored[:kept]
+        end = int(label_index[-1]) + 1
+        used = images[: int(np.searchsorted(rendered.images, end))]
+        if self.family.joint_images and len(used) < len(images):
+            raise RowError(
+                FailureCode.CONVERSATION_INVALID,
+                f"image {len(used) + 1} of {len(images)} stands behind the last scored token, but this model processes "
+                "a row's images together; end the row with the turn to be scored, and do not truncate it",
+            )
+        ids = rendered.ids[:end]
+        pixels = _join_pixels(used, self.family.image_axis)
+        digest = b"".join(image.digest for image in used)
+        further = self.family.sample_inputs(self._processor, sample.turns, ids, pixels) if used else {}
+        if further:
+            pixels = {**pixels, **further}
+            digest += digest_of(further)
+        return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
 
-def _branch(rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
-    """A branch that ends with its last label: attention is causal, so nothing behind it matters, images included."""
-    label_index = rendered.scored[:kept]
-    end = int(label_index[-1]) + 1
-    used = images[: int(np.searchsorted(rendered.images, end))]
-    ids = rendered.ids[:end]
-    digest = b"".join(image.digest for image in used)
-    return Branch(ids, np.ones(end, dtype=np.bool_), label_index, _join_pixels(used), digest)
 
-
-def _join_pixels(images: list[ProcessedImage]) -> dict[str, npt.NDArray[Any]]:
+def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, npt.NDArray[Any]]:
     if len(images) == 1:
         return images[0].pixels  # the same object as the cached blank's, so that it travels once
-    return join_pixels([image.pixels for image in images])
+    return join_pixels([image.pixels for image in images], axis)
 
 
-def _check_sample(sample: Sample) -> None:
+def _check_images(sample: Sample, family: Family) -> None:
     slots = sum(turn.content.count(IMAGE) for turn in sample.turns)
     if not sample.images:
         raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; visual weights need one")
@@ -200,6 +253,14 @@ def _check_sample(sample: Sample) -> None:
             FailureCode.CONVERSATION_INVALID,
             f"the turns have places for {slots} images, the row has {len(sample.images)}; they must match",
         )
+    if len(sample.images) > 1 and not family.several_images:
+        raise RowError(
+            FailureCode.CONVERSATION_INVALID,
+            f"the row has {len(sample.images)} images; this model takes one",
+        )
+
+
+def _check_sample(sample: Sample) -> None:
     for turn in sample.turns:
         for part in turn.content:
             if part is not IMAGE and not isinstance(part, str):
@@ -208,28 +269,6 @@ def _check_sample(sample: Sample) -> None:
                 raise RowError(code, f"a text of the {turn.role} turn is {type(part).__name__}; a string is needed")
     if not "".join(sample.scored_texts).strip():
         raise RowError(FailureCode.TEXT_MISSING, "the text to score is empty or white space only")
-
-
-def _control_tokens(processor: Any) -> list[str]:
-    """The tokens that only the template may write: special ones, and others that the template spells.
-
-    A tokenizer with byte fallback may list its byte pieces as special; those are how text is encoded, not control.
-    """
-    template = processor.chat_template
-    template_text = template if isinstance(template, str) else "\0".join(template.values())
-    tokens = processor.tokenizer.added_tokens_decoder.values()
-    return [
-        token.content
-        for token in tokens
-        if (token.special or (token.content in template_text and not token.content.isspace()))
-        and not _BYTE_PIECE.fullmatch(token.content)
-    ]
-
-
-def _automatic_bos(tokenizer: Any) -> int | None:
-    """The id that the tokenizer itself puts before a text (LLaVA-1.5's template leaves BOS to the tokenizer)."""
-    ids = tokenizer("", add_special_tokens=True)["input_ids"]
-    return int(ids[0]) if ids and ids[0] == tokenizer.bos_token_id else None
 
 
 def _mean_color(image_processor: Any) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from scorer import forward
+from scorer import forward, verify
 from scorer.batching import TokenBudget, map_batches
 from scorer.config import ScorerConfig
 from scorer.encode import Encoder
@@ -51,12 +51,14 @@ class Scorer:
         self.reference = reference
         self.config = config
         self.encoder = Encoder(reference, config)
-        self.model = forward.ReferenceModel(reference.load_model(config), reference.family)
+        self.model = forward.ReferenceModel(reference.load_model(config), reference.family, config.compile)
         self.budget = TokenBudget(config.max_batch_tokens)
         self._fast: forward.FastPath | None = None
         if reference.family.fast:
             self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
         self._checked = False
+        if reference.family.class_forward:
+            self._check_unlisted()
 
     @classmethod
     def load(
@@ -68,6 +70,19 @@ class Scorer:
             ModelError: it cannot be had, or its family is not supported.
         """
         return cls(Reference.locate(model, revision), config or ScorerConfig())
+
+    def _check_unlisted(self) -> None:
+        """A model without a verified record is held to its own class; see :mod:`scorer.verify`."""
+        if self.reference.family.text_only:
+            verify.check_causal(self.encoder, self.model)
+            return
+        logger.warning(
+            "model %s is of type %s, which has no verified record: each row is scored alone by its class's own forward "
+            "pass, several times slower than a verified type",
+            self.reference.name,
+            self.reference.config.model_type,
+        )
+        verify.check_unlisted(self.encoder, self.model, TOLERANCE[self.config.dtype])
 
     @property
     def path(self) -> str:
@@ -116,7 +131,10 @@ class Scorer:
             pairs = self._fast.score(rows)
             if not self._checked:
                 pairs = self._self_check(rows, pairs)
-        return [_result(row, clean, contrast) for row, (clean, contrast) in zip(rows, pairs, strict=True)]
+        return [
+            _result(row, clean, contrast, self.model.family.text_only)
+            for row, (clean, contrast) in zip(rows, pairs, strict=True)
+        ]
 
     def _self_check(self, rows: list[EncodedSample], fast: list[Pair]) -> list[Pair]:
         """Score the first batch of a process both ways; where they differ beyond rounding, stay with the plain way."""
@@ -178,7 +196,7 @@ def _too_large(row: EncodedSample, error: Exception) -> Result:
     )
 
 
-def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> Result:
+def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_only: bool) -> Result:
     scores = TokenScores(
         sample_id=row.sample_id,
         token_ids=row.token_ids,
@@ -190,7 +208,9 @@ def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> Re
         logprob_clean=clean.logprob,
         logprob_contrast=contrast.logprob,
     )
-    bad = ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean) & np.isfinite(scores.logprob_contrast))
+    bad = ~np.isfinite(scores.logprob_contrast)
+    if not text_only:  # without images, the clean branch does not exist and its scores are NaN by definition
+        bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
     if bad.any():
         return Failure(
             row.sample_id,

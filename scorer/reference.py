@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +16,8 @@ from typing import Any, Final
 
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError
-from scorer.families import FAMILIES, Family
+from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION, Family
+from scorer.loading import adapter_path, load_model
 from scorer.processing import load_processor
 
 _FILES: Final = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "tokenizer*")
@@ -74,41 +77,44 @@ class Reference:
 
     @property
     def family(self) -> Family:
-        """The family's record. Raises ModelError for a family that has not been verified."""
+        """The family's record; one that trusts nothing for a type without one.
+
+        Raises:
+            ModelError: models of this type do not predict text token by token, or this one is a variant that cannot
+                be scored.
+        """
+        from transformers.models.auto import modeling_auto as auto
+
         model_type = self.config.model_type
-        if model_type not in FAMILIES:
+        if model_type in FAMILIES:
+            family = FAMILIES[model_type]
+        elif model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            family = UNLISTED_VISION
+        elif model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            family = TEXT_ONLY
+        else:
             raise ModelError(
-                f"model {self.name} is of type {model_type!r}; verified types: {', '.join(FAMILIES)}. A family "
-                "that has not been verified could give silently wrong weights"
+                f"model {self.name} is of type {model_type!r}, which is neither a vision-language nor a causal "
+                f"language model of transformers; verified types: {', '.join(FAMILIES)}"
             )
-        return FAMILIES[model_type]
+        refusal = family.refusal(self.config)
+        if refusal is not None:
+            raise ModelError(f"model {self.name} cannot be scored: {refusal}")
+        return family
 
     @property
     def context_length(self) -> int:
         """Tokens that the language model has positions for."""
-        return int(self.config.get_text_config().max_position_embeddings)
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return sys.maxsize if limit is None else int(limit)  # a recurrent model has none
 
     def load_processor(self) -> Any:
         """Tokenizer, image processor and chat template. Raises ModelError where a part is missing."""
-        return load_processor(self.path, self.config.model_type)
+        return load_processor(self.path, self.config.model_type, self.family)
 
     def load_model(self, config: ScorerConfig) -> Any:
         """The model in evaluation mode, frozen, on its device. Raises ModelError where it cannot be had."""
-        import torch
-        from transformers import AutoModelForImageTextToText
-
-        device = resolve_device(config.device)
-        try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                self.path,
-                dtype=getattr(torch, config.dtype),
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"the weights of model {self.name} cannot be loaded: {error}") from error
-        return model.eval().requires_grad_(False).to(device)
+        return load_model(self, config)
 
     def weights_digest(self) -> str:
         """SHA-256 over the names and contents of all safetensors files."""
@@ -117,21 +123,7 @@ class Reference:
             raise ModelError(
                 f"model {self.name} has no *.safetensors file in {self.path}; other formats are not loaded"
             )
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
-        return digest.hexdigest()
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` → ``cuda`` where there is one, else ``cpu``; anything else as it is, if torch can use it."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu or auto")
-    return device
+        return _files_digest(files)
 
 
 def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str | None = None) -> dict[str, Any]:
@@ -149,15 +141,32 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
         "weights_sha256": reference.weights_digest(),
         "tokenizer_sha256": _digest(processor.tokenizer.backend_tokenizer.to_str()),
         "chat_template_sha256": _digest(processor.chat_template),
-        "image_processor": type(image_processor).__name__,
-        "image_processor_sha256": _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str)),
+        "image_processor": None if image_processor is None else type(image_processor).__name__,
+        "image_processor_sha256": None if image_processor is None else _options_digest(image_processor),
         **config.fingerprint(),
+        "adapter_sha256": None if config.adapter is None else _adapter_digest(config.adapter),
         "versions": {name: _version(name) for name in ("tokensight", *_DIGESTED_LIBRARIES)},
     }
 
 
+def _adapter_digest(adapter: str) -> str:
+    path = adapter_path(adapter)
+    return _files_digest([path / "adapter_config.json", *sorted(path.glob("*.safetensors"))])
+
+
+def _options_digest(image_processor: Any) -> str:
+    return _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _files_digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _file_digest(file: Path) -> str:

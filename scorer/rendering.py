@@ -62,10 +62,12 @@ class ChatTokenizer:
         tokenizer: the model's fast tokenizer (the ``tokenizers`` backend).
         control_tokens: strings of the tokens that only the template may write.
         render: the model's chat template.
-        slot: what the template writes in an image's place; a control token.
-        image_token: the token that an image's features take the place of; a control token.
+        slot: what the template writes in an image's place; a control token. None for a model without images.
+        image_token: the token that an image's features take the place of; a control token, or None.
         bos: id of the token that the tokenizer itself puts before a prompt; the template may write it instead.
             None for none.
+        bos_behind_images: placeholders begin the prompt and ``bos`` follows them; the text is tokenized as if it
+            began the prompt.
 
     Raises:
         ModelError: the tokenizer cannot be cloned with renamed control tokens.
@@ -77,9 +79,10 @@ class ChatTokenizer:
         control_tokens: Sequence[str],
         render: RenderTemplate,
         *,
-        slot: str,
-        image_token: str,
+        slot: str | None,
+        image_token: str | None,
         bos: int | None,
+        bos_behind_images: bool = False,
     ) -> None:
         nonce = secrets.token_hex(8)
         self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
@@ -88,11 +91,13 @@ class ChatTokenizer:
         self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._marker = f"\U000f0002{nonce}:"
         self._render = render
-        self._slot = self._names[slot]
-        self._image_token = image_token
-        self._image_token_id = tokenizer.token_to_id(image_token)
-        self._image_run = re.compile(f"(?:{re.escape(image_token)})+")
+        self._slot = None if slot is None else self._names[slot]
+        self._image_token = image_token or ""
+        image_token_id = None if image_token is None else tokenizer.token_to_id(image_token)
+        self._image_token_id = -1 if image_token_id is None else image_token_id
+        self._image_run = re.compile(f"(?:{re.escape(self._image_token)})+")
         self._bos = bos
+        self._lead = self._names[self._image_token] if bos_behind_images else ""
         self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
 
     def encode(self, turns: Sequence[Turn], images: Sequence[str]) -> RenderedTokens:
@@ -118,18 +123,19 @@ class ChatTokenizer:
             if is_scored:
                 scored_spans.append((len(prompt), len(prompt) + len(text)))
             prompt += text + fragment
+        lead = len(self._lead) if prompt.startswith(self._lead) else 0
+        prompt, scored_spans = prompt[lead:], [(first - lead, last - lead) for first, last in scored_spans]
         encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
-        rendered = self._expand(_locate(prompt, encoding, scored_spans), runs_of_image)
-        if self._bos is None or (len(rendered.ids) and rendered.ids[0] == self._bos):
+        rendered = _locate(prompt, encoding, scored_spans)
+        if lead:
+            rendered = _inserted(rendered, 0, self._image_token_id)
+        rendered = self._expand(rendered, runs_of_image)
+        place = runs_of_image[0][0] if lead else 0
+        if self._bos is None or (place < len(rendered.ids) and rendered.ids[place] == self._bos):
             return rendered
         # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only where the word
         # begins the string, and so did the reference model's own tokenizer, which adds BOS behind the fact.
-        return replace(
-            rendered,
-            ids=np.insert(rendered.ids, 0, self._bos),
-            scored=rendered.scored + 1,
-            images=rendered.images + 1,
-        )
+        return _inserted(rendered, place, self._bos)
 
     def _with_images(self, fragments: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[list[int]]]:
         """Put each image's text into its slot, a run of placeholder tokens written once; and the runs' lengths.
@@ -137,7 +143,10 @@ class ChatTokenizer:
         Placeholders are encoded together with the text around them, because neighbours can merge: Gemma 3 writes line
         breaks around an image that may follow a line break of the prompt.
         """
-        slots = sum(fragment.count(self._slot) for fragment in fragments)
+        if self._slot is None:
+            return list(fragments), []
+        slot = self._slot
+        slots = sum(fragment.count(slot) for fragment in fragments)
         if slots != len(images):
             raise RowError(
                 FailureCode.TEMPLATE_FAILED,
@@ -151,7 +160,7 @@ class ChatTokenizer:
             once = self._image_run.sub(self._image_token, next(queue))
             return self._control_pattern.sub(lambda control: self._names[control[0]], once)
 
-        return [re.sub(re.escape(self._slot), written, fragment) for fragment in fragments], lengths
+        return [re.sub(re.escape(slot), written, fragment) for fragment in fragments], lengths
 
     def _expand(self, rendered: RenderedTokens, runs_of_image: Sequence[Sequence[int]]) -> RenderedTokens:
         """Repeat each placeholder token as often as its run is long, and move positions along.
@@ -201,6 +210,16 @@ class ChatTokenizer:
                 f"{[role for role, _ in shape]}; each must appear once and in order",
             )
         return tuple(self._control_pattern.sub(lambda match: self._names[match[0]], part) for part in fragments)
+
+
+def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedTokens:
+    """One more token ahead of all scored ones."""
+    return replace(
+        rendered,
+        ids=np.insert(rendered.ids, place, token),
+        scored=rendered.scored + 1,
+        images=rendered.images + (rendered.images >= place),
+    )
 
 
 def _merge_texts(turn: Turn) -> Turn:

@@ -52,7 +52,7 @@ class FastPath:
 
     def _shared_images(self, rows: Sequence[ForwardRow]) -> list[Tensor]:
         """Clean branch: a prefix is worth running apart where two rows of the batch share it."""
-        cuts = [_cuts(row, self._model.image_token_id) for row in rows]
+        cuts = [self._cuts(row) for row in rows]
         seen = Counter(key for row in cuts for key, _ in row)
         chosen = [next((cut for cut in row if seen[cut[0]] > 1), None) for row in cuts]
         return self._run(rows, chosen, PrefixCache(0))
@@ -66,7 +66,7 @@ class FastPath:
             if max(len(row.ids) for row in rows) > window:
                 return full_forward(self._model, rows)
             rows = [self._model.text_only(row) for row in rows]
-        cuts = [_cuts(row, self._model.image_token_id) for row in rows]
+        cuts = [self._cuts(row) for row in rows]
         seen = Counter(key for row in cuts for key, _ in row)
         chosen = []
         for row, places in zip(rows, cuts, strict=True):
@@ -76,6 +76,10 @@ class FastPath:
             shared = (cut for cut in places if seen[cut[0]] > 1)
             chosen.append(next(shared, places[-1] if places and row.pixels else None))
         return self._run(rows, chosen, self._cache)
+
+    def _cuts(self, row: ForwardRow) -> list[Cut]:
+        cuts = _cuts(row, self._model.image_token_id)
+        return cuts[:1] if self._model.family.whole_prefix else cuts
 
     def _run(self, rows: Sequence[ForwardRow], cuts: Sequence[Cut | None], cache: PrefixCache) -> list[Tensor]:
         """Continue rows behind their prefixes, those of one length together; the rest take one full pass."""

@@ -25,6 +25,11 @@ class LabelScores:
     logprob: Float32Array
 
 
+def undefined_scores(count: int) -> LabelScores:
+    """Of a branch that does not exist."""
+    return LabelScores(*(np.full(count, np.nan, dtype=np.float32) for _ in range(2)))
+
+
 def label_scores(model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequence[Tensor]) -> list[LabelScores]:
     """Raw logit and log-probability of each row's labels, the vocabulary projected a chunk of rows at a time.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scorer.families import Family
+from scorer.families.base import image_token_id
 from scorer.processing import join_pixels
 from scorer.types import BoolArray, Branch, Int64Array
 
@@ -48,10 +49,13 @@ class ReferenceModel:
         sliding_window: tokens that a local-attention layer sees, or None where every layer sees all.
     """
 
-    def __init__(self, model: Any, family: Family) -> None:
+    def __init__(self, model: Any, family: Family, compiled: bool = False) -> None:
         self.model = model
         self.family = family
-        self.image_token_id = int(model.config.image_token_id)
+        self._base = model if family.class_forward else family.base(model)
+        if compiled:
+            self._base = torch.compile(self._base)
+        self.image_token_id = image_token_id(model.config)
         self.sliding_window = _sliding_window(model.config.get_text_config())
         self._softcap = family.softcap(model.config)
 
@@ -115,7 +119,7 @@ class ReferenceModel:
         token_inputs: Sequence[Mapping[str, Int64Array]] = (),
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states [B, T, D] of right-padded rows.
+        """Last hidden states [B, T, D] of right-padded rows; the class's logits [B, T, V] for ``class_forward``.
 
         Args:
             ids: B rows of [T_b].
@@ -129,20 +133,23 @@ class ReferenceModel:
         for name in token_inputs[0] if token_inputs else {}:
             kwargs[name] = self._pad([row[name] for row in token_inputs], 0)
         place = torch.stack([self._pad([row[axis] for row in positions], 0) for axis in range(len(positions[0]))])
+        if not self.family.class_forward:
+            kwargs["position_ids"] = place if len(place) > 1 else place[0]
+            kwargs["past_key_values"] = cache
         # Padding is hidden by the mask, and a text token, so that no image is asked for.
-        outputs = self.model.model(
+        outputs = self._base(
             input_ids=self._pad(ids, int(ids[0][-1])),
             attention_mask=self._pad(attend, 0),
-            position_ids=place if len(place) > 1 else place[0],
-            past_key_values=cache,
             use_cache=cache is not None,
             **kwargs,
         )
-        hidden: Tensor = outputs.last_hidden_state
-        return hidden
+        states: Tensor = outputs.logits if self.family.class_forward else outputs.last_hidden_state
+        return states
 
     def project(self, hidden: Tensor) -> Tensor:
         """float32 logits [n, V] of hidden states [n, D], as the model's class computes them."""
+        if self.family.class_forward:
+            return hidden.float()
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         return logits.float() if self._softcap is None else _capped(logits, self._softcap).float()
 

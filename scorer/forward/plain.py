@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorer.forward.labels import LabelScores, label_scores
+from scorer.forward.labels import LabelScores, label_scores, undefined_scores
 from scorer.forward.model import ForwardRow, ReferenceModel
-from scorer.types import EncodedSample
+from scorer.types import Branch, EncodedSample
 
 
 @torch.inference_mode()
 def score_two_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[LabelScores, LabelScores]]:
     """Clean and contrast scores of a batch by one full forward pass each."""
-    scores = []
-    for branches in ([row.clean for row in rows], [row.contrast for row in rows]):
-        prepared = [model.prepare(branch) for branch in branches]
-        scores.append(label_scores(model, prepared, full_forward(model, prepared)))
-    return list(zip(*scores, strict=True))
+    if not model.family.batched and len(rows) > 1:
+        return [pair for row in rows for pair in score_two_forwards(model, [row])]
+    contrast = _one_forward(model, [row.contrast for row in rows])
+    if model.family.text_only:
+        clean = [undefined_scores(len(scores.logit)) for scores in contrast]
+    else:
+        clean = _one_forward(model, [row.clean for row in rows])
+    return list(zip(clean, contrast, strict=True))
+
+
+def _one_forward(model: ReferenceModel, branches: Sequence[Branch]) -> list[LabelScores]:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, branch in enumerate(branches):
+        groups.setdefault(tuple(branch.pixels[name].shape[1:] for name in model.family.unpadded), []).append(i)
+    scores: dict[int, LabelScores] = {}
+    for members in groups.values():
+        prepared = [model.prepare(branches[i]) for i in members]
+        scores.update(zip(members, label_scores(model, prepared, full_forward(model, prepared)), strict=True))
+    return [scores[i] for i in range(len(branches))]
 
 
 def full_forward(model: ReferenceModel, rows: Sequence[ForwardRow]) -> list[Tensor]:

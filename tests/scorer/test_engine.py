@@ -175,6 +175,7 @@ def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:
 def test_only_caption_positions_reach_the_vocabulary_projection(chatml_model: Path) -> None:
     scorer = load(chatml_model)
     rows = samples()
+    scorer.score(rows)  # checks the fast path against the plain one, once
     projected: list[int] = []
     scorer.model.model.lm_head.register_forward_hook(lambda module, args, out: projected.append(args[0].shape[0]))
     results = scorer.score(rows)
@@ -276,8 +277,8 @@ def test_low_precision_is_near_float32(chatml_model: Path, dtype: str) -> None:
 
 
 def test_unsupported_family_is_refused_before_loading(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ModelError, match=r"'bert'.*llava"):
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ModelError, match=r"'clip'.*llava"):
         Scorer.load(tmp_path)
 
 

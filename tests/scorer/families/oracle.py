@@ -46,7 +46,7 @@ def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[
     if scorer.config.contrast == "removed":
         per_token = {name for name, values in inputs.items() if values.shape == ids.shape}
         return {name: inputs[name][shown][None] for name in per_token}
-    base = scorer.model.model.model
+    base = getattr(scorer.model.model, "model", None)
     if hasattr(base, "get_rope_index"):
         positions, _ = base.get_rope_index(**{n: v for n, v in inputs.items() if n != "attention_mask"})
     else:
