@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from scorer import Sample, Scorer, ScorerConfig
+from scorer.encode import Encoder
+from scorer.families import Family
+from scorer.reference import Reference
 from scorer.types import IMAGE, Turn
 from tests.scorer.test_engine import picture
 
@@ -47,6 +50,15 @@ class Case:
     def load(self, contrast: str = "blank", **options: Any) -> Scorer:
         """The engine on this checkpoint."""
         return Scorer.load(self.path, ScorerConfig(device="cpu", contrast=contrast, **options))
+
+    @property
+    def family(self) -> Family:
+        """The checkpoint's record."""
+        return Reference.locate(self.path).family
+
+    def encoder(self) -> Encoder:
+        """The engine's encoder alone, with the default contrast."""
+        return Encoder.load(self.path, ScorerConfig(device="cpu"))
 
     def rows(self) -> list[Sample]:
         """Mixed sizes and lengths, shared images, special tokens as text, several images and turns."""
