@@ -1,9 +1,12 @@
-"""Which of a tokenizer's tokens are control tokens, and which one begins every prompt."""
+"""A tokenizer's control tokens: which they are, which one begins every prompt, and how no data can spell them."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
+
+from tokenizers import Tokenizer
 
 from scorer.errors import ModelError
 from scorer.families import Family
@@ -45,3 +48,32 @@ def first_token(processor: Any, family: Family) -> int | None:
         if token is not None:
             return int(token)
     raise ModelError("the model's tokenizer has neither BOS nor EOS, so nothing predicts a text's first token")
+
+
+def with_renamed_tokens(tokenizer: Tokenizer, names: dict[str, str]) -> Tokenizer:
+    """Clone a tokenizer, spelling the tokens in ``names`` differently; every id stays what it was."""
+    state = json.loads(tokenizer.to_str())
+    # Post-processors add special tokens (not asked for here) and trim white space off offsets (which must stay).
+    state["post_processor"] = None
+    state["truncation"] = state["padding"] = None
+    for token in state["added_tokens"]:
+        if token["content"] in names:
+            token["content"] = names[token["content"]]
+            token["normalized"] = False
+    model = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(token, token): i for token, i in model["vocab"].items()}
+    else:  # Unigram: a list of [piece, score], indexed by id
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    try:
+        clone = Tokenizer.from_str(json.dumps(state))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelError(f"the tokenizer cannot be cloned with its control tokens renamed: {error}") from error
+    moved = [old for old, new in names.items() if clone.token_to_id(new) != tokenizer.token_to_id(old)]
+    if moved:
+        raise ModelError(
+            f"renaming control tokens moved the ids of {', '.join(moved)}; this tokenizer is not supported"
+        )
+    return clone

@@ -57,6 +57,7 @@ class Encoder:
             image_token=tokenizer.convert_ids_to_tokens(self.image_token_id) if with_images else None,
             bos=first_token(self._processor, self.family),
             bos_behind_images=self.family.bos_behind_images,
+            apart=self.family.text_apart,
         )
         self._blank_color = config.blank_color or (0, 0, 0)
         if with_images and config.blank_color is None:

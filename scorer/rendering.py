@@ -13,7 +13,6 @@ Two problems are solved here, both by writing the rendered prompt in an alphabet
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from scorer.errors import FailureCode, ModelError, RowError
+from scorer.control import with_renamed_tokens
+from scorer.errors import FailureCode, RowError
 from scorer.spans import token_byte_spans
 from scorer.types import Int16Array, Int32Array, Int64Array, Turn
 
@@ -68,6 +68,7 @@ class ChatTokenizer:
             None for none.
         bos_behind_images: placeholders begin the prompt and ``bos`` follows them; the text is tokenized as if it
             began the prompt.
+        apart: the first scored text is tokenized apart from the prompt, as the model saw it in training.
 
     Raises:
         ModelError: the tokenizer cannot be cloned with renamed control tokens.
@@ -83,10 +84,11 @@ class ChatTokenizer:
         image_token: str | None,
         bos: int | None,
         bos_behind_images: bool = False,
+        apart: bool = False,
     ) -> None:
         nonce = secrets.token_hex(8)
         self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
-        self._tokenizer = _with_renamed_tokens(tokenizer, self._names)
+        self._tokenizer = with_renamed_tokens(tokenizer, self._names)
         longest_first = sorted(self._names, key=len, reverse=True)
         self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._marker = f"\U000f0002{nonce}:"
@@ -97,6 +99,7 @@ class ChatTokenizer:
         self._image_token_id = -1 if image_token_id is None else image_token_id
         self._image_run = re.compile(f"(?:{re.escape(self._image_token)})+")
         self._bos = bos
+        self._apart = apart
         self._lead = self._names[self._image_token] if bos_behind_images else ""
         self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
 
@@ -125,8 +128,7 @@ class ChatTokenizer:
             prompt += text + fragment
         lead = len(self._lead) if prompt.startswith(self._lead) else 0
         prompt, scored_spans = prompt[lead:], [(first - lead, last - lead) for first, last in scored_spans]
-        encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
-        rendered = _locate(prompt, encoding, scored_spans)
+        rendered = _locate(prompt, self._tokenized(prompt, scored_spans[0][0]), scored_spans)
         if lead:
             rendered = _inserted(rendered, 0, self._image_token_id)
         rendered = self._expand(rendered, runs_of_image)
@@ -136,6 +138,13 @@ class ChatTokenizer:
         # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only where the word
         # begins the string, and so did the reference model's own tokenizer, which adds BOS behind the fact.
         return _inserted(rendered, place, self._bos)
+
+    def _tokenized(self, prompt: str, first_scored: int) -> Encoding:
+        if not self._apart:
+            return self._tokenizer.encode(prompt, add_special_tokens=False)
+        parts = (prompt[:first_scored], prompt[first_scored:])
+        encodings = [self._tokenizer.encode(part, add_special_tokens=False) for part in parts if part]
+        return Encoding.merge(encodings, growing_offsets=True)
 
     def _with_images(self, fragments: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[list[int]]]:
         """Put each image's text into its slot, a run of placeholder tokens written once; and the runs' lengths.
@@ -269,32 +278,3 @@ def _locate(prompt: str, encoding: Any, scored_spans: Sequence[tuple[int, int]])
         turns=np.concatenate(turns).astype(np.int16),
         images=np.zeros(0, dtype=np.int64),
     )
-
-
-def _with_renamed_tokens(tokenizer: Tokenizer, names: dict[str, str]) -> Tokenizer:
-    """Clone a tokenizer, spelling the tokens in ``names`` differently; every id stays what it was."""
-    state = json.loads(tokenizer.to_str())
-    # Post-processors add special tokens (not asked for here) and trim white space off offsets (which must stay).
-    state["post_processor"] = None
-    state["truncation"] = state["padding"] = None
-    for token in state["added_tokens"]:
-        if token["content"] in names:
-            token["content"] = names[token["content"]]
-            token["normalized"] = False
-    model = state["model"]
-    if isinstance(model["vocab"], dict):
-        model["vocab"] = {names.get(token, token): i for token, i in model["vocab"].items()}
-    else:  # Unigram: a list of [piece, score], indexed by id
-        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
-    if model.get("unk_token") in names:
-        model["unk_token"] = names[model["unk_token"]]
-    try:
-        clone = Tokenizer.from_str(json.dumps(state))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelError(f"the tokenizer cannot be cloned with its control tokens renamed: {error}") from error
-    moved = [old for old, new in names.items() if clone.token_to_id(new) != tokenizer.token_to_id(old)]
-    if moved:
-        raise ModelError(
-            f"renaming control tokens moved the ids of {', '.join(moved)}; this tokenizer is not supported"
-        )
-    return clone

@@ -66,6 +66,7 @@ class Family:
         template_without_chat: Jinja template for a model that has no chat template; it writes BOS itself too.
         image_text: (processor) → the text that stands for an image, where the processor writes it in its call only.
         bos_behind_images: image placeholders begin the prompt, and BOS follows them.
+        text_apart: the scored text is tokenized apart from the prompt, being an argument of its own.
         several_images: a sample may hold more than one image.
         sample_inputs: see :data:`SampleInputs`. Joined over a batch like pixels, and part of their digest.
         base: (model) → what gives hidden states, given the same arguments.
@@ -94,6 +95,7 @@ class Family:
     template_without_chat: str | None = None
     image_text: Callable[[Any], str] | None = None
     bos_behind_images: bool = False
+    text_apart: bool = False
     several_images: bool = True
     sample_inputs: SampleInputs = no_sample_inputs
     base: Callable[[Any], Callable[..., Any]] = lambda model: model.model

@@ -44,4 +44,5 @@ PALIGEMMA = Family(
     softcap=softcap,
     whole_prefix=True,
     template=TEMPLATE,
+    text_apart=True,
 )

@@ -152,7 +152,7 @@ def test_template_that_refuses_or_drops_is_a_row_error(render: Any, words: str) 
 def test_tokenizer_whose_ids_would_move_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tiny.byte_level_tokenizer().backend_tokenizer
     # A name that normalises onto an existing token would take that token's id.
-    monkeypatch.setattr("scorer.rendering.json.loads", _drop_first_added_token(__import__("json").loads))
+    monkeypatch.setattr("scorer.control.json.loads", _drop_first_added_token(__import__("json").loads))
     with pytest.raises(ModelError, match="moved the ids"):
         ChatTokenizer(
             tokenizer, ["<pad>", "<image>"], lambda messages: "", slot="<image>", image_token="<image>", bos=None

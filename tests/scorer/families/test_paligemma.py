@@ -14,7 +14,6 @@ import torch
 from scorer import Sample, Scorer, TokenScores
 from scorer.errors import FailureCode
 from scorer.families import Family
-from scorer.forward import model as forward_model
 from scorer.forward import score_two_forwards
 from scorer.types import IMAGE, Failure, Turn
 from tests.scorer.families.checkpoints import paligemma
@@ -60,6 +59,18 @@ class Suite(FamilySuite):
         assert bad.code is FailureCode.TEMPLATE_FAILED
         assert "one user turn" in bad.message
         assert isinstance(good, TokenScores)
+
+    def test_a_caption_joined_with_the_prompt_would_be_seen(self, case: Case) -> None:
+        """A caption that begins with a line break: joined, it merges with the prompt's own."""
+        row = caption("a", (30, 50), "\nA kite.")
+        scorer = case.load()
+        theirs = suffix_inputs(scorer, row, row.images)["input_ids"][0].numpy()
+        ours = scorer.encoder.encode(row)
+        np.testing.assert_array_equal(ours.clean.input_ids, theirs[: len(ours.clean.input_ids)])
+        assert (ours.token_starts[0], ours.token_ends[-1]) == (0, len("\nA kite."))
+        scorer.encoder._chat._apart = False
+        joined = scorer.encoder.encode(row).clean.input_ids
+        assert not np.array_equal(joined, theirs[: len(joined)])
 
     def test_token_types_are_those_of_the_processor(self, case: Case) -> None:
         scorer = case.load()
@@ -118,13 +129,10 @@ class TestPaliGemma2(Suite):
 
 
 class TestPaliGemma2SlidingWindow(Suite):
+    """A window that is shorter than most rows."""
+
     @pytest.fixture(scope="class")
     @classmethod
     def case(cls, tmp_path_factory: pytest.TempPathFactory) -> Case:
         path = paligemma.make(tmp_path_factory.mktemp("paligemma2-sliding"), version=2, sliding_window=24)
         return case_of(path)
-
-    def test_masked_without_its_hidden_tokens_would_be_seen(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(forward_model, "_sliding_window", lambda config: None)
-        rows = [caption("a", (30, 50), "A red kite over two boats. " * 3)]
-        assert fast_error(case.load("masked"), rows) > 0.01

@@ -27,7 +27,7 @@ def gemma_tokenizer() -> GemmaTokenizer:
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=specials + pieces, limit_alphabet=40)
-    tokenizer.train_from_iterator(tiny.corpus(), trainer)
+    tokenizer.train_from_iterator([*tiny.corpus(), *["\n\nA kite."] * 50], trainer)  # line breaks merge
     model = json.loads(tokenizer.to_str())["model"]
     return GemmaTokenizer(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]])
 
