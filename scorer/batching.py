@@ -1,4 +1,4 @@
-"""Which samples share a forward pass.
+"""Which samples share a forward pass, and how large it may be.
 
 Longest first: rows of one batch then have nearly equal lengths, so little is padding, and the largest batch comes
 first, so that a lack of memory shows at once and not after hours.
@@ -6,43 +6,95 @@ first, so that a lack of memory shows at once and not after hours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 Row = TypeVar("Row")
 Scored = TypeVar("Scored")
 
+logger = logging.getLogger(__name__)
 
-def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+
+class TokenBudget:
+    """Tokens of one padded forward pass, rows × longest row; halved where memory runs out, and remembered.
+
+    Attributes:
+        tokens: the budget now.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def halve(self, failed: int) -> None:
+        """A batch of ``failed`` tokens did not fit."""
+        self.tokens = max(1, min(self.tokens, failed) // 2)
+        logger.warning("a batch of %d tokens ran out of memory; going on with at most %d", failed, self.tokens)
+
+
+def plan_batches(lengths: Sequence[int], max_tokens: int, groups: Sequence[Hashable] = ()) -> list[list[int]]:
     """Split row numbers into batches with ``rows × longest row ≤ max_tokens``; a longer row goes alone.
 
-    Deterministic: depends on the lengths and their order alone, ties keep their order.
+    Deterministic: depends on the arguments alone, ties keep their order.
+
+    Args:
+        lengths: tokens of each row.
+        max_tokens: the budget.
+        groups: for each row what it may share with others (its image), or nothing; rows of one group stay neighbours.
     """
+    groups = groups or range(len(lengths))
+    longest: dict[Hashable, int] = {}
+    first: dict[Hashable, int] = {}
+    for i, (length, group) in enumerate(zip(lengths, groups, strict=True)):
+        longest[group] = max(length, longest.get(group, 0))
+        first.setdefault(group, i)
+    order = sorted(range(len(lengths)), key=lambda i: (-longest[groups[i]], first[groups[i]], -lengths[i]))
     batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        # the batch's first row is its longest
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
+    widest = 0
+    for i in order:
+        widest = max(widest, lengths[i])
+        if batches and (len(batches[-1]) + 1) * widest <= max_tokens:
             batches[-1].append(i)
         else:
             batches.append([i])
+            widest = lengths[i]
     return batches
 
 
 def map_batches(
     rows: Sequence[Row],
     length: Callable[[Row], int],
-    max_tokens: int,
+    group: Callable[[Row], Hashable],
+    budget: TokenBudget,
     score: Callable[[list[Row]], list[Scored]],
+    is_out_of_memory: Callable[[Exception], bool],
+    too_large: Callable[[Row, Exception], Scored],
 ) -> list[Scored]:
     """Apply ``score`` to batches of rows; results in the rows' own order.
+
+    A batch that runs out of memory halves the budget and is split, what was scored before is kept; a row that does
+    not fit alone gets the result of ``too_large``.
 
     Raises:
         AssertionError: ``score`` did not return one result per row.
     """
     results: dict[int, Scored] = {}
-    for batch in plan_batches([length(row) for row in rows], max_tokens):
-        scored = score([rows[i] for i in batch])
-        results.update(zip(batch, scored, strict=True))
-    if len(results) != len(rows):
-        raise AssertionError(f"{len(rows)} rows went in, {len(results)} came out")
+    waiting = list(range(len(rows)))
+    while waiting:
+        plan = plan_batches([length(rows[i]) for i in waiting], budget.tokens, [group(rows[i]) for i in waiting])
+        for batch in ([waiting[k] for k in one] for one in plan):
+            try:
+                scored = score([rows[i] for i in batch])
+            except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    results[batch[0]] = too_large(rows[batch[0]], error)
+                    continue
+                budget.halve(len(batch) * max(length(rows[i]) for i in batch))
+                break  # what is left is planned anew
+            if len(scored) != len(batch):
+                raise AssertionError(f"{len(batch)} rows went in, {len(scored)} came out")
+            results.update(zip(batch, scored, strict=True))
+        waiting = [i for i in range(len(rows)) if i not in results]
     return [results[i] for i in range(len(rows))]

@@ -15,8 +15,10 @@ DEFAULT_PROMPT: Final = "Describe the image."
 
 Contrast = Literal["blank", "masked", "removed", "blur", "noise", "image"]
 DType = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Quantization = Literal["int8", "nf4", "torchao-int8"]
 
-EXECUTION_ONLY: Final = frozenset({"device", "max_batch_tokens"})
+EXECUTION_ONLY: Final = frozenset({"device", "device_map", "compile", "contrast_cache_bytes", "max_batch_tokens"})
 """Options that change where and how fast scores are computed, not what is asked for."""
 
 
@@ -30,6 +32,12 @@ class ScorerConfig:
             ``blur``: the image blurred (VIG's); ``noise``: seeded uniform noise; ``image``: another image of the row.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
+        attention: the attention backend: ``sdpa`` (``eager`` in classes that have none), ``eager``, or
+            ``flash_attention_2``, which needs flash-attn.
+        quantization: ``int8`` and ``nf4`` by bitsandbytes, ``torchao-int8`` by torchao; None for the weights as saved.
+        adapter: directory or hub id of a LoRA adapter of the model, merged at load (needs peft).
+        compile: compile the model with ``torch.compile``: slow to begin, faster where shapes repeat.
         prompt: the instruction that a bare caption answers.
         truncate: cut a text that exceeds the model's context instead of failing its row.
         blank_color: RGB of the ``blank`` contrast, 0–255 each; None takes the image processor's mean colour.
@@ -38,12 +46,18 @@ class ScorerConfig:
             in a batch.
         max_image_bytes: limit of one encoded image, bytes.
         max_image_pixels: limit of one decoded image, width × height.
+        contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, bytes.
         max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens.
     """
 
     contrast: Contrast = "blank"
     dtype: DType = "float32"
     device: str = "auto"
+    device_map: Literal["auto"] | None = None
+    attention: Attention = "sdpa"
+    quantization: Quantization | None = None
+    adapter: str | None = None
+    compile: bool = False
     prompt: str = DEFAULT_PROMPT
     truncate: bool = False
     blank_color: tuple[int, int, int] | None = None
@@ -51,6 +65,7 @@ class ScorerConfig:
     noise_seed: int = 0
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
+    contrast_cache_bytes: int = 2**30
     max_batch_tokens: int = 8192
 
     def __post_init__(self) -> None:
@@ -62,6 +77,20 @@ class ScorerConfig:
             isinstance(self.device, str) and self.device != "",
             "a device name or 'auto'",
         )
+        _one_of("device_map", self.device_map, ("auto", None))
+        _one_of("attention", self.attention, get_args(Attention))
+        _one_of("quantization", self.quantization, (*get_args(Quantization), None))
+        _require(
+            "adapter",
+            self.adapter,
+            self.adapter is None or (isinstance(self.adapter, str) and self.adapter != ""),
+            "a directory, a hub id or null",
+        )
+        if self.adapter is not None and self.quantization is not None:
+            raise ConfigError(
+                "an adapter is merged into the weights, which quantised ones do not allow: use one of both"
+            )
+        _require("compile", self.compile, isinstance(self.compile, bool), "true or false")
         _require("prompt", self.prompt, isinstance(self.prompt, str), "a string")
         _require("truncate", self.truncate, isinstance(self.truncate, bool), "true or false")
         if self.blank_color is not None:
@@ -77,6 +106,7 @@ class ScorerConfig:
             ("noise_seed", 0),
             ("max_image_bytes", 1),
             ("max_image_pixels", 1),
+            ("contrast_cache_bytes", 0),
             ("max_batch_tokens", 1),
         ):
             value = getattr(self, name)
@@ -108,8 +138,8 @@ def _require(name: str, value: Any, valid: bool, expected: str) -> None:
         raise ConfigError(f"scorer option {name} is {value!r}; it must be {expected}")
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    _require(name, value, value in allowed, "one of " + ", ".join(allowed))
+def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
+    _require(name, value, value in allowed, "one of " + ", ".join(map(str, allowed)))
 
 
 def _is_number(value: Any) -> bool:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import torch
 
-from scorer import forward
-from scorer.batching import map_batches
+from scorer import forward, verify
+from scorer.batching import TokenBudget, map_batches
 from scorer.config import ScorerConfig
 from scorer.encode import Encoder
 from scorer.errors import FailureCode
+from scorer.forward import LabelScores
 from scorer.reference import Reference, fingerprint
 from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores
+
+logger = logging.getLogger(__name__)
+
+Pair = tuple[LabelScores, LabelScores]
+
+TOLERANCE: Final = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
+"""How far the fast path may be from the plain one, relative to the largest logit: rounding, and nothing more."""
+
+_CHUNK: Final = 256
+"""Samples scored at once when encoding runs ahead; batches are formed within a chunk."""
 
 
 class Scorer:
@@ -24,13 +40,25 @@ class Scorer:
     >>> scorer = Scorer.load("llava-hf/llava-1.5-7b-hf", ScorerConfig(dtype="bfloat16"))
     >>> scores, = scorer.score([Sample.caption("1", "kite.jpg", "A red kite over two boats.")])
     >>> scores.logprob_gap
+
+    Attributes:
+        encoder: encodes samples for this model.
+        model: the loaded model.
+        budget: tokens of one forward pass, as memory has allowed so far.
     """
 
     def __init__(self, reference: Reference, config: ScorerConfig) -> None:
         self.reference = reference
         self.config = config
         self.encoder = Encoder(reference, config)
-        self.model: Any = reference.load_model(config)
+        self.model = forward.ReferenceModel(reference.load_model(config), reference.family, config.compile)
+        self.budget = TokenBudget(config.max_batch_tokens)
+        self._fast: forward.FastPath | None = None
+        if reference.family.fast:
+            self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
+        self._checked = False
+        if reference.family.class_forward:
+            self._check_unlisted()
 
     @classmethod
     def load(
@@ -43,6 +71,24 @@ class Scorer:
         """
         return cls(Reference.locate(model, revision), config or ScorerConfig())
 
+    def _check_unlisted(self) -> None:
+        """A model without a verified record is held to its own class; see :mod:`scorer.verify`."""
+        if self.reference.family.text_only:
+            verify.check_causal(self.encoder, self.model)
+            return
+        logger.warning(
+            "model %s is of type %s, which has no verified record: each row is scored alone by its class's own forward "
+            "pass, several times slower than a verified type",
+            self.reference.name,
+            self.reference.config.model_type,
+        )
+        verify.check_unlisted(self.encoder, self.model, TOLERANCE[self.config.dtype])
+
+    @property
+    def path(self) -> str:
+        """How scores are computed now: ``fast``, or ``plain`` (two full forward passes)."""
+        return "plain" if self._fast is None else "fast"
+
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the scores; see :func:`scorer.reference.fingerprint`."""
@@ -51,22 +97,106 @@ class Scorer:
             "revision": self.reference.revision,
         }
 
-    def score(self, samples: Sequence[Sample]) -> list[Result]:
-        """Score samples; one result per sample, in order, a bad sample being a :class:`Failure`."""
-        return self.score_encoded([self.encoder.try_encode(sample) for sample in samples])
+    def score(self, samples: Sequence[Sample], encode_threads: int = 2) -> list[Result]:
+        """Score samples; one result per sample, in order, a bad sample being a :class:`Failure`.
+
+        Encoding runs ahead of the model in ``encode_threads`` threads.
+        """
+        return [
+            result
+            for chunk in _encode_ahead(self.encoder, samples, encode_threads)
+            for result in self.score_encoded(chunk)
+        ]
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         """Score encoded samples; failures pass through in their places."""
         encoded = [row for row in rows if isinstance(row, EncodedSample)]
-        scored = iter(map_batches(encoded, lambda row: row.length, self.config.max_batch_tokens, self._score_batch))
+        scored = iter(
+            map_batches(
+                encoded,
+                length=lambda row: row.length,
+                group=lambda row: row.clean.pixels_digest,
+                budget=self.budget,
+                score=self._score_batch,
+                is_out_of_memory=_is_out_of_memory,
+                too_large=_too_large,
+            )
+        )
         return [next(scored) if isinstance(row, EncodedSample) else row for row in rows]
 
     def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
-        pairs = forward.score_two_forwards(self.model, rows)
-        return [_result(row, clean, contrast) for row, (clean, contrast) in zip(rows, pairs, strict=True)]
+        if self._fast is None:
+            pairs = forward.score_two_forwards(self.model, rows)
+        else:
+            pairs = self._fast.score(rows)
+            if not self._checked:
+                pairs = self._self_check(rows, pairs)
+        return [
+            _result(row, clean, contrast, self.model.family.text_only)
+            for row, (clean, contrast) in zip(rows, pairs, strict=True)
+        ]
+
+    def _self_check(self, rows: list[EncodedSample], fast: list[Pair]) -> list[Pair]:
+        """Score the first batch of a process both ways; where they differ beyond rounding, stay with the plain way."""
+        plain = forward.score_two_forwards(self.model, rows)
+        difference, scale = _largest_difference(fast, plain)
+        limit = TOLERANCE[self.config.dtype] * scale
+        self._checked = True
+        if difference <= limit:
+            return fast
+        logger.warning(
+            "the fast path differs from two full forward passes by %.3g on the first batch (limit %.3g, %s): model %s "
+            "is scored by two full passes, at about twice the cost; please report this",
+            difference,
+            limit,
+            self.config.dtype,
+            self.reference.name,
+        )
+        self._fast = None
+        return plain
 
 
-def _result(row: EncodedSample, clean: forward.LabelScores, contrast: forward.LabelScores) -> Result:
+def _largest_difference(fast: Sequence[Pair], plain: Sequence[Pair]) -> tuple[float, float]:
+    """Largest difference of any logit or log-probability, and the largest logit. NaN counts as infinitely far."""
+    difference, scale = 0.0, 1.0
+    for ours, theirs in zip(fast, plain, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            scale = max(scale, float(np.abs(b.logit).max()))
+            for x, y in ((a.logit, b.logit), (a.logprob, b.logprob)):
+                both_nan = np.isnan(x) & np.isnan(y)
+                difference = max(
+                    difference, float(np.nan_to_num(np.abs(x - y)[~both_nan], nan=np.inf).max(initial=0.0))
+                )
+    return difference, scale
+
+
+def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> Iterator[list[EncodedSample | Failure]]:
+    """Encoded samples in chunks; the next chunk is encoded while the model works on this one."""
+    waiting: deque[Future[EncodedSample | Failure]] = deque()
+    remaining = iter(samples)
+    with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
+        while True:
+            waiting.extend(pool.submit(encoder.try_encode, one) for one in islice(remaining, 2 * _CHUNK - len(waiting)))
+            if not waiting:
+                return
+            yield [waiting.popleft().result() for _ in range(min(_CHUNK, len(waiting)))]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CUDA's own error, or the CPU allocator's, which has no type of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _too_large(row: EncodedSample, error: Exception) -> Result:
+    return Failure(
+        row.sample_id,
+        FailureCode.SCORING_FAILED,
+        f"the row's {row.length} tokens alone do not fit the device's memory ({error}); use a smaller dtype or "
+        "--truncate",
+    )
+
+
+def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_only: bool) -> Result:
     scores = TokenScores(
         sample_id=row.sample_id,
         token_ids=row.token_ids,
@@ -78,7 +208,9 @@ def _result(row: EncodedSample, clean: forward.LabelScores, contrast: forward.La
         logprob_clean=clean.logprob,
         logprob_contrast=contrast.logprob,
     )
-    bad = ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean) & np.isfinite(scores.logprob_contrast))
+    bad = ~np.isfinite(scores.logprob_contrast)
+    if not text_only:  # without images, the clean branch does not exist and its scores are NaN by definition
+        bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
     if bad.any():
         return Failure(
             row.sample_id,

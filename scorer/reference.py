@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -15,29 +16,12 @@ from typing import Any, Final
 
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError
-
-IMAGE_BACKEND: Final = "pil"
-"""Image-processing backend. Pinned: torchvision's resize gives other pixels, hence other scores (up to 0.028)."""
+from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION, Family
+from scorer.loading import adapter_path, load_model
+from scorer.processing import load_processor
 
 _FILES: Final = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "tokenizer*")
 _DIGESTED_LIBRARIES: Final = ("torch", "transformers", "tokenizers", "pillow", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What differs between model families, as data.
-
-    Attributes:
-        model_type: ``config.model_type``.
-        pixel_names: the image processor's outputs that the model takes, each joined over a batch's images
-            along axis 0.
-    """
-
-    model_type: str
-    pixel_names: tuple[str, ...] = ("pixel_values",)
-
-
-FAMILIES: Final[Mapping[str, Family]] = {family.model_type: family for family in (Family("llava"),)}
 
 
 @dataclass(frozen=True)
@@ -93,54 +77,44 @@ class Reference:
 
     @property
     def family(self) -> Family:
-        """The family's record. Raises ModelError for a family that has not been verified."""
+        """The family's record; one that trusts nothing for a type without one.
+
+        Raises:
+            ModelError: models of this type do not predict text token by token, or this one is a variant that cannot
+                be scored.
+        """
+        from transformers.models.auto import modeling_auto as auto
+
         model_type = self.config.model_type
-        if model_type not in FAMILIES:
+        if model_type in FAMILIES:
+            family = FAMILIES[model_type]
+        elif model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            family = UNLISTED_VISION
+        elif model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            family = TEXT_ONLY
+        else:
             raise ModelError(
-                f"model {self.name} is of type {model_type!r}; verified types: {', '.join(FAMILIES)}. A family "
-                "that has not been verified could give silently wrong weights"
+                f"model {self.name} is of type {model_type!r}, which is neither a vision-language nor a causal "
+                f"language model of transformers; verified types: {', '.join(FAMILIES)}"
             )
-        return FAMILIES[model_type]
+        refusal = family.refusal(self.config)
+        if refusal is not None:
+            raise ModelError(f"model {self.name} cannot be scored: {refusal}")
+        return family
 
     @property
     def context_length(self) -> int:
         """Tokens that the language model has positions for."""
-        return int(self.config.get_text_config().max_position_embeddings)
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return sys.maxsize if limit is None else int(limit)  # a recurrent model has none
 
     def load_processor(self) -> Any:
-        """The processor (tokenizer, image processor, chat template). Raises ModelError where a part is missing."""
-        from transformers import AutoImageProcessor, AutoProcessor
-
-        try:
-            processor = AutoProcessor.from_pretrained(self.path, trust_remote_code=False)
-            processor.image_processor = AutoImageProcessor.from_pretrained(
-                self.path, backend=IMAGE_BACKEND, trust_remote_code=False
-            )
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"the processor of model {self.name} cannot be loaded: {error}") from error
-        if getattr(processor.tokenizer, "backend_tokenizer", None) is None:
-            raise ModelError(f"model {self.name} has no fast tokenizer; byte spans need one (tokenizer.json)")
-        if not processor.chat_template:
-            raise ModelError(f"model {self.name} has no chat template; use its instruction-tuned variant")
-        return processor
+        """Tokenizer, image processor and chat template. Raises ModelError where a part is missing."""
+        return load_processor(self.path, self.config.model_type, self.family)
 
     def load_model(self, config: ScorerConfig) -> Any:
         """The model in evaluation mode, frozen, on its device. Raises ModelError where it cannot be had."""
-        import torch
-        from transformers import AutoModelForImageTextToText
-
-        device = resolve_device(config.device)
-        try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                self.path,
-                dtype=getattr(torch, config.dtype),
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"the weights of model {self.name} cannot be loaded: {error}") from error
-        return model.eval().requires_grad_(False).to(device)
+        return load_model(self, config)
 
     def weights_digest(self) -> str:
         """SHA-256 over the names and contents of all safetensors files."""
@@ -149,21 +123,7 @@ class Reference:
             raise ModelError(
                 f"model {self.name} has no *.safetensors file in {self.path}; other formats are not loaded"
             )
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
-        return digest.hexdigest()
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` → ``cuda`` where there is one, else ``cpu``; anything else as it is, if torch can use it."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu or auto")
-    return device
+        return _files_digest(files)
 
 
 def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str | None = None) -> dict[str, Any]:
@@ -177,19 +137,36 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
     return {
         "model": reference.name,
         "revision": reference.revision,
-        "model_type": reference.family.model_type,
+        "model_type": reference.config.model_type,
         "weights_sha256": reference.weights_digest(),
         "tokenizer_sha256": _digest(processor.tokenizer.backend_tokenizer.to_str()),
         "chat_template_sha256": _digest(processor.chat_template),
-        "image_processor": type(image_processor).__name__,
-        "image_processor_sha256": _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str)),
+        "image_processor": None if image_processor is None else type(image_processor).__name__,
+        "image_processor_sha256": None if image_processor is None else _options_digest(image_processor),
         **config.fingerprint(),
+        "adapter_sha256": None if config.adapter is None else _adapter_digest(config.adapter),
         "versions": {name: _version(name) for name in ("tokensight", *_DIGESTED_LIBRARIES)},
     }
 
 
+def _adapter_digest(adapter: str) -> str:
+    path = adapter_path(adapter)
+    return _files_digest([path / "adapter_config.json", *sorted(path.glob("*.safetensors"))])
+
+
+def _options_digest(image_processor: Any) -> str:
+    return _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _files_digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _file_digest(file: Path) -> str:

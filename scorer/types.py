@@ -97,17 +97,17 @@ class Branch:
 
     Attributes:
         input_ids: int64 [T], images already expanded to their placeholder tokens.
-        position_ids: int64 [T].
         attend: bool [T]; False hides a position from attention (``masked`` contrast).
         label_index: int64 [N]; the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
         pixels: the image processor's tensors by the model's argument name; float32 arrays. Empty for ``removed``.
+        pixels_digest: identifies ``pixels``: equal digests are equal tensors. Empty for ``removed``.
     """
 
     input_ids: Int64Array
-    position_ids: Int64Array
     attend: BoolArray
     label_index: Int64Array
     pixels: dict[str, npt.NDArray[Any]]
+    pixels_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
-"""Batches cover every row once, within the budget, longest first."""
+"""Batches cover every row once, within the budget, longest first; memory that runs out halves them."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorer.batching import map_batches, plan_batches
+from scorer.batching import TokenBudget, map_batches, plan_batches
 
 
 @given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 400))
@@ -19,11 +22,70 @@ def test_every_row_once_within_the_budget_longest_first(lengths: list[int], budg
     assert longest == sorted(longest, reverse=True)
 
 
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 5)), min_size=1, max_size=40), st.integers(1, 200))
+def test_rows_of_one_group_are_neighbours_and_the_budget_holds(rows: list[tuple[int, int]], budget: int) -> None:
+    lengths, groups = [length for length, _ in rows], [group for _, group in rows]
+    batches = plan_batches(lengths, budget, groups)
+    order = [groups[i] for batch in batches for i in batch]
+    changes = sum(a != b for a, b in itertools.pairwise(order))
+    assert changes == len(set(groups)) - 1
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+def run(rows: list[str], budget: TokenBudget, score: Callable[[list[str]], list[str]]) -> list[str]:
+    return map_batches(
+        rows,
+        length=len,
+        group=id,
+        budget=budget,
+        score=score,
+        is_out_of_memory=lambda error: "memory" in str(error),
+        too_large=lambda row, error: f"too large: {error}",
+    )
+
+
 @given(st.lists(st.text(max_size=8), max_size=30))
 def test_results_come_back_in_the_rows_order(rows: list[str]) -> None:
-    assert map_batches(rows, len, 20, lambda batch: [row.upper() for row in batch]) == [row.upper() for row in rows]
+    assert run(rows, TokenBudget(20), lambda batch: [row.upper() for row in batch]) == [row.upper() for row in rows]
 
 
 def test_a_lost_result_is_an_error() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        map_batches(["a", "b"], len, 20, lambda batch: batch[:-1])
+    with pytest.raises(AssertionError, match="2 rows went in, 1 came out"):
+        run(["a", "b"], TokenBudget(20), lambda batch: batch[:-1])
+
+
+def test_out_of_memory_halves_the_batch_goes_on_and_is_remembered() -> None:
+    sizes: list[int] = []
+
+    def score(batch: list[str]) -> list[str]:
+        sizes.append(len(batch) * max(map(len, batch)))
+        if sizes[-1] > 30:
+            raise RuntimeError("out of memory")
+        return [row.upper() for row in batch]
+
+    rows = [f"row {i % 10}" for i in range(40)]
+    budget = TokenBudget(200)
+    assert run(rows, budget, score) == [row.upper() for row in rows]
+    assert sizes[:3] == [200, 100, 50]
+    assert budget.tokens == 25
+    sizes.clear()
+    run(rows, budget, score)
+    assert max(sizes) <= 25, "the size that worked is kept"
+
+
+def test_a_row_too_large_alone_fails_alone() -> None:
+    def score(batch: list[str]) -> list[str]:
+        if max(map(len, batch)) > 10:
+            raise RuntimeError("out of memory")
+        return [row.upper() for row in batch]
+
+    assert run(["a", "b" * 11, "c"], TokenBudget(100), score) == ["A", "too large: out of memory", "C"]
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    def score(batch: list[str]) -> list[str]:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        run(["a"], TokenBudget(10), score)

@@ -17,6 +17,11 @@ CHANGED: dict[str, Any] = {
     "contrast": "masked",
     "dtype": "bfloat16",
     "device": "cpu",
+    "device_map": "auto",
+    "attention": "eager",
+    "quantization": "int8",
+    "adapter": "lora",
+    "compile": True,
     "prompt": "What is this?",
     "truncate": True,
     "blank_color": (1, 2, 3),
@@ -24,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "noise_seed": 7,
     "max_image_bytes": 10,
     "max_image_pixels": 10,
+    "contrast_cache_bytes": 10,
     "max_batch_tokens": 10,
 }
 
@@ -46,7 +52,8 @@ def test_defaults() -> None:
     assert config.blank_color is None
 
 
-@pytest.mark.parametrize("changes", [{}, CHANGED])
+# An adapter and quantised weights exclude each other.
+@pytest.mark.parametrize("changes", [{}, CHANGED | {"adapter": None}, CHANGED | {"quantization": None}])
 def test_plain_data_round_trips(changes: dict[str, Any]) -> None:
     config = ScorerConfig(**changes)
     assert ScorerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scorer import Sample, Scorer, ScorerConfig, TokenScores, forward
+from scorer import Sample, Scorer, ScorerConfig, TokenScores
 from scorer import images as image_ops
 from scorer.errors import FailureCode, ModelError
+from scorer.forward import ReferenceModel, labels
 from scorer.types import IMAGE, Failure, Turn
 
 CONTRASTS = ["blank", "masked", "removed", "blur", "noise", "image"]
@@ -61,7 +61,7 @@ def load(path: Path, **options: Any) -> Scorer:
 
 def hugging_face_scores(scorer: Scorer, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The oracle: transformers' own processor and full forward, one sample, full logits; no code of ours but images."""
-    processor, model = scorer.encoder._processor, scorer.model
+    processor, model = scorer.encoder._processor, scorer.model.model
     config = scorer.config
     messages = [
         {
@@ -145,15 +145,20 @@ def _assert_equal_scores(result: object, expected: object) -> None:
 
 
 def test_padding_without_its_mask_would_be_seen(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control of the batch parity: explicit positions of another row change scores."""
+    """Negative control of the batch parity: padding in front of a row, unmasked, changes its scores."""
     rows = samples()[:6]
-    alone = load(chatml_model, max_batch_tokens=1).score(rows)
     scorer = load(chatml_model)
-    encoded = [scorer.encoder.encode(row) for row in rows]
-    shifted = [replace(e, clean=replace(e.clean, position_ids=e.clean.position_ids[::-1].copy())) for e in encoded]
-    broken = scorer.score_encoded(shifted)
+    alone = scorer.score(rows)
+
+    def left_padded(self: ReferenceModel, arrays: Any, value: int) -> torch.Tensor:
+        width = max(map(len, arrays))
+        return torch.stack(
+            [torch.from_numpy(np.pad(a, (width - len(a), 0), constant_values=value)) for a in arrays]
+        ).long()
+
+    monkeypatch.setattr(ReferenceModel, "_pad", left_padded)
     with pytest.raises(AssertionError):
-        for result, expected in zip(broken, alone, strict=True):
+        for result, expected in zip(scorer.score(rows), alone, strict=True):
             _assert_equal_scores(result, expected)
 
 
@@ -170,26 +175,32 @@ def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:
 def test_only_caption_positions_reach_the_vocabulary_projection(chatml_model: Path) -> None:
     scorer = load(chatml_model)
     rows = samples()
+    scorer.score(rows)  # checks the fast path against the plain one, once
     projected: list[int] = []
-    scorer.model.lm_head.register_forward_hook(lambda module, args, out: projected.append(args[0].shape[0]))
+    scorer.model.model.lm_head.register_forward_hook(lambda module, args, out: projected.append(args[0].shape[0]))
     results = scorer.score(rows)
     labels = sum(len(result.token_ids) for result in results if isinstance(result, TokenScores))
     assert sum(projected) == 2 * labels
 
 
-def test_projection_in_chunks_equals_the_naive_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_projection_in_chunks_equals_the_naive_form(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = load(chatml_model)
+    rows = [scorer.model.prepare(scorer.encoder.encode(sample).clean) for sample in samples()]
+    vocabulary = scorer.model.vocabulary
     generator = torch.Generator().manual_seed(0)
-    head = torch.nn.Linear(16, 97, bias=True).requires_grad_(False)
-    hidden = torch.randn(50, 16, generator=generator)
-    labels = torch.randint(0, 97, (50,), generator=generator)
-    logits = head(hidden)
+    hidden = [torch.randn(len(row.label_index), 32, generator=generator) for row in rows]
     sizes: list[int] = []
-    head.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
-    monkeypatch.setattr(forward, "_LOGITS_CHUNK", 7 * 97)
-    logit, logprob = forward.label_scores(head, hidden, labels)
-    assert max(sizes) == 7 * 97
-    np.testing.assert_allclose(logit, logits[torch.arange(50), labels].numpy(), atol=1e-6)
-    np.testing.assert_allclose(logprob, logits.log_softmax(-1)[torch.arange(50), labels].numpy(), atol=1e-5)
+    scorer.model.model.lm_head.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
+    monkeypatch.setattr(labels, "LOGITS_CHUNK", 7 * vocabulary)
+    with torch.inference_mode():
+        scores = labels.label_scores(scorer.model, rows, hidden)
+        assert max(sizes) == 7 * vocabulary
+        for row, states, score in zip(rows, hidden, scores, strict=True):
+            logits = scorer.model.model.lm_head(states)
+            label = torch.from_numpy(row.ids[row.label_index])[:, None]
+            np.testing.assert_allclose(score.logit, logits.gather(1, label)[:, 0].numpy(), atol=1e-5)
+            expected = logits.log_softmax(-1).gather(1, label)[:, 0]
+            np.testing.assert_allclose(score.logprob, expected.numpy(), atol=1e-5)
 
 
 def test_a_bad_row_costs_that_row_only(chatml_model: Path, tmp_path: Path) -> None:
@@ -248,7 +259,7 @@ def test_non_finite_scores_are_a_row_error(chatml_model: Path) -> None:
     scorer = load(chatml_model)
     rows = [Sample.caption("a", picture(9, 9), "A kite."), Sample.caption("b", picture(9, 9), "two boats")]
     token = scorer.encoder.encode(rows[0]).token_ids[0]
-    scorer.model.get_input_embeddings().weight[token] = float("nan")
+    scorer.model.model.get_input_embeddings().weight[token] = float("nan")
     first, second = scorer.score(rows)
     assert isinstance(first, Failure)
     assert first.code is FailureCode.NON_FINITE
@@ -266,8 +277,8 @@ def test_low_precision_is_near_float32(chatml_model: Path, dtype: str) -> None:
 
 
 def test_unsupported_family_is_refused_before_loading(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ModelError, match=r"'bert'.*llava"):
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ModelError, match=r"'clip'.*llava"):
         Scorer.load(tmp_path)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scorer.encode import Encoder
 from scorer.errors import FailureCode, ModelError, RowError
-from scorer.rendering import ChatTokenizer
+from scorer.rendering import ChatTokenizer, RenderedTokens
 from scorer.types import IMAGE, Turn
 from tests.scorer import tiny
 
@@ -28,6 +28,15 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 def caption_turns(text: str, prompt: str = "Describe the image.") -> list[Turn]:
     return [Turn("user", (IMAGE, prompt)), Turn("assistant", (text,))]
+
+
+def slots(turns: list[Turn]) -> list[str]:
+    """Each image as one placeholder token."""
+    return ["<image>"] * sum(turn.content.count(IMAGE) for turn in turns)
+
+
+def encode(encoder: Encoder, text: str, prompt: str = "Describe the image.") -> RenderedTokens:
+    return encoder._chat.encode(caption_turns(text, prompt), ["<image>"])
 
 
 def hugging_face_ids(encoder: Encoder, turns: list[Turn]) -> list[int]:
@@ -51,7 +60,7 @@ def hugging_face_ids(encoder: Encoder, turns: list[Turn]) -> list[int]:
 )
 def test_plain_text_gives_the_tokens_of_hugging_faces_own_chat_template(encoder: Encoder, text: str) -> None:
     turns = caption_turns(text)
-    assert encoder._chat.encode(turns).ids.tolist() == hugging_face_ids(encoder, turns)
+    assert encoder._chat.encode(turns, slots(turns)).ids.tolist() == hugging_face_ids(encoder, turns)
 
 
 def test_several_turns_give_the_tokens_of_hugging_faces_own_chat_template(encoder: Encoder) -> None:
@@ -62,7 +71,7 @@ def test_several_turns_give_the_tokens_of_hugging_faces_own_chat_template(encode
         Turn("user", ("And?",)),
         Turn("assistant", ("Two boats.",)),
     ]
-    rendered = encoder._chat.encode(turns)
+    rendered = encoder._chat.encode(turns, slots(turns))
     assert rendered.ids.tolist() == hugging_face_ids(encoder, turns)
     for turn, text in enumerate(("A red kite.", "Two boats.")):
         mine = rendered.turns == turn
@@ -73,8 +82,8 @@ def test_several_turns_give_the_tokens_of_hugging_faces_own_chat_template(encode
 def test_special_strings_in_captions_and_prompts_are_text(encoder: Encoder) -> None:
     tokenizer = encoder._processor.tokenizer
     spelled = " ".join(SPECIALS)
-    rendered = encoder._chat.encode(caption_turns(f"A {spelled} kite", f"What is {spelled}?"))
-    plain = encoder._chat.encode(caption_turns("A kite", "What?"))
+    rendered = encode(encoder, f"A {spelled} kite", f"What is {spelled}?")
+    plain = encode(encoder, "A kite", "What?")
     control = set(tokenizer.all_special_ids) | {encoder.image_token_id}
 
     def control_tokens(ids: Any) -> list[int]:
@@ -89,7 +98,7 @@ def test_special_strings_in_captions_and_prompts_are_text(encoder: Encoder) -> N
 @given(text=st.text(min_size=1, max_size=40) | st.sampled_from(SPECIALS).map(lambda s: f"é{s}🪁{s}"))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_spans_cover_the_scored_text_exactly(encoder: Encoder, text: str) -> None:
-    rendered = encoder._chat.encode(caption_turns(text))
+    rendered = encode(encoder, text)
     data = text.encode()
     assert rendered.starts[0] == 0
     assert rendered.ends[-1] == len(data)
@@ -99,7 +108,7 @@ def test_spans_cover_the_scored_text_exactly(encoder: Encoder, text: str) -> Non
 
 def test_token_that_also_covers_template_text_keeps_the_texts_bytes(vicuna_model: Path) -> None:
     encoder = Encoder.load(vicuna_model)
-    rendered = encoder._chat.encode(caption_turns("A red kite."))
+    rendered = encode(encoder, "A red kite.")
     tokens = encoder._processor.tokenizer.convert_ids_to_tokens(rendered.ids[rendered.scored].tolist())
     assert tokens[0] == "▁A"
     assert (rendered.starts[0], rendered.ends[0]) == (0, 1)
@@ -109,15 +118,15 @@ def test_text_that_forges_the_markers_stays_text(encoder: Encoder) -> None:
     """The nonce is what keeps data from spelling a control token: with it known, the forgery works."""
     chat = encoder._chat
     forged_without_nonce = "\U000f00000:0\U000f0001 \U000f00020\U000f0003"
-    rendered = chat.encode(caption_turns(forged_without_nonce))
+    rendered = encode(encoder, forged_without_nonce)
     assert np.count_nonzero(rendered.ids == encoder.image_token_id) == 1
-    name = chat._names["<image>"]
-    assert np.count_nonzero(chat.encode(caption_turns(name)).ids == encoder.image_token_id) == 2
+    with pytest.raises(AssertionError, match="2 runs of image tokens"):
+        encode(encoder, chat._names["<image>"])
 
 
 def test_lone_surrogates_are_a_row_error(encoder: Encoder) -> None:
     with pytest.raises(RowError, match="UTF-8") as caught:
-        encoder._chat.encode(caption_turns("bad \ud800 text"))
+        encode(encoder, "bad \ud800 text")
     assert caught.value.code is FailureCode.TEXT_INVALID
 
 
@@ -132,18 +141,22 @@ def _drop_users(messages: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize(("render", "words"), [(_refuse, "roles must alternate"), (_drop_users, "texts .1. of 2")])
 def test_template_that_refuses_or_drops_is_a_row_error(render: Any, words: str) -> None:
     tokenizer = tiny.byte_level_tokenizer()
-    chat = ChatTokenizer(tokenizer.backend_tokenizer, ["<image>"], render, None)
+    chat = ChatTokenizer(
+        tokenizer.backend_tokenizer, ["<image>"], render, slot="<image>", image_token="<image>", bos=None
+    )
     with pytest.raises(RowError, match=words) as caught:
-        chat.encode(caption_turns("A kite"))
+        chat.encode(caption_turns("A kite"), ["<image>"])
     assert caught.value.code is FailureCode.TEMPLATE_FAILED
 
 
 def test_tokenizer_whose_ids_would_move_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = tiny.byte_level_tokenizer().backend_tokenizer
     # A name that normalises onto an existing token would take that token's id.
-    monkeypatch.setattr("scorer.rendering.json.loads", _drop_first_added_token(__import__("json").loads))
+    monkeypatch.setattr("scorer.control.json.loads", _drop_first_added_token(__import__("json").loads))
     with pytest.raises(ModelError, match="moved the ids"):
-        ChatTokenizer(tokenizer, ["<pad>", "<image>"], lambda messages: "", None)
+        ChatTokenizer(
+            tokenizer, ["<pad>", "<image>"], lambda messages: "", slot="<image>", image_token="<image>", bos=None
+        )
 
 
 def _drop_first_added_token(loads: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,25 @@ VICUNA = (
 )
 
 
-def _corpus() -> Iterator[str]:
+def corpus() -> Iterator[str]:
     for noun in ("kite", "boat", "circle", "square"):
         for colour in ("red", "blue", "green"):
             yield f"USER: Describe the image. ASSISTANT: A {colour} {noun} over two {noun}s and a {colour} sky."
             yield f"user\nWhat is it?\nassistant\nThere is a {noun}, très {colour}, naïve 日本語 🪁 {noun}!"
 
 
-def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+CONTROL_TOKENS = ("<pad>", "<|im_start|>", "<|im_end|>", "<image>")
+
+
+def byte_level_tokenizer(specials: Sequence[str] = CONTROL_TOKENS, **options: Any) -> PreTrainedTokenizerFast:
     """GPT-2 / Qwen-like: byte-level BPE, ChatML control tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(_corpus(), trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet))
-    specials = ["<pad>", "<|im_start|>", "<|im_end|>", "<image>"]
+    tokenizer.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>", **options)
 
 
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -61,7 +63,7 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     specials = ["<unk>", "<s>", "</s>"]
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=specials + pieces, limit_alphabet=40)
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")

@@ -1,0 +1,79 @@
+"""Reference models of real shapes with random weights, and rows for them; no hub, no tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from scorer.families import FAMILIES
+from scorer.forward import ReferenceModel
+from scorer.types import Branch, EncodedSample
+
+IMAGE_TOKENS = 576
+LLAVA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_key_value_heads": 32}
+CLIP_L_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+
+
+def llava(
+    text: dict[str, Any],
+    layers: int,
+    vision: dict[str, Any],
+    vocabulary: int = 32064,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ReferenceModel:
+    """A LLaVA of the given shape; on the meta device it has shapes and no numbers.
+
+    There the mask is written out (eager attention), since sdpa first looks whether it is all ones.
+    """
+    config = LlavaConfig(
+        text_config={
+            "model_type": "llama",
+            "num_hidden_layers": layers,
+            "vocab_size": vocabulary,
+            "max_position_embeddings": 4096,
+            **text,
+        },
+        vision_config={"model_type": "clip_vision_model", **vision},
+        image_token_id=32000,
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        attention = "eager" if device == "meta" else "sdpa"
+        model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention, dtype=dtype)
+    return ReferenceModel(model.eval().requires_grad_(False), FAMILIES["llava"])
+
+
+def row(index: int, prompt: int, caption: int, image_tokens: int = IMAGE_TOKENS, size: int = 336) -> EncodedSample:
+    """A row as the encoder makes it: image, ``prompt`` tokens, ``caption`` labels; blank contrast."""
+    rng = np.random.default_rng(index)
+    prompt_ids = np.random.default_rng(0).integers(5, 30000, prompt)
+    ids = np.concatenate([[1], np.full(image_tokens, 32000), prompt_ids, rng.integers(5, 30000, caption)])
+    label_index = np.arange(len(ids) - caption, len(ids))
+    attend = np.ones(len(ids), dtype=np.bool_)
+    image = rng.standard_normal((1, 3, size, size)).astype(np.float32)
+    blank = np.zeros_like(image)
+    zeros = np.zeros(caption, dtype=np.int32)
+    return EncodedSample(
+        sample_id=str(index),
+        token_ids=ids[label_index].astype(np.int32),
+        token_starts=zeros,
+        token_ends=zeros,
+        token_turns=zeros.astype(np.int16),
+        text_hash="",
+        clean=Branch(ids, attend, label_index, {"pixel_values": image}, str(index).encode()),
+        contrast=Branch(ids, attend, label_index, {"pixel_values": blank}, b"blank"),
+    )

@@ -1,0 +1,5 @@
+"""DeepSeek-VL: one fixed grid; padded to a square, so that a blank depends on the image's shape."""
+
+from scorer.families.base import Family
+
+DEEPSEEK_VL = Family()

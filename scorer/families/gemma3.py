@@ -1,0 +1,12 @@
+"""Gemma 3: an image's tokens see each other in both directions; its class applies no logit soft-cap."""
+
+from scorer.families.base import Family
+from scorer.types import Int64Array
+
+
+def image_token_types(ids: Int64Array, first_label: int, image_token_id: int) -> dict[str, Int64Array]:
+    """1 for image tokens. Continuations of a cached prefix have none: text is causal."""
+    return {"token_type_ids": (ids == image_token_id).astype(ids.dtype)}
+
+
+GEMMA3 = Family(token_inputs=image_token_types)

@@ -1,0 +1,40 @@
+"""Llama 3.2 Vision: text attends to the image's tiles through layers of its own; no token stands for a feature.
+
+``masked`` and ``removed`` speak of image tokens, so they are not defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from scorer.families.base import Family
+from scorer.types import Int64Array, Turn
+
+
+def cross_attention_mask(
+    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """int64 [1, T, images, tiles]: which tiles a token may attend to, as the model's own processor writes it."""
+    from transformers.models.mllama import processing_mllama as own
+
+    tiles = pixels["aspect_ratio_mask"]  # [1, images, tiles]
+    places = own.get_cross_attention_token_mask(ids.tolist(), processor.image_token_id)
+    mask = own.convert_sparse_cross_attention_mask_to_dense(
+        [places], tiles.sum(axis=-1).tolist(), max_num_tiles=tiles.shape[-1], length=len(ids)
+    )
+    return {"cross_attention_mask": mask}
+
+
+MLLAMA = Family(
+    pixel_names=("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"),
+    image_axis=1,
+    sample_inputs=cross_attention_mask,
+    # Text ahead of the first image attends to all images of the batch's largest sample: its class masks what follows
+    # the attention, and not the attention itself.
+    unpadded=("pixel_values",),
+    contrasts=frozenset({"blank", "blur", "noise", "image"}),
+    fast=False,
+)

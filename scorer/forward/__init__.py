@@ -1,0 +1,8 @@
+"""Forward passes of the reference model: the plain way, and the cheaper ways that are tested against it."""
+
+from scorer.forward.fast import FastPath
+from scorer.forward.labels import LabelScores
+from scorer.forward.model import ReferenceModel
+from scorer.forward.plain import score_two_forwards
+
+__all__ = ["FastPath", "LabelScores", "ReferenceModel", "score_two_forwards"]

@@ -1,0 +1,185 @@
+"""The loaded reference model behind one small interface: inputs in, hidden states out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorer.families import Family
+from scorer.families.base import image_token_id
+from scorer.processing import join_pixels
+from scorer.types import BoolArray, Branch, Int64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardRow:
+    """One row of a forward pass.
+
+    Attributes:
+        ids: int64 [T].
+        positions: int64 [A, T]; A is 1, or 3 for multimodal rotary embeddings.
+        attend: bool [T]; False hides a position from attention.
+        label_index: int64 [N], positions of the labels in ``ids``, ascending.
+        pixels: image tensors by argument name; empty where no image takes part.
+        pixels_digest: identifies ``pixels``.
+        token_inputs: further per-token inputs of a full forward, int64 [T] each.
+    """
+
+    ids: Int64Array
+    positions: Int64Array
+    attend: BoolArray
+    label_index: Int64Array
+    pixels: Mapping[str, Any]
+    pixels_digest: bytes
+    token_inputs: Mapping[str, Int64Array]
+
+
+class ReferenceModel:
+    """A frozen model and its family's record.
+
+    Attributes:
+        model: the transformers model with its vocabulary projection.
+        family: what differs for its family.
+        image_token_id: id of the placeholder that an image's features take the place of.
+        sliding_window: tokens that a local-attention layer sees, or None where every layer sees all.
+    """
+
+    def __init__(self, model: Any, family: Family, compiled: bool = False) -> None:
+        self.model = model
+        self.family = family
+        self._base = model if family.class_forward else family.base(model)
+        if compiled:
+            self._base = torch.compile(self._base)
+        self.image_token_id = image_token_id(model.config)
+        self.sliding_window = _sliding_window(model.config.get_text_config())
+        self._softcap = family.softcap(model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    def prepare(self, branch: Branch) -> ForwardRow:
+        """A branch with its positions and token inputs."""
+        return ForwardRow(
+            ids=branch.input_ids,
+            positions=self._positions(branch),
+            attend=branch.attend,
+            label_index=branch.label_index,
+            pixels=branch.pixels,
+            pixels_digest=branch.pixels_digest,
+            token_inputs=self._token_inputs(branch.input_ids, branch.label_index),
+        )
+
+    def text_only(self, row: ForwardRow) -> ForwardRow:
+        """The row without the tokens that are hidden anyway; every other token keeps its position."""
+        keep = row.attend
+        ids = row.ids[keep]
+        label_index = (np.cumsum(keep) - 1)[row.label_index]
+        return ForwardRow(
+            ids=ids,
+            positions=row.positions[:, keep],
+            attend=np.ones(len(ids), dtype=np.bool_),
+            label_index=label_index,
+            pixels={},
+            pixels_digest=b"",
+            token_inputs=self._token_inputs(ids, label_index),
+        )
+
+    def _token_inputs(self, ids: Int64Array, label_index: Int64Array) -> dict[str, Int64Array]:
+        return self.family.token_inputs(ids, int(label_index[0]), self.image_token_id)
+
+    def _positions(self, branch: Branch) -> Int64Array:
+        """int64 [1, T], or [3, T] for multimodal rotary embeddings."""
+        length = len(branch.input_ids)
+        if not self.family.rope_index:
+            return self.family.first_position + np.arange(length, dtype=np.int64)[None]
+        if not branch.pixels:
+            return np.tile(np.arange(length, dtype=np.int64), (3, 1))
+        # Unmasked ids: a mask here would renumber the tokens behind a hidden image.
+        tokens = self._token_inputs(branch.input_ids, branch.label_index)
+        types = {name: torch.from_numpy(values)[None].to(self.device) for name, values in tokens.items()}
+        grids = {n: torch.from_numpy(p).to(self.device) for n, p in branch.pixels.items() if n.endswith("grid_thw")}
+        ids = torch.from_numpy(branch.input_ids)[None].to(self.device)
+        positions, _ = self.model.model.get_rope_index(ids, **types, **grids)  # [3, 1, T]
+        return np.asarray(positions[:, 0].cpu().numpy(), dtype=np.int64)
+
+    def hidden(
+        self,
+        ids: Sequence[Int64Array],
+        positions: Sequence[Int64Array],
+        attend: Sequence[Any],
+        pixels: Sequence[Mapping[str, Any]] = (),
+        token_inputs: Sequence[Mapping[str, Int64Array]] = (),
+        cache: Any = None,
+    ) -> Tensor:
+        """Last hidden states [B, T, D] of right-padded rows; the class's logits [B, T, V] for ``class_forward``.
+
+        Args:
+            ids: B rows of [T_b].
+            positions: B rows of [A, T_b]; A is 1 or 3.
+            attend: B rows of [P + T_b]: whether a position, of the cached prefix or of the row, may be attended to.
+            pixels: B rows of image tensors, or none.
+            token_inputs: B rows of further per-token inputs, or none.
+            cache: keys and values of P positions before each row.
+        """
+        kwargs: dict[str, Any] = {n: self._to_device(array) for n, array in join_pixels(pixels).items()}
+        for name in token_inputs[0] if token_inputs else {}:
+            kwargs[name] = self._pad([row[name] for row in token_inputs], 0)
+        place = torch.stack([self._pad([row[axis] for row in positions], 0) for axis in range(len(positions[0]))])
+        if not self.family.class_forward:
+            kwargs["position_ids"] = place if len(place) > 1 else place[0]
+            kwargs["past_key_values"] = cache
+        # Padding is hidden by the mask, and a text token, so that no image is asked for.
+        outputs = self._base(
+            input_ids=self._pad(ids, int(ids[0][-1])),
+            attention_mask=self._pad(attend, 0),
+            use_cache=cache is not None,
+            **kwargs,
+        )
+        states: Tensor = outputs.logits if self.family.class_forward else outputs.last_hidden_state
+        return states
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """float32 logits [n, V] of hidden states [n, D], as the model's class computes them."""
+        if self.family.class_forward:
+            return hidden.float()
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return logits.float() if self._softcap is None else _capped(logits, self._softcap).float()
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the vocabulary projection."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    def _pad(self, rows: Sequence[Any], value: int) -> Tensor:
+        """int64 [B, T]."""
+        padded = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
+        for out, row in zip(padded, rows, strict=True):
+            out[: len(row)] = row
+        return torch.from_numpy(padded).to(self.device)
+
+    def _to_device(self, array: Any) -> Tensor:
+        """Pixels in the model's dtype, indices as they are."""
+        tensor = torch.from_numpy(array).to(self.device)
+        return tensor.to(self.model.dtype) if tensor.is_floating_point() else tensor
+
+
+def _capped(logits: Tensor, cap: float) -> Tensor:
+    return torch.tanh(logits / cap) * cap
+
+
+def _sliding_window(text_config: Any) -> int | None:
+    window = getattr(text_config, "sliding_window", None)
+    kinds = getattr(text_config, "layer_types", None)
+    if not window or (kinds is not None and "sliding_attention" not in kinds):
+        return None
+    if kinds is None and getattr(text_config, "use_sliding_window", True) is False:
+        return None
+    return int(window)

@@ -1,0 +1,60 @@
+"""The plain way: a full forward pass for each branch. Correct by simplicity; every faster way is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorer.forward.labels import LabelScores, label_scores, undefined_scores
+from scorer.forward.model import ForwardRow, ReferenceModel
+from scorer.types import Branch, EncodedSample
+
+
+@torch.inference_mode()
+def score_two_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[LabelScores, LabelScores]]:
+    """Clean and contrast scores of a batch by one full forward pass each."""
+    if not model.family.batched and len(rows) > 1:
+        return [pair for row in rows for pair in score_two_forwards(model, [row])]
+    contrast = _one_forward(model, [row.contrast for row in rows])
+    if model.family.text_only:
+        clean = [undefined_scores(len(scores.logit)) for scores in contrast]
+    else:
+        clean = _one_forward(model, [row.clean for row in rows])
+    return list(zip(clean, contrast, strict=True))
+
+
+def _one_forward(model: ReferenceModel, branches: Sequence[Branch]) -> list[LabelScores]:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, branch in enumerate(branches):
+        groups.setdefault(tuple(branch.pixels[name].shape[1:] for name in model.family.unpadded), []).append(i)
+    scores: dict[int, LabelScores] = {}
+    for members in groups.values():
+        prepared = [model.prepare(branches[i]) for i in members]
+        scores.update(zip(members, label_scores(model, prepared, full_forward(model, prepared)), strict=True))
+    return [scores[i] for i in range(len(branches))]
+
+
+def full_forward(model: ReferenceModel, rows: Sequence[ForwardRow]) -> list[Tensor]:
+    """One padded forward pass; for each row the states [N_b, D] that predict its labels.
+
+        position      0        1          2      3
+        ids           <user>   …          A      kite      label_index = [2, 3]
+        hidden[p]     predicts ids[p + 1]                  so labels read hidden[label_index - 1]
+
+    What stands behind the last label's predecessor predicts nothing that is asked for, so it is left out.
+    """
+    ends = [int(row.label_index[-1]) for row in rows]
+    hidden = model.hidden(
+        ids=[row.ids[:end] for row, end in zip(rows, ends, strict=True)],
+        positions=[row.positions[:, :end] for row, end in zip(rows, ends, strict=True)],
+        attend=[row.attend[:end] for row, end in zip(rows, ends, strict=True)],
+        pixels=[row.pixels for row in rows],
+        token_inputs=[{n: v[:end] for n, v in row.token_inputs.items()} for row, end in zip(rows, ends, strict=True)],
+    )  # [B, T - 1, D]
+    return [
+        states[torch.from_numpy(row.label_index - 1).to(states.device)]
+        for states, row in zip(hidden, rows, strict=True)
+    ]

@@ -1,0 +1,34 @@
+"""The vision tower and processor that Pixtral and Mistral 3 share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import PixtralImageProcessorPil, PreTrainedTokenizerFast
+
+from tests.scorer.families.checkpoints.common import chatml, save_parts, tokenizer
+
+SPECIAL_TOKENS: Final = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+
+VISION: Final[dict[str, Any]] = {
+    "model_type": "pixtral",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 64,
+    "patch_size": 4,
+    "initializer_range": 0.2,
+}
+
+
+def save_processor(path: Path, spatial_merge_size: int) -> PreTrainedTokenizerFast:
+    """The processor's files, and its tokenizer."""
+    words = tokenizer(SPECIAL_TOKENS)
+    image_processor = PixtralImageProcessorPil(
+        size={"longest_edge": 32 * spatial_merge_size}, patch_size={"height": 4, "width": 4}
+    )
+    options = {"patch_size": 4, "spatial_merge_size": spatial_merge_size}
+    save_parts(path, "PixtralProcessor", words, image_processor, chatml("[IMG]"), **options)
+    return words

@@ -1,0 +1,179 @@
+"""What every family is held to. A family's test file subclasses :class:`FamilySuite` and names its checkpoint.
+
+Three computations of the same scores are compared, to :data:`TOLERANCE`:
+
+* the fast path, cold and warm, in batches;
+* two full forward passes, in batches and one sample at a time;
+* transformers' own processor and class, one sample at a time, all logits: no code of ours but the altered images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from scorer import Sample, Scorer, TokenScores
+from scorer.errors import FailureCode, ModelError
+from scorer.families import ALL_CONTRASTS
+from scorer.forward import FastPath, LabelScores, score_two_forwards
+from scorer.types import EncodedSample, Failure
+from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_only_oracle_inputs
+from tests.scorer.families.samples import SIZES, Case, caption
+
+Pair = tuple[LabelScores, LabelScores]
+
+
+def encode(scorer: Scorer, rows: Iterable[Sample]) -> list[EncodedSample]:
+    return [scorer.encoder.encode(row) for row in rows]
+
+
+def error(ours: Sequence[Pair], theirs: Sequence[Pair]) -> float:
+    """Largest difference of logits and log-probabilities, relative to max(1, |x|)."""
+    assert len(ours) == len(theirs) > 0
+    largest = 0.0
+    for pair, expected in zip(ours, theirs, strict=True):
+        for a, b in zip(pair, expected, strict=True):
+            for x, y in ((a.logit, b.logit), (a.logprob, b.logprob)):
+                assert x.shape == y.shape
+                assert np.isfinite(x).all()
+                assert np.isfinite(y).all()
+                largest = max(largest, float((np.abs(x - y) / np.maximum(1, np.abs(y))).max()))
+    return largest
+
+
+def fast_scores(scorer: Scorer, rows: Sequence[EncodedSample], size: int = 7) -> list[list[Pair]]:
+    """The fast path's scores, cold and warm, in batches of ``size`` rows in a fixed random order."""
+    path = FastPath(scorer.model, scorer.config.contrast, scorer.config.contrast_cache_bytes)
+    order = np.random.default_rng(1).permutation(len(rows))
+    passes = []
+    for _ in range(2):
+        scores: dict[int, Pair] = {}
+        for start in range(0, len(rows), size):
+            batch = order[start : start + size]
+            scores.update(zip(batch, path.score([rows[i] for i in batch]), strict=True))
+        passes.append([scores[i] for i in range(len(rows))])
+    return passes
+
+
+def one_at_a_time(scorer: Scorer, rows: Sequence[EncodedSample]) -> list[Pair]:
+    return [score_two_forwards(scorer.model, [row])[0] for row in rows]
+
+
+def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
+    """Largest difference of the fast path from two full passes, one sample at a time: for negative controls."""
+    encoded = encode(scorer, rows)
+    plain = one_at_a_time(scorer, encoded)
+    return max(error(scores, plain) for scores in fast_scores(scorer, encoded))
+
+
+class FamilySuite:
+    """The checks. Subclasses give a fixture ``case``; each test is small, so that a failure names what broke."""
+
+    CONTRASTS: ClassVar = sorted(ALL_CONTRASTS)
+
+    @pytest.mark.parametrize("contrast", CONTRASTS)
+    def test_fast_plain_and_one_at_a_time_agree(self, case: Case, contrast: str, record_property: Any) -> None:
+        if contrast not in case.family.contrasts:
+            with pytest.raises(ModelError, match=contrast):
+                case.load(contrast)
+            return
+        scorer = case.load(contrast)
+        rows = encode(scorer, case.rows())
+        assert max(len(row.token_ids) for row in rows) >= 300
+        alone = one_at_a_time(scorer, rows)
+        errors = {"plain batched": error(score_two_forwards(scorer.model, rows), alone)}
+        if scorer.reference.family.fast:
+            cold, warm = fast_scores(scorer, rows)
+            errors |= {"fast cold": error(cold, alone), "fast warm": error(warm, alone)}
+        record_property("error", max(errors.values()))
+        assert max(errors.values()) <= case.tolerance, errors
+
+    def test_the_engine_takes_the_fast_path_and_keeps_it(self, case: Case) -> None:
+        scorer = case.load()
+        results = scorer.score(case.rows())
+        assert all(isinstance(result, TokenScores) for result in results)
+        assert scorer.path == ("fast" if scorer.reference.family.fast else "plain")
+
+    def test_ids_and_pixels_are_those_of_the_processor(self, case: Case) -> None:
+        scorer = case.load()
+        for sample in self._plain_text(case):
+            encoded = scorer.encoder.encode(sample)
+            for branch, inputs in zip(
+                (encoded.clean, encoded.contrast), oracle_inputs(case, scorer, sample), strict=True
+            ):
+                ids = inputs["input_ids"][0].numpy()
+                np.testing.assert_array_equal(branch.input_ids, ids[: len(branch.input_ids)])
+                assert set(branch.pixels) <= set(inputs)
+                for name, values in branch.pixels.items():
+                    theirs = inputs[name].numpy()
+                    if name not in scorer.reference.family.pixel_names:  # per token, like the ids
+                        theirs = theirs[:, : values.shape[1]]
+                    np.testing.assert_array_equal(values, theirs, err_msg=f"{sample.sample_id}: {name}")
+            texts = sample.scored_texts
+            for turn, text in enumerate(texts):
+                scored = encoded.token_ids[encoded.token_turns == turn]
+                assert scorer.encoder._processor.tokenizer.decode(scored).strip() == text.strip()
+
+    def test_scores_are_those_of_the_class(self, case: Case, record_property: Any) -> None:
+        scorer = case.load()
+        samples = self._plain_text(case)
+        encoded = encode(scorer, samples)
+        expected = []
+        for sample, row in zip(samples, encoded, strict=True):
+            inputs = oracle_inputs(case, scorer, sample)
+            branches = zip(inputs, (row.clean, row.contrast), strict=True)
+            clean, blank = (oracle_scores(scorer, one, branch.label_index) for one, branch in branches)
+            expected.append((clean, blank))
+        worst = error(score_two_forwards(scorer.model, encoded), expected)
+        if scorer.reference.family.fast:
+            worst = max(worst, *(error(scores, expected) for scores in fast_scores(scorer, encoded)))
+        record_property("error", worst)
+        assert worst <= case.tolerance
+        shifted = [(replace(c, logit=np.roll(c.logit, 1)), b) for c, b in expected]  # an off-by-one would be seen
+        assert error(score_two_forwards(scorer.model, encoded), shifted) > 0.01
+
+    @pytest.mark.parametrize("contrast", ["masked", "removed"])
+    def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
+        if contrast not in case.family.contrasts:
+            pytest.skip("the family does not define it")
+        scorer = case.load(contrast)
+        for sample in self._plain_text(case)[-4:]:
+            row = scorer.encoder.encode(sample)
+            inputs = text_only_oracle_inputs(case, scorer, sample)
+            expected = oracle_scores(scorer, inputs, row.contrast.label_index)
+            ((clean, contrasted),) = score_two_forwards(scorer.model, [row])
+            assert error([(clean, contrasted)], [(clean, expected)]) <= case.tolerance
+
+    def _plain_text(self, case: Case) -> list[Sample]:
+        """Rows without spelled special tokens, which the processor takes for real ones; and not the longest."""
+        return [row for row in case.rows() if row.sample_id != "spelling"]
+
+    def test_special_tokens_in_texts_stay_text(self, case: Case) -> None:
+        encoder = case.encoder()
+        spelled, plain = (encoder.encode(row) for row in (case.spelling(), case.spelling("word")))
+        tokenizer = encoder._processor.tokenizer
+        control = {tokenizer.convert_tokens_to_ids(token) for token in case.special_tokens} | {encoder.image_token_id}
+        assert len(control) >= len(case.special_tokens)
+        assert tokenizer.unk_token_id not in control - {None}
+        for token in control:
+            count, expected = ((row.clean.input_ids == token).sum() for row in (spelled, plain))
+            assert count == expected, tokenizer.convert_ids_to_tokens(token)
+            assert token not in spelled.token_ids
+        (text,) = case.spelling().scored_texts
+        assert control & set(tokenizer(text)["input_ids"])  # encoded the ordinary way they would be control tokens
+        assert tokenizer.decode(spelled.token_ids).strip() == text
+        assert spelled.token_ends[-1] == len(text.encode())
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_size_is_scored_or_refused_with_a_code(self, case: Case, size: tuple[int, int]) -> None:
+        result = case.encoder().try_encode(caption("a", size, "A kite."))
+        if size in case.refused:
+            assert isinstance(result, Failure)
+            assert result.code is FailureCode.IMAGE_UNREADABLE
+            assert f"{size[0]} x {size[1]}" in result.message
+        else:
+            assert isinstance(result, EncodedSample)

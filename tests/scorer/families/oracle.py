@@ -1,0 +1,64 @@
+"""transformers' own processor and class, one sample at a time, all logits: no code of ours but the altered images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from scorer import Sample, Scorer
+from scorer import images as image_ops
+from scorer.forward import LabelScores
+from tests.scorer.families.samples import Case
+
+
+def processor_inputs(case: Case, scorer: Scorer, sample: Sample, images: Sequence[Any]) -> dict[str, Any]:
+    """What the model's own processor makes of the rendered conversation."""
+    if case.inputs is not None:
+        return case.inputs(scorer, sample, images)
+    processor = scorer.encoder._processor
+    messages = [
+        {
+            "role": turn.role,
+            "content": [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in turn.content],
+        }
+        for turn in sample.turns
+    ]
+    prompt = processor.apply_chat_template(messages, tokenize=False)
+    pictures = [list(images)] if case.nested_images else list(images)
+    return dict(processor(images=pictures, text=[prompt], return_tensors="pt"))
+
+
+def oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The clean and the blank inputs."""
+    blanks = [image_ops.blank_like(image, scorer.encoder._blank_color) for image in sample.images]
+    clean, blank = (processor_inputs(case, scorer, sample, images) for images in (sample.images, blanks))
+    return clean, blank
+
+
+def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[str, Any]:
+    """The contrast's inputs for ``masked`` (image tokens hidden, positions kept) and ``removed`` (taken out)."""
+    inputs = processor_inputs(case, scorer, sample, sample.images)
+    ids = inputs["input_ids"]
+    shown = ids != scorer.model.model.config.image_token_id
+    if scorer.config.contrast == "removed":
+        per_token = {name for name, values in inputs.items() if values.shape == ids.shape}
+        return {name: inputs[name][shown][None] for name in per_token}
+    base = getattr(scorer.model.model, "model", None)
+    if hasattr(base, "get_rope_index"):
+        positions, _ = base.get_rope_index(**{n: v for n, v in inputs.items() if n != "attention_mask"})
+    else:
+        positions = scorer.reference.family.first_position + torch.arange(ids.shape[1])[None]
+    return {**inputs, "attention_mask": shown.long(), "position_ids": positions}
+
+
+def oracle_scores(scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
+    """The class's own logits of the labels."""
+    with torch.inference_mode():
+        logits = scorer.model.model(**inputs).logits[0].float()  # [T, V]
+    predicting = logits[torch.from_numpy(label_index - 1)]
+    labels = inputs["input_ids"][0, torch.from_numpy(label_index)][:, None]
+    logprobs = predicting.log_softmax(-1)
+    return LabelScores(*(values.gather(1, labels)[:, 0].numpy() for values in (predicting, logprobs)))

@@ -1,0 +1,55 @@
+"""Gemma 3: token types, a placeholder that is not the image token, sliding windows, a soft-cap that is not applied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scorer.families import Family
+from scorer.forward import model as forward_model
+from scorer.forward import score_two_forwards
+from tests.scorer.families.checkpoints import gemma3
+from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
+from tests.scorer.families.samples import Case, caption
+
+
+def case_of(path: Path) -> Case:
+    return Case(path=path, special_tokens=gemma3.SPECIALS, nested_images=True)
+
+
+class TestGemma3(FamilySuite):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def case(cls, tmp_path_factory: pytest.TempPathFactory) -> Case:
+        return case_of(gemma3.make(tmp_path_factory.mktemp("gemma3")))
+
+    def test_without_token_types_the_image_is_causal(self, case: Case) -> None:
+        scorer = case.load()
+        rows = encode(scorer, [caption("a", (30, 50), "A red kite.")])
+        right = score_two_forwards(scorer.model, rows)
+        scorer.model.family = replace(scorer.model.family, token_inputs=Family().token_inputs)
+        assert error(score_two_forwards(scorer.model, rows), right) > 0.01
+
+    def test_the_configuration_s_softcap_would_be_seen(self, case: Case) -> None:
+        scorer = case.load()
+        assert scorer.reference.config.get_text_config().final_logit_softcapping == 2.0
+        rows = encode(scorer, [caption("a", (30, 50), "A red kite.")])
+        right = score_two_forwards(scorer.model, rows)
+        scorer.model._softcap = 2.0
+        assert error(score_two_forwards(scorer.model, rows), right) > 0.01
+
+
+class TestSlidingWindow(FamilySuite):
+    """A window that is shorter than most rows."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def case(cls, tmp_path_factory: pytest.TempPathFactory) -> Case:
+        return case_of(gemma3.make(tmp_path_factory.mktemp("gemma3-sliding"), sliding_window=24))
+
+    def test_masked_without_its_hidden_tokens_would_be_seen(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [caption("a", (30, 50), "A red kite over two boats. " * 3)]
+        monkeypatch.setattr(forward_model, "_sliding_window", lambda config: None)
+        assert fast_error(case.load("masked"), rows) > 0.01

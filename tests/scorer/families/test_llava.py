@@ -1,0 +1,25 @@
+"""Llava with a tower of one fixed grid, and with Pixtral's tower of any grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scorer.families.cases import case_of
+from tests.scorer.families.harness import FamilySuite
+from tests.scorer.families.samples import Case
+
+
+class TestLlava(FamilySuite):
+    @pytest.fixture
+    def case(self, checkpoint: Callable[[Any], Path]) -> Case:
+        return case_of("llava", checkpoint)
+
+
+class TestLlavaPixtral(FamilySuite):
+    @pytest.fixture
+    def case(self, checkpoint: Callable[[Any], Path]) -> Case:
+        return case_of("llava_pixtral", checkpoint)
