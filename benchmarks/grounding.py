@@ -74,7 +74,7 @@ def direct(model: Any, branch: Branch) -> tuple[Column, Column]:
     logits = model(
         input_ids=torch.from_numpy(branch.input_ids)[None],
         attention_mask=torch.from_numpy(branch.attend)[None].long(),
-        position_ids=torch.from_numpy(branch.position_ids)[None],
+        position_ids=torch.arange(len(branch.input_ids))[None],
         **{name: torch.from_numpy(pixels) for name, pixels in branch.pixels.items()},
     ).logits[0, branch.label_index - 1]  # [N, V]; token t is predicted at t - 1
     labels = torch.from_numpy(branch.input_ids[branch.label_index])
@@ -92,8 +92,8 @@ def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]
         encoded = scorer.encoder.try_encode(sample)
         if not isinstance(result, TokenScores) or not isinstance(encoded, EncodedSample):
             raise RuntimeError(f"{sample.sample_id} could not be scored: {result}")
-        clean, clean_mean = direct(scorer.model, encoded.clean)
-        contrast, contrast_mean = direct(scorer.model, encoded.contrast)
+        clean, clean_mean = direct(scorer.model.model, encoded.clean)
+        contrast, contrast_mean = direct(scorer.model.model, encoded.contrast)
         error = np.abs(clean - contrast - result.logit_gap).max()
         if error > 1e-3:
             raise RuntimeError(f"{sample.sample_id}: the engine's gap is {error:.2g} off the plain forward pass")

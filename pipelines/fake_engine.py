@@ -61,10 +61,10 @@ class _FakeEncoder:
         n = len(ids)
         branch = Branch(
             input_ids=np.concatenate([np.zeros(1, np.int64), ids]),
-            position_ids=np.arange(n + 1),
             attend=np.ones(n + 1, dtype=bool),
             label_index=np.arange(1, n + 1),
             pixels={},
+            pixels_digest=b"",
         )
         return EncodedSample(
             sample_id=sample.sample_id,

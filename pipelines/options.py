@@ -16,7 +16,7 @@ from pipelines.score_unit import Layout
 from pipelines.sources.columns import OPTIONS, Columns
 from pipelines.sources.parquet import ParquetSource
 from pipelines.storage import open_store
-from scorer.config import Contrast, DType, ScorerConfig
+from scorer.config import Attention, Contrast, DType, Quantization, ScorerConfig
 from scorer.errors import ConfigError
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
 
@@ -115,6 +115,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", help="a hub model's branch, tag or commit")
     group.add_argument("--dtype", choices=get_args(DType), default=_DEFAULTS.dtype, help="default: %(default)s")
     group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
+    group.add_argument(
+        "--attention", choices=get_args(Attention), default=_DEFAULTS.attention, help="default: %(default)s"
+    )
+    group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the weights at load")
+    group.add_argument("--adapter", metavar="ADAPTER", help="a LoRA adapter, merged at load: a directory or a hub id")
+    group.add_argument("--compile", action="store_true", help="torch.compile the model")
     group.add_argument("--prompt", default=_DEFAULTS.prompt, help="what a bare caption answers (default: %(default)r)")
     group.add_argument("--truncate", action="store_true", help="cut texts that exceed the context, not fail their rows")
 
