@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scorer.families import Family
@@ -39,6 +40,20 @@ class TestGemma3(FamilySuite):
         right = score_two_forwards(scorer.model, rows)
         scorer.model._softcap = 2.0
         assert error(score_two_forwards(scorer.model, rows), right) > 0.01
+
+    def test_the_tokens_around_an_image_stay(self, case: Case) -> None:
+        scorer = case.load("removed")
+        (row,) = encode(scorer, [caption("a", (30, 50), "A red kite.")])
+        tokenizer = scorer.encoder._processor.tokenizer
+        around = [tokenizer.boi_token_id, tokenizer.eoi_token_id]
+        ids = row.contrast.input_ids
+        assert np.isin(ids, around).sum() == 2
+        assert not np.isin(ids, tokenizer.image_token_id).any()
+        keep = ~np.isin(ids, around)
+        index = (np.cumsum(keep) - 1)[row.contrast.label_index]
+        bare = replace(row.contrast, input_ids=ids[keep], attend=row.contrast.attend[keep], label_index=index)
+        right = score_two_forwards(scorer.model, [row])
+        assert error(score_two_forwards(scorer.model, [replace(row, contrast=bare)]), right) > 0.01
 
 
 class TestSlidingWindow(FamilySuite):

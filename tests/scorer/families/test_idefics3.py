@@ -13,8 +13,8 @@ from scorer.errors import FailureCode
 from scorer.forward import score_two_forwards
 from scorer.types import Failure
 from tests.scorer.families.checkpoints import idefics3
-from tests.scorer.families.harness import FamilySuite, encode, error, one_at_a_time
-from tests.scorer.families.samples import Case, caption, two_images
+from tests.scorer.families.harness import FamilySuite, encode
+from tests.scorer.families.samples import Case, caption
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +50,6 @@ class TestIdefics3(FamilySuite):
         scorer.encoder._blank_color = (0, 0, 0)
         with pytest.raises((ValueError, RuntimeError, IndexError)):
             score_two_forwards(scorer.model, encode(scorer, [caption("zeros", (30, 50), "A kite.")]))
-
-    def test_images_joined_as_samples_would_be_seen(self, case: Case) -> None:
-        scorer = case.load()
-        scorer.encoder.family = replace(scorer.encoder.family, image_axis=0)
-        (row,) = encode(scorer, [two_images()])
-        right = encode(case.load(), [two_images()])
-        assert row.clean.pixels["pixel_values"].shape[0] == 2
-        assert right[0].clean.pixels["pixel_values"].shape[0] == 1
-        batch = [*right, *encode(scorer, [caption("a", (30, 50), "A kite.")])]
-        assert error(score_two_forwards(scorer.model, batch), one_at_a_time(scorer, batch)) <= case.tolerance
 
     def test_padding_tiles_that_show_would_be_seen(self, case: Case) -> None:
         """Negative control of the batch parity: tiles of padding that are not zero are taken for image."""
