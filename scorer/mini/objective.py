@@ -53,12 +53,10 @@ def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: 
 
 
 class SceneProbe(nn.Module):
-    """Reads off every image token what its cell holds: shape, colour, size, count, its rank in each order of mention,
-    and the background.
+    """Names what each cell holds (shape, colour, size, count, rank in each order of mention), and the background.
 
-    A few hundred caption tokens a step tell a young vision tower little; naming each cell tells it much. And a decoder
-    that finds everything about a group in any one token of it learns sooner where to look. The probe is thrown away
-    after training.
+    It reads the mean of a cell's image tokens. A few hundred caption tokens a step tell a young vision tower little;
+    naming each cell tells it much, and what is ranked is found in its turn. The probe is thrown away after training.
     """
 
     KINDS = ("shape", "colour", "size", "count", "rank", "background")
@@ -73,14 +71,15 @@ class SceneProbe(nn.Module):
     def forward(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The losses of `KINDS`, [6]."""
         # Each token normalised, as the decoder's first layer does: what is lost there is lost to it.
-        features = F.rms_norm(features.float(), features.shape[-1:])  # [P, side * side, hidden]
+        features = F.rms_norm(features.float(), features.shape[-1:])
         side = int(features.shape[1] ** 0.5)
-        cells = batch.cells.reshape(len(features), GRID, GRID, -1)
-        cells = cells.repeat_interleave(side // GRID, 1).repeat_interleave(side // GRID, 2).flatten(0, 2)
+        grid = features.transpose(1, 2).reshape(len(features), -1, side, side)  # [P, hidden, side, side]
+        cells = F.adaptive_avg_pool2d(grid, GRID).flatten(2).transpose(1, 2)  # [P, CELLS, hidden]
         found = [
-            F.cross_entropy(head(features).float().flatten(0, 1), cells[:, k]) for k, head in enumerate(self.cells)
+            F.cross_entropy(head(cells).float().flatten(0, 1), batch.cells[..., k].flatten())
+            for k, head in enumerate(self.cells)
         ]
-        background = F.cross_entropy(self.background(features.mean(1)).float(), batch.backgrounds)
+        background = F.cross_entropy(self.background(cells.mean(1)).float(), batch.backgrounds)
         return torch.stack([*found[:4], torch.stack(found[4:]).mean(), background])
 
 
