@@ -84,8 +84,8 @@ def cal(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int =
 def cal_logprob(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3) -> Float32Array:
     """CAL's clamp and pooling fed by the log-probability gap.
 
-    A shift common to all logits moves the raw logit gap and not this one, since a softmax ignores it. Measured, this gap
-    separates words better, whatever the reason (docs/grounding.md).
+    A shift common to all logits moves the raw logit gap and not this one, since a softmax ignores it. Measured, this
+    gap separates words better, whatever the reason (docs/grounding.md).
     """
     return clamp_and_pool(_logprob_gap(scores), scores.token_turns, low, high, window)
 
