@@ -26,6 +26,7 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
         *(("", line) for line in _failures(summary["failures"])),
         ("tokens", f"{summary['tokens']:,}"),
         ("speed", _speed(summary)),
+        *(("", line) for line in _slow_paths(summary["paths"])),
         ("files", f"{len(summary['shards']):,} in {output}, {_size(sum(s['bytes'] for s in summary['shards']))}"),
         ("summary", f"{output}/_SUCCESS"),
     ]
@@ -45,11 +46,16 @@ def _failures(failures: Mapping[str, Any]) -> Iterator[str]:
             yield f"        · and {left:,} more"
 
 
+def _slow_paths(paths: Mapping[str, int]) -> Iterator[str]:
+    if paths.get("plain"):
+        yield f"{paths['plain']:,} rows took two full passes: the model has no fast path, or failed its self-check"
+
+
 def _speed(summary: Mapping[str, Any]) -> str:
     if summary["rows_per_second"] is None:
         return "nothing to score"
     rates = f"{summary['rows_per_second']:,.1f} rows/s, {summary['tokens_per_second']:,.0f} tokens/s"
-    return f"{rates} over {summary['seconds_scoring']:,.1f} s of scoring"
+    return f"{rates} over {summary['seconds_scoring']:,.1f} s of scoring, {summary['padding_waste']:.1%} padding"
 
 
 def _size(count: float) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 from scorer.config import ScorerConfig
-from scorer.types import EncodedSample, Failure, Result, Sample
+from scorer.types import EncodedSample, Failure, Result, Sample, Usage
 
 
 class RowEncoder(Protocol):
@@ -21,6 +21,16 @@ class RowEncoder(Protocol):
 
 class RowScorer(Protocol):
     """The model half: encoded rows → one result each, in order; failures pass through."""
+
+    @property
+    def path(self) -> str:
+        """How scores are computed now; see :attr:`scorer.engine.Scorer.path`."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens run so far."""
+        ...
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]: ...
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from pipelines.engines import RowEncoder, RowScorer
 from scorer.errors import FailureCode
 from scorer.table import text_hash
-from scorer.types import Branch, EncodedSample, Failure, Result, Sample, TokenScores
+from scorer.types import Branch, EncodedSample, Failure, Result, Sample, TokenScores, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class _FakeEncoder:
 @dataclass(frozen=True, slots=True)
 class _FakeScorer:
     engine: FakeEngine
+    path: str = "fake"
+    usage: Usage = field(default_factory=Usage)
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         if self.engine.poison is not None:

@@ -151,10 +151,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     for option, value, text in (
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "of one encoded picture; a larger one fails its row"),
         ("--max-image-pixels", _DEFAULTS.max_image_pixels, "of one decoded picture; a larger one fails its row"),
-        ("--max-batch-tokens", _DEFAULTS.max_batch_tokens, "of one padded forward pass"),
         ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "of contrast prefixes that rows share"),
     ):
         group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
+    group.add_argument(
+        "--max-batch-tokens", type=int, metavar="N", help="of one padded forward pass (default: what fits the device)"
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

@@ -57,10 +57,19 @@ class UnitWork:
     def score(self, unit: Unit, rows: Sequence[EncodedRow], scorer: RowScorer) -> UnitMarker:
         """Score encoded rows and commit them."""
         started = time.time()
+        before = scorer.usage
         results = score_rows(rows, scorer)
         _check_coverage(unit, rows, results)
         table = self._table(unit, results)
-        tally = tally_results(results, unit.shard.name, unit.start, self.session, (started, time.time()))
+        tally = tally_results(
+            results,
+            unit.shard.name,
+            unit.start,
+            path=scorer.path,
+            usage=scorer.usage - before,
+            session=self.session,
+            span=(started, time.time()),
+        )
         return commit_unit(self.store, unit, table, tally)
 
     def run(self, unit: Unit, encoder: RowEncoder, scorer: RowScorer) -> UnitMarker:

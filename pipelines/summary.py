@@ -2,8 +2,10 @@
 
 Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time, pauses left out), ``rows``,
 ``ok``, ``failed``, ``failures`` (code → ``count`` and at most ten ``examples`` of ``shard``, ``row_index``,
-``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``model``, ``method``,
-``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``failed``, ``bytes``, ``sha256``).
+``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
+were scored: ``fast``, ``plain``), ``padding_waste`` (the share of padding in the tokens that the model ran), ``model``,
+``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``failed``, ``bytes``,
+``sha256``).
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, 
         "tokens": tally.tokens,
         "rows_per_second": tally.rows / seconds if seconds else None,
         "tokens_per_second": tally.tokens / seconds if seconds else None,
+        "paths": dict(tally.paths),
+        "padding_waste": tally.usage.waste,
         "model": record.fingerprint.get("model"),
         "method": dict(record.method),
         "contrast": record.fingerprint.get("contrast"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from scorer.types import Result, TokenScores
+from scorer.types import Result, TokenScores, Usage
 
 MAX_EXAMPLES: Final = 10
 _MAX_MESSAGE: Final = 300
@@ -43,6 +43,9 @@ class Tally:
         rows: rows in; always ``ok + failed``.
         tokens: scored tokens.
         failures: by failure code.
+        paths: rows that were scored, by the way they were: ``fast``, or ``plain`` where a model has no fast path or
+            failed the self-check (:attr:`scorer.engine.Scorer.path`).
+        usage: tokens that the model has run, without padding and with it.
         sessions: for every process that scored some of the rows, when its first unit began to be scored and its last
             one was committed (seconds since the epoch): a resumed run's working time is the sum of these, its pauses
             left out.
@@ -52,6 +55,8 @@ class Tally:
     ok: int = 0
     tokens: int = 0
     failures: Mapping[str, FailureTally] = field(default_factory=dict)
+    paths: Mapping[str, int] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
     sessions: Mapping[str, Span] = field(default_factory=dict)
 
     @property
@@ -75,6 +80,8 @@ class Tally:
             self.ok + other.ok,
             self.tokens + other.tokens,
             {code: self.failures.get(code, none) + other.failures.get(code, none) for code in codes},
+            {path: self.paths.get(path, 0) + other.paths.get(path, 0) for path in sorted({*self.paths, *other.paths})},
+            self.usage + other.usage,
             sessions,
         )
 
@@ -88,10 +95,13 @@ class Tally:
             for code, value in data["failures"].items()
         }
         sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
-        return cls(data["rows"], data["ok"], data["tokens"], failures, sessions)
+        usage = Usage(**data["usage"])
+        return cls(data["rows"], data["ok"], data["tokens"], failures, data["paths"], usage, sessions)
 
 
-def tally_results(results: Sequence[Result], shard: str, first_row: int, session: str, span: Span) -> Tally:
+def tally_results(
+    results: Sequence[Result], shard: str, first_row: int, *, path: str, usage: Usage, session: str, span: Span
+) -> Tally:
     """Count one unit's results."""
     failures: dict[str, FailureTally] = {}
     tokens = 0
@@ -103,7 +113,7 @@ def tally_results(results: Sequence[Result], shard: str, first_row: int, session
         code = result.code.value
         failures[code] = failures.get(code, FailureTally()) + FailureTally(1, (example,))
     ok = len(results) - sum(failure.count for failure in failures.values())
-    return Tally(len(results), ok, tokens, dict(sorted(failures.items())), {session: span})
+    return Tally(len(results), ok, tokens, dict(sorted(failures.items())), {path: ok}, usage, {session: span})
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

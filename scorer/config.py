@@ -47,7 +47,8 @@ class ScorerConfig:
         max_image_bytes: limit of one encoded image, bytes.
         max_image_pixels: limit of one decoded image, width × height.
         contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, bytes.
-        max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens.
+        max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens; None takes what a short
+            trial at load finds to fit the device (:mod:`scorer.calibration`).
     """
 
     contrast: Contrast = "blank"
@@ -66,7 +67,7 @@ class ScorerConfig:
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
     contrast_cache_bytes: int = 2**30
-    max_batch_tokens: int = 8192
+    max_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("contrast", self.contrast, get_args(Contrast))
@@ -107,7 +108,7 @@ class ScorerConfig:
             ("max_image_bytes", 1),
             ("max_image_pixels", 1),
             ("contrast_cache_bytes", 0),
-            ("max_batch_tokens", 1),
+            *([("max_batch_tokens", 1)] if self.max_batch_tokens is not None else []),
         ):
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low

@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from itertools import islice
 from os import PathLike
 from typing import Any, Final
@@ -14,21 +13,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from scorer import forward, verify
+from scorer import calibration, forward, selfcheck, verify
 from scorer.batching import TokenBudget, map_batches
 from scorer.config import ScorerConfig
 from scorer.encode import Encoder
 from scorer.errors import FailureCode
 from scorer.forward import LabelScores
 from scorer.reference import Reference, fingerprint
-from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores
+from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores, Usage
 
 logger = logging.getLogger(__name__)
-
-Pair = tuple[LabelScores, LabelScores]
-
-TOLERANCE: Final = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
-"""How far the fast path may be from the plain one, relative to the largest logit: rounding, and nothing more."""
 
 _CHUNK: Final = 256
 """Samples scored at once when encoding runs ahead; batches are formed within a chunk."""
@@ -45,6 +39,7 @@ class Scorer:
         encoder: encodes samples for this model.
         model: the loaded model.
         budget: tokens of one forward pass, as memory has allowed so far.
+        self_check: what the first batch showed of the fast path; None before it, and for models without one.
     """
 
     def __init__(self, reference: Reference, config: ScorerConfig) -> None:
@@ -52,11 +47,14 @@ class Scorer:
         self.config = config
         self.encoder = Encoder(reference, config)
         self.model = forward.ReferenceModel(reference.load_model(config), reference.family, config.compile)
-        self.budget = TokenBudget(config.max_batch_tokens)
+        self.budget = TokenBudget(
+            config.max_batch_tokens or calibration.batch_tokens(self.model, reference.context_length)
+        )
         self._fast: forward.FastPath | None = None
         if reference.family.fast:
             self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
-        self._checked = False
+        self.self_check: selfcheck.SelfCheck | None = None
+        self._fingerprint: dict[str, Any] | None = None
         if reference.family.class_forward:
             self._check_unlisted()
 
@@ -82,20 +80,30 @@ class Scorer:
             self.reference.name,
             self.reference.config.model_type,
         )
-        verify.check_unlisted(self.encoder, self.model, TOLERANCE[self.config.dtype])
+        verify.check_unlisted(self.encoder, self.model, selfcheck.TOLERANCE[self.config.dtype])
 
     @property
     def path(self) -> str:
         """How scores are computed now: ``fast``, or ``plain`` (two full forward passes)."""
         return "plain" if self._fast is None else "fast"
 
-    @cached_property
+    @property
+    def usage(self) -> Usage:
+        """Tokens that the model has run since it was loaded, without padding and with it."""
+        return self.model.usage
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that decides the scores; see :func:`scorer.reference.fingerprint`."""
-        return fingerprint(self.reference.path, self.config) | {
-            "model": self.reference.name,
-            "revision": self.reference.revision,
-        }
+        """Everything that decides the scores; see :func:`scorer.reference.fingerprint`.
+
+        ``path`` among it tells a model that fell back to two full passes, once the first batch has shown it.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.reference.path, self.config) | {
+                "model": self.reference.name,
+                "revision": self.reference.revision,
+            }
+        return self._fingerprint | {"path": self.path}
 
     def score(self, samples: Sequence[Sample], encode_threads: int = 2) -> list[Result]:
         """Score samples; one result per sample, in order, a bad sample being a :class:`Failure`.
@@ -129,45 +137,29 @@ class Scorer:
             pairs = forward.score_two_forwards(self.model, rows)
         else:
             pairs = self._fast.score(rows)
-            if not self._checked:
-                pairs = self._self_check(rows, pairs)
+            if self.self_check is None:
+                pairs = self._check(rows, pairs)
         return [
             _result(row, clean, contrast, self.model.family.text_only)
             for row, (clean, contrast) in zip(rows, pairs, strict=True)
         ]
 
-    def _self_check(self, rows: list[EncodedSample], fast: list[Pair]) -> list[Pair]:
+    def _check(self, rows: list[EncodedSample], fast: list[selfcheck.Pair]) -> list[selfcheck.Pair]:
         """Score the first batch of a process both ways; where they differ beyond rounding, stay with the plain way."""
         plain = forward.score_two_forwards(self.model, rows)
-        difference, scale = _largest_difference(fast, plain)
-        limit = TOLERANCE[self.config.dtype] * scale
-        self._checked = True
-        if difference <= limit:
+        self.self_check = selfcheck.compare(fast, plain, self.config.dtype)
+        if self.self_check.passed:
             return fast
         logger.warning(
             "the fast path differs from two full forward passes by %.3g on the first batch (limit %.3g, %s): model %s "
             "is scored by two full passes, at about twice the cost; please report this",
-            difference,
-            limit,
+            self.self_check.difference,
+            self.self_check.limit,
             self.config.dtype,
             self.reference.name,
         )
         self._fast = None
         return plain
-
-
-def _largest_difference(fast: Sequence[Pair], plain: Sequence[Pair]) -> tuple[float, float]:
-    """Largest difference of any logit or log-probability, and the largest logit. NaN counts as infinitely far."""
-    difference, scale = 0.0, 1.0
-    for ours, theirs in zip(fast, plain, strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            scale = max(scale, float(np.abs(b.logit).max()))
-            for x, y in ((a.logit, b.logit), (a.logprob, b.logprob)):
-                both_nan = np.isnan(x) & np.isnan(y)
-                difference = max(
-                    difference, float(np.nan_to_num(np.abs(x - y)[~both_nan], nan=np.inf).max(initial=0.0))
-                )
-    return difference, scale
 
 
 def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> Iterator[list[EncodedSample | Failure]]:

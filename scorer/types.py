@@ -174,3 +174,27 @@ class TokenScores:
 
 Result = TokenScores | Failure
 """What scoring one sample gives: scores, or the failure that takes their place in the same position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What forward passes have run.
+
+    Attributes:
+        tokens: tokens of rows.
+        padded: the same with the padding behind shorter rows: rows × longest row.
+    """
+
+    tokens: int = 0
+    padded: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.tokens + other.tokens, self.padded + other.padded)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.tokens - other.tokens, self.padded - other.padded)
+
+    @property
+    def waste(self) -> float:
+        """Share of what was run that is padding, 0 to 1."""
+        return 1.0 - self.tokens / self.padded if self.padded else 0.0

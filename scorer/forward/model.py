@@ -13,7 +13,7 @@ from torch import Tensor
 from scorer.families import Family
 from scorer.families.base import image_token_id
 from scorer.processing import join_pixels
-from scorer.types import BoolArray, Branch, Int64Array
+from scorer.types import BoolArray, Branch, Int64Array, Usage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +47,7 @@ class ReferenceModel:
         family: what differs for its family.
         image_token_id: id of the placeholder that an image's features take the place of.
         sliding_window: tokens that a local-attention layer sees, or None where every layer sees all.
+        usage: what was run so far.
     """
 
     def __init__(self, model: Any, family: Family, compiled: bool = False) -> None:
@@ -58,6 +59,7 @@ class ReferenceModel:
         self.image_token_id = image_token_id(model.config)
         self.sliding_window = _sliding_window(model.config.get_text_config())
         self._softcap = family.softcap(model.config)
+        self.usage = Usage()
 
     @property
     def device(self) -> torch.device:
@@ -129,6 +131,7 @@ class ReferenceModel:
             token_inputs: B rows of further per-token inputs, or none.
             cache: keys and values of P positions before each row.
         """
+        self.usage += Usage(sum(map(len, ids)), len(ids) * max(map(len, ids)))
         kwargs: dict[str, Any] = {n: self._to_device(array) for n, array in join_pixels(pixels).items()}
         for name in token_inputs[0] if token_inputs else {}:
             kwargs[name] = self._pad([row[name] for row in token_inputs], 0)

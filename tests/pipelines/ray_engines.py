@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.engines import RowEncoder, RowScorer
 from pipelines.fake_engine import FakeEngine
 from scorer.errors import ModelError
-from scorer.types import EncodedSample, Failure, Result, Sample
+from scorer.types import EncodedSample, Failure, Result, Sample, Usage
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,14 @@ class _LoggingEncoder:
 class _LoggingScorer:
     engine: LoggingEngine
     inner: RowScorer
+
+    @property
+    def path(self) -> str:
+        return self.inner.path
+
+    @property
+    def usage(self) -> Usage:
+        return self.inner.usage
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         results = self.inner.score_encoded(rows)

@@ -80,6 +80,8 @@ def test_a_run_from_start_to_end(dataset: Path, output: Path) -> None:
     assert summary["tokens"] == (ROWS - 4) * 4
     assert summary["rows_per_second"] == pytest.approx(ROWS / summary["seconds_scoring"])
     assert (summary["model"], summary["contrast"], summary["dtype"]) == ("fake", "blank", "float32")
+    assert summary["paths"] == {"fake": ROWS - 4}
+    assert summary["padding_waste"] == 0
     for name, rows in SHARDS.items():
         table = pq.read_table(output / name)
         assert table.num_rows == rows

@@ -7,6 +7,7 @@ import pytest
 from pipelines import progress
 from pipelines.progress import ProgressLine
 from pipelines.tally import FailureTally, Tally, total
+from scorer.types import Usage
 
 
 class Terminal(io.StringIO):
@@ -82,10 +83,22 @@ def test_nothing_to_do_says_nothing_more(clock: Clock) -> None:
 
 
 def test_tallies_add_up_and_keep_the_first_examples() -> None:
-    parts = [Tally(rows=2, ok=1, failures={"x": FailureTally(1)}, sessions={"a": (i, i + 1.0)}) for i in range(3)]
-    other = Tally(rows=1, ok=1, tokens=5, sessions={"b": (100.0, 110.0)})
+    parts = [
+        Tally(
+            rows=2,
+            ok=1,
+            failures={"x": FailureTally(1)},
+            paths={"fast": 1},
+            usage=Usage(10, 12),
+            sessions={"a": (i, i + 1.0)},
+        )
+        for i in range(3)
+    ]
+    other = Tally(rows=1, ok=1, tokens=5, paths={"plain": 1}, usage=Usage(10, 14), sessions={"b": (100.0, 110.0)})
     result = total([*parts, other])
     assert (result.rows, result.ok, result.failed, result.tokens) == (7, 4, 3, 5)
     assert result.failures["x"].count == 3
+    assert result.paths == {"fast": 3, "plain": 1}
+    assert (result.usage, result.usage.waste) == (Usage(40, 50), pytest.approx(0.2))
     assert result.seconds == 3 + 10, "the pause between two processes is no working time"
     assert Tally.from_dict(result.to_dict()) == result

@@ -16,7 +16,7 @@ from pipelines.score_unit import EncodedRow, encode_rows, score_rows
 from pipelines.sources import Shard
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import FailureCode, RunError
-from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores
+from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores, Usage
 from tests.pipelines.helpers import make_job
 
 TEXTS = ["a kite", "some poison here", "two boats", "the end"]
@@ -81,12 +81,17 @@ def test_an_error_of_the_file_system_is_not_stored_as_a_rows() -> None:
         encode_rows(samples, BrokenEncoder(OSError("too many open files"), only="1"))
 
 
-class ShortScorer:
+class Misaligned:
+    path = "fake"
+    usage = Usage()
+
+
+class ShortScorer(Misaligned):
     def score_encoded(self, rows: Sequence[EncodedRow]) -> list[Result]:
         return FakeEngine().scorer().score_encoded(rows)[:-1]
 
 
-class ShuffledScorer:
+class ShuffledScorer(Misaligned):
     def score_encoded(self, rows: Sequence[EncodedRow]) -> list[Result]:
         return FakeEngine().scorer().score_encoded(rows)[::-1]
 

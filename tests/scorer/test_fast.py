@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from scorer import Sample, Scorer, TokenScores
 from scorer.forward import FastPath, fast, prefix, score_two_forwards
 from scorer.forward.model import ReferenceModel
-from scorer.types import EncodedSample
-from tests.scorer.test_engine import CONTRASTS, TOLERANCE, load, picture, samples
+from scorer.types import EncodedSample, Usage
+from tests.scorer.test_engine import CONTRASTS, TEXTS, TOLERANCE, load, picture, samples
 
 
 def captions_of_one_image(count: int = 5, seed: int = 0) -> list[Sample]:
@@ -155,7 +155,9 @@ def test_a_family_whose_fast_path_is_broken_falls_back(
     assert scorer.path == "fast"
     with caplog.at_level(logging.WARNING):
         results = scorer.score(rows)
-    assert scorer.path == "plain"
+    assert scorer.path == scorer.fingerprint["path"] == "plain"
+    assert scorer.self_check is not None
+    assert scorer.self_check.difference > scorer.self_check.limit
     assert "differs from two full forward passes" in caplog.text
     for result, other in zip(results, expected, strict=True):
         assert isinstance(result, TokenScores)
@@ -165,8 +167,23 @@ def test_a_family_whose_fast_path_is_broken_falls_back(
 
 def test_a_sound_fast_path_stays(chatml_model: Path) -> None:
     scorer = load(chatml_model)
+    assert scorer.self_check is None
     scorer.score(samples())
-    assert scorer.path == "fast"
+    assert scorer.path == scorer.fingerprint["path"] == "fast"
+    assert scorer.self_check is not None
+    assert scorer.self_check.passed
+
+
+def test_what_was_run_is_counted_with_its_padding(chatml_model: Path) -> None:
+    scorer = load(chatml_model, contrast="blur")
+    rows = encode(scorer, [samples()[0], samples()[len(TEXTS) + 1]])  # two images, two lengths
+    scorer.score_encoded(rows)
+    before = scorer.usage
+    assert scorer.score_encoded(rows)
+    lengths = [int(row.clean.label_index[-1]) for row in rows]
+    run = scorer.usage - before
+    assert run == Usage(2 * sum(lengths), 2 * 2 * max(lengths))
+    assert run.waste == pytest.approx(1 - sum(lengths) / (2 * max(lengths)))
 
 
 def flops(run: Any) -> int:
