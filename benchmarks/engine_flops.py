@@ -1,16 +1,12 @@
-"""FLOPs of scoring on the LLaVA-1.5-7B shape, counted on the meta device: exact, repeatable, no hardware needed.
-
-    python benchmarks/engine_flops.py
+"""FLOPs of scoring on the LLaVA-1.5-7B shape, counted on the meta device: the part of `engine.py` that runs nothing.
 
 The unit is one clean forward pass of the base model, without the vocabulary projection.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +22,6 @@ LAYERS = 32
 ROWS = 8
 PROMPT = 16
 CAPTION = 48
-RESULT = Path(__file__).parent / "results" / "engine_flops.json"
 
 
 def flops(run: Callable[[], object]) -> float:
@@ -72,30 +67,19 @@ def measure(model: ReferenceModel, contrast: str) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def measure_all() -> dict[str, dict[str, float]]:
+    """:func:`measure` of every contrast with a constant prefix, with its ratios."""
     # The check of placeholder counts reads a value, which meta tensors do not have.
+    check = modeling_llava.torch_compilable_check
     modeling_llava.torch_compilable_check = lambda *args: None
-    results = {}
-    print("| contrast | ÷ clean forward, with log-probabilities | gap alone | two full forwards ÷ fast |")
-    print("|---|---|---|---|")
     model = shapes.llava(shapes.LLAVA_7B, LAYERS, shapes.CLIP_L_336, device="meta")
+    found = {}
     for contrast in ("blank", "masked", "removed"):
         counts = measure(model, contrast)
-        bare, fast = counts["bare_clean_forward"], counts["fast"]
-        ratios = {
-            "fast_over_clean": fast / bare,
-            "gap_only_over_clean": counts["fast_gap_only"] / bare,
-            "plain_over_fast": counts["plain_two_forwards"] / fast,
+        found[contrast] = counts | {
+            "fast_over_clean": counts["fast"] / counts["bare_clean_forward"],
+            "gap_only_over_clean": counts["fast_gap_only"] / counts["bare_clean_forward"],
+            "plain_over_fast": counts["plain_two_forwards"] / counts["fast"],
         }
-        results[contrast] = {**counts, **ratios}
-        print(
-            f"| `{contrast}` | {ratios['fast_over_clean']:.3f} | {ratios['gap_only_over_clean']:.3f} | "
-            f"{ratios['plain_over_fast']:.2f} |"
-        )
-    shape = {"layers": LAYERS, "rows": ROWS, "image_tokens": shapes.IMAGE_TOKENS, "text_tokens": PROMPT + CAPTION}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"shape": shape, "results": results}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    modeling_llava.torch_compilable_check = check
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,28 @@ CLIP_L_336 = {
     "patch_size": 14,
     "projection_dim": 768,
 }
+LLAVA_300M = {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 16}
+CLIP_B_336 = {
+    **CLIP_L_336,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+SMALL = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 8, "num_key_value_heads": 8}
+
+
+def small_vision(size: int) -> dict[str, Any]:
+    """A small tower for pictures of ``size`` pixels a side, (size / 14) ** 2 image tokens."""
+    return {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": size,
+        "patch_size": 14,
+        "projection_dim": 128,
+    }
 
 
 def llava(
@@ -76,4 +99,18 @@ def row(index: int, prompt: int, caption: int, image_tokens: int = IMAGE_TOKENS,
         text_hash="",
         clean=Branch(ids, attend, label_index, {"pixel_values": image}, str(index).encode()),
         contrast=Branch(ids, attend, label_index, {"pixel_values": blank}, b"blank"),
+    )
+
+
+def with_caption(row: EncodedSample, number: int, caption: int) -> EncodedSample:
+    """The same image and prompt with another caption."""
+    rng = np.random.default_rng([7, number])
+    start = int(row.clean.label_index[0])
+    ids = np.concatenate([row.clean.input_ids[:start], rng.integers(5, 30000, caption)])
+    return replace(
+        row,
+        sample_id=f"{row.sample_id}-{number}",
+        token_ids=ids[start:].astype(np.int32),
+        clean=replace(row.clean, input_ids=ids),
+        contrast=replace(row.contrast, input_ids=ids),
     )

@@ -1,0 +1,133 @@
+"""What scoring costs against one clean forward pass and against the naive way: one table, JSON beside it.
+
+    python -m benchmarks.engine                  # all of it, about ten minutes on two cores
+    python -m benchmarks.engine --only padding memory
+
+FLOPs are counted on the meta device and repeat exactly; times are ratios of runs that take turns in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import engine_flops, engine_speed, shapes
+from scorer.forward import ReferenceModel
+
+RESULT = Path(__file__).parent / "results" / "engine.json"
+IMAGE = {"image_tokens": shapes.IMAGE_TOKENS, "size": 336}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table: what was measured, what it should reach, and what it came to."""
+
+    name: str
+    target: str
+    value: str
+    reached: bool
+
+
+def flops(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    found = engine_flops.measure_all()
+    figures = []
+    for contrast, counts in found.items():
+        fast, gap, naive = (counts[name] for name in ("fast_over_clean", "gap_only_over_clean", "plain_over_fast"))
+        figures.append(_at_most(f"`{contrast}` FLOPs ÷ clean forward", 1.12, fast))
+        if contrast == "blank":
+            figures.append(_at_most("`blank`, gap without log-probabilities", 1.08, gap))
+            figures.append(_at_least("naive FLOPs ÷ ours, 7B shape", 1.85, naive))
+    return figures, found
+
+
+def naive(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    model = shapes.llava(shapes.LLAVA_300M, 12, shapes.CLIP_B_336)
+    found = engine_speed.against_naive(model, 4, pairs, **IMAGE)
+    return [_at_least("naive time ÷ ours, 300 M parameters", 2.5, found)], found
+
+
+def five_captions(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    model = shapes.llava(shapes.LLAVA_300M, 4, shapes.CLIP_B_336)
+    found = {
+        str(length): engine_speed.five_captions(model, length, pairs, **IMAGE)
+        for length in (engine_speed.COCO_CAPTION, 48)
+    }
+    figures = [_at_most(f"five captions of {n} tokens ÷ one, time", 1.5, found[str(n)]) for n in (14, 48)]
+    return figures, found
+
+
+def padding(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    found = engine_speed.padding(_small(), 1024, 256, **IMAGE)
+    waste = found["waste"]
+    return [Figure("padding, texts of 20–400 tokens", "≤ 5 %", f"{waste:.1%}", waste <= 0.05)], found
+
+
+def memory(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    found = engine_speed.memory()
+    return [_at_most("peak memory, vocabulary 152k ÷ 32k", 1.1, found)], found
+
+
+def processes(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    found = engine_speed.processes(pairs)
+    return [_at_least("rows/s, two processes ÷ one", 1.7, found)], found
+
+
+PARTS: dict[str, Callable[[int], tuple[list[Figure], dict[str, Any]]]] = {
+    "flops": flops,
+    "naive": naive,
+    "five_captions": five_captions,
+    "padding": padding,
+    "memory": memory,
+    "processes": processes,
+}
+
+
+def _small() -> ReferenceModel:
+    return shapes.llava(shapes.SMALL | {"hidden_size": 64}, 1, shapes.small_vision(IMAGE["size"]))
+
+
+def _at_most(name: str, limit: float, found: float | dict[str, Any]) -> Figure:
+    value, text = _reading(found)
+    return Figure(name, f"≤ {limit}", text, value <= limit)
+
+
+def _at_least(name: str, limit: float, found: float | dict[str, Any]) -> Figure:
+    value, text = _reading(found)
+    return Figure(name, f"≥ {limit}", text, value >= limit)
+
+
+def _reading(found: float | dict[str, Any]) -> tuple[float, str]:
+    """A ratio as text, with its range where it was taken several times."""
+    if isinstance(found, float):
+        return found, f"{found:.3f}"
+    spread = f" ({found['lowest']:.2f}–{found['highest']:.2f})" if "lowest" in found else ""
+    return found["ratio"], f"{found['ratio']:.2f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each side that are compared")
+    options = parser.parse_args()
+    stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    print("| figure | to reach | measured | |\n|---|---|---|---|")
+    for part in options.only:
+        figures, stored[part] = PARTS[part](options.pairs)
+        for figure in figures:
+            mark = "✓" if figure.reached else "✗"
+            print(f"| {figure.name} | {figure.target} | {figure.value} | {mark} |", flush=True)
+    stored["machine"] = {"cpus": os.cpu_count(), "processor": platform.machine(), "torch": torch.__version__}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

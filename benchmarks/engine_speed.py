@@ -1,0 +1,178 @@
+"""What scoring costs in time, padding and memory on a CPU: the parts of `engine.py` that run a model."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import naive, shapes
+from scorer.batching import TokenBudget, map_batches
+from scorer.calibration import DEFAULT_TOKENS
+from scorer.forward import FastPath, ReferenceModel
+from scorer.types import EncodedSample
+
+CACHE = 2**32
+COCO_CAPTION = 14
+"""Tokens of a COCO caption: 10.5 words on average."""
+
+
+def seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def paired(one: Callable[[], object], other: Callable[[], object], pairs: int) -> dict[str, Any]:
+    """Seconds of ``one`` ÷ seconds of ``other``, run in turns; the first pair warms up and does not count."""
+    times = [(seconds(one), seconds(other)) for _ in range(pairs + 1)][1:]
+    ratios = [a / b for a, b in times]
+    return {
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "seconds": [[round(a, 3), round(b, 3)] for a, b in times],
+    }
+
+
+def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
+    """Naive ÷ fast in wall-clock time, the numbers of both compared first."""
+    samples = [shapes.row(i, 16, 48, image_tokens, size) for i in range(rows)]
+    path = FastPath(model, "blank", CACHE)
+    worst = 0.0
+    for (clean, contrast), (gap, logprob, _) in zip(path.score(samples), naive.score(model, samples), strict=True):
+        worst = max(worst, float(np.abs(clean.logit - contrast.logit - gap.cpu().numpy()).max()))
+        worst = max(worst, float(np.abs(clean.logprob - logprob.cpu().numpy()).max()))
+    found = paired(lambda: naive.score(model, samples), lambda: path.score(samples), pairs)
+    return {**found, "largest_difference": worst, "parameters": model.model.num_parameters()}
+
+
+def five_captions(model: ReferenceModel, caption: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
+    """Time of two images with five captions each ÷ the same images with one caption each."""
+    images = [shapes.row(i, 16, caption, image_tokens, size) for i in range(2)]
+    five = [shapes.with_caption(image, k, caption) for image in images for k in range(5)]
+    path = FastPath(model, "blank", CACHE)
+    return paired(lambda: path.score(five), lambda: path.score(images), pairs)
+
+
+def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, size: int) -> dict[str, Any]:
+    """Share of padding in all tokens that the model runs, for log-uniform texts of 20 to 400 tokens."""
+    rng = np.random.default_rng(0)
+    lengths = np.exp(rng.uniform(np.log(20), np.log(400), rows)).astype(int)
+    before = model.usage
+    path = FastPath(model, "blank", CACHE)
+    budget = TokenBudget(DEFAULT_TOKENS)
+    for first in range(0, rows, chunk):
+        samples = [
+            shapes.row(i, 16, int(n), image_tokens, size) for i, n in enumerate(lengths[first : first + chunk], first)
+        ]
+        map_batches(
+            samples,
+            length=lambda row: row.length,
+            group=lambda row: row.clean.pixels_digest,
+            budget=budget,
+            score=path.score,
+            is_out_of_memory=lambda error: False,
+            too_large=_never,
+        )
+    run = model.usage - before
+    unsorted = _padded_in_order(lengths + image_tokens + 17, DEFAULT_TOKENS)
+    return {"waste": run.waste, "tokens": run.tokens, "padded": run.padded, "waste_in_given_order": unsorted}
+
+
+def _padded_in_order(lengths: Sequence[int], budget: int) -> float:
+    """The same share for the clean pass alone, were rows taken as they come."""
+    size = budget // max(lengths)
+    batches = [lengths[i : i + size] for i in range(0, len(lengths), size)]
+    return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
+
+
+def _never(row: EncodedSample, error: Exception) -> Any:
+    raise AssertionError("no row is too large here")
+
+
+def memory_of_vocabulary(vocabulary: int) -> dict[str, int]:
+    """Peak memory of scoring beyond what the process held before, bytes; the weights are loaded by then.
+
+    Linux only: resident memory's high-water mark can be reset there.
+    """
+    model = shapes.llava(shapes.SMALL, 4, shapes.small_vision(56), vocabulary)
+    rows = [shapes.row(i, 16, 300, 16, 56) for i in range(16)]
+    path = FastPath(model, "blank", CACHE)
+    path.score(rows[:2])
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide as much of the peak
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    path.score(rows)
+    return {"vocabulary": vocabulary, "peak_bytes": _status("VmHWM") - before}
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def rate_of_process(rows: int, rounds: int) -> float:
+    """Rows a second of this process, on one thread. Begins when a line comes in, so that several begin together."""
+    torch.set_num_threads(1)
+    model = shapes.llava(shapes.SMALL, 8, shapes.small_vision(168))
+    samples = [shapes.row(i, 16, 48, 144, 168) for i in range(rows)]
+    path = FastPath(model, "blank", CACHE)
+    path.score(samples)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return rows * rounds / seconds(lambda: [path.score(samples) for _ in range(rounds)])
+
+
+def processes(pairs: int) -> dict[str, Any]:
+    """Rows a second of two processes ÷ of one, each on one thread; in turns."""
+    ratios = []
+    for _ in range(pairs):
+        alone = sum(_rates(1))
+        ratios.append(sum(_rates(2)) / alone)
+    return {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def _rates(count: int) -> list[float]:
+    workers = [_child("rate_of_process", 8, 12) for _ in range(count)]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    return [_answer(worker) for worker in workers]
+
+
+def memory(small: int = 32_064, large: int = 152_064) -> dict[str, Any]:
+    """Peak memory at a large vocabulary ÷ at a small one, a fresh process for each."""
+    found = [_answer(_child("memory_of_vocabulary", size)) for size in (small, large)]
+    return {"ratio": found[1]["peak_bytes"] / found[0]["peak_bytes"], "peaks": found}
+
+
+def _child(function: str, *arguments: int) -> subprocess.Popen[str]:
+    code = f"import json; from benchmarks import engine_speed as e; print(json.dumps(e.{function}(*{arguments!r})))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def _answer(child: subprocess.Popen[str]) -> Any:
+    output, _ = child.communicate(timeout=600)
+    if child.returncode:
+        raise RuntimeError(f"a benchmark's process ended with {child.returncode}")
+    return json.loads(output.splitlines()[-1])
