@@ -80,6 +80,14 @@ def processes(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
     return [_at_least("rows/s, two processes ÷ one", 1.7, found)], found
 
 
+def compiled(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    found = engine_speed.compiled(pairs, **IMAGE)
+    _, text = _reading(found)
+    return [
+        Figure("time without `--compile` ÷ with it", "", f"{text}, first batches {found['first_seconds']:.0f} s", True)
+    ], found
+
+
 PARTS: dict[str, Callable[[int], tuple[list[Figure], dict[str, Any]]]] = {
     "flops": flops,
     "naive": naive,
@@ -87,6 +95,7 @@ PARTS: dict[str, Callable[[int], tuple[list[Figure], dict[str, Any]]]] = {
     "padding": padding,
     "memory": memory,
     "processes": processes,
+    "compiled": compiled,
 }
 
 

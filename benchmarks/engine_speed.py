@@ -56,6 +56,20 @@ def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: in
     return {**found, "largest_difference": worst, "parameters": model.model.num_parameters()}
 
 
+def compiled(pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
+    """Time without ``torch.compile`` ÷ with it, and how long the first batches took, on batches of three lengths."""
+    lengths = (30, 40, 50)
+    batches = [[shapes.row(10 * n + i, 16, n, image_tokens, size) for i in range(4)] for n in lengths]
+    eager = shapes.llava(shapes.LLAVA_300M, 2, shapes.small_vision(size))
+    fast = FastPath(ReferenceModel(eager.model, eager.family, compiled=True), "blank", CACHE)
+    slow = FastPath(eager, "blank", CACHE)
+    first = seconds(lambda: [fast.score(batch) for batch in batches])
+    found = paired(
+        lambda: [slow.score(batch) for batch in batches], lambda: [fast.score(batch) for batch in batches], pairs
+    )
+    return {**found, "first_seconds": first}
+
+
 def five_captions(model: ReferenceModel, caption: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
     """Time of two images with five captions each ÷ the same images with one caption each."""
     images = [shapes.row(i, 16, caption, image_tokens, size) for i in range(2)]
@@ -78,6 +92,7 @@ def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, siz
         map_batches(
             samples,
             length=lambda row: row.length,
+            text=lambda row: row.length - int(row.clean.label_index[0]),
             group=lambda row: row.clean.pixels_digest,
             budget=budget,
             score=path.score,

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 Row = TypeVar("Row")
 Scored = TypeVar("Scored")
 
 logger = logging.getLogger(__name__)
+
+MAX_PADDING: Final = 0.04
+"""Share of padding in a batch's text tokens beyond which it is closed early."""
+FILL: Final = 8
+"""A batch of at least budget / FILL tokens is large enough to be closed early: it keeps the device busy as it is."""
 
 
 class TokenBudget:
@@ -32,7 +37,9 @@ class TokenBudget:
         logger.warning("a batch of %d tokens ran out of memory; going on with at most %d", failed, self.tokens)
 
 
-def plan_batches(lengths: Sequence[int], max_tokens: int, groups: Sequence[Hashable] = ()) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], max_tokens: int, groups: Sequence[Hashable] = (), texts: Sequence[int] = ()
+) -> list[list[int]]:
     """Split row numbers into batches with ``rows × longest row ≤ max_tokens``; a longer row goes alone.
 
     Deterministic: depends on the arguments alone, ties keep their order.
@@ -41,8 +48,11 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, groups: Sequence[Hasha
         lengths: tokens of each row.
         max_tokens: the budget.
         groups: for each row what it may share with others (its image), or nothing; rows of one group stay neighbours.
+        texts: tokens of each row that are its own and not an image's or a prompt's, by default all. A batch that fills
+            the device is closed between groups rather than let padding exceed :data:`MAX_PADDING` of them.
     """
     groups = groups or range(len(lengths))
+    texts = texts or lengths
     longest: dict[Hashable, int] = {}
     first: dict[Hashable, int] = {}
     for i, (length, group) in enumerate(zip(lengths, groups, strict=True)):
@@ -53,7 +63,10 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, groups: Sequence[Hasha
     widest = 0
     for i in order:
         widest = max(widest, lengths[i])
-        if batches and (len(batches[-1]) + 1) * widest <= max_tokens:
+        fits = bool(batches) and (len(batches[-1]) + 1) * widest <= max_tokens
+        if fits and groups[i] != groups[batches[-1][-1]] and len(batches[-1]) * widest * FILL >= max_tokens:
+            fits = _padding([texts[k] for k in (*batches[-1], i)]) <= MAX_PADDING
+        if fits:
             batches[-1].append(i)
         else:
             batches.append([i])
@@ -61,16 +74,22 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, groups: Sequence[Hasha
     return batches
 
 
+def _padding(texts: Sequence[int]) -> float:
+    """Share of padding in texts that run side by side."""
+    return 1.0 - sum(texts) / (len(texts) * max(texts)) if max(texts) else 0.0
+
+
 def map_batches(
     rows: Sequence[Row],
     length: Callable[[Row], int],
+    text: Callable[[Row], int],
     group: Callable[[Row], Hashable],
     budget: TokenBudget,
     score: Callable[[list[Row]], list[Scored]],
     is_out_of_memory: Callable[[Exception], bool],
     too_large: Callable[[Row, Exception], Scored],
 ) -> list[Scored]:
-    """Apply ``score`` to batches of rows; results in the rows' own order.
+    """Apply ``score`` to batches of rows; results in the rows' own order. See :func:`plan_batches`.
 
     A batch that runs out of memory halves the budget and is split, what was scored before is kept; a row that does
     not fit alone gets the result of ``too_large``.
@@ -81,7 +100,8 @@ def map_batches(
     results: dict[int, Scored] = {}
     waiting = list(range(len(rows)))
     while waiting:
-        plan = plan_batches([length(rows[i]) for i in waiting], budget.tokens, [group(rows[i]) for i in waiting])
+        left = [rows[i] for i in waiting]
+        plan = plan_batches([*map(length, left)], budget.tokens, [*map(group, left)], [*map(text, left)])
         for batch in ([waiting[k] for k in one] for one in plan):
             try:
                 scored = score([rows[i] for i in batch])

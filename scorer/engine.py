@@ -123,6 +123,7 @@ class Scorer:
             map_batches(
                 encoded,
                 length=lambda row: row.length,
+                text=lambda row: row.length - int(row.clean.label_index[0]),
                 group=lambda row: row.clean.pixels_digest,
                 budget=self.budget,
                 score=self._score_batch,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorer.batching import TokenBudget, map_batches, plan_batches
+from scorer.batching import FILL, TokenBudget, map_batches, plan_batches
 
 
 @given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 400))
@@ -33,10 +35,39 @@ def test_rows_of_one_group_are_neighbours_and_the_budget_holds(rows: list[tuple[
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
+def padding(batches: list[list[int]], lengths: list[int], shared: int = 0) -> float:
+    """Share of padding when rows of ``shared`` + length tokens run, and their lengths once more."""
+    run = sum(shared + 2 * lengths[i] for batch in batches for i in batch)
+    padded = sum(len(batch) * (shared + 2 * max(lengths[i] for i in batch)) for batch in batches)
+    return 1 - run / padded
+
+
+@pytest.mark.parametrize("shared", [0, 80, 600])
+def test_texts_of_mixed_lengths_leave_little_padding(shared: int) -> None:
+    rng = random.Random(0)
+    texts = [round(math.exp(rng.uniform(math.log(20), math.log(400)))) for _ in range(256)]
+    lengths = [shared + text for text in texts]
+    batches = plan_batches(lengths, 8192, texts=texts)
+    assert padding(batches, texts, shared) < 0.05
+    assert padding(plan_batches(lengths, 8192, texts=[0] * 256), texts, shared) > padding(batches, texts, shared)
+
+
+def test_a_small_batch_is_not_closed_early() -> None:
+    lengths = [100, 50, 20, 10]
+    assert plan_batches(lengths, 100 * FILL * 4) == [[0, 1, 2, 3]]
+    assert plan_batches(lengths, 400) == [[0], [1], [2, 3]]
+
+
+def test_captions_of_one_image_are_not_parted_for_padding() -> None:
+    lengths = [100, 50, 20, 90]
+    assert plan_batches(lengths, 400, groups=["a", "a", "a", "b"]) == [[0, 1, 2], [3]]
+
+
 def run(rows: list[str], budget: TokenBudget, score: Callable[[list[str]], list[str]]) -> list[str]:
     return map_batches(
         rows,
         length=len,
+        text=len,
         group=id,
         budget=budget,
         score=score,
