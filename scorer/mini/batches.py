@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from scorer.mini.captions import Caption, write
+from scorer.mini.captions import Caption, drill, write
 from scorer.mini.drawing import draw
 from scorer.mini.labels import token_labels
 from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
@@ -125,7 +125,8 @@ class Encoder:
 
 @dataclass(slots=True)
 class Row:
-    """The scenes and pictures of a row, its opening's ids, and its branches; `blank` hides all pictures."""
+    """The scenes and pictures of a row (none where its text stands alone), its opening's ids, and its branches;
+    `blank` hides all pictures."""
 
     scenes: list[Scene]
     pictures: list[Pixels]
@@ -136,13 +137,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of training: `steps` steps of `rows` pictures with `captions` captions each, in the words of `book`."""
+    """A part of training: `steps` steps of `rows` pictures with `captions` captions each, in the words of `book`.
+
+    Without a book the captions are drills. Where every caption is `removed` from its picture, none is drawn.
+    """
 
     name: str
     steps: int
     rows: int
     captions: int
-    book: Phrasebook = FULL
+    book: Phrasebook | None = FULL
     modes: tuple[str, ...] = MIX
     dialogues: bool = False
 
@@ -174,6 +178,8 @@ class Rows(Dataset[Row]):
             self._branch(scenes, SHOWN if blank else rng.choice(self.stage.modes), two_turns, rng)
             for _ in range(self.stage.captions // 2 if two_turns else self.stage.captions)
         ]
+        if self.stage.text_only:
+            scenes = []
         pictures = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
         opening = self.encoder.opening(system=rng.random() < 0.1, picture=not self.stage.text_only)
         return Row(scenes, pictures, opening, branches, blank)
@@ -181,6 +187,8 @@ class Rows(Dataset[Row]):
     def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
         """A question and its answer; a second turn is about the same picture or about another."""
         book = self.stage.book
+        if book is None:
+            return self.encoder.first(mode, rng.choice(PROMPTS), drill(rng))
         branch = self.encoder.first(mode, rng.choice(PROMPTS), write(scenes[0], rng, book=book))
         if two_turns and rng.random() < 0.7:
             self.encoder.further(branch, None, rng.choice(PROMPTS), write(scenes[0], rng, book=book))
@@ -267,8 +275,10 @@ def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
         first += len(row.pictures)
     world = World()
     scenes = [scene for row in rows for scene in row.scenes]
+    drawn = [picture for row in rows for picture in row.pictures]
+    pixels = np.stack(drawn) if drawn else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     return Batch(
-        pixels=torch.from_numpy(np.stack([p for row in rows for p in row.pictures])).permute(0, 3, 1, 2).contiguous(),
+        pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         ids=ids,
         positions=positions,
         weights=weights,

@@ -234,9 +234,23 @@ def write(
     writer = _Writer(telling, book, order.cells, rng, max(world.group_numbers))
     telling.say(order.announcement)
     STYLES[rng.choice(book.styles)](writer)
-    for _ in range(rng.choice(book.extra_sentences)):
+    for _ in range(min(rng.choice(book.extra_sentences), book.most_sentences - telling.text.count("."))):
         _follow_up(writer, len(scene.groups))
     return Caption(telling.text, tuple(telling.spans), None if false is None else false[0][0])
+
+
+def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Caption:
+    """Some words in a random order, over and over: after the first round, the text itself tells the next word.
+
+    No caption, but the shortest way to learn what captions need: to look up what has been said.
+    """
+    world = world or World()
+    vocabulary = (*world.shapes, *world.colours, *world.backgrounds, *world.sizes, *NUMBER_WORDS.values())
+    order = rng.sample(vocabulary, rng.randint(4, 12))
+    telling = Telling({}, {}, {})
+    for k in range(words):
+        telling.say(order[k % len(order)])
+    return Caption(telling.text, tuple(telling.spans))
 
 
 def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:

@@ -84,9 +84,10 @@ class SceneProbe(nn.Module):
 
 
 def losses(model: LlavaForConditionalGeneration, probe: SceneProbe, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weighted mean loss of the answers' tokens (0 in a batch without answers), and the probe's losses [6]."""
+    """The weighted mean loss of the answers' tokens (0 in a batch without answers), and the probe's losses [6] (0 in a
+    batch without pictures)."""
     features = image_features(model, with_blank(batch.pixels))
-    seen = probe(features[:-1], batch)
+    seen = probe(features[:-1], batch) if len(batch.pixels) else torch.zeros(len(SceneProbe.KINDS))
     chosen = batch.weights[:, 1:] > 0
     if not chosen.any():
         return torch.zeros(()), seen

@@ -22,7 +22,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Phrasebook:
-    """Every free choice of the grammar; each field lists alternatives of equal weight."""
+    """Every free choice of the grammar; each field lists alternatives of equal weight.
+
+    But `most_sentences`: no further sentence is added to a caption that has as many.
+    """
 
     orders: tuple[Order, ...]
     styles: tuple[str, ...]
@@ -37,6 +40,7 @@ class Phrasebook:
     followups: tuple[str, ...]
     closers: tuple[str, ...]
     extra_sentences: tuple[int, ...]
+    most_sentences: int
     ones: tuple[str, ...]
     sizes: tuple[dict[str, str], ...]
     relations: tuple[dict[str, str], ...]
@@ -185,6 +189,7 @@ FULL = Phrasebook(
     followups=FOLLOWUPS,
     closers=CLOSERS,
     extra_sentences=(0, 0, 1, 1, 1, 2),
+    most_sentences=4,
     ones=("a", "a", "a", "one"),
     sizes=(
         {"small": "small", "large": "large"},
@@ -211,5 +216,5 @@ TERSE = replace(
 )
 """Captions of little but visual words, for a young model."""
 
-REPETITIVE = replace(TERSE, extra_sentences=(4,), closers=CLOSERS)
+REPETITIVE = replace(TERSE, extra_sentences=(4,), most_sentences=5, closers=CLOSERS)
 """Terse captions that then speak of the same things again and again: one learns to copy from them."""

@@ -33,7 +33,7 @@ class World:
     counts: tuple[int, ...] = (1, 2, 3)
     backgrounds: tuple[str, ...] = ("white", "black", "grey", "beige")
     # Repeated entries are weights: four groups are crowded, so they are rarer.
-    group_numbers: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)
+    group_numbers: tuple[int, ...] = (1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4)
 
     def layouts(self) -> tuple[Layout, ...]:
         """Every set of cells a scene of this world may occupy."""

@@ -70,7 +70,7 @@ def every_scene(world: World) -> Iterator[Scene]:
 def few_phrases(seed: int, **fixed: Any) -> Phrasebook:
     """Some alternatives of every field, drawn at random; the choices that make captions long are kept short."""
     rng = random.Random(seed)
-    chosen = {f.name: tuple(rng.sample(getattr(FULL, f.name), 1)) for f in fields(FULL)}
+    chosen = {f.name: tuple(rng.sample(getattr(FULL, f.name), 1)) for f in fields(FULL) if f.name != "most_sentences"}
     for name in ("openers", "nouns", "chains", "endings", "continuations"):
         chosen[name] = tuple(rng.sample(getattr(FULL, name), 2))
     return replace(FULL, **{**chosen, "extra_sentences": (0, 1), **fixed})

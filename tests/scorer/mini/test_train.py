@@ -1,6 +1,7 @@
 """Training, end to end at a tiny size, and the samples it learns from."""
 
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,14 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from scorer.mini import MODEL_PATH, train
-from scorer.mini.batches import Encoder, Row, Rows, Stage, collate
-from scorer.mini.packaging import IMAGE_TOKENS
+from scorer.mini.batches import REMOVED, Encoder, Row, Rows, Stage, collate
+from scorer.mini.captions import drill
+from scorer.mini.objective import SceneProbe, losses
+from scorer.mini.packaging import IMAGE_TOKENS, build_model
+from scorer.mini.phrases import REPETITIVE, Phrasebook
 
-ENCODER = Encoder(AutoTokenizer.from_pretrained(MODEL_PATH))
+TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)
+ENCODER = Encoder(TOKENIZER)
 
 
 def test_a_step_of_each_stage_from_nothing_to_a_checkpoint_that_loads(
@@ -29,12 +34,12 @@ def test_a_step_of_each_stage_from_nothing_to_a_checkpoint_that_loads(
         "--captions-evaluated",
         "8",
     ]
-    steps = ["--look", "1", "--read", "1", "--name", "1", "--describe", "1"]
+    steps = [word for stage in ("drill", "read", "look", "name", "describe") for word in (f"--{stage}", "1")]
     train.main(["--out", str(tmp_path), "--seed", "7", "--workers", "0", *steps, *sizes])
     output = capsys.readouterr().out
-    losses = [float(line.split("answers ")[1].split()[0]) for line in output.splitlines() if "answers" in line]
-    assert len(losses) == 2  # the first step and the last
-    assert all(math.isfinite(loss) for loss in losses)
+    found = [float(line.split("answers ")[1].split()[0]) for line in output.splitlines() if "answers" in line]
+    assert len(found) == 2  # the first step and the last
+    assert all(math.isfinite(loss) for loss in found)
     assert "blank logprob visual/filler" in output
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert model.dtype == torch.float16
@@ -86,3 +91,39 @@ def test_only_answers_are_learnt() -> None:
         assert text.count("<|im_end|>") == len(drawn[b].branches)
         assert "user" not in text
         assert "<image>" not in text
+
+
+@pytest.mark.parametrize("book", [None, REPETITIVE])
+def test_text_alone_is_learnt_without_pictures(book: Phrasebook | None) -> None:
+    stage = Stage("text", 1, rows=4, captions=1, book=book, modes=(REMOVED,))
+    made = Rows(ENCODER, stage, 5)
+    batch = collate([made[k] for k in range(4)], ENCODER)
+    assert len(batch.pixels) == len(batch.pictures) == len(batch.cells) == 0
+    assert not (batch.ids == ENCODER.image_id).any()
+    model = build_model(TOKENIZER, hidden=32, layers=1)
+    answers, seen = losses(model, SceneProbe(32), batch)
+    answers.backward()
+    assert answers > 1
+    assert not seen.any()
+    learnt = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert "model.language_model.embed_tokens.weight" in learnt
+    assert not any("vision_tower" in name and model.get_parameter(name).grad.abs().max() > 0 for name in learnt)
+
+
+def test_after_its_first_round_a_drill_says_nothing_new() -> None:
+    for seed in range(20):
+        words = drill(random.Random(seed), words=48).text.lower().split()
+        period = len(set(words))
+        assert 4 <= period <= 12
+        assert words == [words[k % period] for k in range(48)]
+
+
+def test_matrices_inside_the_towers_go_to_muon_and_every_parameter_once() -> None:
+    model, probe = build_model(TOKENIZER, hidden=32, layers=1), SceneProbe(32)
+    muon, adamw = train.build_optimizers(model, probe, train.Recipe(stages=()))
+    groups = [{id(p) for group in one.param_groups for p in group["params"]} for one in (muon, adamw)]
+    assert groups[0].isdisjoint(groups[1])
+    assert groups[0] | groups[1] == {id(p) for p in (*model.parameters(), *probe.parameters())}
+    assert id(model.model.language_model.layers[0].mlp.up_proj.weight) in groups[0]
+    for other in (model.lm_head.weight, model.model.language_model.embed_tokens.weight, probe.background.weight):
+        assert id(other) in groups[1]
