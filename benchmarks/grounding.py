@@ -75,7 +75,7 @@ def direct(model: Any, branch: Branch) -> tuple[Column, Column]:
         input_ids=torch.from_numpy(branch.input_ids)[None],
         attention_mask=torch.from_numpy(branch.attend)[None].long(),
         position_ids=torch.arange(len(branch.input_ids))[None],
-        **{name: torch.from_numpy(pixels) for name, pixels in branch.pixels.items()},
+        **{name: torch.from_numpy(np.asarray(pixels)) for name, pixels in branch.pixels.items()},
     ).logits[0, branch.label_index - 1]  # [N, V]; token t is predicted at t - 1
     labels = torch.from_numpy(branch.input_ids[branch.label_index])
     return logits.gather(1, labels[:, None])[:, 0].double().numpy(), logits.mean(1).double().numpy()

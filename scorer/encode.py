@@ -13,7 +13,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from scorer import images as image_ops
 from scorer.config import ScorerConfig
@@ -21,11 +20,12 @@ from scorer.control import control_tokens, first_token
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
 from scorer.families.base import image_token_id
+from scorer.pixels import pixel_table
 from scorer.processing import ProcessedImage, digest_of, join_pixels, process_images
 from scorer.reference import Reference
 from scorer.rendering import ChatTokenizer, RenderedTokens
 from scorer.table import text_hash
-from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, Sample, Turn
+from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, PixelArray, Sample, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,11 @@ _BLANKS_KEPT: Final = 64
 
 
 class Encoder:
-    """Encodes samples for one reference model under one configuration."""
+    """Encodes samples for one reference model under one configuration.
+
+    Attributes:
+        pixel_table: see :func:`scorer.pixels.pixel_table`; None where pixels are the processor's own floats.
+    """
 
     def __init__(self, reference: Reference, config: ScorerConfig) -> None:
         self.reference = reference
@@ -46,6 +50,7 @@ class Encoder:
                 f"they have {', '.join(sorted(self.family.contrasts))}"
             )
         self._processor = reference.load_processor()
+        self.pixel_table = pixel_table(self._processor, self.family)
         tokenizer = self._processor.tokenizer
         self.image_token_id = image_token_id(reference.config)
         with_images = not self.family.text_only
@@ -138,7 +143,7 @@ class Encoder:
         )
 
     def _process(self, images: list[Image]) -> list[ProcessedImage]:
-        return process_images(self._processor, self.family, images)
+        return process_images(self._processor, self.family, images, self.pixel_table)
 
     def _blank(self, image: Image) -> ProcessedImage:
         """The blank of an image's size; kept, so that equal blanks are one object and travel once."""
@@ -239,7 +244,7 @@ class Encoder:
         return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
 
 
-def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, npt.NDArray[Any]]:
+def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArray]:
     if len(images) == 1:
         return images[0].pixels  # the same object as the cached blank's, so that it travels once
     return join_pixels([image.pixels for image in images], axis)

@@ -22,12 +22,16 @@ import numpy.typing as npt
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
 from scorer.text import TextProcessor
+from scorer.types import BytePixels, Float32Array, PixelArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_BACKEND: Final = "pil"
 """Image-processing backend. Pinned: torchvision's resize gives other pixels, hence other scores (up to 0.028)."""
+
+_NOT_NORMALISED: Final = {"do_rescale": False, "do_normalize": False}
+"""An image processor's options for pixels as they are before its two last steps."""
 
 _IMPORTING: Final = Lock()
 
@@ -43,7 +47,7 @@ class ProcessedImage:
     """
 
     replacement: str
-    pixels: dict[str, npt.NDArray[Any]]
+    pixels: dict[str, PixelArray]
     digest: bytes
 
 
@@ -135,52 +139,85 @@ def _without_missing_parts(processor_class: Any, family: Family) -> Any:
     return type(processor_class.__name__, (processor_class,), attributes)
 
 
-def process_images(processor: Any, family: Family, images: Sequence[Image]) -> list[ProcessedImage]:
+def process_images(
+    processor: Any, family: Family, images: Sequence[Image], table: Float32Array | None = None
+) -> list[ProcessedImage]:
     """Run the model's own image processor on one sample's images, together where the family wants it.
+
+    Args:
+        table: float32 [3, 256] of :func:`scorer.pixels.pixel_table`, to keep pixels as bytes; None for the processor's
+            own floats.
 
     Raises:
         RowError: ``image_unreadable`` where the processor refuses an image (an extreme aspect ratio, say).
     """
     if len(images) == 1 or not family.joint_images:
-        return [process_image(processor, family, image) for image in images]
-    outputs, replacements = _run(processor, [list(images)], images)
-    every = _pixels(outputs, family, processor.unused_input_names)
+        return [process_image(processor, family, image, table) for image in images]
+    every, replacements = _run(processor, family, [list(images)], images, table)
     processed = []
     for i, replacement in enumerate(replacements):
         # What belongs to the sample and not to an image, such as the number of images, goes with the first.
-        pixels = {n: array[i : i + 1] if len(array) == len(images) else array[i:] for n, array in every.items()}
+        pixels = {n: array[i : i + 1] if array.shape[0] == len(images) else array[i:] for n, array in every.items()}
         processed.append(ProcessedImage(replacement, pixels, digest_of(pixels)))
     return processed
 
 
-def _run(processor: Any, arranged: Sequence[Any], images: Sequence[Image]) -> tuple[Mapping[str, Any], list[str]]:
-    """The processor's outputs, and the text that stands for each image."""
+def _run(
+    processor: Any, family: Family, arranged: Sequence[Any], images: Sequence[Image], table: Float32Array | None
+) -> tuple[dict[str, PixelArray], list[str]]:
+    """The processor's tensors, and the text that stands for each image."""
+    if table is None:
+        own, replacements = _outputs(processor, family, arranged, images, {})
+        return dict(own), replacements
+    raw, replacements = _outputs(processor, family, arranged, images, _NOT_NORMALISED)
+    pixels = {name: kept for name, array in raw.items() if (kept := _as_bytes(array, table)) is not None}
+    if len(pixels) < len(raw):
+        # Neither bytes nor normalised: this image goes another way than those that the table was checked with.
+        return _run(processor, family, arranged, images, None)
+    return pixels, replacements
+
+
+def _as_bytes(array: npt.NDArray[Any], table: Float32Array) -> PixelArray | None:
+    """Pixels that are not normalised with their table, indices as they are; None for floats that are no bytes."""
+    if array.dtype == np.uint8:
+        return BytePixels(array, table)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    if array.min() >= 0 and array.max() <= 255:
+        levels = array.astype(np.uint8)  # Qwen-VL's processor cuts patches in float32
+        if np.array_equal(levels, array):
+            return BytePixels(levels, table)
+    return None
+
+
+def _outputs(
+    processor: Any, family: Family, arranged: Sequence[Any], images: Sequence[Image], switches: Mapping[str, bool]
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
     options = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="np")
     try:
-        outputs, replacements = processor._process_images(arranged, **options["images_kwargs"])
+        outputs, replacements = processor._process_images(arranged, **options["images_kwargs"] | switches)
     except ValueError as error:
         sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
         raise RowError(
             FailureCode.IMAGE_UNREADABLE,
             f"the model's image processor refuses an image of {sizes} pixels: {error}",
         ) from error
-    return outputs, replacements
-
-
-def _pixels(outputs: Mapping[str, Any], family: Family, unused: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     names = family.pixel_names
     if names is None:
-        names = tuple(name for name in outputs if name not in unused)
-    return {name: np.asarray(outputs[name]) for name in names if name in outputs}
+        names = tuple(name for name in outputs if name not in processor.unused_input_names)
+    return {name: np.asarray(outputs[name]) for name in names if name in outputs}, replacements
 
 
-def process_image(processor: Any, family: Family, image: Image) -> ProcessedImage:
+def process_image(processor: Any, family: Family, image: Image, table: Float32Array | None = None) -> ProcessedImage:
     """Run the model's own image processor on one image.
+
+    Args:
+        table: as in :func:`process_images`.
 
     Raises:
         RowError: ``image_unreadable`` where the processor refuses the image (an extreme aspect ratio, say).
     """
-    outputs, replacements = _run(processor, [image], [image])
+    pixels, replacements = _run(processor, family, [image], [image], table)
     tokens = replacements[0].count(str(processor.image_token))
     if tokens < family.min_image_tokens:
         raise RowError(
@@ -188,7 +225,6 @@ def process_image(processor: Any, family: Family, image: Image) -> ProcessedImag
             f"an image of {image.width} x {image.height} pixels takes {tokens} image tokens; the model's class needs "
             f"{family.min_image_tokens}: enlarge the image",
         )
-    pixels = _pixels(outputs, family, processor.unused_input_names)
     if family.zero_is_padding and not _every_tile_shows(pixels):
         raise RowError(
             FailureCode.IMAGE_UNREADABLE,
@@ -198,29 +234,36 @@ def process_image(processor: Any, family: Family, image: Image) -> ProcessedImag
     return ProcessedImage(replacements[0], pixels, digest_of(pixels))
 
 
-def _every_tile_shows(pixels: Mapping[str, npt.NDArray[Any]]) -> bool:
-    tiles = pixels["pixel_values"]  # [1, tiles, 3, H, W]
+def _every_tile_shows(pixels: Mapping[str, PixelArray]) -> bool:
+    tiles = np.asarray(pixels["pixel_values"])  # [1, tiles, 3, H, W]
     return bool(tiles.any(axis=(-3, -2, -1)).all())
 
 
-def join_pixels(images: Sequence[Mapping[str, npt.NDArray[Any]]], axis: int = 0) -> dict[str, npt.NDArray[Any]]:
-    """Join images' tensors along ``axis``, smaller ones padded with zeros behind in the others."""
-    joined = {}
-    for name in images[0] if images else ():
-        arrays = [image[name] for image in images]
-        shape = np.max([array.shape for array in arrays], axis=0)
-        room = [[(0, int(want - got)) for want, got in zip(shape, a.shape, strict=True)] for a in arrays]
-        for widths in room:
-            widths[axis] = (0, 0)
-        padded = [np.pad(a, widths) for a, widths in zip(arrays, room, strict=True)]
-        joined[name] = np.concatenate(padded, axis=axis)
-    return joined
+def join_pixels(images: Sequence[Mapping[str, PixelArray]], axis: int = 0) -> dict[str, PixelArray]:
+    """Join images' tensors along ``axis``, smaller ones padded with zeros behind in the others.
+
+    Pixels that need padding become floats: a model's padding is zero, which no byte is normalised to.
+    """
+    return {name: _join([image[name] for image in images], axis) for name in (images[0] if images else ())}
 
 
-def digest_of(pixels: dict[str, npt.NDArray[Any]]) -> bytes:
-    """Identifies arrays by names, shapes, dtypes and contents."""
+def _join(arrays: Sequence[PixelArray], axis: int) -> PixelArray:
+    shape = np.max([array.shape for array in arrays], axis=0)
+    room = [[(0, int(want - got)) for want, got in zip(shape, a.shape, strict=True)] for a in arrays]
+    for widths in room:
+        widths[axis] = (0, 0)
+    kept = [array for array in arrays if isinstance(array, BytePixels)]
+    if len(kept) == len(arrays) and not np.any(room):
+        return BytePixels(np.concatenate([array.values for array in kept], axis=axis), kept[0].table)
+    padded = [np.pad(np.asarray(a), widths) for a, widths in zip(arrays, room, strict=True)]
+    return np.concatenate(padded, axis=axis)
+
+
+def digest_of(pixels: Mapping[str, PixelArray]) -> bytes:
+    """Identifies arrays by names, shapes, dtypes and contents, a table's contents being part of its pixels'."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in sorted(pixels.items()):
-        digest.update(f"{name}{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        for part in (array.values, array.table) if isinstance(array, BytePixels) else (array,):
+            digest.update(f"{name}{part.shape}{part.dtype}".encode())
+            digest.update(np.ascontiguousarray(part).data)
     return digest.digest()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -91,6 +92,47 @@ class Sample:
         return tuple(turn.text for turn in self.turns if turn.role == "assistant")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BytePixels:
+    """Pixels before they are normalised, a quarter of the size, and the table that normalises them.
+
+    ``np.asarray`` gives the float32 array that stands in the processor's output, bit for bit.
+
+    Attributes:
+        values: uint8 [..., 3, H, W], or flattened patches [n, 3·k].
+        table: float32 [3, 256]; the normalised value of each level, by channel.
+    """
+
+    values: npt.NDArray[np.uint8]
+    table: Float32Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of ``values``, and of what they are normalised to."""
+        return self.values.shape
+
+    @property
+    def by_channel(self) -> npt.NDArray[np.uint8]:
+        """``values`` as uint8 [N, 3, M]: in both layouts, what belongs to one channel lies in one piece."""
+        leading = self.shape[:1] if len(self.shape) == 2 else self.shape[:-3]
+        return self.values.reshape(math.prod(leading), 3, -1)
+
+    def __getitem__(self, images: slice) -> BytePixels:
+        """Some of the images: a slice of the leading axis."""
+        return BytePixels(self.values[images], self.table)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The normalised pixels, float32 unless asked otherwise. Raises ValueError for ``copy=False``."""
+        if copy is False:
+            raise ValueError("pixels kept as bytes cannot be had as floats without a copy")
+        pixels = self.table[np.arange(3)[:, None], self.by_channel].reshape(self.shape)
+        return pixels if dtype is None else pixels.astype(dtype, copy=False)
+
+
+PixelArray = npt.NDArray[Any] | BytePixels
+"""One of the image processor's outputs: as it is, or pixels as bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Branch:
     """One forward pass's input for one sample: the clean branch or the contrast branch.
@@ -99,14 +141,14 @@ class Branch:
         input_ids: int64 [T], images already expanded to their placeholder tokens.
         attend: bool [T]; False hides a position from attention (``masked`` contrast).
         label_index: int64 [N]; the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
-        pixels: the image processor's tensors by the model's argument name; float32 arrays. Empty for ``removed``.
+        pixels: the image processor's tensors by the model's argument name. Empty for ``removed``.
         pixels_digest: identifies ``pixels``: equal digests are equal tensors. Empty for ``removed``.
     """
 
     input_ids: Int64Array
     attend: BoolArray
     label_index: Int64Array
-    pixels: dict[str, npt.NDArray[Any]]
+    pixels: dict[str, PixelArray]
     pixels_digest: bytes
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from scorer.types import Int64Array, Turn
+from scorer.types import Int64Array, PixelArray, Turn
 
 ALL_CONTRASTS: Final = frozenset({"blank", "masked", "removed", "blur", "noise", "image"})
 
@@ -16,12 +16,12 @@ TokenInputs = Callable[[Int64Array, int, int], dict[str, Int64Array]]
 """(input ids [T], position of the first label, image token id) → further per-token inputs [T] of a full forward."""
 
 
-SampleInputs = Callable[[Any, Sequence[Turn], Int64Array, Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]]
+SampleInputs = Callable[[Any, Sequence[Turn], Int64Array, Mapping[str, PixelArray]], dict[str, npt.NDArray[Any]]]
 """(processor, turns, input ids [T], pixels) → further inputs of one sample, each with a leading axis of 1."""
 
 
 def no_sample_inputs(
-    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, npt.NDArray[Any]]
+    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, PixelArray]
 ) -> dict[str, npt.NDArray[Any]]:
     """Nothing beside the pixels."""
     return {}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from scorer.errors import FailureCode, RowError
 from scorer.families.base import Family
-from scorer.types import Int64Array, Turn
+from scorer.types import Int64Array, PixelArray, Turn
 
 TEMPLATE: Final = (
     "{% if messages | map(attribute='role') | list != ['user', 'assistant'] %}"
@@ -28,7 +28,7 @@ def image_text(processor: Any) -> str:
 
 
 def qformer_inputs(
-    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, npt.NDArray[Any]]
+    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, PixelArray]
 ) -> dict[str, npt.NDArray[Any]]:
     """The prompt in the Q-Former's own tokens. With the caption in it, the image's features would tell the labels."""
     tokenizer = processor.qformer_tokenizer

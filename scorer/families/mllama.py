@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from scorer.families.base import Family
-from scorer.types import Int64Array, Turn
+from scorer.types import Int64Array, PixelArray, Turn
 
 
 def cross_attention_mask(
-    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, npt.NDArray[Any]]
+    processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, PixelArray]
 ) -> dict[str, npt.NDArray[Any]]:
     """int64 [1, T, images, tiles]: which tiles a token may attend to, as the model's own processor writes it."""
     from transformers.models.mllama import processing_mllama as own
 
-    tiles = pixels["aspect_ratio_mask"]  # [1, images, tiles]
+    tiles = np.asarray(pixels["aspect_ratio_mask"])  # [1, images, tiles]
     places = own.get_cross_attention_token_mask(ids.tolist(), processor.image_token_id)
     mask = own.convert_sparse_cross_attention_mask_to_dense(
         [places], tiles.sum(axis=-1).tolist(), max_num_tiles=tiles.shape[-1], length=len(ids)

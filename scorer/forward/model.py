@@ -12,8 +12,8 @@ from torch import Tensor
 
 from scorer.families import Family
 from scorer.families.base import image_token_id
-from scorer.processing import join_pixels
-from scorer.types import BoolArray, Branch, Int64Array, Usage
+from scorer.forward.transfer import join_on_device, to_device
+from scorer.types import BoolArray, Branch, Int64Array, PixelArray, Usage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class ForwardRow:
     positions: Int64Array
     attend: BoolArray
     label_index: Int64Array
-    pixels: Mapping[str, Any]
+    pixels: Mapping[str, PixelArray]
     pixels_digest: bytes
     token_inputs: Mapping[str, Int64Array]
 
@@ -106,9 +106,9 @@ class ReferenceModel:
             return np.tile(np.arange(length, dtype=np.int64), (3, 1))
         # Unmasked ids: a mask here would renumber the tokens behind a hidden image.
         tokens = self._token_inputs(branch.input_ids, branch.label_index)
-        types = {name: torch.from_numpy(values)[None].to(self.device) for name, values in tokens.items()}
-        grids = {n: torch.from_numpy(p).to(self.device) for n, p in branch.pixels.items() if n.endswith("grid_thw")}
-        ids = torch.from_numpy(branch.input_ids)[None].to(self.device)
+        types = {name: to_device(values[None], self.device) for name, values in tokens.items()}
+        grids = {n: to_device(np.asarray(p), self.device) for n, p in branch.pixels.items() if n.endswith("grid_thw")}
+        ids = to_device(branch.input_ids[None], self.device)
         positions, _ = self.model.model.get_rope_index(ids, **types, **grids)  # [3, 1, T]
         return np.asarray(positions[:, 0].cpu().numpy(), dtype=np.int64)
 
@@ -117,7 +117,7 @@ class ReferenceModel:
         ids: Sequence[Int64Array],
         positions: Sequence[Int64Array],
         attend: Sequence[Any],
-        pixels: Sequence[Mapping[str, Any]] = (),
+        pixels: Sequence[Mapping[str, PixelArray]] = (),
         token_inputs: Sequence[Mapping[str, Int64Array]] = (),
         cache: Any = None,
     ) -> Tensor:
@@ -132,7 +132,7 @@ class ReferenceModel:
             cache: keys and values of P positions before each row.
         """
         self.usage += Usage(sum(map(len, ids)), len(ids) * max(map(len, ids)))
-        kwargs: dict[str, Any] = {n: self._to_device(array) for n, array in join_pixels(pixels).items()}
+        kwargs: dict[str, Any] = join_on_device(pixels, self.device, self.model.dtype)
         for name in token_inputs[0] if token_inputs else {}:
             kwargs[name] = self._pad([row[name] for row in token_inputs], 0)
         place = torch.stack([self._pad([row[axis] for row in positions], 0) for axis in range(len(positions[0]))])
@@ -166,12 +166,7 @@ class ReferenceModel:
         padded = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
         for out, row in zip(padded, rows, strict=True):
             out[: len(row)] = row
-        return torch.from_numpy(padded).to(self.device)
-
-    def _to_device(self, array: Any) -> Tensor:
-        """Pixels in the model's dtype, indices as they are."""
-        tensor = torch.from_numpy(array).to(self.device)
-        return tensor.to(self.model.dtype) if tensor.is_floating_point() else tensor
+        return to_device(padded, self.device)
 
 
 def _capped(logits: Tensor, cap: float) -> Tensor:

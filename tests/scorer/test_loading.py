@@ -61,7 +61,7 @@ def test_an_adapter_is_merged_and_recorded(chatml_model: Path, adapter: Path) ->
     with torch.inference_mode():
         row = reference.model.prepare(reference.encoder.encode(ROWS[0]).clean)
         ids = torch.from_numpy(row.ids)[None]
-        pixels = torch.from_numpy(row.pixels["pixel_values"])
+        pixels = torch.from_numpy(np.asarray(row.pixels["pixel_values"]))
         unmerged = reference.model.model(input_ids=ids, pixel_values=pixels).logits
         merged = adapted.model.model(input_ids=ids, pixel_values=pixels).logits
     torch.testing.assert_close(merged, unmerged, atol=1e-4, rtol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,16 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return idefics3.make_idefics3(tmp_path_factory.mktemp("idefics3"))
 
 
+def with_black_mean(path: Path, copy: Path) -> Path:
+    """The checkpoint, but black is what its image processor makes zeros of."""
+    shutil.copytree(path, copy)
+    file = copy / "processor_config.json"
+    options = json.loads(file.read_text())
+    options["image_processor"]["image_mean"] = [0.0, 0.0, 0.0]
+    file.write_text(json.dumps(options))
+    return copy
+
+
 class TestIdefics3(FamilySuite):
     @pytest.fixture(scope="class")
     @classmethod
@@ -33,21 +45,20 @@ class TestIdefics3(FamilySuite):
         assert len({row.clean.pixels["pixel_values"].shape[1] for row in rows}) > 1
 
     def test_a_tile_of_zeros_is_refused_because_the_model_drops_it(
-        self, case: Case, monkeypatch: pytest.MonkeyPatch
+        self, path: Path, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A blank must go through the processor; what it makes zeros of would be taken for padding."""
-        encoder = case.load().encoder
-        encoder._processor.image_processor.image_mean = [0.0, 0.0, 0.0]
-        encoder._blank_color = (0, 0, 0)
+        black = replace(case, path=with_black_mean(path, tmp_path / "black"))
+        encoder = black.encoder()
+        assert encoder.pixel_table is not None
+        assert not encoder.pixel_table[:, 0].any()
         result = encoder.try_encode(caption("zeros", (30, 50), "A kite."))
         assert isinstance(result, Failure)
         assert result.code is FailureCode.IMAGE_UNREADABLE
         assert "zeros" in result.message
         # without the guard the model itself fails, and takes the whole batch with it
         monkeypatch.setattr(processing, "_every_tile_shows", lambda pixels: True)
-        scorer = case.load()
-        scorer.encoder._processor.image_processor.image_mean = [0.0, 0.0, 0.0]
-        scorer.encoder._blank_color = (0, 0, 0)
+        scorer = black.load()
         with pytest.raises((ValueError, RuntimeError, IndexError)):
             score_two_forwards(scorer.model, encode(scorer, [caption("zeros", (30, 50), "A kite.")]))
 
@@ -55,7 +66,7 @@ class TestIdefics3(FamilySuite):
         """Negative control of the batch parity: tiles of padding that are not zero are taken for image."""
         scorer = case.load()
         rows = encode(scorer, [caption("a", (30, 50), "A kite.")])
-        pixels = dict(rows[0].clean.pixels)
+        pixels = {name: np.asarray(values) for name, values in rows[0].clean.pixels.items()}
         pixels = {name: np.concatenate([v, np.ones_like(v[:, :1])], axis=1) for name, v in pixels.items()}
         padded = [replace(rows[0], clean=replace(rows[0].clean, pixels=pixels))]
         with pytest.raises((ValueError, RuntimeError)):

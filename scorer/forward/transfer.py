@@ -1,0 +1,55 @@
+"""Arrays onto the model's device; there, pixels that travel as bytes are normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from scorer.types import BytePixels, PixelArray
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The array on ``device``, dtype and shape kept."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type != "cuda":
+        return tensor.to(device)
+    # From page-locked memory the copy runs beside the host, and torch holds the memory until the copy has read it.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def join_on_device(
+    rows: Sequence[Mapping[str, PixelArray]], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Rows' tensors joined along axis 0, smaller ones padded with zeros behind in the other axes.
+
+    Pixels are in ``dtype``, indices and masks as they are. Each row's bytes are normalised before they are padded,
+    because padding is zero for the model, and no byte is zero.
+    """
+    return {name: _joined([_tensor(row[name], device, dtype) for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _tensor(array: PixelArray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    tensor = _normalised(array, device) if isinstance(array, BytePixels) else to_device(array, device)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _normalised(pixels: BytePixels, device: torch.device) -> Tensor:
+    """float32, of the shape of the bytes: what ``np.asarray(pixels)`` is."""
+    levels = to_device(pixels.by_channel, device)  # uint8 [N, 3, M]
+    channels = torch.arange(3, device=device)[:, None]
+    # As int: a tensor of bytes would be taken for a mask.
+    return to_device(pixels.table, device)[channels, levels.int()].view(pixels.shape)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    rows = [len(tensor) for tensor in tensors]
+    largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    joined = tensors[0].new_zeros((sum(rows), *largest))
+    for place, tensor in zip(torch.split(joined, rows), tensors, strict=True):
+        place[tuple(slice(size) for size in tensor.shape)] = tensor
+    return joined

@@ -1,0 +1,89 @@
+"""Arrays onto the device: joined, padded, and normalised there where they travel as bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scorer.forward.transfer import join_on_device, to_device
+from scorer.types import BytePixels
+
+CPU = torch.device("cpu")
+TABLE = np.random.default_rng(0).standard_normal((3, 256)).astype(np.float32)
+
+
+def pixels(*shape: int) -> BytePixels:
+    return BytePixels(np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8), TABLE)
+
+
+def test_a_level_is_looked_up_in_its_own_channel() -> None:
+    one = pixels(2, 3, 4, 5)
+    expected = np.empty(one.shape, dtype=np.float32)
+    for image, channel, row, column in np.ndindex(one.shape):
+        expected[image, channel, row, column] = TABLE[channel, one.values[image, channel, row, column]]
+    np.testing.assert_array_equal(np.asarray(one), expected)
+    np.testing.assert_array_equal(join_on_device([{"p": one}], CPU, torch.float32)["p"], expected)
+    patches = BytePixels(one.values.reshape(2, 60), TABLE)  # channel first, as Qwen-VL flattens them
+    np.testing.assert_array_equal(np.asarray(patches), expected.reshape(2, 60))
+    np.testing.assert_array_equal(join_on_device([{"p": patches}], CPU, torch.float32)["p"], expected.reshape(2, 60))
+
+
+def test_padding_is_zero_and_bytes_and_floats_share_a_batch() -> None:
+    rows = [{"p": pixels(1, 3, 2, 5)}, {"p": np.ones((2, 3, 4, 3), dtype=np.float32)}]
+    joined = join_on_device(rows, CPU, torch.float32)["p"]
+    expected = np.zeros((3, 3, 4, 5), dtype=np.float32)
+    expected[:1, :, :2, :] = np.asarray(rows[0]["p"])
+    expected[1:, :, :, :3] = 1
+    np.testing.assert_array_equal(joined, expected)
+
+
+def test_pixels_are_in_the_models_dtype_and_indices_as_they_are() -> None:
+    row: dict[str, Any] = {"p": pixels(1, 3, 2, 2), "f": np.ones((1, 2)), "i": np.ones((1, 2), dtype=np.int64)}
+    joined = join_on_device([row, row], CPU, torch.bfloat16)
+    assert {name: tensor.dtype for name, tensor in joined.items()} == {
+        "p": torch.bfloat16,
+        "f": torch.bfloat16,
+        "i": torch.int64,
+    }
+    assert join_on_device([], CPU, torch.float32) == {}
+
+
+def test_a_model_that_writes_into_its_input_does_not_reach_the_rows() -> None:
+    row = {"p": np.ones((1, 3, 2, 2), dtype=np.float32)}
+    join_on_device([row], CPU, torch.float32)["p"].zero_()
+    assert row["p"].all()
+
+
+def test_bytes_are_not_floats_without_a_copy() -> None:
+    assert np.asarray(pixels(1, 3, 2, 2), dtype=np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(pixels(1, 3, 2, 2), copy=False)
+
+
+def test_copies_to_cuda_start_in_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def pin_memory(self: torch.Tensor) -> torch.Tensor:
+        calls.append("pinned")
+        return self
+
+    def to(self: torch.Tensor, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        calls.append((device.type, non_blocking))
+        return self
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    to_device(np.zeros(3), torch.device("cuda"))
+    to_device(np.zeros(3), CPU)
+    assert calls == ["pinned", ("cuda", True), ("cpu", False)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_gives_the_same_bits() -> None:
+    rows = [{"p": pixels(1, 3, 40, 50)}, {"p": pixels(2, 3, 60, 30)}]
+    for dtype in (torch.float32, torch.bfloat16):
+        ours = join_on_device(rows, torch.device("cuda"), dtype)["p"].cpu()
+        assert torch.equal(ours, join_on_device(rows, CPU, dtype)["p"])
