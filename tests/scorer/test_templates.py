@@ -225,3 +225,12 @@ def test_texts_on_both_sides_of_an_image_keep_their_places_in_their_turn() -> No
     starts, ends = rendered.starts.tolist(), rendered.ends.tolist()
     assert (starts[0], ends[-1]) == (0, len("A kite two boats"))
     assert starts[1:] == ends[:-1]
+
+
+def test_a_token_around_a_text_that_is_trimmed_away_is_not_scored() -> None:
+    def render(messages: list[dict[str, Any]]) -> str:
+        blank, text = (m["content"][0]["text"].strip() for m in messages[1:])
+        return f"<image>A ki{blank}te: {text}"  # one token: " kite"
+
+    turns = (Turn("user", (IMAGE,)), Turn("assistant", (" ",)), Turn("assistant", ("A boat.",)))
+    assert set(tokenizer_of(render).encode(turns, ["<image>"]).turns) == {1}
