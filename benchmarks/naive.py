@@ -43,7 +43,8 @@ def batch(model: ReferenceModel, branches: Sequence[Branch]) -> dict[str, Any]:
     for b, branch in enumerate(branches):
         ids[b, : len(branch.input_ids)] = branch.input_ids
         mask[b, : len(branch.input_ids)] = branch.attend
-    arrays = {"input_ids": ids, "attention_mask": mask, **join_pixels([branch.pixels for branch in branches])}
+    pixels = join_pixels([branch.pixels for branch in branches])
+    arrays = {"input_ids": ids, "attention_mask": mask, **{name: np.asarray(array) for name, array in pixels.items()}}
     for name in model.family.token_inputs(ids[0], 0, model.image_token_id):
         arrays[name] = np.stack([model.family.token_inputs(row, 0, model.image_token_id)[name] for row in ids])
     tensors = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}

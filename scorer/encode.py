@@ -20,6 +20,7 @@ from scorer.control import control_tokens, first_token
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
 from scorer.families.base import image_token_id
+from scorer.messages import to_messages
 from scorer.pixels import pixel_table
 from scorer.processing import ProcessedImage, digest_of, join_pixels, process_images
 from scorer.reference import Reference
@@ -128,14 +129,7 @@ class Encoder:
 
     def processor_inputs(self, turns: Sequence[Turn], images: Sequence[Image]) -> dict[str, Any]:
         """What the model's own processor makes of a conversation: tensors by the model's argument names."""
-        messages = [
-            {
-                "role": turn.role,
-                "content": [{"type": "image"} if p is IMAGE else {"type": "text", "text": p} for p in turn.content],
-            }
-            for turn in turns
-        ]
-        return dict(self._processor(images=list(images), text=[self.render(messages)], return_tensors="pt"))
+        return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
 
     def _load(self, source: ImageSource) -> Image:
         return image_ops.load_image(

@@ -1,4 +1,4 @@
-"""The conversation formats that datasets use → :class:`~scorer.types.Sample`.
+"""The conversation formats that datasets use → :class:`~scorer.types.Sample`, and turns → Hugging Face's messages.
 
 Two are read: Hugging Face's ``{"role", "content"}`` (content a string, or a list of typed parts) and LLaVA's
 ``{"from", "value"}``. In both, a user turn may spell ``<image>`` where an image belongs; that marker is the datasets'
@@ -46,6 +46,17 @@ def parse_conversation(
         raise _invalid("no message has the role assistant (or gpt); there is nothing to score")
     turns = _place_images(turns, len(images))
     return Sample(sample_id, tuple(images), tuple(turns), tuple(contrast_images))
+
+
+def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """Turns → messages in Hugging Face's form, every content a list of parts of type ``text`` or ``image``."""
+    return [
+        {
+            "role": turn.role,
+            "content": [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in turn.content],
+        }
+        for turn in turns
+    ]
 
 
 def _turn(index: int, message: Mapping[str, Any]) -> Turn:

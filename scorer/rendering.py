@@ -2,9 +2,8 @@
 
 Two problems are solved here, both by writing the rendered prompt in an alphabet that no data can spell:
 
-* *Where is the scored text?* The chat template is rendered once per conversation shape with a marker in place of
-  every text. Cutting at the markers gives the template's own fragments; a sample's prompt is fragments and texts
-  joined, so each text's place is known and never searched for.
+* *Where is the scored text?* :class:`~scorer.template.ChatTemplate` cuts what the template renders into the template's
+  own fragments and the texts between them; the prompt is these joined, so each text's place is known.
 * *What is a control token?* A caption may spell ``<image>`` or ``<|im_end|>``. The tokenizer is cloned with its
   control tokens renamed to unguessable strings, and only the template's fragments are rewritten to them. Then the
   whole prompt is encoded at once, as the reference model saw it in training (encoding the caption alone would change
@@ -15,10 +14,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -26,13 +24,8 @@ from tokenizers import Encoding, Tokenizer
 from scorer.control import with_renamed_tokens
 from scorer.errors import FailureCode, RowError
 from scorer.spans import token_byte_spans
+from scorer.template import ChatTemplate, RenderTemplate, WrittenText
 from scorer.types import Int16Array, Int32Array, Int64Array, Turn
-
-Shape = tuple[tuple[str, tuple[bool, ...]], ...]
-"""A conversation without its texts: per turn its role and, per part, whether it is an image."""
-
-RenderTemplate = Callable[[list[dict[str, Any]]], str]
-"""Messages in Hugging Face's form → the prompt as a string, special tokens spelled out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,8 @@ class RenderedTokens:
     Attributes:
         ids: int64 [L], all tokens, images expanded to their placeholder tokens.
         scored: int64 [N], positions in ``ids`` of the scored tokens, ascending.
-        starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's text.
+        starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's text as it was
+            given. White space that the template trims is in no span.
         turns: int16 [N], which scored text the token belongs to.
         images: int64 [n], position in ``ids`` of each image's first placeholder token.
     """
@@ -91,8 +85,8 @@ class ChatTokenizer:
         self._tokenizer = with_renamed_tokens(tokenizer, self._names)
         longest_first = sorted(self._names, key=len, reverse=True)
         self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._marker = f"\U000f0002{nonce}:"
-        self._render = render
+        # A row's branches write the same conversation.
+        self._written = lru_cache(maxsize=1)(ChatTemplate(render).write)
         self._slot = None if slot is None else self._names[slot]
         self._image_token = image_token or ""
         image_token_id = None if image_token is None else tokenizer.token_to_id(image_token)
@@ -101,7 +95,7 @@ class ChatTokenizer:
         self._bos = bos
         self._apart = apart
         self._lead = self._names[self._image_token] if bos_behind_images else ""
-        self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
+        self._renamed = lru_cache(maxsize=1024)(self._with_control_tokens_renamed)
 
     def encode(self, turns: Sequence[Turn], images: Sequence[str]) -> RenderedTokens:
         """Tokenize a conversation.
@@ -111,24 +105,25 @@ class ChatTokenizer:
             images: for each image the text that stands for it in the prompt, as the model's processor writes it.
 
         Raises:
-            RowError: ``template_failed`` if the template refuses the conversation or drops or repeats a text or an
-                image; ``text_invalid`` if a text cannot be encoded as UTF-8.
+            RowError: ``template_failed`` if the template refuses the conversation, or drops, repeats or changes a
+                text or an image; ``text_missing`` if there is no token to score; ``text_invalid`` if a text cannot be
+                encoded as UTF-8.
         """
-        turns = [_merge_texts(turn) for turn in turns]
-        shape = tuple((turn.role, tuple(not isinstance(part, str) for part in turn.content)) for turn in turns)
-        fragments, runs_of_image = self._with_images(self._fragments(shape), images)
-        texts = [(turn.role == "assistant", part) for turn in turns for part in turn.content if isinstance(part, str)]
-        for _, text in texts:
-            _check_utf8(text)
-
-        prompt, scored_spans = fragments[0], []
-        for (is_scored, text), fragment in zip(texts, fragments[1:], strict=True):
-            if is_scored:
-                scored_spans.append((len(prompt), len(prompt) + len(text)))
-            prompt += text + fragment
+        written = self._written(tuple(turns))
+        fragments, runs_of_image = self._with_images([self._renamed(part) for part in written.fragments], images)
+        prompt, scored = fragments[0], []
+        for text, fragment in zip(written.texts, fragments[1:], strict=True):
+            if text.scored_turn is not None and text.shown:
+                scored.append((len(prompt), text))
+            prompt += text.shown + fragment
         lead = len(self._lead) if prompt.startswith(self._lead) else 0
-        prompt, scored_spans = prompt[lead:], [(first - lead, last - lead) for first, last in scored_spans]
-        rendered = _locate(prompt, self._tokenized(prompt, scored_spans[0][0]), scored_spans)
+        prompt, scored = prompt[lead:], [(first - lead, text) for first, text in scored]
+        rendered = _locate(prompt, self._tokenized(prompt, scored[0][0] if scored else len(prompt)), scored)
+        if not len(rendered.scored):
+            raise RowError(
+                FailureCode.TEXT_MISSING,
+                "the model's chat template and tokenizer leave no token of the text to score; leave the row out",
+            )
         if lead:
             rendered = _inserted(rendered, 0, self._image_token_id)
         rendered = self._expand(rendered, runs_of_image)
@@ -167,7 +162,7 @@ class ChatTokenizer:
 
         def written(match: re.Match[str]) -> str:
             once = self._image_run.sub(self._image_token, next(queue))
-            return self._control_pattern.sub(lambda control: self._names[control[0]], once)
+            return self._with_control_tokens_renamed(once)
 
         return [re.sub(re.escape(slot), written, fragment) for fragment in fragments], lengths
 
@@ -192,33 +187,8 @@ class ChatTokenizer:
             images=starts[places[first_run]] if len(places) else np.zeros(0, dtype=np.int64),
         )
 
-    def _fragments_of_shape(self, shape: Shape) -> tuple[str, ...]:
-        """The template's text between the conversation's texts, control tokens renamed."""
-        messages, count = [], 0
-        for role, images in shape:
-            content: list[dict[str, str]] = []
-            for is_image in images:
-                content.append(
-                    {"type": "image"} if is_image else {"type": "text", "text": f"{self._marker}{count}\U000f0003"}
-                )
-                count += not is_image
-            messages.append({"role": role, "content": content})
-        try:
-            rendered = self._render(messages)
-        except Exception as error:  # a Jinja template is arbitrary code: raise_exception(), type errors, …
-            raise RowError(
-                FailureCode.TEMPLATE_FAILED,
-                f"the model's chat template refuses the roles {[role for role, _ in shape]}: {error}",
-            ) from error
-        pieces = re.split(f"{self._marker}(\\d+)\U000f0003", rendered)
-        fragments, order = pieces[::2], [int(i) for i in pieces[1::2]]
-        if order != list(range(count)):
-            raise RowError(
-                FailureCode.TEMPLATE_FAILED,
-                f"the model's chat template writes the texts {order} of {count} for the roles "
-                f"{[role for role, _ in shape]}; each must appear once and in order",
-            )
-        return tuple(self._control_pattern.sub(lambda match: self._names[match[0]], part) for part in fragments)
+    def _with_control_tokens_renamed(self, text: str) -> str:
+        return self._control_pattern.sub(lambda match: self._names[match[0]], text)
 
 
 def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedTokens:
@@ -231,50 +201,30 @@ def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedToken
     )
 
 
-def _merge_texts(turn: Turn) -> Turn:
-    """Join neighbouring texts, so that an assistant turn is one scored text."""
-    parts: list[Any] = []
-    for part in turn.content:
-        if isinstance(part, str) and parts and isinstance(parts[-1], str):
-            parts[-1] += part
-        else:
-            parts.append(part)
-    if turn.role == "assistant" and not parts:
-        parts.append("")  # keeps token_turns in step with Sample.scored_texts
-    return Turn(turn.role, tuple(parts))
-
-
-def _check_utf8(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RowError(
-            FailureCode.TEXT_INVALID, f"the text cannot be encoded as UTF-8 at character {error.start}: {error.reason}"
-        ) from error
-
-
-def _locate(prompt: str, encoding: Any, scored_spans: Sequence[tuple[int, int]]) -> RenderedTokens:
+def _locate(prompt: str, encoding: Encoding, scored: Sequence[tuple[int, WrittenText]]) -> RenderedTokens:
     """Pick the tokens that overlap a scored text; a token that also covers template text keeps the text's bytes.
+
+    ``scored`` are texts and the characters of ``prompt`` at which they begin.
 
     prompt    assistant:·A·red·kite<end>        · is a space
     text                 [A·red·kite]
     tokens    …|:|·A|·red|·kite|<end>           "·A" is scored and spans the text's byte 0 only
     """
     token_starts, token_ends = token_byte_spans(prompt, encoding.tokens, encoding.offsets)
-    positions, starts, ends, turns = [], [], [], []
-    for turn, (first, last) in enumerate(scored_spans):
-        text_start = len(prompt[:first].encode())
-        text_end = text_start + len(prompt[first:last].encode())
-        inside = np.flatnonzero((token_ends > text_start) & (token_starts < text_end) & (token_ends > token_starts))
-        positions.append(inside)
-        starts.append(np.maximum(token_starts[inside], text_start) - text_start)
-        ends.append(np.minimum(token_ends[inside], text_end) - text_start)
-        turns.append(np.full(len(inside), turn))
+    found = [np.zeros((0, 4), dtype=np.int64)]  # position in ids, start, end, turn
+    for first, text in scored:
+        start = len(prompt[:first].encode())
+        end = start + len(text.shown.encode())
+        inside = np.flatnonzero((token_ends > start) & (token_starts < end) & (token_ends > token_starts))
+        starts = np.maximum(token_starts[inside], start) - start + text.start
+        ends = np.minimum(token_ends[inside], end) - start + text.start
+        found.append(np.stack([inside, starts, ends, np.full(len(inside), text.scored_turn)], axis=1))
+    positions, starts, ends, turns = np.concatenate(found).T
     return RenderedTokens(
         ids=np.asarray(encoding.ids, dtype=np.int64),
-        scored=np.concatenate(positions).astype(np.int64),
-        starts=np.concatenate(starts).astype(np.int32),
-        ends=np.concatenate(ends).astype(np.int32),
-        turns=np.concatenate(turns).astype(np.int16),
+        scored=positions,
+        starts=starts.astype(np.int32),
+        ends=ends.astype(np.int32),
+        turns=turns.astype(np.int16),
         images=np.zeros(0, dtype=np.int64),
     )

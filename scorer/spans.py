@@ -195,7 +195,8 @@ def project(
         target_starts, target_ends: integer [M], half-open byte spans of the same text, in any order.
         source_groups, target_groups: integer [N] and [M], sources ascending: spans of different groups lie in
             different texts. A sample's ``token_turns``, or one number per turn of every sample of a whole batch.
-        uncovered: the weight of a byte that no source covers (a reference that was cut short), or ``error``.
+        uncovered: the weight of a byte that no source covers (a reference that was cut short, or white space that
+            its chat template trims), or ``error``.
         empty: the weight of a target with no bytes, or ``error``. Decide it with care: a weight of 0 for the token
             that ends a turn trains a model that never stops.
 
@@ -214,17 +215,7 @@ def project(
         i = int(np.argmax(source[1:, 0] < source[:-1, 1])) + 1
         raise SpanError(f"source span {i} starts before its predecessor ends; spans must be ascending and disjoint")
 
-    # Every (source, target) pair that may share bytes: disjoint ascending sources make them one range per target.
-    first = np.searchsorted(source[:, 1], target[:, 0], side="right")
-    count = np.maximum(np.searchsorted(source[:, 0], target[:, 1], side="left") - first, 0)
-    j = np.repeat(np.arange(len(target)), count)
-    i = np.arange(len(j)) - np.repeat(np.cumsum(count) - count - first, count)
-    shared = np.minimum(source[i, 1], target[j, 1]) - np.maximum(source[i, 0], target[j, 0])
-    # an empty source inside a target shares nothing: its weight, NaN perhaps, must not count
-    part = np.where(shared > 0, np.asarray(weights, np.float64)[i] * shared, 0.0)
-    mass = np.bincount(j, part, len(target)).astype(np.float64)  # bincount of nothing is integer
-    covered = np.bincount(j, shared, len(target)).astype(np.int64)  # whole bytes, summed as floats
-
+    mass, covered = _mass_and_cover(np.asarray(weights, np.float64), source, target)
     length = target[:, 1] - target[:, 0]
     missing = length - covered
     if uncovered == "error":
@@ -236,6 +227,26 @@ def project(
     out = np.full(len(target), np.nan if empty == "error" else empty)
     np.divide(mass, length, out=out, where=length > 0)
     return out.astype(np.float32)
+
+
+def _mass_and_cover(
+    weights: npt.NDArray[np.float64], source: Int64Array, target: Int64Array
+) -> tuple[npt.NDArray[np.float64], Int64Array]:
+    """float64 [M] Σ weight · bytes over each target's bytes that sources cover, and int64 [M] how many those are.
+
+    ``source`` [N, 2] is ascending and disjoint, so that the sources of one target are a range.
+    """
+    first = np.searchsorted(source[:, 1], target[:, 0], side="right")
+    count = np.maximum(np.searchsorted(source[:, 0], target[:, 1], side="left") - first, 0)
+    # every (source i, target j) pair that may share bytes
+    j = np.repeat(np.arange(len(target)), count)
+    i = np.arange(len(j)) - np.repeat(np.cumsum(count) - count - first, count)
+    shared = np.minimum(source[i, 1], target[j, 1]) - np.maximum(source[i, 0], target[j, 0])
+    # an empty source inside a target shares nothing: its weight, NaN perhaps, must not count
+    part = np.where(shared > 0, weights[i] * shared, 0.0)
+    mass = np.bincount(j, part, len(target)).astype(np.float64)  # bincount of nothing is integer
+    covered = np.bincount(j, shared, len(target)).astype(np.int64)  # whole bytes, summed as floats
+    return mass, covered
 
 
 def _spans(name: str, starts: IntArray, ends: IntArray) -> Int64Array:

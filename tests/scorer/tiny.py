@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+CONTEXT = 2048
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}"
@@ -69,42 +70,47 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def make_llava(
-    path: Path, tokenizer: PreTrainedTokenizerFast, chat_template: str, context: int = 512, seed: int = 0
-) -> Path:
-    """Save a random LLaVA (16 image tokens, 2 layers) with its processor to ``path``."""
-    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
-    text: dict[str, Any] = {
-        "model_type": "llama",
+def text_config(model_type: str, vocabulary: int, **options: Any) -> dict[str, Any]:
+    """A language model of two layers with grouped key-value heads."""
+    return {
+        "model_type": model_type,
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "vocab_size": len(tokenizer) + 3,
-        "max_position_embeddings": context,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": CONTEXT,
         "initializer_range": 0.2,
+        "tie_word_embeddings": False,
+        **options,
     }
-    vision: dict[str, Any] = {
-        "model_type": "clip_vision_model",
+
+
+def encoder_config(**options: Any) -> dict[str, Any]:
+    """A small encoder (mostly a vision tower), its sizes as most classes name them; ``options`` add and replace."""
+    return {
         "hidden_size": 24,
         "intermediate_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-        "projection_dim": 16,
         "initializer_range": 0.2,
+        **options,
     }
+
+
+def save_llava_files(
+    path: Path, tokenizer: PreTrainedTokenizerFast, chat_template: str, context: int = 512
+) -> LlavaConfig:
+    """Save all of a LLaVA (16 image tokens) but its weights: enough to encode samples."""
     config = LlavaConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=image_token_id,
+        text_config=text_config("llama", len(tokenizer) + 3, max_position_embeddings=context),
+        vision_config=encoder_config(model_type="clip_vision_model", image_size=32, patch_size=8, projection_dim=16),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )
-    torch.manual_seed(seed)
-    LlavaForConditionalGeneration(config).save_pretrained(path)
+    config.save_pretrained(path)
     LlavaProcessor(
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         tokenizer=tokenizer,
@@ -113,4 +119,14 @@ def make_llava(
         num_additional_image_tokens=1,
         chat_template=chat_template,
     ).save_pretrained(path)
+    return config
+
+
+def make_llava(
+    path: Path, tokenizer: PreTrainedTokenizerFast, chat_template: str, context: int = 512, seed: int = 0
+) -> Path:
+    """Save a random LLaVA (16 image tokens, 2 layers) with its processor to ``path``."""
+    config = save_llava_files(path, tokenizer, chat_template, context)
+    torch.manual_seed(seed)
+    LlavaForConditionalGeneration(config).save_pretrained(path)
     return path

@@ -11,8 +11,19 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 from tests.scorer import tiny
+from tests.scorer.tiny import CONTEXT, encoder_config, text_config
 
-CONTEXT = 2048
+__all__ = [
+    "CONTEXT",
+    "chatml",
+    "encoder_config",
+    "save",
+    "save_model",
+    "save_parts",
+    "siglip",
+    "text_config",
+    "tokenizer",
+]
 
 
 def tokenizer(specials: Sequence[str], **options: Any) -> PreTrainedTokenizerFast:
@@ -23,23 +34,6 @@ def tokenizer(specials: Sequence[str], **options: Any) -> PreTrainedTokenizerFas
 def chatml(image: str) -> str:
     """A ChatML template that writes ``image`` in an image's place."""
     return tiny.CHATML.replace("<image>", image)
-
-
-def text_config(model_type: str, vocabulary: int, **options: Any) -> dict[str, Any]:
-    """A language model of two layers with grouped key-value heads."""
-    return {
-        "model_type": model_type,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": vocabulary,
-        "max_position_embeddings": CONTEXT,
-        "initializer_range": 0.2,
-        "tie_word_embeddings": False,
-        **options,
-    }
 
 
 def save(
@@ -79,14 +73,5 @@ def save_model(path: Path, model_class: type[PreTrainedModel], config: Any, spre
 
 def siglip(**options: Any) -> dict[str, Any]:
     """A vision tower of 16 patches."""
-    return {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-        "vision_use_head": False,
-        **options,
-    }
+    sizes = {"image_size": 16, "patch_size": 4, **options}
+    return encoder_config(model_type="siglip_vision_model", vision_use_head=False, **sizes)

@@ -26,15 +26,6 @@ TEMPLATE = (
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "<end_of_utterance>\n{% endfor %}"
 )
-_VISION = {
-    "hidden_size": 24,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 16,
-    "patch_size": 4,
-    "initializer_range": 0.2,
-}
 
 
 def make_idefics3(path: Path) -> Path:
@@ -53,7 +44,7 @@ def _make(path: Path, config_class: Any, model_class: Any, image_processor: Any)
     tokenizer = common.tokenizer([*SPECIALS[:4], *_TILES])
     config = config_class(
         text_config=common.text_config("llama", len(tokenizer)),
-        vision_config=_VISION,
+        vision_config=common.encoder_config(image_size=16, patch_size=4),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
     )

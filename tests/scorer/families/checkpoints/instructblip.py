@@ -17,7 +17,6 @@ from tests.scorer import tiny
 from tests.scorer.families.checkpoints import common
 
 SPECIALS = ("<image>", "<s>", "</s>")
-_SIZES = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def qformer_tokenizer() -> BertTokenizer:
@@ -43,15 +42,13 @@ def make(path: Path) -> Path:
     )
     config = InstructBlipConfig(
         text_config=common.text_config("llama", len(tokenizer)),
-        vision_config={**_SIZES, "image_size": 16, "patch_size": 4, "initializer_range": 0.2},
-        qformer_config={
-            **_SIZES,
-            "vocab_size": len(qformer),
-            "encoder_hidden_size": 24,
-            "max_position_embeddings": 100,
-            "cross_attention_frequency": 1,
-            "initializer_range": 0.2,
-        },
+        vision_config=common.encoder_config(image_size=16, patch_size=4),
+        qformer_config=common.encoder_config(
+            vocab_size=len(qformer),
+            encoder_hidden_size=24,
+            max_position_embeddings=100,
+            cross_attention_frequency=1,
+        ),
         num_query_tokens=3,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )

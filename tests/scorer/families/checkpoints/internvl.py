@@ -7,7 +7,14 @@ from typing import Final
 
 from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 
-from tests.scorer.families.checkpoints.common import chatml, save_model, save_parts, text_config, tokenizer
+from tests.scorer.families.checkpoints.common import (
+    chatml,
+    encoder_config,
+    save_model,
+    save_parts,
+    text_config,
+    tokenizer,
+)
 
 _NAMES: Final = {
     "start_image_token": "<img>",
@@ -26,16 +33,7 @@ def make(path: Path) -> Path:
     save_parts(path, "InternVLProcessor", words, image_processor, chatml("<IMG_CONTEXT>"), image_seq_length=4)
     config = InternVLConfig(
         text_config=text_config("qwen2", len(words)),
-        vision_config={
-            "model_type": "internvl_vision",
-            "hidden_size": 24,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": [32, 32],
-            "patch_size": [8, 8],
-            "initializer_range": 0.2,
-        },
+        vision_config=encoder_config(model_type="internvl_vision", image_size=[32, 32], patch_size=[8, 8]),
         image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
         tie_word_embeddings=False,

@@ -11,7 +11,7 @@ from transformers import (
     LlavaNextProcessor,
 )
 
-from tests.scorer.families.checkpoints.common import chatml, save, text_config, tokenizer
+from tests.scorer.families.checkpoints.common import chatml, encoder_config, save, text_config, tokenizer
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 
@@ -29,17 +29,7 @@ def make(path: Path) -> Path:
     )
     config = LlavaNextConfig(
         text_config=text_config("llama", len(processor.tokenizer)),
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": 24,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-            "projection_dim": 16,
-            "initializer_range": 0.2,
-        },
+        vision_config=encoder_config(model_type="clip_vision_model", image_size=32, patch_size=8, projection_dim=16),
         image_token_index=processor.image_token_id,
         vision_feature_layer=-1,
         image_grid_pinpoints=PINPOINTS,

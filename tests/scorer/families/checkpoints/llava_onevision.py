@@ -10,7 +10,14 @@ from transformers import (
     LlavaOnevisionImageProcessorPil,
 )
 
-from tests.scorer.families.checkpoints.common import chatml, save_model, save_parts, text_config, tokenizer
+from tests.scorer.families.checkpoints.common import (
+    chatml,
+    save_model,
+    save_parts,
+    siglip,
+    text_config,
+    tokenizer,
+)
 
 SIDES = (32, 64, 96, 128)
 PINPOINTS = [[height, width] for height in SIDES for width in SIDES]
@@ -30,16 +37,7 @@ def make(path: Path) -> Path:
     )
     config = LlavaOnevisionConfig(
         text_config=text_config("qwen2", len(words)),
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 24,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-            "vision_use_head": False,
-        },
+        vision_config=siglip(image_size=32, patch_size=8),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         video_token_index=words.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=PINPOINTS,

@@ -24,19 +24,15 @@ def make(path: Path) -> Path:
     text = common.text_config("mllama_text_model", image, num_hidden_layers=3, cross_attention_layers=[1])
     text |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
-    vision = {
-        "hidden_size": 24,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_global_layers": 1,
-        "attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-        "vision_output_dim": 48,
-        "intermediate_layers_indices": [0],
-        "max_num_tiles": 4,
-        "initializer_range": 0.2,
-    }
+    vision = common.encoder_config(
+        num_global_layers=1,
+        attention_heads=2,
+        image_size=16,
+        patch_size=4,
+        vision_output_dim=48,
+        intermediate_layers_indices=[0],
+        max_num_tiles=4,
+    )
     config = MllamaConfig(text_config=text, vision_config=vision, image_token_index=image)
     processor = MllamaProcessor(
         MllamaImageProcessorPil(size={"height": 16, "width": 16}, max_image_tiles=4), tokenizer, TEMPLATE

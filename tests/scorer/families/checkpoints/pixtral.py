@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from transformers import PixtralImageProcessorPil, PreTrainedTokenizerFast
 
-from tests.scorer.families.checkpoints.common import chatml, save_parts, tokenizer
+from tests.scorer.families.checkpoints.common import chatml, encoder_config, save_parts, tokenizer
 
 SPECIAL_TOKENS: Final = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
 
-VISION: Final[dict[str, Any]] = {
-    "model_type": "pixtral",
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 64,
-    "patch_size": 4,
-    "initializer_range": 0.2,
-}
+VISION: Final = encoder_config(model_type="pixtral", hidden_size=32, intermediate_size=48, image_size=64, patch_size=4)
 
 
 def save_processor(path: Path, spatial_merge_size: int) -> PreTrainedTokenizerFast:
