@@ -1,6 +1,6 @@
 """Make the reference model from nothing: `python -m scorer.mini.train --out DIR`.
 
-Everything is drawn, written and initialised from the seed. About half an hour on two CPU cores.
+Everything is drawn, written and initialised from the seed. About an hour on two CPU cores.
 """
 
 import argparse
