@@ -49,9 +49,17 @@ def flops(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
 
 
 def naive(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
-    model = shapes.llava(shapes.LLAVA_300M, 12, shapes.CLIP_B_336)
-    found = engine_speed.against_naive(model, 4, pairs, **IMAGE)
-    return [_at_least("naive time ÷ ours, 300 M parameters", 2.5, found)], found
+    tower = shapes.CLIP_B_336 | {"num_hidden_layers": 6}
+    models = {
+        "152k": lambda: shapes.llava(shapes.QWEN_300M, 8, tower, 152_064, tied=True),
+        "32k": lambda: shapes.llava(shapes.LLAVA_300M, 15, tower),
+    }
+    found = {name: engine_speed.against_naive(make(), 4, pairs, **IMAGE) for name, make in models.items()}
+    figures = [
+        _at_least(f"naive time ÷ ours, 300 M parameters, vocabulary {name} (FLOPs {one['flops_ratio']:.2f})", 2.5, one)
+        for name, one in found.items()
+    ]
+    return figures, found
 
 
 def five_captions(pairs: int) -> tuple[list[Figure], dict[str, Any]]:

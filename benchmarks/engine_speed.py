@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks import naive, shapes
+from benchmarks.engine_flops import flops
 from scorer.batching import TokenBudget, map_batches
 from scorer.calibration import DEFAULT_TOKENS
 from scorer.forward import FastPath, ReferenceModel
@@ -52,8 +54,13 @@ def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: in
     for (clean, contrast), (gap, logprob, _) in zip(path.score(samples), naive.score(model, samples), strict=True):
         worst = max(worst, float(np.abs(clean.logit - contrast.logit - gap.cpu().numpy()).max()))
         worst = max(worst, float(np.abs(clean.logprob - logprob.cpu().numpy()).max()))
-    found = paired(lambda: naive.score(model, samples), lambda: path.score(samples), pairs)
-    return {**found, "largest_difference": worst, "parameters": model.model.num_parameters()}
+    theirs, ours = partial(naive.score, model, samples), partial(path.score, samples)
+    return {
+        **paired(theirs, ours, pairs),
+        "flops_ratio": flops(theirs) / flops(ours),
+        "largest_difference": worst,
+        "parameters": model.model.num_parameters(),
+    }
 
 
 def compiled(pairs: int, image_tokens: int, size: int) -> dict[str, Any]:

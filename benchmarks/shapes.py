@@ -25,6 +25,8 @@ CLIP_L_336 = {
     "projection_dim": 768,
 }
 LLAVA_300M = {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 16}
+QWEN_300M = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2}
+"""The layer of Qwen2-0.5B, which LLaVA-OneVision-0.5B has; with its tied vocabulary of 152k."""
 CLIP_B_336 = {
     **CLIP_L_336,
     "hidden_size": 768,
@@ -55,6 +57,7 @@ def llava(
     vocabulary: int = 32064,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tied: bool = False,
 ) -> ReferenceModel:
     """A LLaVA of the given shape; on the meta device it has shapes and no numbers.
 
@@ -66,8 +69,10 @@ def llava(
             "num_hidden_layers": layers,
             "vocab_size": vocabulary,
             "max_position_embeddings": 4096,
+            "tie_word_embeddings": tied,
             **text,
         },
+        tie_word_embeddings=tied,
         vision_config={"model_type": "clip_vision_model", **vision},
         image_token_id=32000,
         vision_feature_select_strategy="default",
