@@ -14,108 +14,42 @@ limits of its own (``resolv.conf``).
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpcore
 
 from scorer.errors import ConfigError, FailureCode, RowError
+from scorer.urls import AUTHORITY, NAME, PORTS, UNSAFE, Address, Url, is_public, parse_url, refused, short
 
 MAX_REDIRECTS: Final = 3
-MAX_URL: Final = 8192
-"""Characters; signed URLs of object stores take about 2,000."""
 
-Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Sequence[str]]
 """Name and port → addresses, as text. Raises OSError where there is none."""
 
-_PORTS: Final = {"http": 80, "https": 443}
-_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
-_AUTHORITY: Final = re.compile(r"([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
+_REDIRECTS: Final = 3
+
+Resolver = Callable[[str, int], Sequence[str]]
+"""Name and port → addresses, as text. Raises OSError where there is none."""
+
+PORTS: Final = {"http": 80, "https": 443}
+UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
+AUTHORITY: Final = re.compile(r"([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
 # At least two labels, and the last one starts with a letter: no form of an IPv4 address (decimal, octal, hexadecimal,
 # shortened) is a name, and neither is a name with a trailing dot.
-_NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
 _SAFE: Final = "%:@!$&'()*+,;=~"
 """Characters of a path or query that stay as they are; whatever is not ASCII is percent-encoded."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _GONE: Final = frozenset({404, 410})
 _MAY_PASS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-_NOT_PUBLIC_V4: Final = tuple(
-    ip_network(text)
-    for text in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
-        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        "168.63.129.16/32",  # looks public, and is Azure's own service for its virtual machines
-    )
-)
-# Everything outside 2000::/3 is refused: loopback, local, IPv4-mapped and -compatible addresses, NAT64, multicast.
-_GLOBAL_V6: Final = ip_network("2000::/3")
-_NOT_PUBLIC_V6: Final = tuple(
-    ip_network(text)
-    for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")  # Teredo and such, examples, 6to4, examples
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Url:
-    """A URL's parts, checked in form: the only thing that a request is made from.
-
-    Attributes:
-        host: a DNS name in lower case, never an address.
-        target: path and query, percent-encoded ASCII.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    target: str
-
-
-def parse_url(text: str) -> Url:
-    """Take a URL apart.
-
-    Raises:
-        RowError: ``image_url_refused``: the scheme is not http or https, there is a user name, the host is an address
-            in any notation or no DNS name, or a character is one that programs read differently.
-    """
-    if not isinstance(text, str) or len(text) > MAX_URL:
-        raise _refused(text, f"it is not a string of at most {MAX_URL} characters")
-    if _UNSAFE.search(text):
-        raise _refused(text, "it holds a space, a control character or a backslash; percent-encode them")
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise _refused(text, str(error)) from error
-    if parts.scheme not in _PORTS:
-        raise _refused(text, f"its scheme is {parts.scheme!r}; only http and https are fetched")
-    authority = _AUTHORITY.fullmatch(parts.netloc)
-    if authority is None:
-        raise _refused(text, f"its authority is {parts.netloc!r}; a DNS name and an optional port are needed")
-    host = authority[1].lower()
-    if len(host) > 253 or not _NAME.fullmatch(host):
-        raise _refused(text, f"its host is {host!r}, which is no full DNS name; addresses are not fetched from")
-    port = int(authority[2] or _PORTS[parts.scheme])
-    if not 0 < port < 2**16:
-        raise _refused(text, f"its port is {port}")
-    query = f"?{quote(parts.query, safe=_SAFE + '/?')}" if parts.query else ""
-    return Url(parts.scheme, host, port, (quote(parts.path, safe=_SAFE + "/") or "/") + query)
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet, by IANA's registries of special addresses."""
-    if isinstance(address, IPv4Address):
-        return not any(address in network for network in _NOT_PUBLIC_V4)
-    return address in _GLOBAL_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
 
 
 def system_resolver(host: str, port: int) -> list[str]:
@@ -144,8 +78,8 @@ class Fetcher:
 
     def __post_init__(self) -> None:
         for host in self.hosts:
-            authority = _AUTHORITY.fullmatch(host.removeprefix("*."))
-            if authority is None or not _NAME.fullmatch(authority[1].lower()):
+            authority = AUTHORITY.fullmatch(host.removeprefix("*."))
+            if authority is None or not NAME.fullmatch(authority[1].lower()):
                 raise ConfigError(
                     f"the image host {host!r} is no full DNS name; give one such as images.example.org or "
                     "*.example.org, without scheme and path, with :port where it is not the scheme's own"
@@ -175,26 +109,26 @@ class Fetcher:
             if isinstance(answer, bytes):
                 return answer
             url = self._redirected(text, url, answer)
-        raise _refused(text, f"it redirects more than {MAX_REDIRECTS} times")
+        raise refused(text, f"it redirects more than {MAX_REDIRECTS} times")
 
     def _check(self, text: str) -> Url:
         if not self.hosts:
-            raise _refused(text, "images by URL are off; allow the hosts that may be fetched from")
+            raise refused(text, "images by URL are off; allow its host to have it fetched (--allow-image-host)")
         url = parse_url(text)
         if not any(_matches(pattern.lower(), url) for pattern in self.hosts):
-            raise _refused(text, f"the host {url.host} at port {url.port} is not among those that are allowed")
+            raise refused(text, f"the host {url.host} at port {url.port} is not among those that are allowed")
         return url
 
     def _redirected(self, text: str, url: Url, location: str) -> Url:
-        if _UNSAFE.search(location):  # before urljoin, which would leave some of them out in silence
-            raise _refused(text, f"it redirects to {location[:200]!r}")
+        if UNSAFE.search(location):  # before urljoin, which would leave some of them out in silence
+            raise refused(text, f"it redirects to {location[:200]!r}")
         try:
             target = urljoin(f"{url.scheme}://{url.host}:{url.port}{url.target}", location)
         except ValueError as error:
-            raise _refused(text, f"it redirects to {location[:200]!r}: {error}") from error
+            raise refused(text, f"it redirects to {location[:200]!r}: {error}") from error
         found = self._check(target)
         if found.host != url.host or (url.scheme, found.scheme) == ("https", "http"):
-            raise _refused(text, f"it redirects to {target[:200]!r}: another host, or from https to http")
+            raise refused(text, f"it redirects to {target[:200]!r}: another host, or from https to http")
         return found
 
     def _addresses(self, text: str, url: Url) -> list[str]:
@@ -204,7 +138,7 @@ class Fetcher:
             raise _InterruptedError(text, f"the host {url.host} does not resolve ({error})") from error
         forbidden = [address for address in found if not self.is_allowed(ip_address(address))]
         if forbidden or not found:
-            raise _refused(text, f"the host {url.host} resolves to {', '.join(forbidden) or 'nothing'}: not public")
+            raise refused(text, f"the host {url.host} resolves to {', '.join(forbidden) or 'nothing'}: not public")
         return found
 
     def _get(self, text: str, url: Url, deadline: float) -> bytes | str:
@@ -212,7 +146,7 @@ class Fetcher:
         backend = _PinnedBackend(self._addresses(text, url), deadline)
         context = (self.ssl_context or _default_ssl_context()) if url.scheme == "https" else None
         request = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
-        host = url.host if url.port == _PORTS[url.scheme] else f"{url.host}:{url.port}"
+        host = url.host if url.port == PORTS[url.scheme] else f"{url.host}:{url.port}"
         headers = {"Host": host, "User-Agent": "tokensight", "Accept": "image/*", "Accept-Encoding": "identity"}
         try:
             with (
@@ -230,7 +164,7 @@ class Fetcher:
         if response.status in _REDIRECTS and b"location" in headers:
             return headers[b"location"]
         if response.status in _GONE:
-            raise RowError(FailureCode.IMAGE_MISSING, f"{_short(text)} does not exist: HTTP status {response.status}")
+            raise RowError(FailureCode.IMAGE_MISSING, f"{short(text)} does not exist: HTTP status {response.status}")
         if response.status in _MAY_PASS:
             raise _InterruptedError(text, f"its server answered with HTTP status {response.status}")
         if response.status != 200:
@@ -243,7 +177,7 @@ class Fetcher:
             if len(body) > self.max_bytes:
                 raise RowError(
                     FailureCode.IMAGE_TOO_LARGE,
-                    f"{_short(text)} has more than max_image_bytes={self.max_bytes} bytes; raise the limit to allow it",
+                    f"{short(text)} has more than max_image_bytes={self.max_bytes} bytes; raise the limit to allow it",
                 )
         return bytes(body)
 
@@ -302,7 +236,7 @@ class _InterruptedError(RowError):
     """May pass: worth a second try."""
 
     def __init__(self, text: str, reason: str) -> None:
-        super().__init__(FailureCode.IMAGE_NOT_FETCHED, f"{_short(text)} was not fetched: {reason}")
+        super().__init__(FailureCode.IMAGE_NOT_FETCHED, f"{short(text)} was not fetched: {reason}")
 
     def __reduce__(self) -> tuple[type[RowError], tuple[FailureCode, str]]:
         return (RowError, (self.code, self.message))
@@ -317,7 +251,7 @@ def _left(deadline: float) -> float:
 
 def _matches(pattern: str, url: Url) -> bool:
     name, _, port = pattern.partition(":")
-    if url.port != (int(port) if port else _PORTS[url.scheme]):
+    if url.port != (int(port) if port else PORTS[url.scheme]):
         return False
     return url.host.endswith(name[1:]) if name.startswith("*.") else url.host == name
 
@@ -327,13 +261,5 @@ def _default_ssl_context() -> ssl.SSLContext:
     return httpcore.default_ssl_context()
 
 
-def _short(text: object) -> str:
-    return f"image {str(text)[:200]!r}"
-
-
-def _refused(text: object, reason: str) -> RowError:
-    return RowError(FailureCode.IMAGE_URL_REFUSED, f"{_short(text)} is not fetched: {reason}")
-
-
 def _not_fetched(text: object, reason: str) -> RowError:
-    return RowError(FailureCode.IMAGE_NOT_FETCHED, f"{_short(text)} was not fetched: {reason}")
+    return RowError(FailureCode.IMAGE_NOT_FETCHED, f"{short(text)} was not fetched: {reason}")

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorer.errors import ConfigError, FailureCode, RowError
-from scorer.fetch import Fetcher, Url, is_public, parse_url
+from scorer.fetch import Fetcher
+from scorer.urls import Url, is_public, parse_url
 from tests.scorer.web import Resolver, Site, body, first_loopback, serving
 
 HOST = "images.example.org"

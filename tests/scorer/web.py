@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from scorer.fetch import Address
+from scorer.urls import Address
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
