@@ -34,19 +34,6 @@ MAX_REDIRECTS: Final = 3
 Resolver = Callable[[str, int], Sequence[str]]
 """Name and port → addresses, as text. Raises OSError where there is none."""
 
-_REDIRECTS: Final = 3
-
-Resolver = Callable[[str, int], Sequence[str]]
-"""Name and port → addresses, as text. Raises OSError where there is none."""
-
-PORTS: Final = {"http": 80, "https": 443}
-UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
-AUTHORITY: Final = re.compile(r"([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
-# At least two labels, and the last one starts with a letter: no form of an IPv4 address (decimal, octal, hexadecimal,
-# shortened) is a name, and neither is a name with a trailing dot.
-NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
-_SAFE: Final = "%:@!$&'()*+,;=~"
-"""Characters of a path or query that stay as they are; whatever is not ASCII is percent-encoded."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _GONE: Final = frozenset({404, 410})
 _MAY_PASS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
@@ -14,7 +15,13 @@ Address = IPv4Address | IPv6Address
 MAX_URL: Final = 8192
 """Characters; signed URLs of object stores take about 2,000."""
 PORTS: Final = {"http": 80, "https": 443}
-
+UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
+AUTHORITY: Final = re.compile(r"([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
+# At least two labels, and the last one starts with a letter: no form of an IPv4 address (decimal, octal, hexadecimal,
+# shortened) is a name, and neither is a name with a trailing dot.
+NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+_SAFE: Final = "%:@!$&'()*+,;=~"
+"""Characters of a path or query that stay as they are; whatever is not ASCII is percent-encoded."""
 
 _NOT_PUBLIC_V4: Final = tuple(
     ip_network(text)

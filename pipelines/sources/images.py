@@ -93,7 +93,7 @@ class ImageResolver:
         if self.confined and (scheme or not _below(path)):
             raise RowError(
                 FailureCode.IMAGE_MISSING,
-                f"image {path[:200]!r} does not lie below the image root {self.folder}; a relative path without .. does",
+                f"image {path[:200]!r} is not below the image root {self.folder}; give a relative path without ..",
             )
         if is_local(self.fs):
             if scheme not in ("", "file"):
