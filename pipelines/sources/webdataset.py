@@ -31,11 +31,12 @@ KEY: Final = "__key__"
 IMAGE: Final = "image"
 """Stands for the one picture of a sample, whatever its suffix."""
 IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-TEXT_SUFFIXES: Final = ("txt", "text", "caption")
+TEXT: Final = "txt"
+TEXT_SUFFIXES: Final = (TEXT, "text", "caption")
 MAX_TEXT: Final = 16 * 2**20
 """Bytes of a text or JSON member."""
 
-_NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+_NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _BLOCK: Final = tarfile.BLOCKSIZE
 _DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError, RecursionError)
 """What tarfile raises for bytes that are no tar, hostile ones included."""
@@ -100,8 +101,7 @@ class WebDataset:
         (The JSON that img2dataset writes repeats the caption, its URL and its own key.)
         """
         schema = infer_schema(records)
-        texts = [name for name in TEXT_SUFFIXES if name in schema.names]
-        hidden = (set(TEXT_NAMES) - set(texts) if texts else set()) | set(ID_NAMES)
+        hidden = set(ID_NAMES) | (set(TEXT_NAMES) - {TEXT} if TEXT in schema.names else set())
         if IMAGE in schema.names and pa.types.is_binary(schema.field(IMAGE).type):
             hidden |= set(IMAGE_SUFFIXES)
         names = asked.names()
