@@ -251,6 +251,14 @@ def test_a_redirect_elsewhere_is_refused(location: str) -> None:
             assert inside.asked == []
 
 
+def test_characters_that_would_be_dropped_in_silence_are_no_part_of_a_redirect() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        (body(b"picture") if handler.path == "/new" else body(b"", 302, Location="/n\te\tw"))(handler)
+
+    with serving(answer) as site:
+        assert code(fetcher(site), f"http://{HOST}:{site.port}/") is REFUSED
+
+
 def test_redirects_end() -> None:
     with serving(body(b"", 307, Location="/")) as site:
         assert code(fetcher(site), f"http://{HOST}:{site.port}/") is REFUSED

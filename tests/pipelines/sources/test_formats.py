@@ -66,7 +66,7 @@ def test_merged_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     from pipelines.job import prepare
 
     (tmp_path / "a.tar").write_bytes(tar_bytes(sample_members(["1"])))
-    with pytest.raises(ConfigError, match="keeps the columns of a Parquet dataset, and .* is webdataset"):
+    with pytest.raises(ConfigError, match=r"keeps the columns of a Parquet dataset, and .* is webdataset"):
         prepare(make_job(tmp_path / "a.tar", tmp_path / "out", layout="merged"))
     assert not (tmp_path / "out").exists()
 

@@ -80,7 +80,7 @@ def test_new_shards_alone_are_scored(tmp_path: Path, kind: str) -> None:
 
 def test_a_cut_off_shard_is_a_run_with_failed_rows(tmp_path: Path) -> None:
     data = write(tmp_path / "data", "tar")
-    (data / "train-0.tar").write_bytes(KINDS["tar"]()[: 1024 * 5 + 700])
+    (data / "train-0.tar").write_bytes(KINDS["tar"]()[: 1024 * 5 + 515])
     summary = run(make_fake_job(data, tmp_path / "out"))
     assert (summary["rows"], summary["ok"]) == (4 + ROWS, 2 + ROWS)
     assert set(summary["failures"]) == {"row_unreadable", "text_missing"}

@@ -19,6 +19,7 @@ from scorer.errors import FailureCode, RunError, TableError
 from scorer.table import text_hash
 from scorer.training import read_weights
 from scorer.types import IMAGE, Failure, Sample, TokenScores, Turn
+from scorer.weights import Method
 from tests.pipelines.helpers import run
 from tests.pipelines.sources.helpers import captions, failure, make_job, read_all, source
 
@@ -54,7 +55,7 @@ def test_a_row_stays_a_row_and_token_turns_name_the_text(data: Path, tmp_path: P
         assert texts is not None
         row.check_text([text or "" for text in texts])
         with pytest.raises(TableError):
-            row.check_text([text or "" for text in texts][::-1] + ["x"])
+            row.check_text([*(text or "" for text in texts), "x"])
         for k, text in enumerate(texts):
             own = row.scores.token_turns == k
             if not (text or "").strip():
@@ -64,8 +65,6 @@ def test_a_row_stays_a_row_and_token_turns_name_the_text(data: Path, tmp_path: P
             for name in ("token_ids", "token_starts", "token_ends", "logit_gap", "logprob_clean", "logprob_contrast"):
                 np.testing.assert_array_equal(getattr(row.scores, name)[own], getattr(expected, name))
             # pooled within the text: a weight is what it would be if the text were alone
-            from scorer.weights import Method
-
             np.testing.assert_allclose(row.weights[own], Method()(expected))
 
 
