@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from scorer.errors import FailureCode, RowError
+from scorer.fetch import Fetcher
 from scorer.urls import Address
+
+HOST = "images.example.org"
+REFUSED = FailureCode.IMAGE_URL_REFUSED
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -88,3 +95,16 @@ class Resolver:
 def first_loopback(address: Address) -> bool:
     """127.0.0.1 stands for the open internet, every other address for what must not be reached."""
     return str(address) == "127.0.0.1"
+
+
+def fetcher(site: Site, *more: str, resolve: Any = None, **options: Any) -> Fetcher:
+    """Allowed: the one host, on the site's port, with 127.0.0.1 in the place of the internet."""
+    options.setdefault("is_allowed", first_loopback)
+    return Fetcher((f"{HOST}:{site.port}", *more), resolve=resolve or Resolver("127.0.0.1"), **options)
+
+
+def code(fetch: Fetcher, url: str) -> FailureCode:
+    with pytest.raises(RowError) as caught:
+        fetch.fetch(url)
+    assert caught.value.message
+    return caught.value.code

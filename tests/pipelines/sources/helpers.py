@@ -13,6 +13,8 @@ from pipelines.job import Job
 from pipelines.sources import Captions, Row, Source
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source
+from pipelines.sources.rows import Record
+from pipelines.sources.webdataset import WebDataset
 from pipelines.storage import open_store
 from scorer.types import Failure, Sample
 from scorer.weights import Method
@@ -91,3 +93,24 @@ def sample_members(keys: Iterable[str]) -> list[tuple[str, bytes]]:
         for key in keys
         for member in ((f"{key}.jpg", f"picture {key}".encode()), (f"{key}.txt", f"kite № {key}".encode()))
     ]
+
+
+KEYS = [f"{i:03}" for i in range(10)]
+
+
+def write_tar(folder: Path, members: Members, name: str = "train-000.tar", **options: Any) -> Path:
+    path = folder / name
+    path.write_bytes(tar_bytes(members, **options))
+    return path
+
+
+def tar_records(rows: int, data: bytes) -> list[Record]:
+    """The records of a tar, by units of ``rows``."""
+    format = WebDataset()
+    index = format.index(io.BytesIO(data))
+    found: list[Record] = []
+    for start in range(0, len(index), rows):
+        extent = index.extent(start, min(start + rows, len(index)))
+        found += format.records([data[first:last] for first, last in extent.runs], extent, None)
+        assert len(found) == extent.stop
+    return found

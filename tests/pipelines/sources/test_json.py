@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import builtins
-import gzip
 import io
 import json
 import pickle
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +15,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.sources import indexed, jsonl, llava_json
+from pipelines.sources import indexed
 from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.jsonl import JsonLines
 from pipelines.sources.llava_json import JsonArray, find_records
 from pipelines.sources.records import infer_schema
-from scorer.errors import ConfigError, FailureCode, RunError
+from scorer.errors import FailureCode
 from scorer.types import IMAGE
 from tests.pipelines.sources.helpers import captions, failure, read_all, read_units, sample, source, texts
-
-RECORDS = [{"id": f"r{i}", "image": f"pics/{i}.jpg", "caption": f'kite № {i} "über" {{[,]}} \\'} for i in range(10)]
-
-
-def lines(records: list[Any]) -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-
-
-def packed(data: bytes, codec: str) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, codec) as stream:
-        stream.write(data)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def write(folder: Path, kind: str, records: list[Any] = RECORDS) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / f"train.{kind}"
-    written = {
-        "json": lambda: json.dumps(records, ensure_ascii=False, indent=1).encode(),
-        "jsonl": lambda: lines(records),
-        "jsonl.gz": lambda: gzip.compress(lines(records)),
-        "jsonl.zst": lambda: packed(lines(records), "zstd"),
-    }
-    path.write_bytes(written[kind]())
-    return path
-
-
-KINDS = ("json", "jsonl", "jsonl.gz", "jsonl.zst")
+from tests.pipelines.sources.json_files import KINDS, RECORDS, write_json
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 3, 10, 99])
 def test_units_read_what_the_whole_shard_holds(tmp_path: Path, kind: str, rows: int) -> None:
-    path = write(tmp_path, kind)
+    path = write_json(tmp_path, kind)
     src = source(tmp_path)
     (shard,) = src.shards()
     assert (shard.name, shard.path, shard.rows) == ("train.parquet", str(path), 10)
@@ -73,7 +43,7 @@ def test_units_read_what_the_whole_shard_holds(tmp_path: Path, kind: str, rows: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_reads_a_range_in_any_order(tmp_path: Path, kind: str) -> None:
-    write(tmp_path, kind)
+    write_json(tmp_path, kind)
     src = source(tmp_path)
     (shard,) = src.shards()
     worker = pickle.loads(pickle.dumps(src))
@@ -84,7 +54,7 @@ def test_a_worker_reads_a_range_in_any_order(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
 def test_a_unit_reads_its_own_bytes_only(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, kind)
+    write_json(tmp_path, kind)
     src = source(tmp_path)
     (shard,) = src.shards()
     part = shard.part(6, 8)
@@ -103,7 +73,7 @@ def test_a_unit_reads_its_own_bytes_only(tmp_path: Path, kind: str, monkeypatch:
 
 @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst"])
 def test_ascending_units_decompress_a_file_once(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, kind)
+    write_json(tmp_path, kind)
     src = source(tmp_path)
     shards = src.shards()
     opened: list[str] = []
@@ -117,7 +87,7 @@ def test_ascending_units_decompress_a_file_once(tmp_path: Path, kind: str, monke
 def test_images_lie_below_the_image_root(tmp_path: Path) -> None:
     bad = ["../x.jpg", "a/../../x.jpg", "/etc/hostname", "file:///etc/hostname", "s3://b/x", "..\\x.jpg", "\\x.jpg"]
     records = [{"image": path, "caption": "a"} for path in ["coco/1.jpg", *bad]]
-    write(tmp_path / "data", "json", records)
+    write_json(tmp_path / "data", "json", records)
     rows = read_all(source(tmp_path / "data", images=ImageOptions(root=str(tmp_path / "images"))))
     assert sample(rows[0]).images == (str(tmp_path / "images" / "coco/1.jpg"),)
     assert {failure(row).code for row in rows[1:]} == {FailureCode.IMAGE_MISSING}
@@ -126,7 +96,7 @@ def test_images_lie_below_the_image_root(tmp_path: Path) -> None:
 
 def test_images_in_a_bucket_beside_a_local_file(tmp_path: Path) -> None:
     records = [{"image": f"{name}.jpg", "caption": "a"} for name in ("1", "absent", "../secret")]
-    write(tmp_path, "json", records)
+    write_json(tmp_path, "json", records)
     fs = fsspec.filesystem("memory")
     fs.pipe_file(f"/bucket-{tmp_path.name}/images/1.jpg", b"picture")
     fs.pipe_file(f"/bucket-{tmp_path.name}/secret.jpg", b"secret")
@@ -137,7 +107,7 @@ def test_images_in_a_bucket_beside_a_local_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_remote_file_reads_like_a_local_one(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path, kind, [{"image": "1.jpg", "caption": f"kite {i}"} for i in range(7)])
+    path = write_json(tmp_path, kind, [{"image": "1.jpg", "caption": f"kite {i}"} for i in range(7)])
     fs = fsspec.filesystem("memory")
     fs.pipe_file(f"/{tmp_path.name}/data/train.{kind}", path.read_bytes())
     fs.pipe_file(f"/{tmp_path.name}/data/1.jpg", b"picture")
@@ -155,7 +125,7 @@ def test_llava_conversations_and_rows_of_several_pictures(tmp_path: Path) -> Non
         {"id": "two", "image": ["a.jpg", "b.jpg"], "conversations": talk("<image>\n<image>\nWhich?")},
         {"id": 3, "conversations": talk("Text only.")},
     ]
-    write(tmp_path, "json", records)
+    write_json(tmp_path, "json", records)
     src = source(tmp_path)
     rows = read_all(src)
     assert src.columns == Columns(image="image", messages="conversations", id="id")
@@ -167,99 +137,13 @@ def test_llava_conversations_and_rows_of_several_pictures(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
 def test_lists_and_numbered_columns_of_texts(tmp_path: Path, kind: str) -> None:
-    write(tmp_path / "list", kind, [{"image": "1", "captions": ["a", None, "b"]}, {"image": "1", "captions": "c"}])
+    write_json(tmp_path / "list", kind, [{"image": "1", "captions": ["a", None, "b"]}, {"image": "1", "captions": "c"}])
     first, second = read_all(source(tmp_path / "list"))
     assert captions(first).texts == ("a", "", "b")
     assert texts([second]) == ["c"]
-    write(tmp_path / "numbered", kind, [{"image": "1", "caption_1": "b", "caption_0": "a", "caption_10": "c"}])
+    write_json(tmp_path / "numbered", kind, [{"image": "1", "caption_1": "b", "caption_0": "a", "caption_10": "c"}])
     (row,) = read_all(source(tmp_path / "numbered"))
     assert captions(row).texts == ("a", "b", "c")
-
-
-# --- damage -----------------------------------------------------------------------------------------------------
-
-
-def test_a_line_that_is_no_record_fails_alone(tmp_path: Path) -> None:
-    good = json.dumps({"image": "1", "caption": "a"}).encode()
-    half = b'{"image": "1", "caption": "\\ud800"}'
-    deep = b"[" * 100_000
-    bad = [b'{"image": "1", "cap', b"[1]", b"7", b'{"image": "1", "caption": "\xff"}', deep, half]
-    (tmp_path / "x.jsonl").write_bytes(b"\n".join([b"\xef\xbb\xbf" + good, b"", *bad, b"  \r", good, good]))
-    rows = read_units(source(tmp_path), 2)
-    assert texts([rows[0], *rows[-2:]]) == ["a"] * 3
-    codes = [failure(row).code for row in rows[1:-2]]
-    assert codes == [*[FailureCode.ROW_UNREADABLE] * 5, FailureCode.TEXT_INVALID]
-    assert rows[3].sample_id == "x.parquet#3"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'[{"a": 1}, {"a": 2}', "the array is not closed"),
-        (b'[{"a": 1}, {"a": ', r"no JSON .* \(at byte 11\)"),
-        (b'[{"a": 1} {"a": 2}]', "no comma stands between two records .at byte 10"),
-        (b'[{"a": 1}, ]', "no JSON"),
-        (b'[{"a": 1}] x', "something follows the array"),
-        (b"nonsense", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b'[7, "x"]', "none of its first 2 rows can be read as json"),
-        (b'{"images": [], "annotations": []}', "no text column was found"),
-    ],
-)
-def test_a_damaged_array_is_refused_by_place(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=message) as caught:
-        source(tmp_path).shards()
-    assert str(tmp_path / "x.json") in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst"])
-def test_a_compressed_file_that_is_cut_off_is_refused(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path, kind)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ConfigError, match=rf"train\.{kind} cannot be read as jsonl"):
-        source(tmp_path).shards()
-
-
-def test_records_without_brackets_and_empty_files(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(lines(RECORDS))
-    (tmp_path / "b.json").write_bytes(b" [ ] \n")
-    (tmp_path / "c.json").write_bytes(b"")
-    src = source(tmp_path)
-    assert [shard.rows for shard in src.shards()] == [10, 0, 0]
-    assert texts(read_all(src)) == [record["caption"] for record in RECORDS]
-
-
-def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
-    path = write(tmp_path, "jsonl")
-    src = source(tmp_path)
-    (shard,) = src.shards()
-    path.write_bytes(b"{}\n" * 400)
-    with pytest.raises(RunError, match="it was changed during the run"):
-        src.read(shard.part(2, 5), 2, 5)
-
-
-def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MAX_RECORD", 1000)
-    (tmp_path / "x.jsonl").write_bytes(b"{}\n" + b"0" * 2000)
-    with pytest.raises(ConfigError, match="the line at byte 3 is longer than"):
-        source(tmp_path).shards()
-    monkeypatch.setattr(llava_json, "MAX_RECORD", 1000)
-    with pytest.raises(ValueError, match="no JSON"):
-        list(find_records(io.BytesIO(b'["' + b"0" * 100_000), chunk=64))
-
-
-def test_a_large_array_is_never_held(tmp_path: Path) -> None:
-    record = json.dumps({"image": "1.jpg", "caption": "x" * 2000}).encode()
-    path = tmp_path / "x.json"
-    path.write_bytes(b"[" + b",\n".join([record] * 10_000) + b"]")
-    with path.open("rb") as file:
-        tracemalloc.start()
-        found = sum(1 for _ in find_records(file, chunk=2**16))
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert found == 10_000
-    assert peak < path.stat().st_size / 20
 
 
 JSON_VALUES = st.recursive(
