@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import posixpath
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pipelines.commit import OutputState, PublishedShard, as_json, read_published
 from pipelines.engines import Engine
@@ -22,6 +24,11 @@ from pipelines.summary import now, read_summary, summarize
 from pipelines.tally import Tally
 from scorer.errors import ConfigError, RunError
 from scorer.weights import Method
+
+log = logging.getLogger(__name__)
+
+OnChanged = Literal["error", "rescore"]
+"""What is done where an input shard's content is not the one that was scored."""
 
 MAX_PUBLISHING = 8
 """Shards that may wait to be published before scoring waits for them."""
@@ -48,6 +55,7 @@ class Job:
     Attributes:
         input: the input as the user named it.
         rows_per_unit: None continues with the output's own, or takes the default for a new one.
+        on_changed: whether a shard whose content changed is an error, or is scored anew as a whole.
     """
 
     input: str
@@ -57,16 +65,22 @@ class Job:
     method: Method
     layout: Layout = "sidecar"
     rows_per_unit: int | None = None
+    on_changed: OnChanged = "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A job that was found to be in order, and how far it has come. Made by :func:`prepare`."""
+    """A job that was found to be in order, and how far it has come. Made by :func:`prepare`.
+
+    Attributes:
+        changed: names of the shards of which the output holds another content; they are scored and published anew.
+    """
 
     record: RunRecord
     work: UnitWork
     plans: Sequence[ShardPlan]
     state: OutputState
+    changed: frozenset[str] = frozenset()
 
     @property
     def pending(self) -> list[Unit]:
@@ -125,7 +139,7 @@ class Run:
         """Shards that need nothing more: published from this content, and the file still there in full."""
         found: dict[str, PublishedShard] = {}
         for planned in self.plans:
-            if self.state.is_published(planned):
+            if self.state.is_published(planned) and planned.shard.name not in self.changed:
                 shard = read_published(self.work.store, planned)
                 if self.state.sizes.get(shard.name) == shard.size:
                     found[shard.name] = shard
@@ -152,7 +166,15 @@ def prepare(job: Job) -> Run:
             check_mergeable(job.source.schema(shard), shard)
     rows_per_unit = job.rows_per_unit or (stored.rows_per_unit if stored else DEFAULT_ROWS_PER_UNIT)
     plans = plan(shards, rows_per_unit)
-    _refuse_changed_shards(job.store, state, plans)
+    changed = _changed_shards(job.store, state, plans)
+    if changed and job.on_changed == "error":
+        raise RunError(
+            f"{len(changed)} input shards changed since they were scored into {job.store.root}, the first is "
+            f"{changed[0]!r}; old and new rows must not mix: score the whole shards anew with --on-changed rescore, or "
+            "choose another --output"
+        )
+    if changed:
+        log.warning("%d input shards changed and are scored anew, the first is %r", len(changed), changed[0])
     fingerprint = job.engine.fingerprint()
     asked = RunRecord(
         started_at=now(),
@@ -173,7 +195,7 @@ def prepare(job: Job) -> Run:
         metadata=record.metadata(),
         session=uuid.uuid4().hex,
     )
-    return Run(record, work, plans, state)
+    return Run(record, work, plans, state, frozenset(changed))
 
 
 def _list(store: Store) -> dict[str, int]:
@@ -194,13 +216,25 @@ def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Sha
         )
 
 
-def _refuse_changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]) -> None:
-    changed = [planned.shard.name for planned in plans if state.is_changed(planned)]
-    if changed:
-        raise RunError(
-            f"{len(changed)} input shards changed since they were scored into {store.root}, the first is "
-            f"{changed[0]!r}; old and new rows must not mix: choose another --output"
-        )
+def _changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]) -> list[str]:
+    """Shards of which the output holds another content than the input's present one, be it published or not yet.
+
+    Where a shard was rescored before, markers of several contents are there: the published file itself then says whose
+    it is.
+    """
+    return [
+        planned.shard.name
+        for planned in plans
+        if state.is_changed(planned) and not (state.is_published(planned) and _is_its_own(store, planned))
+    ]
+
+
+def _is_its_own(store: Store, planned: ShardPlan) -> bool:
+    expected = read_published(store, planned)
+    try:
+        return hashlib.sha256(store.get(expected.name)).hexdigest() == expected.sha256
+    except FileNotFoundError:
+        return False
 
 
 def _collect(

@@ -10,11 +10,10 @@ from pipelines.engines import ModelEngine
 from pipelines.executors import Executor
 from pipelines.executors.local import LocalExecutor
 from pipelines.executors.resources import ActorOptions
-from pipelines.job import Job
+from pipelines.job import Job, OnChanged
 from pipelines.plan import DEFAULT_ROWS_PER_UNIT
 from pipelines.score_unit import Layout
-from pipelines.sources.columns import OPTIONS, Columns
-from pipelines.sources.parquet import ParquetSource
+from pipelines.source_options import ContrastAction, add_source, make_source
 from pipelines.storage import open_store
 from scorer.config import Attention, Contrast, DType, Quantization, ScorerConfig
 from scorer.errors import ConfigError
@@ -44,9 +43,14 @@ examples:
     python pipelines/score_dataset.py --input 'data/*.parquet' --output out --layout merged \\
         --image-column img --messages-column conversations
 
+  WebDataset shards, and LLaVA's JSON with its images in a bucket:
+    python pipelines/score_dataset.py --input 's3://bucket/train-*.tar' --output out
+    python pipelines/score_dataset.py --input llava_instruct.json --image-root s3://bucket/images --output out
+
 output:
-  One Parquet file per input shard, under the shard's own name, row i answering row i. A row that cannot be scored is
-  kept, with its reason in the columns status and error. _SUCCESS holds the summary, as JSON, and is written last.
+  One Parquet file per input shard, under the shard's own name (.parquet for other formats), row i answering row i. A
+  row that cannot be scored is kept, with its reason in the columns status and error. _SUCCESS holds the summary, as
+  JSON, and is written last.
 
   A run that was stopped, however, goes on where it was when the same command is given again. A finished run given
   again does nothing. A command that asks for other scores than the output holds is refused, saying what differs.
@@ -68,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_paths(parser)
-    _add_columns(parser)
+    add_source(parser)
     _add_model(parser)
     _add_contrast(parser)
     _add_limits(parser)
@@ -83,7 +87,7 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         metavar="PATH",
-        help="Parquet dataset: a file, a directory (read recursively) or a quoted glob; local, or a URL such as s3://",
+        help="dataset: a file, a directory (read recursively) or a quoted glob; local, or s3://, gs:// or hf://",
     )
     group.add_argument(
         "--output",
@@ -91,22 +95,14 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="directory for the scores, made if absent; local, s3:// or gs://",
     )
+    group.add_argument(
+        "--on-changed",
+        choices=get_args(OnChanged),
+        default="error",
+        help="where an input shard is not what was scored: stop, or score it anew as a whole (default: %(default)s)",
+    )
     group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
     group.add_argument("--no-report", action="store_true", help="write no report")
-
-
-def _add_columns(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("columns", "Found by type and usual names where they are not given.")
-    meaning = {
-        "image": "the picture: struct<bytes, path>, bytes, or a path relative to the shard",
-        "text": "the caption to score",
-        "messages": "a conversation whose assistant turns are scored, instead of a caption",
-        "id": "the row's id (default: SHARD#ROW)",
-        "prompt": "the instruction that the caption answers (default: --prompt for every row)",
-        "contrast_image": "the other picture of --contrast image",
-    }
-    for role, option in OPTIONS.items():
-        group.add_argument(option, metavar="NAME", help=meaning[role])
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -130,10 +126,11 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("contrast: what the picture is replaced by")
     group.add_argument(
         "--contrast",
-        choices=get_args(Contrast),
+        action=ContrastAction,
+        metavar="{" + ",".join((*(name for name in get_args(Contrast) if name != "image"), "image:COLUMN")) + "}",
         default=_DEFAULTS.contrast,
         help="blank: one colour; masked: hidden from attention (CAL's own); removed: taken out; blur; noise; "
-        "image: another column's picture (default: %(default)s)",
+        "image:COLUMN: another column's picture (default: %(default)s)",
     )
     group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
     group.add_argument(
@@ -212,21 +209,15 @@ def make_job(options: argparse.Namespace) -> Job:
     if options.rows_per_unit is not None and options.rows_per_unit < 1:
         raise ConfigError(f"--rows-per-unit is {options.rows_per_unit}; it must be 1 or more")
     config = make_config(options)
-    source = ParquetSource(
-        options.input,
-        Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS}),
-        prompt=config.prompt,
-        contrast_images=config.contrast == "image",
-        max_image_bytes=config.max_image_bytes,
-    )
     return Job(
         input=options.input,
-        source=source,
+        source=make_source(options, config),
         store=open_store(options.output),
         engine=ModelEngine(options.model or packaged_model(), config, options.revision),
         method=Method(options.method, dict(options.method_param)),
         layout=options.layout,
         rows_per_unit=options.rows_per_unit,
+        on_changed=options.on_changed,
     )
 
 

@@ -61,7 +61,8 @@ def plan(shards: Iterable[Shard], rows_per_unit: int) -> list[ShardPlan]:
 def _plan_shard(shard: Shard, rows_per_unit: int) -> ShardPlan:
     key = shard_key(shard)
     ranges = [(start, min(start + rows_per_unit, shard.rows)) for start in range(0, shard.rows, rows_per_unit)]
-    return ShardPlan(shard, tuple(Unit(f"{key}-{start}-{stop}", shard, start, stop) for start, stop in ranges))
+    units = (Unit(f"{key}-{start}-{stop}", shard.part(start, stop), start, stop) for start, stop in ranges)
+    return ShardPlan(shard.unindexed(), tuple(units))
 
 
 def _digest(text: str) -> str:

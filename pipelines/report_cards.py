@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.report_chart import gap_level, weight_level
 from pipelines.report_data import ScoredRow, Window
 from pipelines.report_words import pieces, words
-from pipelines.sources import Source
+from pipelines.sources import Captions, Source
 from scorer import table
 from scorer.config import DEFAULT_PROMPT, ScorerConfig
 from scorer.errors import RowError, TableError
@@ -191,7 +191,8 @@ def _samples(
             )
         read = source.read(shards[window.shard], window.start, window.stop) if scored else []
         for row in scored:
-            sample = read[row.row_index - window.start]
+            found = read[row.row_index - window.start]
+            sample = found.shown() if isinstance(found, Captions) else found
             if isinstance(sample, Sample) and table.text_hash(sample.scored_texts) == row.scores.text_hash:
                 yield row, sample
             else:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipelines.captions import EncodedRow, encode_row, join_captions, take_apart
 from pipelines.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
 from pipelines.engines import Engine, RowEncoder, RowScorer
 from pipelines.plan import ShardPlan, Unit
@@ -27,7 +28,6 @@ from scorer.weights import Method
 log = logging.getLogger(__name__)
 
 Layout = Literal["sidecar", "merged"]
-EncodedRow = EncodedSample | Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def encode_rows(rows: Sequence[Row], encoder: RowEncoder) -> list[EncodedRow]:
     errors: list[Exception] = []
     for row in rows:
         try:
-            encoded.append(row if isinstance(row, Failure) else encoder.try_encode(row))
+            encoded.append(encode_row(row, encoder))
         except OSError:
             raise
         except Exception as error:
@@ -121,6 +121,10 @@ def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer) -> list[Result]:
     Raises:
         Exception: the scorer's own, where no row at all can be scored: then the model is at fault, not the rows.
     """
+    return join_captions(rows, _score_apart(take_apart(rows), scorer))
+
+
+def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer) -> list[Result]:
     try:
         return scorer.score_encoded(rows)
     except Exception:

@@ -7,14 +7,45 @@ it pickles small). It never raises for a row: what cannot be read takes its row'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from scorer.types import Failure, Sample
+from pipelines.sources.byte_index import ByteIndex, Extent
+from scorer.types import Failure, ImageSource, Sample, Turn
 
-Row = Sample | Failure
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """A row with several texts of the same pictures. Each is scored on its own, as if the row had no other.
+
+    The row stays one row of the output: ``token_turns`` says which of ``texts`` a token belongs to, and
+    ``text_hash`` covers them all.
+
+    Attributes:
+        question: the user turn that every text answers, with the places of the images.
+        texts: as they stand in the dataset, in order, so that positions stay; empty where the dataset has none.
+    """
+
+    sample_id: str
+    images: tuple[ImageSource, ...]
+    question: Turn
+    texts: tuple[str, ...]
+    contrast_images: tuple[ImageSource, ...] = ()
+
+    def sample(self, k: int) -> Sample:
+        """Text ``k`` alone."""
+        turns = (self.question, Turn("assistant", (self.texts[k],)))
+        return Sample(self.sample_id, self.images, turns, self.contrast_images)
+
+    def shown(self) -> Sample:
+        """All texts in one sample whose ``scored_texts`` are ``texts``: to be shown, not to be scored."""
+        turns = (self.question, *(Turn("assistant", (text,)) for text in self.texts))
+        return Sample(self.sample_id, self.images, turns, self.contrast_images)
+
+
+Row = Sample | Captions | Failure
 """What reading one row gives."""
 
 
@@ -24,10 +55,12 @@ class Shard:
 
     Attributes:
         path: where it is: a local path, or a URL that fsspec understands.
-        name: its POSIX path relative to the input's root. The published file carries it.
+        name: what its scores are published as: its POSIX path relative to the input's root, with the suffix
+            ``.parquet`` where it is of another format.
         size: bytes.
         etag: changes when the content does; compared for equality only.
         rows: its number of rows; 0 is legal.
+        index: where its rows lie, for formats that do not say so themselves; for a unit's shard, where the unit's do.
     """
 
     path: str
@@ -35,10 +68,19 @@ class Shard:
     size: int
     etag: str
     rows: int
+    index: ByteIndex | Extent | None = field(default=None, compare=False, repr=False)
 
     def identity(self) -> dict[str, Any]:
         """What tells this shard from a changed one; where it lies is left out."""
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+        return {"name": self.name, "size": self.size, "etag": self.etag, "rows": self.rows}
+
+    def part(self, start: int, stop: int) -> Shard:
+        """This shard with no more of its index than these rows' part: what their reader needs to know."""
+        return self if self.index is None else replace(self, index=self.index.extent(start, stop))
+
+    def unindexed(self) -> Shard:
+        """This shard without an index, which may be large."""
+        return self if self.index is None else replace(self, index=None)
 
     def row_id(self, row_index: int) -> str:
         """The id of a row in a dataset that has no id column."""
@@ -61,7 +103,7 @@ class Source(Protocol):
         ...
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
-        """The original columns of the same rows, for ``--layout merged``."""
+        """The original columns of the same rows, for ``--layout merged``. Raises ConfigError where there are none."""
         ...
 
     def schema(self, shard: Shard) -> pa.Schema:

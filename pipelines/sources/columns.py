@@ -6,8 +6,9 @@ and names the option that settles it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,32 +21,41 @@ OPTIONS: Final[Mapping[str, str]] = {
     "messages": "--messages-column",
     "id": "--id-column",
     "prompt": "--prompt-column",
-    "contrast_image": "--contrast-image-column",
+    "contrast_image": "--contrast image:COLUMN",
 }
 """The command line's option for each role."""
 
+Names = str | tuple[str, ...]
+"""A column, or several whose values are taken together in this order."""
+
 IMAGE_NAMES: Final = ("image", "images", "img", "picture", "jpg", "jpeg", "png", "image_bytes")
 IMAGE_PATH_NAMES: Final = ("image_path", "image_file", "img_path", "file_name", "filename", "filepath", "path")
-TEXT_NAMES: Final = ("caption", "text", "txt", "description", "answer")
+IMAGE_URL_NAMES: Final = ("image_url", "image_urls", "img_url", "url", "urls")
+TEXT_NAMES: Final = ("caption", "text", "txt", "description", "answer", "captions", "texts", "descriptions")
 MESSAGE_NAMES: Final = ("messages", "conversations", "conversation")
 ID_NAMES: Final = ("id", "sample_id", "image_id", "uid", "uuid", "key", "__key__")
+
+_NUMBERED: Final = re.compile(r"(caption|text|description)s?_?([0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The column of each role, None where there is none. Either ``text`` or ``messages`` is set once resolved."""
+    """The column of each role, None where there is none. Either ``text`` or ``messages`` is set once resolved.
 
-    image: str | None = None
-    text: str | None = None
+    A name with commas that is no column's own stands for several: texts of the same picture, or pictures of a row.
+    """
+
+    image: Names | None = None
+    text: Names | None = None
     messages: str | None = None
     id: str | None = None
     prompt: str | None = None
-    contrast_image: str | None = None
+    contrast_image: Names | None = None
 
     def names(self) -> list[str]:
         """The columns that are read, each once."""
         found = (getattr(self, field.name) for field in fields(self))
-        return list(dict.fromkeys(name for name in found if name is not None))
+        return list(dict.fromkeys(name for value in found for name in _each(value)))
 
 
 def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bool = False) -> Columns:
@@ -61,8 +71,10 @@ def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bo
         ConfigError: a named column is absent or of the wrong type; or a role has no column or several.
     """
     found = _Finder(schema, shard)
+    asked = _split(asked, schema.names)
     for role, accepts, expected in _ACCEPTS:
-        found.check(role, getattr(asked, role), accepts, expected)
+        for name in _each(getattr(asked, role)):
+            found.check(role, name, accepts, expected)
     if asked.text is not None and asked.messages is not None:
         raise ConfigError("--text-column and --messages-column are both given; a row has one or the other")
     text, messages = asked.text, asked.messages
@@ -70,9 +82,9 @@ def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bo
         text, messages = found.texts(taken=set(asked.names()))
     if needs_contrast and asked.contrast_image is None:
         raise found.error("the contrast 'image' needs a column of other pictures; name it", "contrast_image")
-    taken = {name for name in (text, messages, asked.contrast_image, asked.prompt) if name is not None}
+    taken = {name for value in (text, messages, asked.contrast_image, asked.prompt) for name in _each(value)}
     image = asked.image or found.image(taken)
-    identifier = asked.id or found.id(taken | {image})
+    identifier = asked.id or found.id(taken | set(_each(image)))
     return Columns(
         image=image,
         text=text,
@@ -98,9 +110,7 @@ class _Finder:
         options = " or ".join(OPTIONS[role] for role in roles)
         return ConfigError(f"{problem} with {options}. The columns of {self.shard}:\n{describe(self.schema)}")
 
-    def check(self, role: str, name: str | None, accepts: Callable[[pa.DataType], bool], expected: str) -> None:
-        if name is None:
-            return
+    def check(self, role: str, name: str, accepts: Callable[[pa.DataType], bool], expected: str) -> None:
         if self.schema.names.count(name) != 1:
             count = self.schema.names.count(name)
             problem = f"there are {count} columns {name!r}" if count else f"there is no column {name!r}"
@@ -109,17 +119,19 @@ class _Finder:
         if not accepts(kind):
             raise self.error(f"column {name!r} is {kind}, not {expected}; name another", role)
 
-    def texts(self, taken: set[str]) -> tuple[str | None, str | None]:
-        named = self._named(TEXT_NAMES, is_text, taken)
+    def texts(self, taken: set[str]) -> tuple[Names | None, str | None]:
+        named = self._named(TEXT_NAMES, _listed(is_text), taken)
         messages = self._named(MESSAGE_NAMES, is_messages, taken)
-        if len(named) + len(messages) > 1:
-            raise self.error(
-                f"several columns may hold the text ({_join(named + messages)}); name one", "text", "messages"
-            )
+        numbered = self._numbered(taken)
+        if len(named) + len(messages) + bool(numbered) > 1:
+            several = _join([*named, *messages, *numbered])
+            raise self.error(f"several columns may hold the text ({several}); name one", "text", "messages")
         if messages:
             return None, messages[0]
+        if numbered:
+            return numbered, None
         if not named:
-            skip = {*ID_NAMES, *IMAGE_NAMES, *IMAGE_PATH_NAMES}
+            skip = {*ID_NAMES, *IMAGE_NAMES, *IMAGE_PATH_NAMES, *IMAGE_URL_NAMES}
             named = [name for name in self._typed(is_text, taken) if name.lower() not in skip]
         if len(named) != 1:
             problem = f"several columns may hold the text ({_join(named)})" if named else "no text column was found"
@@ -131,6 +143,7 @@ class _Finder:
             self._typed(_listed(is_image_struct), taken),
             self._typed(_listed(is_binary), taken),
             self._named((*IMAGE_NAMES, *IMAGE_PATH_NAMES), _listed(is_text), taken),
+            self._named(IMAGE_URL_NAMES, _listed(is_text), taken),
         )
         candidates = next((rank for rank in ranks if rank), [])
         known = [name for name in candidates if name.lower() in IMAGE_NAMES]
@@ -145,11 +158,30 @@ class _Finder:
         # In the order of ID_NAMES, not of the schema: `id` wins over `image_id`. It is a label only: a guess is cheap.
         return min(named, key=lambda name: ID_NAMES.index(name.lower()), default=None)
 
+    def _numbered(self, taken: set[str]) -> tuple[str, ...]:
+        """caption_0, caption_1 and so on, by number."""
+        found = [(match, name) for name in self._typed(is_text, taken) if (match := _NUMBERED.fullmatch(name))]
+        return tuple(name for _, name in sorted((int(match[2]), name) for match, name in found))
+
     def _typed(self, accepts: Callable[[pa.DataType], bool], taken: set[str]) -> list[str]:
         return [field.name for field in self.schema if field.name not in taken and accepts(field.type)]
 
     def _named(self, names: Sequence[str], accepts: Callable[[pa.DataType], bool], taken: set[str]) -> list[str]:
         return [name for name in self._typed(accepts, taken) if name.lower() in names]
+
+
+def _each(names: Names | None) -> tuple[str, ...]:
+    return () if names is None else (names,) if isinstance(names, str) else names
+
+
+def _split(asked: Columns, columns: Iterable[str]) -> Columns:
+    """Take names with commas apart, unless a column is called so."""
+    several: dict[str, Any] = {}
+    for role in ("image", "text", "contrast_image"):
+        name = getattr(asked, role)
+        if isinstance(name, str) and "," in name and name not in columns:
+            several[role] = tuple(part.strip() for part in name.split(","))
+    return replace(asked, **several)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -200,7 +232,7 @@ _IMAGE_EXPECTED: Final = "an image (struct<bytes, path>, binary, or a path as st
 _ACCEPTS: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("image", _listed(_is_image), _IMAGE_EXPECTED),
     ("contrast_image", _listed(_is_image), _IMAGE_EXPECTED),
-    ("text", is_text, "a string"),
+    ("text", _listed(is_text), "a string or a list of strings"),
     ("messages", is_messages, "a list of messages (list<struct<role, content>> or list<struct<from, value>>)"),
     ("id", is_id, "a string or an integer"),
     ("prompt", is_text, "a string"),

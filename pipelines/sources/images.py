@@ -1,31 +1,67 @@
-"""Where a row's picture is: inside the row, or in a file beside its shard."""
+"""Where a row's picture is: inside the row, in a file beside its shard or below a folder, or at an allowed URL."""
 
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 
-from pipelines.sources.listing import is_local
+from pipelines.sources.listing import is_local, open_input
 from scorer.errors import FailureCode, RowError
+from scorer.fetch import Fetcher
 from scorer.types import ImageSource
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """Where pictures outside the rows may come from.
+
+    Attributes:
+        root: folder or URL that paths are relative to and must stay below; None: the shard's own folder.
+        max_bytes: limit of one picture that is read here: from a remote file system or a URL.
+        fetcher: fetches URLs, if it allows any host.
+    """
+
+    root: str | None = None
+    max_bytes: int = 64 * 2**20
+    fetcher: Fetcher = field(default_factory=Fetcher)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides which picture a row has; defaults are left out."""
+        root = {} if self.root is None else {"image_root": self.root}
+        return root | ({"image_hosts": sorted(self.fetcher.hosts)} if self.fetcher.hosts else {})
+
+    def resolver(self, fs: fsspec.AbstractFileSystem, shard_path: str) -> ImageResolver:
+        """For the rows of one shard."""
+        if self.root is None:
+            folder = posixpath.dirname(str(fs._strip_protocol(shard_path)))
+            return ImageResolver(fs, folder, False, self.max_bytes, self.fetcher)
+        root_fs, root = open_input(self.root)
+        return ImageResolver(root_fs, root.rstrip("/"), True, self.max_bytes, self.fetcher)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageResolver:
     """Turns an image cell into what a sample holds: bytes, or a local path (opened, bounded, by the decoder).
 
-    A path is relative to the shard's folder. Beside a remote shard the bytes are read here, through the same file
-    system only: a dataset from elsewhere does not name files of this machine.
+    A path is relative to ``folder``, and if that was named by the user, stays below it. In a remote file system the
+    bytes are read here, through that file system only: a dataset from elsewhere does not name files of this machine.
     """
 
     fs: fsspec.AbstractFileSystem
-    shard_path: str
+    folder: str
+    confined: bool
     max_bytes: int
+    fetcher: Fetcher
+
+    @property
+    def waits(self) -> bool:
+        """Whether a picture may cost a round trip."""
+        return bool(self.fetcher.hosts) or not is_local(self.fs)
 
     def images(self, cell: Any) -> tuple[ImageSource, ...]:
         """The row's images: one, or as many as a list cell holds.
@@ -33,16 +69,19 @@ class ImageResolver:
         Raises:
             RowError: an image is null, absent, not reachable from here, or larger than the limit.
         """
-        if isinstance(cell, list):
-            return tuple(self._image(part) for part in cell)
+        if isinstance(cell, (list, tuple)):
+            return tuple(image for part in cell for image in self.images(part))
         return (self._image(cell),)
 
     def _image(self, cell: Any) -> ImageSource:
         data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         if isinstance(data, str):
             data, path = None, data
-        if data is not None:
+        if isinstance(data, bytes):
             return data
+        if data is not None or not isinstance(path, str | None):
+            found = f"{type(data).__name__} with the path {path!r}"
+            raise RowError(FailureCode.IMAGE_MISSING, f"the image is {found[:200]}; bytes or a path are needed")
         if not path:
             raise RowError(FailureCode.IMAGE_MISSING, "the row names no image: its image column is null or empty")
         return self._file(path)
@@ -50,19 +89,23 @@ class ImageResolver:
     def _file(self, path: str) -> ImageSource:
         scheme = urlsplit(path).scheme if "://" in path else ""
         if scheme in ("http", "https"):
-            raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is a URL; URLs are not fetched")
+            return self.fetcher.fetch(path)
+        if self.confined and (scheme or not _below(path)):
+            raise RowError(
+                FailureCode.IMAGE_MISSING,
+                f"image {path[:200]!r} is not below the image root {self.folder}; give a relative path without ..",
+            )
         if is_local(self.fs):
             if scheme not in ("", "file"):
                 raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is not a local file, its shard is")
-            return str(Path(self.shard_path).parent / path.removeprefix("file://"))
+            return str(Path(self.folder) / path.removeprefix("file://"))
         return self._remote(path, scheme)
 
     def _remote(self, path: str, scheme: str) -> bytes:
         protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else tuple(self.fs.protocol)
         if path.startswith("/") or (scheme and scheme not in protocols):
             raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} does not lie beside its remote shard")
-        folder = posixpath.dirname(self.fs._strip_protocol(self.shard_path))
-        target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(folder, path))
+        target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(self.folder, path))
         try:
             size = self.fs.info(target)["size"]
             if size > self.max_bytes:
@@ -71,3 +114,9 @@ class ImageResolver:
             return bytes(self.fs.cat_file(target, end=self.max_bytes))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} does not exist") from error
+
+
+def _below(path: str) -> bool:
+    """Whether a relative path stays below its folder, on any system's reading of separators."""
+    parts = path.replace("\\", "/").split("/")
+    return not Path(path).is_absolute() and parts[0] != "" and ".." not in parts

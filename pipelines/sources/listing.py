@@ -58,6 +58,11 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
     return "file" in protocols
 
 
+def display_path(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """A path of this file system as a user would name it: a local path, or a URL."""
+    return str(Path(path)) if is_local(fs) else str(fs.unstrip_protocol(path))
+
+
 def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
     """The files of an input, sorted by name.
 
@@ -67,6 +72,20 @@ def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
     Raises:
         ConfigError: nothing is there, or it cannot be read.
     """
+    fs, found = _visible(url, suffixes)
+    files = [FileInfo(path, name, int(info["size"]), _etag(fs, path, info)) for name, path, info in found]
+    return sorted(files, key=lambda file: file.name)
+
+
+def list_names(url: str, suffixes: tuple[str, ...]) -> list[str]:
+    """The names of the same files; none of them is read. Raises ConfigError as :func:`list_files`."""
+    return [name for name, _, _ in _visible(url, suffixes)[1]]
+
+
+def _visible(
+    url: str, suffixes: tuple[str, ...]
+) -> tuple[fsspec.AbstractFileSystem, list[tuple[str, str, Mapping[str, Any]]]]:
+    """Name, path and the file system's information of every file that is taken."""
     fs, path = open_input(url)
     try:
         root, found = _find(fs, path, suffixes)
@@ -79,10 +98,10 @@ def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
         name = posixpath.relpath(file_path, root)
         if any(part.startswith((".", "_")) for part in name.split("/")) and file_path != path:
             continue
-        files.append(FileInfo(file_path, name, int(info["size"]), _etag(fs, file_path, info)))
+        files.append((name, file_path, info))
     if not files:
         raise ConfigError(_nothing_found(url, fs.exists(path), suffixes))
-    return sorted(files, key=lambda file: file.name)
+    return fs, files
 
 
 def _find(

@@ -1,4 +1,4 @@
-"""A Parquet dataset: file, directory or glob; an image column; a text column or a list of messages."""
+"""A Parquet dataset: file, directory or glob; an image column; text columns or a list of messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -14,10 +13,10 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import Row, Shard
 from pipelines.sources.columns import Columns, describe, resolve
-from pipelines.sources.images import ImageResolver
-from pipelines.sources.listing import FileInfo, is_local, list_files, open_input
+from pipelines.sources.images import ImageOptions
+from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
 from pipelines.sources.rows import RowReader
-from scorer.errors import ConfigError, RunError
+from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
 _REMOTE_THREADS: Final = 16
@@ -33,7 +32,7 @@ class ParquetSource:
         columns: the columns named by the user; the rest is detected from the first shard.
         prompt: the instruction that a bare caption answers, where there is no prompt column.
         contrast_images: read ``columns.contrast_image`` too.
-        max_image_bytes: limit of one image that is fetched from beside a remote shard.
+        images: where pictures outside the rows may come from.
     """
 
     def __init__(
@@ -43,11 +42,11 @@ class ParquetSource:
         *,
         prompt: str,
         contrast_images: bool = False,
-        max_image_bytes: int = 64 * 2**20,
+        images: ImageOptions | None = None,
     ) -> None:
         self.url = url
         self.prompt = prompt
-        self.max_image_bytes = max_image_bytes
+        self.images = images or ImageOptions()
         self._asked = columns
         self._contrast_images = contrast_images
         self._columns: Columns | None = None
@@ -66,7 +65,7 @@ class ParquetSource:
         return self._columns
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"columns": asdict(self.columns)}
+        return {"columns": asdict(self.columns), **self.images.fingerprint()}
 
     def shards(self) -> list[Shard]:
         if self._shards is None:
@@ -78,7 +77,7 @@ class ParquetSource:
             for file, (_, schema) in zip(files, footers, strict=True):
                 _same_types(self._columns, files[0].name, first, file.name, schema)
             self._shards = [
-                Shard(self._display_path(file), file.name, file.size, file.etag, rows)
+                Shard(display_path(open_input(self.url)[0], file.path), file.name, file.size, file.etag, rows)
                 for file, (rows, _) in zip(files, footers, strict=True)
             ]
         return self._shards
@@ -86,18 +85,12 @@ class ParquetSource:
     def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
         columns = self.columns
         fs, _ = open_input(self.url)
-        resolver = ImageResolver(fs, shard.path, self.max_image_bytes)
-        reader = RowReader(columns, shard, resolver, self.prompt)
+        reader = RowReader(columns, shard, self.images.resolver(fs, shard.path), self.prompt)
+        names = columns.names()
         rows: list[Row] = []
-        at = start
-        for batch in self._batches(shard, start, stop, columns.names()):
-            indices = range(batch.num_rows)
-            if is_local(fs):
-                rows += [reader.row(batch, i, at + i) for i in indices]
-            else:  # images beside the shard cost a round trip each
-                with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-                    rows += pool.map(lambda i, batch=batch, at=at: reader.row(batch, i, at + i), indices)
-            at += batch.num_rows
+        for batch in self._batches(shard, start, stop, names):
+            records = [{name: _cell(batch, name, i) for name in names} for i in range(batch.num_rows)]
+            rows += reader.rows(records, start + len(rows))
         return rows
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
@@ -142,9 +135,12 @@ class ParquetSource:
             with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
                 yield file
 
-    def _display_path(self, file: FileInfo) -> str:
-        fs, _ = open_input(self.url)
-        return str(Path(file.path)) if is_local(fs) else str(fs.unstrip_protocol(file.path))
+
+def _cell(batch: pa.RecordBatch, column: str, i: int) -> Any:
+    try:
+        return batch.column(column)[i].as_py()
+    except UnicodeDecodeError as error:  # Parquet does not promise that a string column is UTF-8
+        return RowError(FailureCode.TEXT_INVALID, f"column {column!r} is not valid UTF-8: {error}")
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:

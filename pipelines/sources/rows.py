@@ -1,18 +1,23 @@
-"""One row of Arrow data → one sample, or the failure that takes its place."""
+"""One record → one row: a sample, several texts of the same pictures, or the failure that takes their place."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-import pyarrow as pa
-
-from pipelines.sources import Row, Shard
-from pipelines.sources.columns import Columns
+from pipelines.sources import Captions, Row, Shard
+from pipelines.sources.columns import Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.errors import FailureCode, RowError
 from scorer.messages import parse_conversation
-from scorer.types import Failure, Sample
+from scorer.types import IMAGE, Failure, Sample, Turn
+
+Record = Mapping[str, Any] | RowError
+"""A row's values by column. A value that cannot be read is the RowError that says why; so is a whole record."""
+
+_THREADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,40 +29,69 @@ class RowReader:
     resolver: ImageResolver
     prompt: str
 
-    def row(self, batch: pa.RecordBatch, i: int, row_index: int) -> Row:
-        """Row ``i`` of ``batch``, which is row ``row_index`` of the shard."""
+    def rows(self, records: Sequence[Record], first: int) -> list[Row]:
+        """Consecutive rows, the first of which is row ``first`` of the shard; one entry per record."""
+        places = range(first, first + len(records))
+        if not self.resolver.waits:
+            return [self.row(record, i) for record, i in zip(records, places, strict=True)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(self.row, records, places))
+
+    def row(self, record: Record, row_index: int) -> Row:
+        """Row ``row_index`` of the shard."""
         sample_id = self.shard.row_id(row_index)
         try:
+            if isinstance(record, RowError):
+                raise record
             if self.columns.id is not None:
-                value = _cell(batch, self.columns.id, i)
+                value = _value(record, self.columns.id)
                 sample_id = sample_id if value is None else str(value)
-            return self._sample(batch, i, sample_id)
+            return self._sample(record, sample_id)
         except RowError as error:
             return Failure(sample_id, error.code, error.message)
 
-    def _sample(self, batch: pa.RecordBatch, i: int, sample_id: str) -> Sample:
+    def _sample(self, record: Mapping[str, Any], sample_id: str) -> Sample | Captions:
         columns = self.columns
         column = columns.text or columns.messages
         assert column is not None and columns.image is not None
-        value = _cell(batch, column, i)
+        value = _values(record, column)
         if value is None:
             raise RowError(FailureCode.TEXT_MISSING, f"column {column!r} is null; there is no text to score")
-        images = self.resolver.images(_cell(batch, columns.image, i))
+        images = self.resolver.images(_values(record, columns.image))
         contrast = ()
         if columns.contrast_image is not None:
-            contrast = self.resolver.images(_cell(batch, columns.contrast_image, i))
+            contrast = self.resolver.images(_values(record, columns.contrast_image))
         if columns.messages is not None:
             return parse_conversation(sample_id, images, value, contrast)
-        if len(images) != 1:
-            problem = f"the row has {len(images)} images for one caption; a caption needs exactly one"
-            raise RowError(FailureCode.CONVERSATION_INVALID, problem)
-        prompt = _cell(batch, columns.prompt, i) if columns.prompt is not None else None
+        prompt = _value(record, columns.prompt) if columns.prompt is not None else None
         prompt = self.prompt if prompt is None else prompt
-        return Sample.caption(sample_id, images[0], value, prompt, contrast[0] if contrast else None)
+        question = Turn("user", (IMAGE,) * len(images) + ((prompt,) if prompt else ()))
+        if isinstance(value, list):
+            return _captions(sample_id, images, question, value, contrast)
+        return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)
 
 
-def _cell(batch: pa.RecordBatch, column: str, i: int) -> Any:
-    try:
-        return batch.column(column)[i].as_py()
-    except UnicodeDecodeError as error:  # Parquet does not promise that a string column is UTF-8
-        raise RowError(FailureCode.TEXT_INVALID, f"column {column!r} is not valid UTF-8: {error}") from error
+def _captions(
+    sample_id: str, images: tuple[Any, ...], question: Turn, values: list[Any], contrast: tuple[Any, ...]
+) -> Captions:
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    for k, text in enumerate(texts):
+        if not isinstance(text, str | None):
+            problem = f"text {k} of {len(texts)} is {type(text).__name__}; a string or null is needed"
+            raise RowError(FailureCode.TEXT_INVALID, problem)
+    if not any(text and text.strip() for text in texts):
+        problem = f"all {len(texts)} texts of the row are null or empty; there is no text to score"
+        raise RowError(FailureCode.TEXT_MISSING, problem)
+    return Captions(sample_id, images, question, tuple(text or "" for text in texts), contrast)
+
+
+def _values(record: Mapping[str, Any], names: Names) -> Any:
+    """The value of a column; of several columns, the list of their values."""
+    return _value(record, names) if isinstance(names, str) else [_value(record, name) for name in names]
+
+
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    value = record.get(name)
+    if isinstance(value, RowError):
+        raise value
+    return value

@@ -72,7 +72,7 @@ def test_a_named_column_wins_over_the_usual_names() -> None:
     ("asked", "message"),
     [
         (Columns(text="nope"), "there is no column 'nope'; name another with --text-column"),
-        (Columns(text="n"), "column 'n' is int64, not a string; name another with --text-column"),
+        (Columns(text="n"), "column 'n' is int64, not a string or a list of strings; name another with --text-column"),
         (Columns(image="n"), "column 'n' is int64, not an image"),
         (Columns(messages="text"), "column 'text' is string, not a list of messages"),
         (Columns(id="image"), "not a string or an integer; name another with --id-column"),
@@ -92,7 +92,7 @@ def test_text_and_messages_exclude_each_other() -> None:
 
 def test_the_image_contrast_needs_a_column_of_its_own() -> None:
     fields = {"image": STRUCT, "other": STRUCT, "text": pa.string()}
-    with pytest.raises(ConfigError, match="--contrast-image-column"):
+    with pytest.raises(ConfigError, match="--contrast image:COLUMN"):
         found(fields, needs_contrast=True)
     asked = Columns(contrast_image="other")
     assert found(fields, asked, needs_contrast=True).contrast_image == "other"

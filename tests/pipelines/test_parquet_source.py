@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.sources import Row
 from pipelines.sources.columns import Columns
+from pipelines.sources.images import ImageOptions
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import ConfigError, FailureCode, RunError
 from scorer.types import IMAGE, Failure, Sample
@@ -205,7 +206,7 @@ def test_bytes_win_over_the_path_beside_them(tmp_path: Path) -> None:
         (None, "a", FailureCode.IMAGE_MISSING),
         ({"bytes": None, "path": None}, "a", FailureCode.IMAGE_MISSING),
         ({"bytes": None, "path": ""}, "a", FailureCode.IMAGE_MISSING),
-        ({"bytes": None, "path": "https://example.org/a.jpg"}, "a", FailureCode.IMAGE_MISSING),
+        ({"bytes": None, "path": "https://example.org/a.jpg"}, "a", FailureCode.IMAGE_URL_REFUSED),
         ({"bytes": None, "path": "s3://bucket/a.jpg"}, "a", FailureCode.IMAGE_MISSING),
         ({"bytes": b"img", "path": None}, None, FailureCode.TEXT_MISSING),
     ],
@@ -241,8 +242,9 @@ def test_several_images_go_where_the_messages_say(tmp_path: Path) -> None:
     image = pa.array([[{"bytes": b"1", "path": None}, {"bytes": b"2", "path": None}]], pa.list_(STRUCT))
     row = sample(one_row(tmp_path / "x.parquet", {"images": image, "messages": pa.array([messages])}))
     assert row.images == (b"1", b"2")
-    caption = one_row(tmp_path / "y.parquet", {"images": image, "caption": pa.array(["a"])})
-    assert failure(caption).code is FailureCode.CONVERSATION_INVALID
+    caption = sample(one_row(tmp_path / "y.parquet", {"images": image, "caption": pa.array(["a"])}))
+    assert caption.images == (b"1", b"2")
+    assert caption.turns[0].content == (IMAGE, IMAGE, "Describe.")
 
 
 def test_a_broken_conversation_fails_alone(tmp_path: Path) -> None:
@@ -290,7 +292,7 @@ def test_images_beside_a_remote_shard_are_read_within_the_limit(tmp_path: Path) 
     fs.pipe_file(f"{root}/pics/a.jpg", b"picture")
     fs.pipe_file("/etc/hostname", b"a file of the same store that does not belong to the dataset")
     fs.pipe_file(f"{root}/pics/big.jpg", b"0" * 100)
-    rows = read_all(source(f"memory:/{root}", max_image_bytes=50))
+    rows = read_all(source(f"memory:/{root}", images=ImageOptions(max_bytes=50)))
     assert sample(rows[0]).images == (b"picture",)
     assert [failure(row).code for row in rows[1:]] == [FailureCode.IMAGE_TOO_LARGE, *[FailureCode.IMAGE_MISSING] * 4]
 

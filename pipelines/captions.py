@@ -1,0 +1,103 @@
+"""Several texts of one row: encoded and scored each on its own, stored as the one row that they are.
+
+A published shard answers its input shard row for row, so the texts are not rows of their own: ``token_turns`` of the
+joined row says which text a token belongs to, and a reader passes all texts to ``check_text``. Weights are pooled
+within one text; methods that normalise or rank (``prior``, ``vig``) do so over the row, as over a conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from pipelines.engines import RowEncoder
+from pipelines.sources import Captions, Row
+from scorer.errors import FailureCode, RunError
+from scorer.table import text_hash
+from scorer.types import EncodedSample, Failure, Result, TokenScores
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCaptions:
+    """The texts of one row, as the model sees them.
+
+    Attributes:
+        texts: all of them, the empty ones too.
+        parts: position in ``texts`` and encoding of each text that is not empty; at least one.
+    """
+
+    sample_id: str
+    texts: tuple[str, ...]
+    parts: tuple[tuple[int, EncodedSample], ...]
+
+
+EncodedRow = EncodedSample | EncodedCaptions | Failure
+
+
+def encode_row(row: Row, encoder: RowEncoder) -> EncodedRow:
+    """Encode what was read. A text that cannot be encoded fails its row; an empty one has no tokens."""
+    if isinstance(row, Failure):
+        return row
+    if not isinstance(row, Captions):
+        return encoder.try_encode(row)
+    parts: list[tuple[int, EncodedSample]] = []
+    for k, text in enumerate(row.texts):
+        if not text.strip():
+            continue
+        encoded = encoder.try_encode(row.sample(k))
+        if isinstance(encoded, Failure):
+            return _failure(row.sample_id, k, len(row.texts), encoded)
+        parts.append((k, _sharing_pixels(encoded, parts[0][1]) if parts else encoded))
+    if not parts:
+        return Failure(row.sample_id, FailureCode.TEXT_MISSING, "all texts of the row are empty")
+    return EncodedCaptions(row.sample_id, row.texts, tuple(parts))
+
+
+def take_apart(rows: Sequence[EncodedRow]) -> list[EncodedSample | Failure]:
+    """One entry per text, in order."""
+    return [
+        part
+        for row in rows
+        for part in ([encoded for _, encoded in row.parts] if isinstance(row, EncodedCaptions) else [row])
+    ]
+
+
+def join_captions(rows: Sequence[EncodedRow], results: Sequence[Result]) -> list[Result]:
+    """The results of :func:`take_apart`'s entries as one result per row again."""
+    if not any(isinstance(row, EncodedCaptions) for row in rows):
+        return list(results)
+    needed = sum(len(row.parts) if isinstance(row, EncodedCaptions) else 1 for row in rows)
+    if len(results) != needed:
+        raise RunError(f"{needed} texts went in and {len(results)} results came out; nothing of them is stored")
+    left = iter(results)
+    return [
+        _join(row, [next(left) for _ in row.parts]) if isinstance(row, EncodedCaptions) else next(left) for row in rows
+    ]
+
+
+def _join(row: EncodedCaptions, results: Sequence[Result]) -> Result:
+    scored: list[TokenScores] = []
+    for (k, _), result in zip(row.parts, results, strict=True):
+        if isinstance(result, Failure):
+            return _failure(row.sample_id, k, len(row.texts), result)
+        turns = np.full(len(result.token_ids), k, dtype=np.int16)  # int16 [N_k]
+        scored.append(replace(result, token_turns=turns))
+    arrays = [field.name for field in fields(TokenScores) if field.name not in ("sample_id", "text_hash")]
+    joined = {name: np.concatenate([getattr(scores, name) for scores in scored]) for name in arrays}
+    return TokenScores(sample_id=row.sample_id, text_hash=text_hash(row.texts), **joined)
+
+
+def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSample:
+    """Equal pixels as one object: the row travels to the model with one copy of its pictures, not one per text."""
+    clean, contrast = encoded.clean, encoded.contrast
+    if clean.pixels_digest == first.clean.pixels_digest:
+        clean = replace(clean, pixels=first.clean.pixels)
+    if contrast.pixels_digest == first.contrast.pixels_digest:
+        contrast = replace(contrast, pixels=first.contrast.pixels)
+    return replace(encoded, clean=clean, contrast=contrast)
+
+
+def _failure(sample_id: str, k: int, count: int, failure: Failure) -> Failure:
+    return Failure(sample_id, failure.code, f"text {k} of {count}: {failure.message}")

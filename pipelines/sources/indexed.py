@@ -1,0 +1,258 @@
+"""Datasets of files that do not say where their rows lie: an index of each is made in one pass, on the driver.
+
+A unit carries the byte ranges of its own rows, so a worker reads those and nothing else. Starting a run costs that
+pass over every file, and a rerun costs it again: a plain file is read once through (a tar's headers only), a remote
+one by ranges. A compressed file has no places to go to: a worker decompresses it from its start to the last row that
+it is given, once for ascending units, and keeps its place between them.
+"""
+
+from __future__ import annotations
+
+import io
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, BinaryIO, Final, Protocol, cast
+
+import fsspec
+import pyarrow as pa
+
+from pipelines.sources import Row, Shard
+from pipelines.sources.byte_index import ByteIndex, Extent, Run
+from pipelines.sources.columns import Columns, resolve
+from pipelines.sources.images import ImageOptions
+from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.rows import Record, RowReader
+from scorer.errors import ConfigError, RowError, RunError
+
+PUBLISHED: Final = ".parquet"
+_DETECTED_ROWS: Final = 32
+"""Rows of the first shard that tell which columns there are."""
+_BLOCK: Final = 2**20
+"""Bytes of one request while a remote file is indexed: larger members of a tar are passed over, not read."""
+_PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
+_THREADS: Final = 16
+
+
+class Format(Protocol):
+    """What is particular about a format. Raises ValueError for a file that is not of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def suffixes(self) -> tuple[str, ...]: ...
+
+    def index(self, file: BinaryIO) -> ByteIndex:
+        """Where every row lies. ``file`` may be read once, forwards; what is not compressed may also be sought in."""
+        ...
+
+    def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
+        """The rows of ``extent`` from its runs' bytes; ``columns`` are all that will be asked for, None is anything."""
+        ...
+
+    def schema(self, records: Sequence[Record], asked: Columns) -> pa.Schema:
+        """The columns among which the image, the text and so on are looked for."""
+        ...
+
+
+class IndexedSource:
+    """See :class:`pipelines.sources.Source`. The scores of a shard are published under its name, as ``.parquet``.
+
+    Args:
+        url: the input: file, directory or glob; local or any fsspec URL.
+        format: how the files are read.
+        columns: the columns named by the user; the rest is detected from the first rows.
+        prompt: the instruction that a bare caption answers, where there is no prompt column.
+        contrast_images: read ``columns.contrast_image`` too.
+        images: where pictures outside the rows may come from.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        format: Format,
+        columns: Columns,
+        *,
+        prompt: str,
+        contrast_images: bool = False,
+        images: ImageOptions | None = None,
+    ) -> None:
+        self.url = url
+        self.format = format
+        self.prompt = prompt
+        self.images = images or ImageOptions()
+        self._asked = columns
+        self._contrast_images = contrast_images
+        self._columns: Columns | None = None
+        self._shards: list[Shard] | None = None
+        self._place: _Forward | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Shards hold their indexes here; a worker is told its part of one. Nor does an open file travel.
+        return {**self.__dict__, "_shards": None, "_place": None}
+
+    @property
+    def columns(self) -> Columns:
+        """The columns in use."""
+        if self._columns is None:
+            self.shards()
+        assert self._columns is not None
+        return self._columns
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"format": self.format.name, "columns": asdict(self.columns), **self.images.fingerprint()}
+
+    def shards(self) -> list[Shard]:
+        if self._shards is None:
+            files = list_files(self.url, self.format.suffixes)
+            names = published_names([file.name for file in files], self.format.suffixes)
+            with ThreadPoolExecutor(_THREADS) as pool:
+                indexes = list(pool.map(self._index, files))
+            fs, _ = open_input(self.url)
+            shards = [
+                Shard(display_path(fs, file.path), name, file.size, file.etag, len(index), index)
+                for file, name, index in zip(files, names, indexes, strict=True)
+            ]
+            self._columns = self._detect(shards)
+            self._shards = sorted(shards, key=lambda shard: shard.name)
+        return self._shards
+
+    def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
+        if shard.index is None:
+            raise ValueError(f"shard {shard.path} has no index; take it from shards() or from a unit")
+        extent = shard.index.extent(start, stop)
+        with _shard_errors(shard):
+            records = self._records(shard, extent, self.columns)[start - extent.start : stop - extent.start]
+        fs, _ = open_input(self.url)
+        reader = RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)
+        return reader.rows(records, start)
+
+    def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
+        raise self._no_table()
+
+    def schema(self, shard: Shard) -> pa.Schema:
+        raise self._no_table()
+
+    def _no_table(self) -> ConfigError:
+        return ConfigError(
+            f"--layout merged keeps the columns of a Parquet dataset, and {self.url} is {self.format.name}; use "
+            "--layout sidecar"
+        )
+
+    def _index(self, file: FileInfo) -> ByteIndex:
+        fs, _ = open_input(self.url)
+        try:
+            with _open(fs, file.path) as stream:
+                return self.format.index(stream)
+        except (ValueError, EOFError, OSError) as error:
+            where = display_path(fs, file.path)
+            raise ConfigError(
+                f"{where} cannot be read as {self.format.name}: {error}; repair or leave it out"
+            ) from error
+
+    def _detect(self, shards: Sequence[Shard]) -> Columns:
+        first = next((shard for shard in shards if shard.rows), None)
+        if first is None or first.index is None:
+            return self._asked
+        stop = min(first.rows, _DETECTED_ROWS)
+        with _shard_errors(first):
+            records = self._records(first, first.index.extent(0, stop), None)
+        broken = [record for record in records if isinstance(record, RowError)]
+        if len(broken) == len(records):
+            raise ConfigError(
+                f"{first.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
+                f"because {broken[0].message}"
+            )
+        schema = self.format.schema(records, self._asked)
+        return resolve(schema, self._asked, first.path, needs_contrast=self._contrast_images)
+
+    def _records(self, shard: Shard, extent: Extent, columns: Columns | None) -> list[Record]:
+        runs = self._read_runs(shard.path, extent.runs)
+        records = self.format.records(runs, extent, columns)
+        if len(records) != extent.stop - extent.start:
+            found = f"{len(records)} rows where {extent.stop - extent.start} were"
+            raise RunError(f"shard {shard.path} has {found}, from row {extent.start} on; it was changed during the run")
+        return records
+
+    def _read_runs(self, path: str, runs: Sequence[Run]) -> list[bytes]:
+        fs, _ = open_input(self.url)
+        if _packing(path) is not None:
+            if self._place is None or self._place.path != path or not self._place.reaches(runs):
+                self._place = _Forward(fs, path)
+            return [self._place.read(*run) for run in runs]
+        if not is_local(fs):
+            return [bytes(fs.cat_file(path, start=start, end=end)) for start, end in runs]
+        found = []
+        with open(path, "rb") as file:  # noqa: PTH123, the path is the file system's
+            for start, end in runs:
+                file.seek(start)
+                found.append(file.read(end - start))
+        return found
+
+
+class _Forward:
+    """A compressed file, read forwards only; it stays open between units."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
+        self.path = path
+        self._at = 0
+        opened = _open(fs, path)
+        self._stream = opened.__enter__()
+        weakref.finalize(self, opened.__exit__, None, None, None)
+
+    def reaches(self, runs: Sequence[Run]) -> bool:
+        return not runs or runs[0][0] >= self._at
+
+    def read(self, start: int, end: int) -> bytes:
+        while self._at < start:
+            passed = len(self._stream.read(min(_BLOCK, start - self._at)))
+            if not passed:
+                return b""
+            self._at += passed
+        data = self._stream.read(end - start)
+        self._at += len(data)
+        return data
+
+
+@contextmanager
+def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
+    """The file's bytes, decompressed; buffered, and by requests of one block where it is remote."""
+    options: dict[str, Any] = {} if is_local(fs) else {"block_size": _BLOCK, "cache_type": "readahead"}
+    with fs.open(path, "rb", **options) as raw:
+        packing = _packing(path)
+        if packing is None:
+            yield cast(BinaryIO, raw)
+        else:
+            with pa.CompressedInputStream(pa.PythonFile(raw, "r"), packing) as stream:
+                yield cast(BinaryIO, io.BufferedReader(stream, _BLOCK))
+
+
+def _packing(path: str) -> str | None:
+    return next((name for suffix, name in _PACKED.items() if path.endswith(suffix)), None)
+
+
+def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """The names with the format's suffix replaced by ``.parquet``. Raises ConfigError where two become one."""
+    found: dict[str, str] = {}
+    for name in names:
+        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
+        published = name.removesuffix(suffix) + PUBLISHED
+        if published in found:
+            raise ConfigError(
+                f"the scores of {found[published]} and of {name} would both be published as {published}; rename one, "
+                "or score them into different outputs"
+            )
+        found[published] = name
+    return list(found)
+
+
+@contextmanager
+def _shard_errors(shard: Shard) -> Iterator[None]:
+    """Damage of the shard itself is no row's fault; say which file it is."""
+    try:
+        yield
+    except (ValueError, EOFError, OSError) as error:
+        raise RunError(f"shard {shard.path} cannot be read: {error}") from error

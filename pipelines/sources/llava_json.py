@@ -1,0 +1,155 @@
+"""LLaVA's format: one JSON array of records (``id``, ``image``, ``conversations``), with the images in a folder.
+
+The array is never loaded: it is scanned once, through a window, and a unit then reads its own bytes. The scan is the
+standard library's JSON parser on the file's bytes as Latin-1, where a character is a byte and so a place in the text
+is a place in the file. (A streaming parser such as ijson tells values, not where they lie: each unit would have to
+parse everything before its rows.)
+
+A file without the array's brackets is read as records one after the other, as JSON Lines that is called ``.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import BinaryIO, Final
+
+import pyarrow as pa
+
+from pipelines.sources.byte_index import ByteIndex, Extent, Run
+from pipelines.sources.columns import Columns
+from pipelines.sources.jsonl import MAX_RECORD
+from pipelines.sources.records import infer_schema, parse_record
+from pipelines.sources.rows import Record
+
+CHUNK: Final = 4 * 2**20
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_SPACE_OR_COMMA: Final = re.compile(r"[ \t\r\n,]*")
+_MARK: Final = "\xef\xbb\xbf"  # UTF-8's byte order mark, read as Latin-1
+
+
+class JsonArray:
+    """See :class:`pipelines.sources.indexed.Format`.
+
+    Damage refuses the file: nothing behind it can be told apart with certainty, unlike lines.
+    """
+
+    name = "json"
+    suffixes = (".json",)
+
+    def index(self, file: BinaryIO) -> ByteIndex:
+        """Every record's bytes reach to the next record, so that those of neighbours join."""
+        return ByteIndex.build(_up_to_the_next(find_records(file)))
+
+    def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
+        return [
+            parse_record(data[start:end])
+            for data in runs
+            for start, end in _Window(BytesIO(data), between=_SPACE_OR_COMMA).values(inside=False)
+        ]
+
+    def schema(self, records: Sequence[Record], asked: Columns) -> pa.Schema:
+        return infer_schema(records)
+
+
+def find_records(file: BinaryIO, chunk: int = CHUNK) -> Iterator[Run]:
+    """The bytes of each element of the array, or of each of several values one after the other.
+
+    Raises:
+        ValueError: the file is no JSON; the message says at which byte.
+    """
+    window = _Window(file, chunk)
+    window.skip_mark()
+    if window.peek() != "[":
+        yield from window.values(inside=False)
+        return
+    window.step()
+    if window.peek() != "]":
+        yield from window.values(inside=True)
+    if window.peek() != "]":
+        raise window.error("the array is not closed: the file is cut off or damaged")
+    window.step()
+    if window.peek():
+        raise window.error("something follows the array")
+
+
+class _Window:
+    """A part of the file as Latin-1 text, moved forward as it is read."""
+
+    def __init__(self, file: BinaryIO, chunk: int = CHUNK, between: re.Pattern[str] = _SPACE) -> None:
+        self._file = file
+        self._chunk = chunk
+        self._between = between
+        self._text = ""
+        self._first = 0  # the byte that text[0] is
+        self._at = 0  # the next character of text
+        self._decoder = json.JSONDecoder()
+
+    def skip_mark(self) -> None:
+        """Pass over a byte order mark."""
+        self._more()
+        if self._text.startswith(_MARK):
+            self._at = len(_MARK)
+
+    def peek(self) -> str:
+        """The next character that is no white space; empty at the end of the file."""
+        while True:
+            space = self._between.match(self._text, self._at)
+            assert space is not None
+            self._at = space.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def step(self) -> None:
+        """Pass over the character that was seen."""
+        self._at += 1
+
+    def values(self, inside: bool) -> Iterator[Run]:
+        """Values one after the other: ``inside`` an array, with commas between them and up to its end."""
+        while self.peek():
+            yield self._value()
+            if inside and self.peek() not in ("", "]"):
+                if self.peek() != ",":
+                    raise self.error("no comma stands between two records")
+                self.step()
+            elif inside:
+                return
+
+    def error(self, problem: str) -> ValueError:
+        return ValueError(f"{problem} (at byte {self._first + self._at:,})")
+
+    def _value(self) -> Run:
+        while True:
+            try:
+                _, end = self._decoder.raw_decode(self._text, self._at)
+            except (ValueError, RecursionError) as error:
+                if len(self._text) - self._at <= MAX_RECORD and self._more():
+                    continue
+                raise self.error(f"a record is no JSON ({error})") from error
+            # A number that ends with the window may go on behind it.
+            if end < len(self._text) or not self._more():
+                run = (self._first + self._at, self._first + end)
+                self._at = end
+                return run
+
+    def _more(self) -> bool:
+        """Let go of what was read and read on, at least as much as is held: a long value is tried again log n times."""
+        data = self._file.read(max(self._chunk, len(self._text) - self._at))
+        self._text = self._text[self._at :] + data.decode("latin-1")
+        self._first += self._at
+        self._at = 0
+        return bool(data)
+
+
+def _up_to_the_next(runs: Iterator[Run]) -> Iterator[tuple[int, int, int]]:
+    row, held = 0, next(runs, None)
+    for run in runs:
+        assert held is not None
+        yield row, held[0], run[0]
+        row, held = row + 1, run
+    if held is not None:
+        yield row, *held

@@ -1,0 +1,62 @@
+"""JSON records: bytes → a row's values by key, and the columns that a few of them amount to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.sources.rows import Record
+from scorer.errors import FailureCode, RowError
+
+
+def parse_record(data: bytes) -> Record:
+    """One JSON object. What is no object, or holds text that is no Unicode, is a RowError of this row alone."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        problem = f"the record is no JSON ({error}); it begins with {data[:40]!r}"
+        return RowError(FailureCode.ROW_UNREADABLE, problem)
+    if not isinstance(record, dict):
+        problem = f"the record is a {type(record).__name__}, {data[:40]!r}; a JSON object is needed"
+        return RowError(FailureCode.ROW_UNREADABLE, problem)
+    if b"\\ud" in data.lower():  # an escaped surrogate: legal JSON, but alone it is no character
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            return RowError(FailureCode.TEXT_INVALID, f"the record holds half a surrogate pair: {error}")
+    return record
+
+
+def infer_schema(records: Iterable[Record]) -> pa.Schema:
+    """The columns that records amount to, in order of appearance: enough to tell which of them holds what.
+
+    Records may disagree in a key's type. It is then the list among them, which a single value is a short form of; else
+    a string. A key that is null throughout, or of a type that no role has, is of type null.
+    """
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        if isinstance(record, Mapping):
+            for name, value in record.items():
+                values.setdefault(name, [])
+                if value is not None and not isinstance(value, RowError):
+                    values[name].append(value)
+    return pa.schema([(name, _type(found)) for name, found in values.items()])
+
+
+def _type(values: list[Any]) -> pa.DataType:
+    lists = [value for value in values if isinstance(value, list)]
+    if lists:
+        return pa.list_(_type([part for value in lists for part in value if part is not None]))
+    if any(isinstance(value, dict) for value in values):
+        keys = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
+        return pa.struct([(key, pa.null()) for key in keys])
+    if any(isinstance(value, str) for value in values):
+        return pa.string()
+    if any(isinstance(value, bytes) for value in values):
+        return pa.binary()
+    if values and all(type(value) is int for value in values):
+        return pa.int64()
+    return pa.float64() if any(isinstance(value, float) for value in values) else pa.null()
