@@ -59,6 +59,10 @@ class UnitWork:
         started = time.time()
         results = score_rows(rows, scorer)
         _check_coverage(unit, rows, results)
+        return self.commit(unit, results, started)
+
+    def commit(self, unit: Unit, results: Sequence[Result], started: float) -> UnitMarker:
+        """Commit one result per row, in order; ``started`` is when scoring them began (seconds since the epoch)."""
         table = self._table(unit, results)
         tally = tally_results(results, unit.shard.name, unit.start, self.session, (started, time.time()))
         return commit_unit(self.store, unit, table, tally)

@@ -12,7 +12,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines.storage import LocalStore, ObjectStore, Store, open_store
+from pipelines.object_store import ObjectStore
+from pipelines.storage import LocalStore, Store, open_store
 from scorer.errors import ConfigError
 
 KEYS = [f"_commits/{i}.json" for i in range(40)]
