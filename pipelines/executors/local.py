@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 from pipelines import attempts
@@ -18,13 +18,7 @@ class LocalExecutor:
     """See :class:`pipelines.executors.Executor`.
 
     A row that kills this process ends the run; given again often enough, the run isolates the row.
-
-    Args:
-        isolate: scores a unit whose workers died; another one in tests.
     """
-
-    def __init__(self, isolate: Callable[[UnitWork, Unit], UnitMarker] = isolate) -> None:
-        self._isolate = isolate
 
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
         if not units:
@@ -40,7 +34,11 @@ class LocalExecutor:
         if suspects:
             _free_device()
         for unit in suspects:
-            yield self._isolate(work, unit)
+            yield self.isolate(work, unit)
+
+    def isolate(self, work: UnitWork, unit: Unit) -> UnitMarker:
+        """Score a unit whose workers died."""
+        return isolate(work, unit)
 
     def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
         future: Future[PublishedShard] = Future()
