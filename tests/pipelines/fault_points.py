@@ -27,9 +27,9 @@ from pipelines.plan import Unit
 from pipelines.score_unit import UnitWork
 from tests.pipelines.helpers import RecordingWatch, make_job
 
-SHARDS = {"a.parquet": 7, "empty.parquet": 0, "sub/b.parquet": 4}
-ROWS_PER_UNIT = 3
-UNITS = 5
+SHARDS = {"a.parquet": 4, "empty.parquet": 0, "sub/b.parquet": 2}
+ROWS_PER_UNIT = 2
+UNITS = 3
 
 
 class KilledError(BaseException):
