@@ -35,6 +35,7 @@ from scorer.errors import RunError
 UNITS: Final = "_units/"
 COMMITS: Final = "_commits/"
 PUBLISHED: Final = "_published/"
+SUCCESS: Final = "_SUCCESS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,11 @@ class OutputState:
         for stem in self._committed | self._published:
             name, content, *_ = stem.split("-")
             self._contents.setdefault(name, set()).add(content)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run has ended here; its input may have grown since."""
+        return SUCCESS in self.sizes
 
     def is_committed(self, unit: Unit) -> bool:
         """Whether an attempt of this unit has won."""

@@ -19,13 +19,16 @@ from typing import IO, Any, Final, TypeVar
 import fsspec
 from fsspec.core import url_to_fs
 
-from pipelines.store_errors import error_code, explained, remedy, store_error
+from pipelines.store_errors import error_code, explained, may_pass, store_error
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between tries, at most: halved at random, so that workers that failed together do not return together."""
+
+_FIRST: Final = "listed"
+"""What a run does first of all with its output."""
 
 
 class ObjectStore:
@@ -57,7 +60,7 @@ class ObjectStore:
             self._persist("written to", lambda: self._fs.put_file(str(path), self._url(key)))
 
     def sizes(self) -> dict[str, int]:
-        return self._persist("listed", self._sizes)
+        return self._persist(_FIRST, self._sizes)
 
     @property
     def _fs(self) -> fsspec.AbstractFileSystem:
@@ -99,7 +102,7 @@ class ObjectStore:
             except Exception as error:
                 if isinstance(error, FileNotFoundError) and error_code(error) != "NoSuchBucket":
                     raise
-                if pause is None or remedy(error) is not None:
+                if pause is None or not may_pass(error, worked_before=doing != _FIRST):
                     raise store_error(f"output {self.root}", doing, error) from error
                 log.warning("%s could not be %s (%s); trying again", self.root, doing, error)
                 time.sleep(random.uniform(pause / 2, pause))

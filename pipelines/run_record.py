@@ -97,6 +97,11 @@ def claim(store: Store, record: RunRecord) -> RunRecord:
     return stored
 
 
+def confirm_writable(store: Store, record: RunRecord) -> None:
+    """Raise StoreError unless the store would take an object: ask it to create one that is there already."""
+    store.create(KEY, record.to_bytes())
+
+
 def refuse_difference(store: Store, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raise OtherRunError unless both say the same."""
     keys = sorted(key for key in {*stored, *asked} if stored.get(key) != asked.get(key))

@@ -14,6 +14,8 @@ _KEYS: Final = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profil
 _RENEW: Final = "renew the credentials, then give the same command again"
 _SPACE: Final = "free space there and give the same command again, or choose another --output"
 
+_UNREACHABLE: Final = "EndpointConnectionError"
+
 _BY_CODE: Final[Mapping[str, str]] = {
     "NoSuchBucket": "there is no such bucket: make it first, or correct its name in --output",
     "InvalidBucketName": "correct the bucket's name in --output",
@@ -35,6 +37,7 @@ _BY_NAME: Final[Mapping[str, str]] = {
     "CredentialRetrievalError": _RENEW,
     "ProfileNotFound": "correct AWS_PROFILE, or add the profile to the credentials file",
     "InvalidRegionError": "correct AWS_DEFAULT_REGION",
+    _UNREACHABLE: "check AWS_ENDPOINT_URL and the network",
 }
 """By the exception's class, for errors that arise before a request is sent."""
 
@@ -50,7 +53,7 @@ _BY_ERRNO: Final[Mapping[int, str]] = {
 
 
 def remedy(error: BaseException) -> str | None:
-    """What the user can do about an error; None where another try may do."""
+    """What the user can do about an error, if that is known."""
     code = error_code(error)
     for seen in _causes(error):
         if type(seen).__name__ in _BY_NAME:
@@ -60,6 +63,12 @@ def remedy(error: BaseException) -> str | None:
     if isinstance(error, PermissionError) and error.errno is None:  # from a store; the system's own have a number
         return f"{_KEYS}; {_GRANT}"
     return _BY_ERRNO.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def may_pass(error: BaseException, *, worked_before: bool) -> bool:
+    """Whether another try may do. A store that cannot be reached may be starting again, if it could be before."""
+    unreachable = any(type(seen).__name__ == _UNREACHABLE for seen in _causes(error))
+    return worked_before if unreachable else remedy(error) is None
 
 
 def error_code(error: BaseException) -> str | None:
@@ -73,7 +82,7 @@ def error_code(error: BaseException) -> str | None:
 
 def store_error(where: str, doing: str, error: BaseException) -> StoreError:
     """``error`` as the user should read it."""
-    said = str(error) or type(error).__name__
+    said = str(error).rstrip(".") or type(error).__name__
     advice = remedy(error) or "check that the storage is reachable, then give the same command again"
     return StoreError(f"{where} cannot be {doing}: {said}; {advice}")
 
