@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from typing import Final, Literal
 
+from pipelines.commit import find_marker
 from pipelines.plan import Unit
 from pipelines.storage import Store
 
@@ -22,8 +23,10 @@ Stage = Literal["encode", "score"]
 
 
 def begin(store: Store, unit: Unit, stage: Stage) -> bool:
-    """Record an attempt that begins now; False where the unit has had its :data:`MAX_ATTEMPTS`."""
+    """Record an attempt that begins now. False where there is none to make: the unit had its :data:`MAX_ATTEMPTS`, or
+    an earlier one came through, though its answer was lost."""
     attempt = uuid.uuid4().hex.encode()  # differs, so that no attempt takes another's record for its own
-    return any(
-        store.create(f"{ATTEMPTS}{unit.id}.{stage}.{number}", attempt) for number in range(1, MAX_ATTEMPTS + 1)
-    )
+    for number in range(1, MAX_ATTEMPTS + 1):
+        if store.create(f"{ATTEMPTS}{unit.id}.{stage}.{number}", attempt):
+            return number == 1 or find_marker(store, unit) is None
+    return False

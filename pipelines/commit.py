@@ -147,9 +147,7 @@ def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
     return [read_marker(store, unit) for unit in planned.units]
 
 
-def _write_shard(
-    store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table
-) -> PublishedShard:
+def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table) -> PublishedShard:
     shard = planned.shard
     with store.staged(shard.name) as file:
         with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:

@@ -92,7 +92,9 @@ class Sacrifice:
             self._receive(None)
         except WorkerDiedError as death:
             problem = f"a worker process died of {death.cause} while it loaded the model"
-            raise RunError(f"{problem}; check that the model fits the memory of the worker and of its device") from death
+            raise RunError(
+                f"{problem}; check that the model fits the memory of the worker and of its device"
+            ) from death
 
     def _send(self, message: object) -> None:
         assert self._connection is not None

@@ -58,7 +58,7 @@ def remedy(error: BaseException) -> str | None:
     for seen in _causes(error):
         if type(seen).__name__ in _BY_NAME:
             return _BY_NAME[type(seen).__name__]
-    if code in _BY_CODE:
+    if code is not None and code in _BY_CODE:
         return _BY_CODE[code]
     if isinstance(error, PermissionError) and error.errno is None:  # from a store; the system's own have a number
         return f"{_KEYS}; {_GRANT}"

@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from pipelines.commit import SUCCESS, PublishedShard, as_json
 from pipelines.run_record import RunRecord
 from pipelines.storage import Store
 from pipelines.tally import total
-
 
 
 def now() -> str:

@@ -40,8 +40,6 @@ UNITS_AHEAD: Final = 2
 """Units that an actor is given at a time: one in work and one that waits, so that it never does."""
 BYTES_AHEAD: Final = 1 << 30
 """Encoded bytes per actor that may wait in the object store before encoding waits."""
-_NODE_LOSSES: Final = 3
-"""Times that a node may be lost under a task that no row can kill."""
 _UNIT: Final = "unit"
 _PAYLOAD: Final = "payload"
 _MARKER: Final = "marker"
@@ -72,18 +70,16 @@ class RayDataExecutor:
             allocation.gpus_per_actor,
             allocation.encoders,
         )
-        finished: set[str] = set()
+        left = {unit.id: unit for unit in units}
         with _readable_errors():
             for row in _pipeline(work, units, allocation).iter_rows():
                 if row[_MARKER] is not None:
                     marker = UnitMarker.from_bytes(row[_MARKER])
-                    finished.add(marker.unit)
+                    del left[marker.unit]
                     yield marker
-            suspects = [unit for unit in units if unit.id not in finished]
-            isolate = ray.remote(
-                num_cpus=allocation.cpus_per_actor, num_gpus=allocation.gpus_per_actor, max_retries=_NODE_LOSSES
-            )(_isolate)
-            waiting = [isolate.remote(work, unit) for unit in suspects]
+            isolate = ray.remote(num_cpus=allocation.cpus_per_actor, num_gpus=allocation.gpus_per_actor)(_isolate)
+            # What these tasks wait for may die, they may not but with their node: Ray's few retries are enough.
+            waiting = [isolate.remote(work, unit) for unit in left.values()]
             while waiting:
                 done, waiting = ray.wait(waiting)
                 yield ray.get(done[0])
@@ -163,7 +159,7 @@ def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> 
 
 
 class EncodeActor:
-    """Stage one, on a CPU: a unit → its encoded rows, pickled; None in their place for a suspect."""
+    """Stage one, on a CPU: a unit → its encoded rows, pickled; None in their place where none is to be scored."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
@@ -180,7 +176,7 @@ class EncodeActor:
 
 
 class ScoreActor:
-    """Stage two, beside the model: encoded rows → a committed unit's marker; null for a suspect."""
+    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.commit import UnitMarker
+from pipelines.commit import UnitMarker, find_marker
 from pipelines.executors.local import LocalExecutor
 from pipelines.fake_engine import FakeEngine
 from pipelines.job import Job, prepare
@@ -110,7 +110,8 @@ class CountingExecutor(LocalExecutor):
         return super().score(_Counted.of(work, self), units)
 
     def isolate(self, work: UnitWork, unit: Unit) -> UnitMarker:
-        return work.run(unit, work.engine.encoder(), work.engine.scorer())
+        committed = find_marker(work.store, unit)
+        return committed or work.run(unit, work.engine.encoder(), work.engine.scorer())
 
 
 class _Counted(UnitWork):

@@ -91,9 +91,9 @@ def test_a_disk_that_fills_up_later_ends_the_run_with_the_remedy(
 
 def test_a_full_folder_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     store = ObjectStore("memory://staged")
-    with pytest.raises(StoreError, match="the folder for temporary files, .* TMPDIR .*: .*the disk is full"):
-        with store.staged("key"):
-            raise FULL
+    expected = r"the folder for temporary files, .* TMPDIR .*: .*the disk is full"
+    with pytest.raises(StoreError, match=expected), store.staged("key"):
+        raise FULL
     assert store.sizes() == {}
 
 

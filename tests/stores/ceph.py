@@ -94,7 +94,9 @@ def running(folder: Path) -> Iterator[Endpoint]:
     with ExitStack() as stack:
 
         def start(name: str, *command: str) -> subprocess.Popen[bytes]:
-            return stack.enter_context(daemon([str(root / "usr" / "bin" / command[0]), *command[1:]], folder / f"{name}.out", environment))
+            return stack.enter_context(
+                daemon([str(root / "usr" / "bin" / command[0]), *command[1:]], folder / f"{name}.out", environment)
+            )
 
         wait_for(mon, start("mon", "ceph-mon", "-f", "-i", "a"), folder / "mon.out")
         once(sys.executable, "-c", _COMMAND, str(config), f'{{"prefix": "osd new", "uuid": "{osd}"}}')

@@ -1,13 +1,13 @@
 """A proxy between a client and a store that spoils a share of the requests, reproducibly.
 
-    slow_down    503 SlowDown, not forwarded
-    conflict     409 ConditionalRequestConflict, not forwarded (conditional PUT)
-    refused      412 PreconditionFailed though nothing is there, not forwarded (conditional PUT)
-    reset        the connection is reset before the request is forwarded
-    slow         forwarded late
-    half_sent    half of the body is forwarded, then both connections break (PUT)
-    truncated    the answer breaks off in the middle of its body (GET)
-    lost         carried out by the store; the connection is reset instead of an answer
+slow_down    503 SlowDown, not forwarded
+conflict     409 ConditionalRequestConflict, not forwarded (conditional PUT)
+refused      412 PreconditionFailed though nothing is there, not forwarded (conditional PUT)
+reset        the connection is reset before the request is forwarded
+slow         forwarded late
+half_sent    half of the body is forwarded, then both connections break (PUT)
+truncated    the answer breaks off in the middle of its body (GET)
+lost         carried out by the store; the connection is reset instead of an answer
 """
 
 from __future__ import annotations

@@ -52,9 +52,7 @@ def at_once(count: int, call: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(call, range(count)))
 
 
-def test_a_bucket_gets_the_same_bytes_as_a_directory(
-    bucket: str, dataset: Path, expected: dict[str, bytes]
-) -> None:
+def test_a_bucket_gets_the_same_bytes_as_a_directory(bucket: str, dataset: Path, expected: dict[str, bytes]) -> None:
     run(make_job(dataset, f"{bucket}/out"))
     assert_exact(f"{bucket}/out", expected)
     before = ObjectStore(f"{bucket}/out").sizes()
