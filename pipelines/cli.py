@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pipelines.beside import prepare_beside
 from pipelines.console import render_summary
 from pipelines.job import Job, Run, prepare
 from pipelines.options import build_parser, make_executor, make_job
 from pipelines.preflight import check_paths
 from pipelines.progress import ProgressLine
 from pipelines.storage import LocalStore
-from pipelines.summary import KEY as SUCCESS
 from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         executor = make_executor(options)
         job = make_job(options)
         _say(f"{len(job.source.shards()):,} shards in {options.input}")
-        run = prepare(job)
+        job, run = prepare_beside(job) if options.force_new_run else (job, prepare(job))
     except (TokensightError, OSError) as error:
         return _fail(error, WRONG)
     try:
@@ -58,7 +58,7 @@ def _write_report(options: argparse.Namespace, job: Job, run: Run) -> str | None
     if options.no_report or (options.report is None and not local):
         return None
     destination = options.report or str(Path(job.store.root) / "report.html")
-    finished_before = not run.pending and SUCCESS in run.state.sizes
+    finished_before = not run.pending and run.state.is_finished
     if options.report is None and finished_before and Path(destination).exists():
         return destination  # a finished run given again writes nothing
     try:

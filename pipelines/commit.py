@@ -1,6 +1,7 @@
 """The commit protocol: what makes a run exact whatever is killed when, and safe beside another run.
 
-    _units/<unit>.<attempt>.parquet   built in memory, written once, under a key that no other attempt uses
+    _units/<unit>.<digest>.parquet    built in memory, then one write; the name tells the content, so whoever writes
+                                      it again writes the same
     _commits/<unit>.json              created if absent: the first attempt wins, the others' files are never read
     <shard's own name>                all units of a shard, in row order; equal bytes whoever publishes
     _published/<shard>.json           created if absent, after the shard's file
@@ -8,6 +9,10 @@
 
 A process that dies between two lines leaves files that nobody reads, and the next run goes on from the markers.
 Nothing here deletes.
+
+On a store that looks before it writes, and not while it writes, two creators may both win a unit's marker, and the
+later one's stays. Equal scores make equal files, so that both markers name one file; where scores differ by rounding,
+whoever publishes looks at the markers again afterwards, and publishes again if they are others.
 """
 
 from __future__ import annotations
@@ -15,8 +20,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +35,7 @@ from scorer.errors import RunError
 UNITS: Final = "_units/"
 COMMITS: Final = "_commits/"
 PUBLISHED: Final = "_published/"
+SUCCESS: Final = "_SUCCESS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +84,21 @@ def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> Unit
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     data = buffer.getvalue()
-    key = f"{UNITS}{unit.id}.{uuid.uuid4().hex}.parquet"
-    marker = UnitMarker(unit.id, key, hashlib.sha256(data).hexdigest(), tally)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"{UNITS}{unit.id}.{sha256}.parquet"
+    marker = UnitMarker(unit.id, key, sha256, tally)
     store.put(key, data)
     if store.create(_marker_key(unit), marker.to_bytes()):
         return marker
-    # Somebody else's, or our own whose answer was lost on the way: what is stored decides.
     return read_marker(store, unit)
+
+
+def find_marker(store: Store, unit: Unit) -> UnitMarker | None:
+    """The marker of a unit, if that is committed."""
+    try:
+        return read_marker(store, unit)
+    except FileNotFoundError:
+        return None
 
 
 def read_marker(store: Store, unit: Unit) -> UnitMarker:
@@ -106,7 +119,8 @@ def read_unit(store: Store, unit: Unit, marker: UnitMarker) -> pa.Table:
         raise RunError(f"{store.root}/{marker.key} is committed but absent; {remedy}") from None
     if hashlib.sha256(data).hexdigest() != marker.sha256:
         raise RunError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {remedy}")
-    return pq.read_table(io.BytesIO(data))
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        return file.read(use_threads=False)  # small, and several shards are published at a time
 
 
 def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> PublishedShard:
@@ -114,27 +128,42 @@ def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> Publishe
 
     Args:
         empty: a table without rows that has the published schema.
+
+    Raises:
+        RunError: a unit's file is absent or damaged, or the units do not make up the shard.
     """
-    shard, tallies, rows = planned.shard, [], 0
+    markers = _read_markers(store, planned)
+    while True:
+        published = _write_shard(store, planned, markers, empty)
+        key, document = _published_key(planned), published.to_bytes()
+        if not store.create(key, document) and read_published(store, planned).sha256 != published.sha256:
+            store.put(key, document)
+        used, markers = markers, _read_markers(store, planned)
+        if [marker.key for marker in markers] == [marker.key for marker in used]:
+            return published
+
+
+def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
+    return [read_marker(store, unit) for unit in planned.units]
+
+
+def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table) -> PublishedShard:
+    shard = planned.shard
     with store.staged(shard.name) as file:
         with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
-            for unit in planned.units:
-                marker = read_marker(store, unit)
+            for unit, marker in zip(planned.units, markers, strict=True):
                 table = read_unit(store, unit, marker)
                 _check_rows(unit, table)
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
-                tallies.append(marker.tally)
-                rows += table.num_rows
             if not planned.units:
                 writer.write_table(empty)
+        rows = sum(unit.rows for unit in planned.units)
         if rows != shard.rows:
             raise RunError(f"shard {shard.name} has {shard.rows} rows but {rows} are committed; refusing to publish it")
         size = file.tell()
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    published = PublishedShard(shard.name, size, sha256, total(tallies))
-    store.create(_published_key(planned), published.to_bytes())
-    return published
+    return PublishedShard(shard.name, size, sha256, total(marker.tally for marker in markers))
 
 
 def read_published(store: Store, planned: ShardPlan) -> PublishedShard:
@@ -153,6 +182,11 @@ class OutputState:
         for stem in self._committed | self._published:
             name, content, *_ = stem.split("-")
             self._contents.setdefault(name, set()).add(content)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run has ended here; its input may have grown since."""
+        return SUCCESS in self.sizes
 
     def is_committed(self, unit: Unit) -> bool:
         """Whether an attempt of this unit has won."""

@@ -11,18 +11,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pipelines.commit import OutputState, PublishedShard, as_json, read_published
+from pipelines.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
 from pipelines.engines import Engine
 from pipelines.executors import Executor
 from pipelines.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
-from pipelines.run_record import RunRecord, claim, read_record
+from pipelines.run_record import RunRecord, claim, confirm_writable, read_record
 from pipelines.score_unit import Layout, UnitWork, check_mergeable
 from pipelines.sources import Shard, Source
 from pipelines.storage import Store
-from pipelines.summary import KEY as SUCCESS
 from pipelines.summary import now, read_summary, summarize
 from pipelines.tally import Tally
-from scorer.errors import ConfigError, RunError
+from scorer.errors import OtherRunError, RunError
 from scorer.weights import Method
 
 log = logging.getLogger(__name__)
@@ -98,7 +97,7 @@ class Run:
         finally:
             watch.end()
         shards = [published[planned.shard.name] for planned in self.plans]
-        stored = read_summary(self.work.store, shards) if SUCCESS in self.state.sizes else None
+        stored = read_summary(self.work.store, shards) if self.state.is_finished else None
         if stored is not None:
             return stored
         summary = summarize(self.record, shards)
@@ -154,10 +153,11 @@ def prepare(job: Job) -> Run:
     Raises:
         ConfigError: the input or an option is wrong.
         ModelError: the model cannot be had.
-        RunError: the output belongs to another run, or holds files that are not a run's.
+        OtherRunError: the output belongs to another run, or holds files that are not a run's.
+        StoreError: the output cannot be listed, read or written to.
     """
     shards = job.source.shards()
-    state = OutputState(_list(job.store))
+    state = OutputState(job.store.sizes())
     stored = read_record(job.store)
     if stored is None:
         _refuse_foreign_files(job.store, state, shards)
@@ -168,10 +168,10 @@ def prepare(job: Job) -> Run:
     plans = plan(shards, rows_per_unit)
     changed = _changed_shards(job.store, state, plans)
     if changed and job.on_changed == "error":
-        raise RunError(
+        raise OtherRunError(
             f"{len(changed)} input shards changed since they were scored into {job.store.root}, the first is "
-            f"{changed[0]!r}; old and new rows must not mix: score the whole shards anew with --on-changed rescore, or "
-            "choose another --output"
+            f"{changed[0]!r}; old and new rows must not mix: score the whole shards anew with --on-changed rescore, "
+            "choose another --output, or give --force-new-run to begin in a new folder beside it"
         )
     if changed:
         log.warning("%d input shards changed and are scored anew, the first is %r", len(changed), changed[0])
@@ -186,6 +186,8 @@ def prepare(job: Job) -> Run:
         rows_per_unit=rows_per_unit,
     )
     record = claim(job.store, asked)
+    if stored is not None and not state.is_finished:
+        confirm_writable(job.store, record)
     work = UnitWork(
         source=job.source,
         store=job.store,
@@ -198,21 +200,14 @@ def prepare(job: Job) -> Run:
     return Run(record, work, plans, state, frozenset(changed))
 
 
-def _list(store: Store) -> dict[str, int]:
-    try:
-        return store.sizes()
-    except OSError as error:
-        problem = f"output {store.root} cannot be listed: {error}"
-        raise ConfigError(f"{problem}; it must be a directory or a bucket that you may read and write") from error
-
-
 def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Shard]) -> None:
     taken = [shard.name for shard in shards if shard.name in state.sizes]
     if taken:
-        raise RunError(
+        raise OtherRunError(
             f"output {store.root} already holds {posixpath.basename(taken[0])!r}"
             f"{f' and {len(taken) - 1} more' if len(taken) > 1 else ''} but no run of this program; nothing is "
-            "overwritten: choose another --output"
+            "overwritten: choose another --output, or give "
+            "--force-new-run to begin in a new folder beside it"
         )
 
 

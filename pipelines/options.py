@@ -101,6 +101,11 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="where an input shard is not what was scored: stop, or score it anew as a whole (default: %(default)s)",
     )
+    group.add_argument(
+        "--force-new-run",
+        action="store_true",
+        help="where the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
+    )
     group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
     group.add_argument("--no-report", action="store_true", help="write no report")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pipelines.commit import as_json
 from pipelines.storage import Store
-from scorer.errors import RunError
+from scorer.errors import OtherRunError
 
 KEY: Final = "_run.json"
 FORMAT: Final = 1
@@ -43,12 +43,12 @@ class RunRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RunRecord:
-        """Raises RunError for a document of another format."""
+        """Raises OtherRunError for a document of another format."""
         try:
             document = json.loads(data)
             return cls(**{name: document[name] for name in cls.__slots__})
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{KEY} is not one of this version's ({error!r}); choose another --output") from error
+            raise OtherRunError(f"{KEY} is not one of this version's ({error!r}); choose another --output") from error
 
     def metadata(self) -> dict[str, Any]:
         """What every written table says of its making."""
@@ -85,7 +85,7 @@ def claim(store: Store, record: RunRecord) -> RunRecord:
     """Write ``record``, or find that the output belongs to an equal run. Returns the one that is stored.
 
     Raises:
-        RunError: it belongs to another run; the message lists what differs.
+        OtherRunError: it belongs to another run; the message lists what differs.
     """
     record = RunRecord.from_bytes(record.to_bytes())  # as JSON has it, so that both sides compare
     stored = read_record(store)
@@ -97,16 +97,22 @@ def claim(store: Store, record: RunRecord) -> RunRecord:
     return stored
 
 
+def confirm_writable(store: Store, record: RunRecord) -> None:
+    """Raise StoreError unless the store would take an object: ask it to create one that is there already."""
+    store.create(KEY, record.to_bytes())
+
+
 def refuse_difference(store: Store, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise RunError unless both say the same."""
+    """Raise OtherRunError unless both say the same."""
     keys = sorted(key for key in {*stored, *asked} if stored.get(key) != asked.get(key))
     if not keys:
         return
     width = max(len(key) for key in keys)
     lines = "\n".join(f"  {key:<{width}}  {_show(stored.get(key))} → {_show(asked.get(key))}" for key in keys)
-    raise RunError(
+    raise OtherRunError(
         f"output {store.root} was begun by a run that differs (its value → the value asked for now):\n{lines}\n"
-        f"Scores of both must not mix. Repeat the run with the first values, or choose another --output."
+        f"Scores of both must not mix. Repeat the run with the first values, choose another --output, or "
+        "give --force-new-run to begin in a new folder beside it."
     )
 
 

@@ -60,6 +60,10 @@ class UnitWork:
         before = scorer.usage
         results = score_rows(rows, scorer)
         _check_coverage(unit, rows, results)
+        return self.commit(unit, results, started)
+
+    def commit(self, unit: Unit, results: Sequence[Result], started: float) -> UnitMarker:
+        """Commit one result per row, in order; ``started`` is when scoring them began (seconds since the epoch)."""
         table = self._table(unit, results)
         tally = tally_results(
             results,

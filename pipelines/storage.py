@@ -6,18 +6,17 @@ and a listing shows what was written before it.
 
 from __future__ import annotations
 
-import errno
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Final, Protocol
 
-import fsspec
 from fsspec.core import url_to_fs
 
+from pipelines.object_store import ObjectStore
+from pipelines.store_errors import explained
 from scorer.errors import ConfigError
 
 CREATES: Final = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
@@ -25,7 +24,10 @@ CREATES: Final = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
 
 
 class Store(Protocol):
-    """Objects by key, POSIX paths relative to ``root``. Pickles, so that workers write to it too."""
+    """Objects by key, POSIX paths relative to ``root``. Pickles, so that workers write to it too.
+
+    Every method raises StoreError, with the remedy, where the storage refuses or goes on failing.
+    """
 
     @property
     def root(self) -> str:
@@ -41,7 +43,10 @@ class Store(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write the object unless one is there; False if one was. Of concurrent creators, one gets True."""
+        """Write the object unless one is there; False if one was. Of concurrent creators, one gets True.
+
+        True also where these very bytes are there already: a creator whose first answer was lost has won.
+        """
         ...
 
     @contextmanager
@@ -82,7 +87,8 @@ class LocalStore:
         self.root = root
 
     def get(self, key: str) -> bytes:
-        return self._path(key).read_bytes()
+        with self._explained("read"):
+            return self._path(key).read_bytes()
 
     def put(self, key: str, data: bytes) -> None:
         with self.staged(key) as file:
@@ -90,27 +96,33 @@ class LocalStore:
 
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
-        with self._temporary(path) as (temporary, file):
-            file.write(data)
-            _sync(file)
-            try:
-                os.link(temporary, path)  # unlike rename, fails where the name is taken
-            except FileExistsError:
-                return False
-        _sync_directory(path.parent)
+        with self._explained("written to"):
+            with self._temporary(path) as (temporary, file):
+                file.write(data)
+                _sync(file)
+                try:
+                    os.link(temporary, path)  # unlike rename, fails where the name is taken
+                except FileExistsError:
+                    return path.read_bytes() == data
+            _sync_directory(path.parent)
         return True
 
     @contextmanager
     def staged(self, key: str) -> Iterator[IO[bytes]]:
         path = self._path(key)
-        with self._temporary(path) as (temporary, file):
-            yield file
-            _sync(file)
-            temporary.replace(path)
-        _sync_directory(path.parent)
+        with self._explained("written to"):
+            with self._temporary(path) as (temporary, file):
+                yield file
+                _sync(file)
+                temporary.replace(path)
+            _sync_directory(path.parent)
 
     def sizes(self) -> dict[str, int]:
-        return dict(_walk(self.root, ""))
+        with self._explained("listed"):
+            return dict(_walk(self.root, ""))
+
+    def _explained(self, doing: str) -> AbstractContextManager[None]:
+        return explained(f"output {self.root}", doing)
 
     def _path(self, key: str) -> Path:
         return Path(self.root) / key
@@ -127,57 +139,6 @@ class LocalStore:
                 temporary.unlink()
 
 
-class ObjectStore:
-    """A prefix in a bucket. One PUT makes an object; large ones are uploaded in parts that complete at once."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    @property
-    def _fs(self) -> fsspec.AbstractFileSystem:
-        return url_to_fs(self.root)[0]  # cached by fsspec, per process
-
-    def get(self, key: str) -> bytes:
-        return bytes(self._fs.cat_file(self._url(key)))
-
-    def put(self, key: str, data: bytes) -> None:
-        self._fs.pipe_file(self._url(key), data)
-
-    def create(self, key: str, data: bytes) -> bool:
-        try:
-            self._fs.pipe_file(self._url(key), data, mode="create")
-        except OSError as error:
-            # A lost race is FileExistsError (AWS), or EINVAL where the store's 412 does not name the condition.
-            if isinstance(error, FileExistsError) or (error.errno == errno.EINVAL and self._exists(key)):
-                return False
-            raise
-        return True
-
-    @contextmanager
-    def staged(self, key: str) -> Iterator[IO[bytes]]:
-        # Never fs.open(..., "wb"): an exception inside its block still publishes what was written so far.
-        with tempfile.TemporaryDirectory(prefix="tokensight-") as folder:
-            path = Path(folder) / "object"
-            with path.open("x+b") as file:
-                yield file
-            self._fs.put_file(str(path), self._url(key))
-
-    def sizes(self) -> dict[str, int]:
-        fs = self._fs
-        fs.invalidate_cache()
-        prefix = str(fs._strip_protocol(self.root)).rstrip("/") + "/"
-        found: dict[str, dict[str, Any]] = fs.find(prefix, detail=True)
-        keys = ((path.removeprefix(prefix), int(info["size"])) for path, info in found.items())
-        return {key: size for key, size in keys if not _hidden(key)}
-
-    def _exists(self, key: str) -> bool:
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._url(key)))
-
-    def _url(self, key: str) -> str:
-        return f"{self.root}/{key}"
-
-
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     try:
         entries = list(os.scandir(folder))
@@ -191,10 +152,6 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
         else:
             with suppress(FileNotFoundError):  # removed since the listing
                 yield prefix + entry.name, entry.stat().st_size
-
-
-def _hidden(key: str) -> bool:
-    return any(part.startswith(".") for part in key.split("/"))
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from pipelines.commit import PublishedShard, as_json
+from pipelines.commit import SUCCESS, PublishedShard, as_json
 from pipelines.run_record import RunRecord
 from pipelines.storage import Store
 from pipelines.tally import total
-
-KEY: Final = "_SUCCESS"
 
 
 def now() -> str:
@@ -58,7 +56,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, 
 def read_summary(store: Store, shards: Sequence[PublishedShard]) -> dict[str, Any] | None:
     """The summary that is stored, if it speaks of exactly these shards."""
     try:
-        summary: Mapping[str, Any] = json.loads(store.get(KEY))
+        summary: Mapping[str, Any] = json.loads(store.get(SUCCESS))
     except FileNotFoundError:
         return None
     return dict(summary) if summary["shards"] == [_shard(shard) for shard in shards] else None

@@ -6,7 +6,9 @@
     ├── TableError          a weights table is missing, unfinished or does not fit the data it is read beside
     ├── SpanError           tokens and text do not lie on each other
     ├── WeightsError        weights cannot weigh the loss they are given to
-    ├── RunError            an output directory holds something that this run must not touch
+    ├── RunError            a run cannot go on, or must not touch what its output holds
+    │   ├── OtherRunError   the output belongs to another run, or to none
+    │   └── StoreError      the storage of the output refuses, or goes on failing
     └── RowError            one row cannot be scored; carries a FailureCode and costs that row only
 
 Every message names the subject, the actual value, the limit and the remedy.
@@ -79,7 +81,15 @@ class WeightsError(TokensightError, ValueError):
 
 
 class RunError(TokensightError):
-    """An output directory holds something that this run must not touch."""
+    """A run cannot go on, or must not touch what its output holds."""
+
+
+class OtherRunError(RunError):
+    """The output belongs to a run of other scores or other data, or holds files that are no run's."""
+
+
+class StoreError(RunError):
+    """The storage of the output refuses, or goes on failing: full, read-only, absent, wrong or expired credentials."""
 
 
 class RowError(TokensightError):

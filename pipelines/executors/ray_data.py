@@ -4,6 +4,9 @@
 
 One row of the dataset is one unit, one block is one row: a unit stays whole from start to commit, whatever block
 sizes Ray Data would like. What is committed, Ray Data does not know: its retries and ours meet in the markers.
+
+Ray starts an actor that died again, and its units with it, without end. A unit that had its attempts goes through the
+stages untouched, and is isolated when the pipeline has ended and the devices are free.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from pipelines import attempts, isolation
 from pipelines.commit import PublishedShard, UnitMarker
 from pipelines.executors.resources import ActorOptions, Allocation, ClusterSize, allocate
 from pipelines.plan import ShardPlan, Unit
@@ -66,9 +70,19 @@ class RayDataExecutor:
             allocation.gpus_per_actor,
             allocation.encoders,
         )
+        left = {unit.id: unit for unit in units}
         with _readable_errors():
             for row in _pipeline(work, units, allocation).iter_rows():
-                yield UnitMarker.from_bytes(row[_MARKER])
+                if row[_MARKER] is not None:
+                    marker = UnitMarker.from_bytes(row[_MARKER])
+                    del left[marker.unit]
+                    yield marker
+            isolate = ray.remote(num_cpus=allocation.cpus_per_actor, num_gpus=allocation.gpus_per_actor)(_isolate)
+            # What these tasks wait for may die, they may not but with their node: Ray's few retries are enough.
+            waiting = [isolate.remote(work, unit) for unit in left.values()]
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                yield ray.get(done[0])
 
     def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
         connect(self._address)
@@ -145,7 +159,7 @@ def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> 
 
 
 class EncodeActor:
-    """Stage one, on a CPU: a unit → its encoded rows, pickled."""
+    """Stage one, on a CPU: a unit → its encoded rows, pickled; None in their place where none is to be scored."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
@@ -153,14 +167,16 @@ class EncodeActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
-        rows = self._work.encode(unit, _loaded(self._encoder))
+        encoder = _loaded(self._encoder)
+        begun = attempts.begin(self._work.store, unit, "encode")
+        rows = self._work.encode(unit, encoder) if begun else None
         payload = pickle.dumps((unit, rows), protocol=pickle.HIGHEST_PROTOCOL)
         # large_binary: a unit of many large pictures may exceed the 2 GiB that binary's offsets reach.
         return pa.table({_PAYLOAD: pa.array([payload], pa.large_binary())})
 
 
 class ScoreActor:
-    """Stage two, beside the model: encoded rows → a committed unit."""
+    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
@@ -168,8 +184,11 @@ class ScoreActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit, rows = pickle.loads(batch[_PAYLOAD][0].as_buffer())
-        marker = self._work.score(unit, rows, _loaded(self._scorer))
-        return pa.table({_MARKER: pa.array([marker.to_bytes()], pa.binary())})
+        scorer = _loaded(self._scorer)
+        marker = None
+        if rows is not None and attempts.begin(self._work.store, unit, "score"):
+            marker = self._work.score(unit, rows, scorer).to_bytes()
+        return pa.table({_MARKER: pa.array([marker], pa.binary())})
 
 
 def _load(make: Callable[[], T]) -> T | Exception:
@@ -184,6 +203,10 @@ def _loaded(part: T | Exception) -> T:
     if isinstance(part, Exception):
         raise part
     return part
+
+
+def _isolate(work: UnitWork, unit: Unit) -> UnitMarker:
+    return isolation.isolate(work, unit)
 
 
 def _publish(work: UnitWork, planned: ShardPlan) -> PublishedShard:

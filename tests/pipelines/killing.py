@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -132,6 +133,8 @@ def main() -> None:
                 try:
                     live(Doomed(**document))
                     status = 0
+                except BaseException:
+                    traceback.print_exc()  # nobody above here would
                 finally:
                     sys.stderr.flush()
                     os._exit(status)

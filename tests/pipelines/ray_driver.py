@@ -1,4 +1,4 @@
-"""A driver process for tests that kill it: ``python -m tests.pipelines.ray_driver INPUT OUTPUT ADDRESS``."""
+"""A driver process for tests that kill it: ``python -m tests.pipelines.ray_driver INPUT OUTPUT ADDRESS [LOG]``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pipelines.executors.resources import ActorOptions
 from pipelines.fake_engine import FakeEngine
 from pipelines.job import prepare
 from tests.pipelines.helpers import RecordingWatch, make_job
+from tests.pipelines.ray_engines import LoggingEngine
 
 SLOW = FakeEngine(seconds_per_row=0.06)
 
 if __name__ == "__main__":
-    input_, output, address = sys.argv[1:]
-    prepare(make_job(input_, output, SLOW)).execute(RayDataExecutor(ActorOptions(actors=2), address), RecordingWatch())
+    input_, output, address, *log = sys.argv[1:]
+    engine = LoggingEngine(seconds_per_row=SLOW.seconds_per_row, log=log[0]) if log else SLOW
+    prepare(make_job(input_, output, engine)).execute(
+        RayDataExecutor(ActorOptions(actors=2), address), RecordingWatch()
+    )

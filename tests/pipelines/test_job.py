@@ -16,10 +16,11 @@ from pipelines.commit import PublishedShard, UnitMarker
 from pipelines.executors.local import LocalExecutor
 from pipelines.fake_engine import FakeEngine
 from pipelines.job import prepare
+from pipelines.object_store import ObjectStore
 from pipelines.plan import ShardPlan, Unit
 from pipelines.score_unit import UnitWork
 from pipelines.sources.columns import Columns
-from pipelines.storage import LocalStore, ObjectStore
+from pipelines.storage import LocalStore
 from scorer.errors import ConfigError, RunError
 from scorer.table import read_metadata
 from scorer.weights import Method

@@ -14,12 +14,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.attempts import MAX_ATTEMPTS
 from pipelines.executors import ray_data
 from pipelines.executors.ray_data import RayDataExecutor
 from pipelines.executors.resources import ActorOptions
+from pipelines.isolation import MAX_DEATHS
 from pipelines.job import prepare
 from scorer.errors import ModelError
 from tests.pipelines.conftest import ROOT
+from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.helpers import RecordingWatch, make_job, published, run, snapshot, write_dataset
 from tests.pipelines.ray_driver import SLOW
 from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
@@ -104,6 +107,24 @@ def test_a_driver_that_is_killed_twice(
 def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Path, output: Path) -> None:
     with pytest.raises(ModelError, match="the weights are not what they seemed"):
         prepare(make_job(dataset, output, UnloadableEngine())).execute(RayDataExecutor(), RecordingWatch())
+
+
+@pytest.mark.parametrize("how", ["deadly", "deadly_to_encode"])
+def test_a_row_that_kills_its_worker_is_quarantined(
+    dataset: Path, output: Path, expected: dict[str, bytes], how: str
+) -> None:
+    engine = DeadlyEngine(log=str(output.parent / "loads"), **{how: "57"})  # type: ignore[arg-type]
+    options = ActorOptions(actors=1)
+    summary = prepare(make_job(dataset, output, engine)).execute(RayDataExecutor(options), RecordingWatch())
+    assert summary["failures"]["worker_crash"]["count"] == 1
+    (example,) = summary["failures"]["worker_crash"]["examples"]
+    assert (example["shard"], example["row_index"]) == ("a.parquet", 57)
+    assert "died on this row 2 times" in example["message"]
+    assert (output / "b.parquet").read_bytes() == expected["b.parquet"]
+    rows = pq.read_table(output / "a.parquet").to_pylist()
+    clean = pq.read_table(output.parent / "local" / "a.parquet").to_pylist()
+    assert [row for row in rows if row["row_index"] != 57] == [row for row in clean if row["row_index"] != 57]
+    assert engine.loads <= 1 + MAX_ATTEMPTS + MAX_DEATHS + 1, "bounded: the actor's lives, and the sacrifices"
 
 
 def _markers(output: Path) -> list[Path]:

@@ -1,0 +1,146 @@
+"""The fault model in full numbers: what was killed, raced and spoiled, and what that cost.
+
+    python -m benchmarks.faults [--only points,processes,ray,proxy]
+
+    points      1,000 kills and 200 races at the protocol's steps, in one process (seeded, reproducible)
+    processes   100 runs killed by SIGKILL at a counted system call, each finished by a second run
+    ray         30 kills through Ray: drivers, actors, nodes, raylets in turn
+    proxy       10 jobs on OpenStack Swift through a proxy that spoils a tenth of the requests
+
+Every part checks that the published files are those of an undisturbed run, byte for byte, and stops where they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines import fault_points
+from tests.pipelines.helpers import SHARDS, make_job, published, run, write_dataset
+
+RESULT = Path(__file__).parent / "results" / "faults.json"
+KILLS, RACES, PROCESS_KILLS, RAY_KILLS, PROXY_JOBS = 1_000, 200, 100, 30, 10
+
+
+def points(folder: Path) -> dict[str, Any]:
+    stage = fault_points.make_stage(write_dataset(folder / "data", fault_points.SHARDS))
+    started = time.perf_counter()
+    killed = fault_points.kill_many(stage, KILLS, seed=0)
+    between = time.perf_counter()
+    for seed in range(RACES):
+        race = fault_points.race(stage, seed)
+        stage.assert_exact(race.objects)
+        assert set(race.winners.values()) == {1}
+    return {
+        **killed,
+        "moments": stage.moments,
+        "kill_seconds": round(between - started, 1),
+        "races": RACES,
+        "commits_per_unit": 1,
+        "race_seconds": round(time.perf_counter() - between, 1),
+    }
+
+
+def processes(folder: Path) -> dict[str, Any]:
+    from tests.pipelines.killing import Doomed, nursery
+
+    dataset, count = write_dataset(folder / "data"), folder / "moments"
+    started = time.perf_counter()
+    with nursery() as forks:
+        assert forks.run(Doomed(str(dataset), str(folder / "whole"), moments_file=str(count))) == [0]
+        moments = int(count.read_text())
+        for seed in range(PROCESS_KILLS):
+            output = folder / f"out-{seed}"
+            fatal = random.Random(seed).randrange(moments)
+            assert forks.run(Doomed(str(dataset), str(output), fatal=fatal)) == [-signal.SIGKILL]
+            run(make_job(dataset, output))
+            assert published(output) == published(folder / "whole")
+    return {"kills": PROCESS_KILLS, "moments": moments, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def ray(folder: Path) -> dict[str, Any]:
+    from tests.pipelines.ray_kills import KINDS, Campaign
+
+    shards = {"a.parquet": 150, "b.parquet": 90, "empty.parquet": 0}
+    dataset = write_dataset(folder / "data", shards)
+    run(make_job(dataset, folder / "whole"))
+    killed, again, started = Counter[str](), 0, time.perf_counter()
+    for seed in itertools.count():
+        left = RAY_KILLS - killed.total()
+        if left <= 0:
+            break
+        kinds = [KINDS[(killed.total() + i) % len(KINDS)] for i in range(min(left, 10))]
+        (folder / str(seed)).mkdir()
+        campaign = Campaign(dataset, folder / str(seed), kinds, seed)
+        campaign.run()
+        assert published(campaign.output, list(shards)) == published(folder / "whole", list(shards))
+        killed += campaign.killed
+        again += campaign.rows_scored - sum(shards.values())
+        print(f"ray: {killed.total()} kills", flush=True)
+    return {
+        "kills": killed.total(),
+        **killed,
+        "rows_scored_again": again,
+        "rows_per_unit": 5,
+        "actors": 2,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def proxy(folder: Path) -> dict[str, Any]:
+    from pipelines.object_store import ObjectStore
+    from tests.stores import swift
+    from tests.stores.conftest import new_bucket
+    from tests.stores.proxy import faulting
+
+    dataset = write_dataset(folder / "data")
+    run(make_job(dataset, folder / "whole"))
+    faults, requests, seconds = Counter[str](), 0, 0.0
+    with pytest.MonkeyPatch.context() as patched, swift.running(folder / "swift") as endpoint:
+        for seed in range(PROXY_JOBS):
+            url = f"{new_bucket(endpoint, patched)}/out"
+            with faulting(endpoint.url, seed=seed) as spoiling:
+                endpoint.use(patched, AWS_ENDPOINT_URL=spoiling.url)
+                started = time.perf_counter()
+                run(make_job(dataset, url))
+                seconds += time.perf_counter() - started
+            endpoint.use(patched)
+            assert {name: ObjectStore(url).get(name) for name in SHARDS} == published(folder / "whole")
+            faults += spoiling.faults
+            requests += spoiling.requests
+    return {"jobs": PROXY_JOBS, "requests": requests, "faults": dict(faults), "seconds": round(seconds, 1)}
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "points": points,
+    "processes": processes,
+    "ray": ray,
+    "proxy": proxy,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
+    chosen = parser.parse_args().only.split(",")
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in chosen:
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            results[name] = PARTS[name](Path(folder))
+        RESULT.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+        print(f"{name:<10} " + ", ".join(f"{key} {value}" for key, value in results[name].items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

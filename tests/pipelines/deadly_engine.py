@@ -1,0 +1,75 @@
+"""An engine on which chosen words are deadly; importable by the processes that it kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.engines import RowEncoder, RowScorer
+from pipelines.fake_engine import FakeEngine
+from scorer.types import EncodedSample, Failure, Result, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlyEngine(FakeEngine):
+    """Dies on a text that holds one of the words.
+
+    Attributes:
+        deadly: scoring such a text is a segmentation fault.
+        deadly_to_encode: encoding such a text ends the process at once, with status 7.
+        deadly_to_load: loading the model kills the process, as the kernel does where memory runs out.
+        log: a file that gets one line per process that loads the model.
+    """
+
+    deadly: str = ""
+    deadly_to_encode: str = ""
+    deadly_to_load: bool = False
+    log: str = ""
+
+    def encoder(self) -> RowEncoder:
+        return _DeadlyEncoder(self, FakeEngine.encoder(self))
+
+    def scorer(self) -> RowScorer:
+        if self.log:
+            with Path(self.log).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        if self.deadly_to_load:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _DeadlyScorer(self, FakeEngine.scorer(self))
+
+    @property
+    def loads(self) -> int:
+        """How many processes have loaded the model."""
+        return len(Path(self.log).read_text().split()) if Path(self.log).exists() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _DeadlyEncoder:
+    engine: DeadlyEngine
+    inner: RowEncoder
+
+    def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+        if self.engine.deadly_to_encode in _words(sample):
+            os._exit(7)
+        row = self.inner.try_encode(sample)
+        if self.engine.deadly in _words(sample) and isinstance(row, EncodedSample):
+            row.clean.pixels["deadly"] = row.token_ids
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class _DeadlyScorer:
+    engine: DeadlyEngine
+    inner: RowScorer
+
+    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+        if any(isinstance(row, EncodedSample) and "deadly" in row.clean.pixels for row in rows):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return self.inner.score_encoded(rows)
+
+
+def _words(sample: Sample) -> list[str]:
+    return " ".join(sample.scored_texts).split()
