@@ -23,7 +23,7 @@ from pipelines.commit import UnitMarker, find_marker
 from pipelines.plan import Unit
 from pipelines.score_unit import UnitWork
 from scorer.errors import FailureCode, RunError
-from scorer.types import Failure, Result, TokenScores
+from scorer.types import Failure, Result, TokenScores, Usage
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
             _blame_rows_only(unit, results)
     finally:
         sacrifice.close()
-    return work.commit(unit, results, started)
+    return work.commit(unit, results, started, "isolated", Usage())
 
 
 def _score_row(sacrifice: Sacrifice, row: Unit) -> Result:

@@ -22,7 +22,7 @@ from pipelines.storage import Store
 from pipelines.tally import tally_results
 from scorer.errors import ConfigError, FailureCode, RunError
 from scorer.table import SCHEMA, build_table
-from scorer.types import EncodedSample, Failure, Result
+from scorer.types import EncodedSample, Failure, Result, Usage
 from scorer.weights import Method
 
 log = logging.getLogger(__name__)
@@ -60,17 +60,23 @@ class UnitWork:
         before = scorer.usage
         results = score_rows(rows, scorer)
         _check_coverage(unit, rows, results)
-        return self.commit(unit, results, started)
+        return self.commit(unit, results, started, scorer.path, scorer.usage - before)
 
-    def commit(self, unit: Unit, results: Sequence[Result], started: float) -> UnitMarker:
-        """Commit one result per row, in order; ``started`` is when scoring them began (seconds since the epoch)."""
+    def commit(self, unit: Unit, results: Sequence[Result], started: float, path: str, usage: Usage) -> UnitMarker:
+        """Commit one result per row, in order.
+
+        Args:
+            started: when scoring them began, seconds since the epoch.
+            path: how they were scored; see :class:`pipelines.tally.Tally`.
+            usage: what the model ran for them.
+        """
         table = self._table(unit, results)
         tally = tally_results(
             results,
             unit.shard.name,
             unit.start,
-            path=scorer.path,
-            usage=scorer.usage - before,
+            path=path,
+            usage=usage,
             session=self.session,
             span=(started, time.time()),
         )

@@ -3,9 +3,9 @@
 Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time, pauses left out), ``rows``,
 ``ok``, ``failed``, ``failures`` (code → ``count`` and at most ten ``examples`` of ``shard``, ``row_index``,
 ``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
-were scored: ``fast``, ``plain``), ``padding_waste`` (the share of padding in the tokens that the model ran), ``model``,
-``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``failed``, ``bytes``,
-``sha256``).
+were scored: :class:`pipelines.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the model ran),
+``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``failed``,
+``bytes``, ``sha256``).
 """
 
 from __future__ import annotations

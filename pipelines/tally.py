@@ -44,7 +44,8 @@ class Tally:
         tokens: scored tokens.
         failures: by failure code.
         paths: rows that were scored, by the way they were: ``fast``, or ``plain`` where a model has no fast path or
-            failed the self-check (:attr:`scorer.engine.Scorer.path`).
+            failed the self-check (:attr:`scorer.engine.Scorer.path`), or ``isolated``, one by one, after their
+            workers had died.
         usage: tokens that the model has run, without padding and with it.
         sessions: for every process that scored some of the rows, when its first unit began to be scored and its last
             one was committed (seconds since the epoch): a resumed run's working time is the sum of these, its pauses

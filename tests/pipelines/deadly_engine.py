@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.engines import RowEncoder, RowScorer
 from pipelines.fake_engine import FakeEngine
 from scorer.types import EncodedSample, Failure, Result, Sample
+from tests.pipelines.ray_engines import WrappedScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,7 @@ class _DeadlyEncoder:
         return row
 
 
-@dataclass(frozen=True, slots=True)
-class _DeadlyScorer:
-    engine: DeadlyEngine
-    inner: RowScorer
-
+class _DeadlyScorer(WrappedScorer[DeadlyEngine]):
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         if any(isinstance(row, EncodedSample) and "deadly" in row.clean.pixels for row in rows):
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from pipelines.engines import RowEncoder, RowScorer
 from pipelines.fake_engine import FakeEngine
 from scorer.errors import ModelError
 from scorer.types import EncodedSample, Failure, Result, Sample, Usage
+
+EngineT = TypeVar("EngineT")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,22 @@ class Event:
     time: float
     kind: str
     pid: int
+
+
+@dataclass(frozen=True)
+class WrappedScorer(Generic[EngineT]):
+    """The model half of an engine that adds something to another's."""
+
+    engine: EngineT
+    inner: RowScorer
+
+    @property
+    def path(self) -> str:
+        return self.inner.path
+
+    @property
+    def usage(self) -> Usage:
+        return self.inner.usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +82,7 @@ class _LoggingEncoder:
         return dataclasses.replace(row, clean=dataclasses.replace(row.clean, pixels=pixels))
 
 
-@dataclass(frozen=True, slots=True)
-class _LoggingScorer:
-    engine: LoggingEngine
-    inner: RowScorer
-
-    @property
-    def path(self) -> str:
-        return self.inner.path
-
-    @property
-    def usage(self) -> Usage:
-        return self.inner.usage
-
+class _LoggingScorer(WrappedScorer[LoggingEngine]):
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         results = self.inner.score_encoded(rows)
         self.engine.write("score", len(rows))
