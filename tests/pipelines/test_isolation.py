@@ -125,6 +125,6 @@ def test_where_every_row_is_deadly_the_rows_are_not_blamed(
 ) -> None:
     monkeypatch.setattr(isolation, "MAX_BLAMED", 2)
     run_, unit = prepared(dataset, output, deadly="kite")
-    with pytest.raises(RunError, match="2 rows were tried one by one and none can be scored.*check the model"):
+    with pytest.raises(RunError, match=r"2 rows were tried one by one and none can be scored.*check the model"):
         isolate(run_.work, unit)
     assert DeadlyEngine(log=str(output.parent / "log")).loads == 2 * isolation.MAX_DEATHS
