@@ -35,9 +35,9 @@ KILLS, RACES, PROCESS_KILLS, RAY_KILLS, PROXY_JOBS = 1_000, 200, 100, 30, 10
 
 def points(folder: Path) -> dict[str, Any]:
     stage = fault_points.make_stage(write_dataset(folder / "data", fault_points.SHARDS))
-    started = time.perf_counter()
+    started = time.process_time()
     killed = fault_points.kill_many(stage, KILLS, seed=0)
-    between = time.perf_counter()
+    between = time.process_time()
     for seed in range(RACES):
         race = fault_points.race(stage, seed)
         stage.assert_exact(race.objects)
@@ -45,10 +45,10 @@ def points(folder: Path) -> dict[str, Any]:
     return {
         **killed,
         "moments": stage.moments,
-        "kill_seconds": round(between - started, 1),
+        "kill_cpu_seconds": round(between - started, 1),
         "races": RACES,
         "commits_per_unit": 1,
-        "race_seconds": round(time.perf_counter() - between, 1),
+        "race_cpu_seconds": round(time.process_time() - between, 1),
     }
 
 

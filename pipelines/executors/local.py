@@ -48,7 +48,7 @@ class LocalExecutor:
 
 def _free_device() -> None:
     """Make room for a sacrificial process's own model."""
-    gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.cuda.empty_cache()  # does nothing where there is no such device
+    if torch is not None and torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -144,7 +144,7 @@ def children(parent: int, name: str) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
-            is_child = int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent
-            if is_child and name in (entry / "cmdline").read_text():
+            its_parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if its_parent == parent and name in (entry / "cmdline").read_text():
                 found.append(int(entry.name))
     return found

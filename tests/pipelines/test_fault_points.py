@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from pipelines.commit import PublishedShard, UnitMarker
-from tests.pipelines.fault_points import SHARDS, UNITS, RoundingEngine, Stage, digest, kill_many, make_stage, race
+from tests.pipelines.fault_points import (
+    SHARDS,
+    UNITS,
+    Countdown,
+    CountingExecutor,
+    DictStore,
+    KilledError,
+    RoundingEngine,
+    Stage,
+    digest,
+    kill_many,
+    make_stage,
+    race,
+)
 from tests.pipelines.helpers import write_dataset
 
 KILLS = 1_000
@@ -19,12 +30,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return make_stage(write_dataset(tmp_path_factory.mktemp("fault-points"), SHARDS))
 
 
+@pytest.mark.timeout(900)  # fifteen seconds of one CPU, of which a busy machine may give little
 def test_runs_that_are_killed_a_thousand_times_end_like_one_that_is_not(stage: Stage) -> None:
     done = kill_many(stage, KILLS, seed=0)
     assert done["kills"] >= KILLS
     assert done["again"] > 0, "some must have died between scoring and committing"
 
 
+@pytest.mark.timeout(900)
 def test_two_jobs_beside_each_other(stage: Stage) -> None:
     for seed in range(RACES):
         found = race(stage, seed)
@@ -63,10 +76,8 @@ def test_many_jobs_beside_each_other(stage: Stage) -> None:
         assert set(found.winners.values()) == {1}
 
 
-def test_every_object_of_a_run_that_is_killed_is_whole(stage: Stage, tmp_path: Path) -> None:
+def test_every_object_of_a_run_that_is_killed_is_whole(stage: Stage) -> None:
     """No write is split: at whatever moment a run ends, what it left is what an undisturbed run writes."""
-    from tests.pipelines.fault_points import Countdown, CountingExecutor, DictStore, KilledError
-
     whole = DictStore({}, lambda: None)
     stage.run(whole, CountingExecutor())
     for fatal in range(stage.moments):

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.commit import PublishedShard, UnitMarker
+from pipelines.commit import UnitMarker
 from pipelines.executors.local import LocalExecutor
 from pipelines.fake_engine import FakeEngine
 from pipelines.job import prepare
 from pipelines.object_store import ObjectStore
-from pipelines.plan import ShardPlan, Unit
+from pipelines.plan import Unit
 from pipelines.score_unit import UnitWork
 from pipelines.sources.columns import Columns
 from pipelines.storage import LocalStore
@@ -49,9 +48,6 @@ class StoppingExecutor(LocalExecutor):
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
         yield from super().score(work, units[: self.units])
         raise StopError
-
-    def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
-        return super().publish(work, planned)
 
 
 def stop_after(units: int, dataset: Path, output: Path, **options: Any) -> None:
@@ -301,4 +297,3 @@ def test_units_that_an_executor_forgets_are_found(dataset: Path, output: Path) -
 
     with pytest.raises(RunError, match=r"1 units were never committed, the first in shard sub/b\.parquet"):
         prepare(make_job(dataset, output)).execute(Forgetful(), RecordingWatch())
-    assert not (output / "_SUCCESS").exists()
