@@ -99,7 +99,9 @@ def _introduction(summary: Mapping[str, Any]) -> Iterator[str]:
         "prediction by a frozen reference model, and a weight for the token's loss in training."
     )
     if summary["layout"] == "merged":
-        beside = "The dataset's own columns come first: row *i* of a file is row *i* of the dataset's shard of that name."
+        beside = (
+            "The dataset's own columns come first: row *i* of a file is row *i* of the dataset's shard of that name."
+        )
     else:
         beside = (
             "Row *i* of a file answers row *i* of the dataset's shard of that name. Images and texts are not in here; "
@@ -118,7 +120,7 @@ def _reading(patterns: Sequence[str]) -> Iterator[str]:
     yield "    if row.ok:"
     yield "        row.check_text([caption])  # refuses a text that is not the one that was scored"
     yield "        s = row.scores"
-    yield "        weights = project(row.weights, s.token_starts, s.token_ends, starts, ends)  # your tokens' byte spans"
+    yield "        weights = project(row.weights, s.token_starts, s.token_ends, starts, ends)  # onto your spans"
     yield from ("```", "")
 
 

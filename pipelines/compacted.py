@@ -1,4 +1,4 @@
-"""``_compacted.json``: shards whose units :mod:`pipelines.housekeeping.compaction` has removed, once they were published.
+"""``_compacted.json``: shards whose units :mod:`pipelines.housekeeping.compaction` has removed since.
 
 A process that has still been at such a unit must not publish the shard from what it has left.
 """

@@ -55,8 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_gc(parser: argparse.ArgumentParser) -> None:
     """The options of left-overs, which ``inspect_run.py`` has too."""
-    parser.add_argument("--gc", metavar="AGE", help="instead: left-overs older than AGE, such as 7d or 12h")
-    parser.add_argument("--delete", action="store_true", help="delete what is listed otherwise")
+    group = parser.add_argument_group("removal")
+    group.add_argument("--gc", metavar="AGE", help="instead: list left-overs older than AGE, such as 7d or 12h")
+    group.add_argument("--delete", action="store_true", help="delete what is listed otherwise")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

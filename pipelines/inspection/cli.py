@@ -68,22 +68,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="sizes and footers only: no digests, rows or statistics")
     group = parser.add_argument_group("captions", "Instead of a check: captions from the dataset, with their scores.")
     group.add_argument("--sample", type=_positive, metavar="N", help="print N captions, coloured token by token")
-    group.add_argument("--by", choices=("gap", "weight"), default="gap", help="what colours show (default: %(default)s)")
+    group.add_argument(
+        "--by", choices=("gap", "weight"), default="gap", help="what colours show (default: %(default)s)"
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other captions")
     group.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="auto: on a terminal, unless NO_COLOR is set"
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
     )
     group.add_argument("--input", metavar="PATH", help="the dataset, where it is not where the run read it")
     group = parser.add_argument_group("files")
     group.add_argument("--html", metavar="FILE", help="write the HTML report of a finished run, with pictures")
     group.add_argument(
-        "--export-quality", metavar="FILE", help="write rows worth a look as Parquet: contradictions, needless pictures, "
-        "duplicates, ranked; for cleaning the dataset"
-    )  # fmt: skip
-    group.add_argument(
-        "--top", type=_positive, default=DEFAULT_TOP, metavar="N", help="rows in each of its lists (default: %(default)s)"
+        "--export-quality",
+        metavar="FILE",
+        help="write the rows that are worth a look, ranked, as Parquet: contradictions, texts that language alone "
+        "explains, repeats",
     )
-    add_gc(parser.add_argument_group("left-overs"))
+    group.add_argument(
+        "--top",
+        type=_positive,
+        default=DEFAULT_TOP,
+        metavar="N",
+        help="rows in each of its lists (default: %(default)s)",
+    )
+    add_gc(parser)
     return parser
 
 
@@ -124,8 +135,11 @@ def _inspect(output: Output, options: argparse.Namespace) -> int:
     else:
         print(as_text(*facts))
     if findings is not None and options.export_quality:
-        count = export(output.store.root, findings, options.export_quality)
-        _say(f"{options.export_quality}: {count:,} rows")
+        if problems:
+            _say(f"{options.export_quality} is not written: the scores that it would rank are damaged")
+        else:
+            count = export(output.store.root, findings, options.export_quality)
+            _say(f"{options.export_quality}: {count:,} rows")
     if options.html:
         _write_report(output, options)
     return DAMAGED if problems else SOUND

@@ -1,4 +1,4 @@
-"""Published files against what the run says of them. Every difference is a problem; the first ones of a file in full."""
+"""Published files against what the run says of them. Every difference is a problem."""
 
 from __future__ import annotations
 

@@ -68,7 +68,11 @@ class Output:
         if self.summary is None or self.open_units:
             return "unfinished"
         listed = {shard["name"]: shard["sha256"] for shard in self.summary["shards"]}
-        return "finished" if all(listed.get(shard.name) == shard.sha256 for shard in self.shards.values()) else "unfinished"
+        return (
+            "finished"
+            if all(listed.get(shard.name) == shard.sha256 for shard in self.shards.values())
+            else "unfinished"
+        )
 
     @property
     def rows_committed(self) -> int:
@@ -87,7 +91,9 @@ def look(store: Store) -> Output:
     try:
         sizes = store.sizes()
     except OSError as error:
-        raise ConfigError(f"output {store.root} cannot be listed: {error}; give a directory or bucket of yours") from error
+        raise ConfigError(
+            f"output {store.root} cannot be listed: {error}; give a directory or bucket of yours"
+        ) from error
     ours = (RECORD, SUCCESS)
     if not any(key in ours or key.startswith((COMMITS, PUBLISHED)) for key in sizes):
         held = f"holds {len(sizes):,} files but none of a run" if sizes else "is empty or does not exist"

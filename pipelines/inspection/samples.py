@@ -73,11 +73,10 @@ class Paint:
 
 def choose_samples(output: Output, count: int, seed: int) -> list[ScoredRow]:
     """``count`` scored rows at random over the shards; at most as many stretches of 64 rows are read as rows."""
-    shards = [
-        {"name": shard.name, "rows": shard.tally.rows, "ok": shard.tally.ok} for shard in output.shards.values()
-    ]
-    tokens = sum(max(0, shard.tally.tokens) for shard in output.shards.values())
-    document = {"shards": shards, "ok": sum(shard["ok"] for shard in shards), "tokens": tokens}
+    shards = [{"name": shard.name, "rows": shard.tally.rows, "ok": shard.tally.ok} for shard in output.shards.values()]
+    tallies = [shard.tally for shard in output.shards.values()]
+    tokens = sum(max(0, tally.tokens) for tally in tallies)
+    document = {"shards": shards, "ok": sum(tally.ok for tally in tallies), "tokens": tokens}
     windows = choose_windows(document, seed)[:count]
     read = read_rows(output.store.root, windows)
     return pick([row for rows in read.values() for row in rows], count, seed)

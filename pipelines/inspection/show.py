@@ -19,7 +19,11 @@ LISTED_PROBLEMS = 50
 
 
 def as_document(
-    output: Output, problems: Sequence[Problem], findings: Findings | None, rows: int | None, last_write: datetime | None
+    output: Output,
+    problems: Sequence[Problem],
+    findings: Findings | None,
+    rows: int | None,
+    last_write: datetime | None,
 ) -> dict[str, Any]:
     """Everything, as plain data.
 
@@ -48,7 +52,11 @@ def as_document(
 
 
 def as_text(
-    output: Output, problems: Sequence[Problem], findings: Findings | None, rows: int | None, last_write: datetime | None
+    output: Output,
+    problems: Sequence[Problem],
+    findings: Findings | None,
+    rows: int | None,
+    last_write: datetime | None,
 ) -> str:
     """A page of text; arguments as of :func:`as_document`."""
     lines = [f"{name:<12} {value}".rstrip() for name, value in _facts(output, rows, last_write)]

@@ -1,4 +1,4 @@
-"""The ranked rows as one Parquet file, to clean a dataset with: join it with the dataset by ``shard`` and ``row_index``.
+"""The ranked rows as one Parquet file, to clean a dataset with: join the two by ``shard`` and ``row_index``.
 
 One row per listed row, in the order of its ranks. What a row is not listed for is null.
 """

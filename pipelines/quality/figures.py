@@ -46,7 +46,7 @@ class Counts:
         self.counts = found
 
     def spread(self) -> Spread:
-        values = np.arange(len(self.counts), dtype=np.float64)
+        values: npt.NDArray[np.float64] = np.arange(len(self.counts)).astype(np.float64)
         seen = np.flatnonzero(self.counts)
         extremes = (float(seen[0]), float(seen[-1])) if len(seen) else (np.nan, np.nan)
         return _spread(values, self.counts, float(values @ self.counts), *extremes)
@@ -71,7 +71,7 @@ class Bins:
         self._maximum = max(self._maximum, float(finite.max()))
 
     def spread(self) -> Spread:
-        middles = np.arange(len(self._counts)) * STEP - LIMIT
+        middles: npt.NDArray[np.float64] = np.arange(len(self._counts)).astype(np.float64) * STEP - LIMIT
         return _spread(middles, self._counts, self._sum, self._minimum, self._maximum)
 
 

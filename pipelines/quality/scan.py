@@ -128,7 +128,9 @@ class Scan:
         return Ranking(top.count, rows, [float(score) for score in top.scores])
 
 
-def scan(output: str, shards: Iterable[Mapping[str, Any]], top: int = DEFAULT_TOP, limit: int | None = None) -> Findings:
+def scan(
+    output: str, shards: Iterable[Mapping[str, Any]], top: int = DEFAULT_TOP, limit: int | None = None
+) -> Findings:
     """Scan published files.
 
     Args:
