@@ -30,7 +30,7 @@ Doubtful = tuple[Doubt, ScoredRow, Sample]
 
 @dataclass(frozen=True)
 class Plain:
-    """A row that language alone explains: its rank, its picture, its text, its largest gap by amount."""
+    """A row that depends little on its picture: rank, picture, text, and the amount of its gaps, averaged."""
 
     rank: int
     sample_id: str

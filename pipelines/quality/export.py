@@ -28,7 +28,7 @@ SCHEMA: Final = pa.schema(
         pa.field("text_hash", pa.string(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("lowest_gap", pa.float32(), nullable=False),
-        pa.field("strongest_gap", pa.float32(), nullable=False),
+        pa.field("mean_absolute_gap", pa.float32(), nullable=False),
         pa.field("mean_gap", pa.float32(), nullable=False),
         pa.field("language_surprise", pa.float32(), nullable=False),
         pa.field("contradiction_rank", pa.int64()),
@@ -62,9 +62,9 @@ class Listed:
 def listed(findings: Findings) -> dict[tuple[str, int], Listed]:
     """Every row of the three lists once, contradictions first."""
     rows: dict[tuple[str, int], Listed] = {}
-    for rank, row in enumerate(findings.contradictions.rows, 1):
+    for rank, row in enumerate(findings.contradictions.listed, 1):
         rows[row] = Listed(contradiction_rank=rank)
-    for rank, row in enumerate(findings.language.rows, 1):
+    for rank, row in enumerate(findings.language.listed, 1):
         rows[row] = replace(rows.get(row, Listed()), language_rank=rank)
     for rank, repeat in enumerate(findings.duplicates.largest, 1):
         row, (shard, index) = findings.place(repeat.row), findings.place(repeat.first)
@@ -119,7 +119,7 @@ def _documents(output: str, part: Mapping[tuple[str, int], Listed]) -> Iterator[
             "text_hash": scores.text_hash,
             "tokens": len(gap),
             "lowest_gap": np.fmin.reduce(gap),
-            "strongest_gap": np.fmax.reduce(np.abs(gap)),
+            "mean_absolute_gap": np.nanmean(np.abs(gap)),
             "mean_gap": np.nanmean(gap),
             "language_surprise": -scores.logprob_contrast.astype(np.float64).mean(),
             **{name: getattr(entry, name) for name in Listed.__slots__},

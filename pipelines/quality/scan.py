@@ -4,8 +4,9 @@ Three numbers of a row decide, all in nats and made from log-probabilities alone
 
 - ``lowest_gap``, its most negative token gap: the word that the picture speaks against the most. A caption is listed
   as *contradiction* from −log 2 down, where the picture halves a token's probability at least; most negative first.
-- ``strongest_gap``, its largest token gap by amount: how much the picture matters where it matters most. A caption is
-  listed as *language* below log 2, where no token is even twice as likely or unlikely; least first.
+- ``mean_absolute_gap``, the amount of its gaps, averaged over its tokens: how much the caption depends on the picture.
+  A caption is listed as *language*, which language alone explains, below log 1.25: there the picture changes a token's
+  probability by less than a quarter on average; least first.
 - the hash of its text: rows that repeat an earlier row's text are listed as *duplicates*, commonest texts first.
 """
 
@@ -25,20 +26,31 @@ import numpy.typing as npt
 from pipelines.quality.batches import ScoredBatch, scored_batches
 from pipelines.quality.duplicates import Duplicates, Found
 from pipelines.quality.figures import Figures
-from scorer.types import Int64Array
+from scorer.types import BoolArray, Float32Array, Int64Array
 
 FACTOR_TWO: Final = math.log(2)
+LITTLE: Final = math.log(1.25)
 DEFAULT_TOP: Final = 10_000
 """Rows that are ranked in each list; the counts are of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """``count`` rows that fall under a kind; the first of them in order: their places and what ranks them."""
+    """Rows in the order of what ranks them.
+
+    Attributes:
+        count: rows that fall under the kind, of all that were scanned.
+        rows, scores: places and scores of the first ones. They may go on behind the kind's last one.
+    """
 
     count: int
     rows: Sequence[tuple[str, int]]
     scores: Sequence[float]
+
+    @property
+    def listed(self) -> Sequence[tuple[str, int]]:
+        """The first ones, as far as they fall under the kind."""
+        return self.rows[: self.count]
 
 
 @dataclass(frozen=True)
@@ -104,11 +116,11 @@ class Scan:
             return
         gap, first = batch.gap, batch.first
         numbers = self._places.first[batch.shard] + batch.row_index
-        # fmin and fmax pass over NaN, and are NaN where a whole row is: such a row compares false and is not listed.
-        lowest = np.fmin.reduceat(gap, first)
-        strongest = np.fmax.reduceat(np.abs(gap), first)
-        self._contradictions.add(lowest, numbers, lowest <= -FACTOR_TWO)
-        self._language.add(strongest, numbers, strongest < FACTOR_TWO)
+        # fmin passes over NaN, and is NaN where a whole row is: such a row compares false and is in no list.
+        lowest = np.fmin.reduceat(gap, first).astype(np.float64)
+        self._contradictions.add(lowest, numbers, lowest <= -FACTOR_TWO, lowest <= -FACTOR_TWO)
+        amount = mean_amounts(gap, first)
+        self._language.add(amount, numbers, amount < LITTLE, ~np.isnan(amount))
         self._duplicates.add(batch.text_hash, numbers)
         self.figures.add(batch)
         self._rows += len(batch.lengths)
@@ -151,23 +163,33 @@ def scan(
         return found.findings()
 
 
+def mean_amounts(gap: Float32Array, first: Int64Array) -> npt.NDArray[np.float64]:
+    """float64 [M]: mean of |gap| over each row's defined tokens; NaN where there are none. ``first`` as of a batch."""
+    defined = ~np.isnan(gap)
+    totals = np.add.reduceat(np.where(defined, np.abs(gap.astype(np.float64)), 0.0), first)
+    counts = np.add.reduceat(defined.astype(np.int64), first)
+    means: npt.NDArray[np.float64] = np.full(len(first), np.nan)
+    np.divide(totals, counts, out=means, where=counts > 0)
+    return means
+
+
 class _Top:
     """The ``size`` smallest scores and their rows, in order; of equal scores the earlier rows."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.count = 0
-        self.scores: npt.NDArray[np.float32] = np.zeros(0, np.float32)
+        self.scores: npt.NDArray[np.float64] = np.zeros(0, np.float64)
         self.numbers: Int64Array = np.zeros(0, np.int64)
 
-    def add(self, scores: npt.NDArray[np.float32], numbers: Int64Array, listed: npt.NDArray[np.bool_]) -> None:
-        self.count += int(listed.sum())
+    def add(self, scores: npt.NDArray[np.float64], numbers: Int64Array, counted: BoolArray, ranked: BoolArray) -> None:
+        self.count += int(counted.sum())
         if len(self.scores) == self._size:
-            listed = listed & (scores < self.scores[-1])  # rows come in order: equal ones would go behind
-        if not listed.any():
+            ranked = ranked & (scores < self.scores[-1])  # rows come in order: equal ones would go behind
+        if not ranked.any():
             return
-        scores = np.concatenate([self.scores, scores[listed]])
-        numbers = np.concatenate([self.numbers, numbers[listed]])
+        scores = np.concatenate([self.scores, scores[ranked]])
+        numbers = np.concatenate([self.numbers, numbers[ranked]])
         best = np.lexsort((numbers, scores))[: self._size]
         self.scores, self.numbers = scores[best], numbers[best]
 

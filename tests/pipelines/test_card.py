@@ -33,8 +33,7 @@ def test_a_finished_run_has_a_card(dataset: Path, output: Path) -> None:
         assert expected in card
     assert fingerprint_digest(FakeEngine().fingerprint()) in card
     assert str(dataset) not in card, "whose folder it was is nobody else's business"
-    names = {name for name in read_weights(output).shards}
-    assert names == set(SHARDS)
+    assert set(read_weights(output).shards) == set(SHARDS)
 
 
 def test_the_card_names_the_published_files_and_no_others(dataset: Path, output: Path) -> None:

@@ -19,7 +19,7 @@ from pipelines.quality.batches import ScoredBatch
 from pipelines.quality.duplicates import Duplicates, Repeat
 from pipelines.quality.export import SCHEMA, export
 from pipelines.quality.figures import STEP, Bins, Counts
-from pipelines.quality.scan import FACTOR_TWO, Findings, Scan, scan
+from pipelines.quality.scan import FACTOR_TWO, LITTLE, Findings, Scan, scan
 from scorer.errors import ConfigError, FailureCode
 from scorer.table import text_hash
 from scorer.types import Failure, Sample
@@ -60,15 +60,17 @@ def test_the_scan_finds_what_looking_at_every_row_finds(a: Any, b: Any, top: int
     places = [("a", i) for i in range(len(a))] + [("b", i) for i in range(len(b))]
     gaps = [np.float32(np.array(row, np.float32) - 3) - np.float32(-3) for row, _ in a + b]
     lowest = [np.nanmin(row) if not np.isnan(row).all() else math.nan for row in gaps]
-    strongest = [np.nanmax(np.abs(row)) if not np.isnan(row).all() else math.nan for row in gaps]
-    for ranking, scores, listed in (
-        (found.contradictions, lowest, [score <= -FACTOR_TWO for score in lowest]),
-        (found.language, strongest, [score < FACTOR_TWO for score in strongest]),
+    amounts = [np.nanmean(np.abs(row.astype(float))) if not np.isnan(row).all() else math.nan for row in gaps]
+    contradicts = [score <= -FACTOR_TWO for score in lowest]
+    for ranking, scores, counted, ranked in (
+        (found.contradictions, lowest, contradicts, contradicts),
+        (found.language, amounts, [score < LITTLE for score in amounts], [score == score for score in amounts]),
     ):
-        expected = sorted((scores[i], i) for i in range(len(places)) if listed[i])
-        assert ranking.count == len(expected)
+        expected = sorted((scores[i], i) for i in range(len(places)) if ranked[i])
+        assert ranking.count == sum(counted)
+        assert list(ranking.listed) == [places[i] for _, i in expected[:top] if counted[i]]
         assert list(ranking.rows) == [places[i] for _, i in expected[:top]]
-        assert list(ranking.scores) == [score for score, _ in expected[:top]]
+        assert ranking.scores == pytest.approx([score for score, _ in expected[:top]])
     texts = Counter(text for _, text in a + b)
     assert found.duplicates.distinct == len(texts)
     assert found.duplicates.repeats == len(places) - len(texts)
@@ -200,7 +202,7 @@ def test_an_export_lists_every_row_once_with_its_ranks(tmp_path: Path) -> None:
     assert (rows["b1"]["shard"], rows["b1"]["row_index"]) == ("sub/b.parquet", 1)
     assert rows["a2"]["tokens"] == 3
     assert rows["a2"]["lowest_gap"] == pytest.approx(-4)
-    assert rows["a2"]["strongest_gap"] == pytest.approx(4)
+    assert rows["a2"]["mean_absolute_gap"] == pytest.approx((2 + 4 + 2) / 3)
     assert rows["a2"]["mean_gap"] == pytest.approx((2 - 4 + 2) / 3)
     assert rows["a2"]["language_surprise"] == pytest.approx(3)
     assert rows["a2"]["text_hash"] == text_hash(["a blue kite"])
