@@ -136,7 +136,7 @@ def _quality(findings: Findings) -> Iterator[str]:
     share = 1 / max(1, findings.rows)
     for count, what in (
         (findings.contradictions.count, "rows with a word that the picture speaks against"),
-        (findings.language.count, "rows that language alone explains: the picture changes them by less than a quarter"),
+        (findings.language.count, "rows that language alone explains: tokens change by less than a quarter on average"),
         (findings.duplicates.repeats, "rows that repeat an earlier row's text"),
     ):
         yield f"{count:>7,}  {what} ({count * share:.1%})"
