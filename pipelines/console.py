@@ -27,7 +27,7 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
         ("tokens", f"{summary['tokens']:,}"),
         ("speed", _speed(summary)),
         *(("", line) for line in _slow_paths(summary["paths"])),
-        ("files", f"{len(summary['shards']):,} in {output}, {_size(sum(s['bytes'] for s in summary['shards']))}"),
+        ("files", f"{len(summary['shards']):,} in {output}, {file_size(sum(s['bytes'] for s in summary['shards']))}"),
         ("summary", f"{output}/_SUCCESS"),
     ]
     if report is not None:
@@ -58,7 +58,8 @@ def _speed(summary: Mapping[str, Any]) -> str:
     return f"{rates} over {summary['seconds_scoring']:,.1f} s of scoring, {summary['padding_waste']:.1%} padding"
 
 
-def _size(count: float) -> str:
+def file_size(count: float) -> str:
+    """``512 B``, ``1.2 kB``, ``34 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

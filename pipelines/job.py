@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from pipelines.card import write_card
 from pipelines.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
 from pipelines.engines import Engine
 from pipelines.executors import Executor
@@ -84,12 +85,12 @@ class Run:
     @property
     def pending(self) -> list[Unit]:
         """The units that nobody has committed yet, in order."""
-        return [unit for planned in self.plans for unit in planned.units if not self.state.is_committed(unit)]
+        return self._pending(self._published())
 
     def execute(self, executor: Executor, watch: Watch) -> dict[str, Any]:
         """Score, publish, sum up. Returns the summary. A finished run writes nothing."""
         published = self._published()
-        pending = self.pending
+        pending = self._pending(published)
         rows = sum(planned.shard.rows for planned in self.plans)
         watch.begin(rows, rows - sum(unit.rows for unit in pending))
         try:
@@ -102,6 +103,7 @@ class Run:
             return stored
         summary = summarize(self.record, shards)
         _check_totals(summary, rows)
+        write_card(self.work.store, self.record, summary)
         self.work.store.put(SUCCESS, as_json(summary))
         return summary
 
@@ -133,6 +135,11 @@ class Run:
                 f"{sum(left.values())} units were never committed, the first in shard {missing[0]}; run again"
             )
         return found
+
+    def _pending(self, published: Mapping[str, PublishedShard]) -> list[Unit]:
+        """A published shard needs no unit, be its markers there or compacted away."""
+        plans = [planned for planned in self.plans if planned.shard.name not in published]
+        return [unit for planned in plans for unit in planned.units if not self.state.is_committed(unit)]
 
     def _published(self) -> dict[str, PublishedShard]:
         """Shards that need nothing more: published from this content, and the file still there in full."""

@@ -21,6 +21,7 @@ import numpy as np
 from pipelines.report_cards import CONTRADICTED, Card, Collected, card, collect, pick
 from pipelines.report_chart import GAP_STEPS, WEIGHT_STEPS, Histogram, histogram, signed
 from pipelines.report_data import Run, ScoredRow, choose_windows, read_rows, read_run
+from pipelines.report_quality import SCAN_ROWS, Quality, find_quality, worst
 from pipelines.report_words import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer.types import Float32Array
@@ -30,7 +31,15 @@ TEXT_WINDOWS: Final = 64
 LISTED_WORDS: Final = 10
 
 
-def write_report(output: str, source: Source, destination: str, *, samples: int = 24, seed: int = 0) -> None:
+def write_report(
+    output: str,
+    source: Source,
+    destination: str,
+    *,
+    samples: int = 24,
+    seed: int = 0,
+    scanned_rows: int | None = SCAN_ROWS,
+) -> None:
     """Write the report of the finished run in ``output``.
 
     Memory and reading are bounded: of a large run, a seeded sample of rows is read, and the page says so.
@@ -41,6 +50,7 @@ def write_report(output: str, source: Source, destination: str, *, samples: int 
         destination: path or URL of the HTML file; its folder is made.
         samples: rows shown with picture and caption, at random over the shards.
         seed: of every random choice. The same run and seed give the same page.
+        scanned_rows: rows in which contradictions, needless pictures and repeats are looked for; None takes all.
 
     Raises:
         TableError: ``output`` is not a finished run, or ``source`` is not its dataset.
@@ -53,7 +63,9 @@ def write_report(output: str, source: Source, destination: str, *, samples: int 
     # Spare ones, since those that are shown for a doubtful word are not shown twice.
     wanted = pick([row for window in read.values() for row in window], samples + CONTRADICTED, seed)
     collected = collect(source, read, wanted)
-    html = render(context(run, rows, collected, samples))
+    quality = find_quality(output, run.summary, source, scanned_rows)
+    collected.doubts = worst(collected.doubts, quality.doubts)
+    html = render(context(run, rows, collected, quality, samples))
     fs, path = fsspec.core.url_to_fs(destination)
     fs.makedirs(fs._parent(path), exist_ok=True)
     with fs.open(path, "wb") as file:
@@ -68,7 +80,13 @@ def render(values: Mapping[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        signed=signed, percent=percent, ratio=ratio, comparison=comparison, rate=rate, duration=duration
+        signed=signed,
+        percent=percent,
+        ratio=ratio,
+        comparison=comparison,
+        rate=rate,
+        duration=duration,
+        factor=math.exp,
     )
     template = environment.from_string((assets / "report.html.jinja").read_text("utf-8"))
     return template.render(
@@ -79,7 +97,9 @@ def render(values: Mapping[str, Any]) -> str:
     )
 
 
-def context(run: Run, rows: Sequence[ScoredRow], collected: Collected, samples: int) -> dict[str, Any]:
+def context(
+    run: Run, rows: Sequence[ScoredRow], collected: Collected, quality: Quality, samples: int
+) -> dict[str, Any]:
     """Everything the template shows, as plain values and records."""
     weights = _concatenated([row.weights for row in rows])
     span = _weight_range(weights)
@@ -99,6 +119,7 @@ def context(run: Run, rows: Sequence[ScoredRow], collected: Collected, samples: 
         "text_rows": collected.rows,
         "changed": collected.changed,
         "doubtful": doubtful,
+        "quality": quality.values(),
         "cards": _cards(collected, samples, span),
         "weight_labels": [span[0] + (span[1] - span[0]) * i / WEIGHT_STEPS for i in range(WEIGHT_STEPS + 1)],
         "gap_steps": GAP_STEPS,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipelines.captions import EncodedRow, encode_row, join_captions, take_apart
 from pipelines.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
+from pipelines.compacted import published_before
 from pipelines.engines import Engine, RowEncoder, RowScorer
 from pipelines.plan import ShardPlan, Unit
 from pipelines.sources import Row, Shard, Source
@@ -87,8 +88,8 @@ class UnitWork:
         return self.score(unit, self.encode(unit, encoder), scorer)
 
     def publish(self, planned: ShardPlan) -> PublishedShard:
-        """Publish a shard of which every unit is committed."""
-        return publish_shard(self.store, planned, self._empty(planned.shard))
+        """Publish a shard of which every unit is committed, unless it was and its units are compacted away."""
+        return published_before(self.store, planned) or publish_shard(self.store, planned, self._empty(planned.shard))
 
     def _table(self, unit: Unit, results: Sequence[Result]) -> pa.Table:
         table = build_table(results, unit.start, self.method, self.metadata)

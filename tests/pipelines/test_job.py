@@ -262,7 +262,7 @@ def test_new_shards_are_scored_and_the_others_are_not_touched(dataset: Path, out
     assert watch.rows == 7
     assert summary["rows"] == ROWS + 7
     after = snapshot(output)
-    assert {name for name in before if after[name] != before[name]} == {"_SUCCESS"}
+    assert {name for name in before if after[name] != before[name]} == {"_SUCCESS", "README.md"}
 
 
 def test_files_that_are_not_a_runs_are_not_overwritten(dataset: Path, output: Path) -> None:

@@ -1,0 +1,14 @@
+#!/usr/bin/env python
+"""Free what an output no longer needs: ``python pipelines/compact.py OUTPUT`` (``--help`` has the rest)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # As in score_dataset.py: the repository's root takes the place of this script's folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from pipelines.housekeeping.cli import main
+
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Rows of a published file against what a row must be: in its place, its lists of one length, its spans on the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scorer.errors import FailureCode
+from scorer.table import OK, SCORE_FIELDS
+from scorer.types import Int64Array
+
+LISTS: Final = (*(field.name for field in SCORE_FIELDS), "token_weights")
+_STATUSES: Final = (OK, *(code.value for code in FailureCode))
+_HASH: Final = "^[0-9a-f]{32}$"
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Fault:
+    """One kind of fault: what is wrong, the first row that has it, how many have it."""
+
+    what: str
+    row: int
+    rows: int
+
+    def __str__(self) -> str:
+        more = f" (and {self.rows - 1:,} more rows)" if self.rows > 1 else ""
+        return f"row {self.row} {self.what}{more}"
+
+
+@dataclass(slots=True)
+class RowCheck:
+    """Checks a file's rows batch by batch, from its first one on. What was found is in ``faults``, by kind."""
+
+    rows: int = 0
+    ok: int = 0
+    tokens: int = 0
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Check the next rows; gives back those that are sound."""
+        sound = np.ones(batch.num_rows, np.bool_)
+        for wrong, what in _row_faults(batch, self.rows):
+            self._note(wrong, what)
+            sound &= ~wrong
+        scored = _true(pc.equal(batch.column("status"), OK))
+        self.ok += int(scored.sum())
+        self.tokens += int(_lengths(batch, "token_ids")[scored].sum())
+        # Values are compared where every list has as many as the others: elsewhere they do not belong together.
+        compared = np.flatnonzero(sound & scored)
+        for wrong, what in _value_faults(batch.take(pa.array(compared))):
+            whole = np.zeros(batch.num_rows, np.bool_)
+            whole[compared[wrong]] = True
+            self._note(whole, what)
+            sound &= ~whole
+        self.rows += batch.num_rows
+        return batch.filter(pa.array(sound))
+
+    def _note(self, wrong: Mask, what: str) -> None:
+        count = int(wrong.sum())
+        if not count:
+            return
+        fault = self.faults.setdefault(what, Fault(what, self.rows + int(np.argmax(wrong)), 0))
+        fault.rows += count
+
+
+def _row_faults(batch: pa.RecordBatch, first: int) -> Iterator[tuple[Mask, str]]:
+    """Per kind of fault, the rows that have it: bool [M]. What shows without looking at the tokens' values."""
+    places = pa.array(np.arange(first, first + batch.num_rows))
+    yield _not(pc.equal(batch.column("row_index"), places)), "has another row_index than its place in the file"
+    yield _nulls(batch, "sample_id"), "has no sample_id"
+    status = batch.column("status")
+    yield _not(pc.is_in(status, pa.array(_STATUSES))), "has an unknown status"
+    scored = _true(pc.equal(status, OK))
+    error = batch.column("error")
+    yield scored & ~_nulls(batch, "error"), "is ok but has an error"
+    yield ~scored & _not(pc.greater(pc.utf8_length(error), 0)), "failed but has no error"
+    hashed = _true(pc.match_substring_regex(batch.column("text_hash"), _HASH))
+    yield scored & ~hashed, "is ok but its text_hash is not 32 hexadecimal digits"
+    yield ~scored & ~_nulls(batch, "text_hash"), "failed but has a text_hash"
+    tokens = _lengths(batch, LISTS[0])
+    yield scored & ~_nulls(batch, LISTS[0]) & (tokens == 0), "is ok but has no token"
+    for name in LISTS:
+        null = _nulls(batch, name)
+        yield scored & null, f"is ok but {name} is null"
+        yield ~scored & ~null, f"failed but {name} is not null"
+        yield scored & ~null & (_lengths(batch, name) != tokens), f"has another number of {name} than of {LISTS[0]}"
+        yield _rows_of(batch, name, _nulls_inside(batch, name)), f"has a null inside {name}"
+
+
+def _value_faults(rows: pa.RecordBatch) -> Iterator[tuple[Mask, str]]:
+    """The same for the values of scored rows whose lists are whole and of one length: bool [M]."""
+    if rows.num_rows == 0:
+        return
+    starts, ends = _flat(rows, "token_starts"), _flat(rows, "token_ends")  # int32 [T]
+    turns, owner = _flat(rows, "token_turns"), _owners(rows, "token_ids")  # int16 [T], int64 [T]
+
+    def among(wrong: Mask) -> Mask:
+        return np.bincount(owner[wrong], minlength=rows.num_rows) > 0
+
+    yield among(_flat(rows, "token_ids") < 0), "has a negative token id"
+    yield among((starts < 0) | (ends < starts)), "has a token whose span ends before it starts, or starts below 0"
+    follows = owner[1:] == owner[:-1]  # bool [T - 1]: token t + 1 is of the same row as token t
+    back = np.concatenate([[False], follows & (turns[1:] < turns[:-1])])
+    yield among((turns < 0) | back), "has token_turns that do not ascend from 0"
+    overlap = follows & (turns[1:] == turns[:-1]) & (starts[1:] < ends[:-1])
+    yield among(np.concatenate([[False], overlap])), "has a token that starts before the one before it ends"
+    for name in ("logit_gap", "logprob_clean", "logprob_contrast"):
+        yield among(~np.isfinite(_flat(rows, name))), f"has a {name} that is not finite"
+    weights = _flat(rows, "token_weights")
+    yield among(~(np.isfinite(weights) & (weights >= 0))), "has a token_weights entry that is negative or not finite"
+
+
+def _true(values: pa.Array) -> Mask:
+    return np.asarray(pc.fill_null(values, False).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _not(values: pa.Array) -> Mask:
+    """False and null are not true."""
+    return ~_true(values)
+
+
+def _nulls(batch: pa.RecordBatch, name: str) -> Mask:
+    return np.asarray(batch.column(name).is_null().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _lengths(batch: pa.RecordBatch, name: str) -> Int64Array:
+    """int64 [M], 0 where null."""
+    lengths = pc.fill_null(pc.list_value_length(batch.column(name)), 0)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _flat(rows: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    return np.asarray(rows.column(name).flatten().to_numpy(zero_copy_only=False))
+
+
+def _owners(batch: pa.RecordBatch, name: str) -> Int64Array:
+    """int64 [T]: the row of every element of a list column."""
+    return np.repeat(np.arange(batch.num_rows), _lengths(batch, name))
+
+
+def _nulls_inside(batch: pa.RecordBatch, name: str) -> Mask:
+    values = batch.column(name).flatten()
+    return np.asarray(values.is_null().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _rows_of(batch: pa.RecordBatch, name: str, wrong: Mask) -> Mask:
+    return np.bincount(_owners(batch, name)[wrong], minlength=batch.num_rows) > 0

@@ -1,0 +1,124 @@
+"""Texts that stand on several rows, found with bounded memory: 16 bytes a row on disk, one bucket of them in memory.
+
+A row is known by the first 64 bits of its text's hash. Rows go to one of 256 temporary files by the first eight of
+them, so that equal texts meet in one file; files are read one after the other, in pieces, and of each piece only
+(text, number of copies, first row) stays. Memory is that of the different texts of one file: of a thousand million
+different captions, about 100 MB. Small datasets never touch the disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any, Final, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from scorer.types import Int64Array
+
+BUCKETS: Final = 256
+SPOOL_BYTES: Final = 1 << 16
+PIECE: Final = 1 << 20
+"""Entries read at a time."""
+
+_ENTRY: Final = np.dtype([("key", "<u8"), ("row", "<i8")])
+_GROUP: Final = np.dtype([("key", "<u8"), ("copies", "<i8"), ("first", "<i8")])
+Entries = npt.NDArray[Any]
+"""Records of ``_ENTRY`` or ``_GROUP``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A row whose text an earlier row has too. ``copies`` rows have it in all, ``first`` is the earliest."""
+
+    row: int
+    first: int
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found: different texts, rows that repeat an earlier one, and the repeats of the commonest texts."""
+
+    distinct: int
+    repeats: int
+    largest: Sequence[Repeat]
+
+
+class Duplicates:
+    """Give it every row by :meth:`add`, then ask :meth:`find`, once. A context manager: its files go at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._buckets: list[IO[bytes]] = []
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        for _ in range(BUCKETS):
+            spooled = self._stack.enter_context(tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))
+            self._buckets.append(cast(IO[bytes], spooled))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, hashes: Sequence[str], rows: Int64Array) -> None:
+        """``hashes`` are hexadecimal, at least 16 digits; ``rows`` number the rows, ascending from call to call."""
+        if len(rows) == 0:
+            return
+        entries = np.zeros(len(rows), _ENTRY)
+        entries["key"] = np.frombuffer(bytes.fromhex("".join(text[:16] for text in hashes)), ">u8")
+        entries["row"] = rows
+        buckets = (entries["key"] >> np.uint64(56)).astype(np.int64)
+        order = np.argsort(buckets, kind="stable")
+        edges = np.searchsorted(buckets[order], np.arange(BUCKETS + 1))
+        for bucket in np.unique(buckets):
+            self._buckets[bucket].write(entries[order[edges[bucket] : edges[bucket + 1]]].tobytes())
+        self._rows += len(rows)
+
+    def find(self, limit: int) -> Found:
+        """At most ``limit`` repeats are listed: of the commonest texts first, in row order within a text."""
+        distinct = 0
+        top = np.zeros(0, _GROUP)
+        for bucket in self._buckets:
+            groups = np.zeros(0, _GROUP)
+            for entries in _pieces(bucket):
+                groups = _merged(groups, entries)
+            distinct += len(groups)
+            top = np.concatenate([top, groups[groups["copies"] > 1]])
+            top = top[np.lexsort((top["first"], -top["copies"]))][:limit]
+        return Found(distinct, self._rows - distinct, self._list(top, limit))
+
+    def _list(self, groups: Entries, limit: int) -> list[Repeat]:
+        by_key = np.argsort(groups["key"])
+        keys = groups["key"][by_key]
+        found = np.zeros((0, 2), np.int64)  # (rank of the group, row)
+        for bucket in self._buckets if len(keys) else ():
+            for entries in _pieces(bucket):
+                at = np.minimum(np.searchsorted(keys, entries["key"]), len(keys) - 1)
+                rank = by_key[at]
+                wanted = (keys[at] == entries["key"]) & (groups["first"][rank] != entries["row"])
+                found = np.concatenate([found, np.stack([rank[wanted], entries["row"][wanted]], axis=1)])
+                found = found[np.lexsort((found[:, 1], found[:, 0]))][:limit]
+        return [Repeat(int(row), int(groups["first"][rank]), int(groups["copies"][rank])) for rank, row in found]
+
+
+def _pieces(bucket: IO[bytes]) -> Iterator[Entries]:
+    bucket.seek(0)
+    while data := bucket.read(PIECE * _ENTRY.itemsize):
+        yield np.frombuffer(data, _ENTRY)
+
+
+def _merged(groups: Entries, entries: Entries) -> Entries:
+    """``groups`` with ``entries`` counted in; entries come in ascending row order, so that the first one is."""
+    more = np.zeros(len(entries), _GROUP)
+    more["key"], more["copies"], more["first"] = entries["key"], 1, entries["row"]
+    both = np.concatenate([groups, more])
+    both = both[np.lexsort((both["first"], both["key"]))]
+    first = np.flatnonzero(np.concatenate([[True], both["key"][1:] != both["key"][:-1]]))
+    merged = both[first]
+    merged["copies"] = np.add.reduceat(both["copies"], first)
+    return merged
