@@ -34,7 +34,8 @@ format: install  ## mend lint and format
 	$(BIN)/ruff format .
 
 bench: install  ## the figures in the README
-	$(BIN)/python benchmarks/grounding.py
+	$(BIN)/python benchmarks/grounding.py --captions 300
+	$(BIN)/python -m benchmarks.engine
 
 train-mini: install  ## make the packaged reference model again, from nothing
 	$(BIN)/python -m scorer.mini.train

@@ -54,7 +54,7 @@ def naive(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
         "152k": lambda: shapes.llava(shapes.QWEN_300M, 8, tower, 152_064, tied=True),
         "32k": lambda: shapes.llava(shapes.LLAVA_300M, 15, tower),
     }
-    found = {name: engine_speed.against_naive(make(), 4, pairs, **IMAGE) for name, make in models.items()}
+    found = {name: engine_speed.against_naive(make(), 2, pairs, **IMAGE) for name, make in models.items()}
     figures = [
         _at_least(f"naive time ÷ ours, 300 M parameters, vocabulary {name} (FLOPs {one['flops_ratio']:.2f})", 2.5, one)
         for name, one in found.items()
