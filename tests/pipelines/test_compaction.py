@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.commit import publish_shard
+from pipelines.compacted import published_before
 from pipelines.housekeeping.compaction import compact, superseded
 from pipelines.inspection.integrity import check
 from pipelines.inspection.outputs import look
@@ -16,7 +17,7 @@ from pipelines.job import prepare
 from pipelines.storage import open_store
 from scorer.errors import RunError
 from tests.pipelines.helpers import ROWS, RecordingWatch, make_job, published, run, snapshot
-from tests.pipelines.outputs import stop_after
+from tests.pipelines.outputs import flip, stop_after
 
 
 def keys(output: Path) -> set[str]:
@@ -87,6 +88,33 @@ def test_new_shards_after_compaction_are_scored_and_compacted(dataset: Path, out
     assert len(json.loads((output / "_compacted.json").read_text())["shards"]) == 4
     run(make_job(dataset, output), watch)
     assert watch.rows == 25
+
+
+def test_a_finished_run_that_goes_on_with_new_shards_is_not_compacted(dataset: Path, output: Path) -> None:
+    run(make_job(dataset, output))
+    (dataset / "c.parquet").write_bytes((dataset / "a.parquet").read_bytes())
+    late = prepare(make_job(dataset, output))
+    late.work.run(late.pending[0], late.work.engine.encoder(), late.work.engine.scorer())
+    with pytest.raises(RunError, match="is not finished"):
+        superseded(look(open_store(str(output))))
+
+
+def test_what_was_compacted_once_stays_on_the_record(dataset: Path, output: Path) -> None:
+    run(make_job(dataset, output))
+    (output / "_compacted.json").write_text('{"shards": ["of-before"]}')
+    compact(look(open_store(str(output))))
+    stems = json.loads((output / "_compacted.json").read_text())["shards"]
+    assert "of-before" in stems and len(stems) == 4
+
+
+def test_a_file_that_was_damaged_since_does_not_count_as_published(dataset: Path, output: Path) -> None:
+    work = prepare(make_job(dataset, output))
+    run(make_job(dataset, output))
+    compact(look(open_store(str(output))))
+    planned = work.plans[0]
+    assert published_before(work.work.store, planned) is not None
+    flip(output / planned.shard.name)
+    assert published_before(work.work.store, planned) is None
 
 
 def test_a_changed_shard_is_refused_after_compaction_too(dataset: Path, output: Path) -> None:

@@ -132,6 +132,18 @@ def test_what_is_written_again_meanwhile_stays(dataset: Path, output: Path, make
     assert list(delete_leftovers(store, leftovers)) == [], "gone is no error"
 
 
+def test_a_file_whose_unit_lost_its_marker_meanwhile_stays(dataset: Path, output: Path) -> None:
+    """Somebody has the unit scored anew; by the name of its content, that attempt may come to be this very file."""
+    stop_after(1, dataset, output)
+    lost = lost_attempt(output)
+    age(output, 100)
+    store = open_store(str(output))
+    leftovers = find_leftovers(store, DAY).found
+    next((output / "_commits").iterdir()).unlink()
+    assert list(delete_leftovers(store, leftovers)) == []
+    assert lost.exists()
+
+
 def test_a_marker_that_cannot_be_read_protects_its_units_files(dataset: Path, output: Path) -> None:
     stop_after(1, dataset, output)
     lost_attempt(output)

@@ -74,10 +74,11 @@ def test_many_kinds_of_faults_are_summed_up(copy: Path) -> None:
     assert "row 0 has no sample_id (and 24 more rows)" in found.message
 
 
-def test_of_a_shard_scored_anew_the_file_says_which_marker_counts(copy: Path) -> None:
+@pytest.mark.parametrize("content", ["0" * 16, "f" * 16])
+def test_of_a_shard_scored_anew_the_file_says_which_marker_counts(copy: Path, content: str) -> None:
     marker = published_marker(copy, A)
     before = marker.read_bytes()
     pq.write_table(pq.read_table(copy / A), copy / A, compression="gzip", row_group_size=3)
     refit(copy, A)
-    (marker.parent / f"{marker.name.split('-')[0]}-ffffffffffffffff.json").write_bytes(before)
+    (marker.parent / f"{marker.name.split('-')[0]}-{content}.json").write_bytes(before)
     assert problems(copy) == []
