@@ -117,7 +117,7 @@ def _merged(groups: Entries, entries: Entries) -> Entries:
     more = np.zeros(len(entries), _GROUP)
     more["key"], more["copies"], more["first"] = entries["key"], 1, entries["row"]
     both = np.concatenate([groups, more])
-    both = both[np.lexsort((both["first"], both["key"]))]
+    both = both[np.argsort(both["key"], kind="stable")]  # stable: of equal keys the first row stays first
     first = np.flatnonzero(np.concatenate([[True], both["key"][1:] != both["key"][:-1]]))
     merged = both[first]
     merged["copies"] = np.add.reduceat(both["copies"], first)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.helpers import write_dataset
+from tests.pipelines.helpers import make_job, run, write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,6 +20,20 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+@pytest.fixture(scope="session")
+def sound_output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run's output, to be read only."""
+    root = tmp_path_factory.mktemp("sound")
+    run(make_job(write_dataset(root / "data"), root / "out"))
+    return root / "out"
+
+
+@pytest.fixture
+def copy(sound_output: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(sound_output, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from pipelines.commit import PublishedShard
 from pipelines.executors.local import LocalExecutor
+from pipelines.inspection.integrity import check
+from pipelines.inspection.outputs import Problem, look
 from pipelines.job import prepare
 from pipelines.storage import open_store
 from tests.pipelines.helpers import make_job
@@ -83,5 +85,15 @@ def age(path: Path, hours: float) -> None:
         os.utime(file, (then, then))
 
 
-def store_of(output: Path | str) -> Any:
-    return open_store(str(output))
+def problems(output: Path | str, *, quick: bool = False) -> list[Problem]:
+    return list(check(look(open_store(str(output))), lambda _: None, quick=quick))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))

@@ -4,50 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines.inspection.integrity import check
-from pipelines.inspection.outputs import Problem, look
+from pipelines.inspection.outputs import look
 from pipelines.quality.batches import ScoredBatch
 from pipelines.storage import open_store
 from scorer.errors import ConfigError
 from scorer.table import METADATA_KEY
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, write_dataset
-from tests.pipelines.outputs import published_marker, refit, rewrite, stop_after
+from tests.pipelines.outputs import flip, problems, published_marker, rewrite, stop_after
 from tests.pipelines.outputs import with_value as cell
 
 A = "a.parquet"
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("sound")
-    run(make_job(write_dataset(root / "data"), root / "out"))
-    return root / "out"
-
-
-@pytest.fixture
-def copy(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "copy"))
-
-
-def problems(output: Path | str, *, quick: bool = False) -> list[Problem]:
-    return list(check(look(open_store(str(output))), lambda _: None, quick=quick))
-
-
 @pytest.mark.parametrize("quick", [False, True])
-def test_a_finished_output_is_sound(sound: Path, quick: bool) -> None:
-    output = look(open_store(str(sound)))
+def test_a_finished_output_is_sound(sound_output: Path, quick: bool) -> None:
+    output = look(open_store(str(sound_output)))
     assert output.state == "finished"
     assert output.rows_committed == ROWS
-    assert problems(sound, quick=quick) == []
+    assert problems(sound_output, quick=quick) == []
 
 
 @pytest.mark.parametrize("layout", ["sidecar", "merged"])
@@ -59,9 +41,9 @@ def test_a_bucket_is_checked_too(tmp_path: Path, layout: str) -> None:
     assert any("readable Parquet" in problem.message for problem in problems(url))
 
 
-def test_what_is_checked_is_handed_on_in_order(sound: Path) -> None:
+def test_what_is_checked_is_handed_on_in_order(sound_output: Path) -> None:
     batches: list[ScoredBatch] = []
-    assert list(check(look(open_store(str(sound))), batches.append)) == []
+    assert list(check(look(open_store(str(sound_output))), batches.append)) == []
     rows = [(batch.shard, int(row)) for batch in batches for row in batch.row_index]
     assert rows == [(name, row) for name, count in sorted(SHARDS.items()) for row in range(count) if row not in (3, 5)]
 
@@ -87,16 +69,6 @@ def test_what_holds_no_run_is_refused(tmp_path: Path, make: Callable[[Path], Any
 
 
 # --- a file that is not what was published ----------------------------------------------------------------------
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(bytes(data))
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    path.write_text(path.read_text().replace(old, new))
 
 
 def other_metadata(output: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -234,73 +206,3 @@ def test_counts_that_differ_from_the_marker_are_told(copy: Path) -> None:
         "it has 23 rows ok, its marker says 22",
         "it has 92 tokens, its marker says 7",
     ]
-
-
-# --- documents ---------------------------------------------------------------------------------------------------
-
-DOCUMENTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "no record": (lambda out: (out / "_run.json").unlink(), "_run.json", "it is absent"),
-    "a torn record": (lambda out: (out / "_run.json").write_text("{"), "_run.json", "it cannot be read"),
-    "a torn summary": (lambda out: (out / "_SUCCESS").write_text("{"), "_SUCCESS", "it is not a summary"),
-    "a summary that does not add up": (
-        lambda out: edit(out / "_SUCCESS", '"ok": 34', '"ok": 33'),
-        "_SUCCESS",
-        "38 rows are not 33 ok and 4 failed",
-    ),
-    "no marker": (lambda out: published_marker(out, A).unlink(), A, "but it has no marker"),
-    "a torn marker": (lambda out: published_marker(out, A).write_text("{"), A, "but it has no marker"),
-    "a summary of another file": (
-        lambda out: edit(out / "_SUCCESS", '"sha256": "', '"sha256": "0'),
-        A,
-        "_SUCCESS and its marker give different SHA-256s",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", DOCUMENTS)
-@pytest.mark.parametrize("quick", [False, True])
-def test_a_damaged_document_is_told(copy: Path, damage: str, quick: bool) -> None:
-    make, key, expected = DOCUMENTS[damage]
-    make(copy)
-    found = problems(copy, quick=quick)
-    assert any(problem.key == key and expected in problem.message for problem in found), found
-
-
-def test_a_file_without_marker_is_checked_against_the_summary(copy: Path) -> None:
-    published_marker(copy, A).unlink()
-    assert len(problems(copy)) == 1
-    flip(copy / A)
-    assert any("SHA-256" in problem.message and problem.key == A for problem in problems(copy)[1:])
-
-
-@pytest.mark.parametrize("damage", ["absent", "other bytes", "no marker"])
-def test_a_unit_that_waits_is_checked(tmp_path: Path, damage: str) -> None:
-    output = tmp_path / "out"
-    stop_after(2, write_dataset(tmp_path / "data"), output)
-    marker = sorted((output / "_commits").iterdir())[0]
-    unit = output / json.loads(marker.read_text())["key"]
-    if damage == "absent":
-        unit.unlink()
-    elif damage == "other bytes":
-        flip(unit)
-    else:
-        marker.write_text("[]")
-    (found,) = problems(output)
-    assert found.key == f"_commits/{marker.name}"
-    assert "delete the marker and give the run's command again" in found.message
-    assert bool(problems(output, quick=True)) == (damage != "other bytes")
-
-
-def test_many_kinds_of_faults_are_summed_up(copy: Path) -> None:
-    rewrite(copy, A, lambda t: t.set_column(0, "sample_id", pa.nulls(25, pa.string())))
-    (found,) = problems(copy)
-    assert "row 0 has no sample_id (and 24 more rows)" in found.message
-
-
-def test_of_a_shard_scored_anew_the_file_says_which_marker_counts(copy: Path) -> None:
-    marker = published_marker(copy, A)
-    before = marker.read_bytes()
-    pq.write_table(pq.read_table(copy / A), copy / A, compression="gzip", row_group_size=3)
-    refit(copy, A)
-    (marker.parent / f"{marker.name.split('-')[0]}-ffffffffffffffff.json").write_bytes(before)
-    assert problems(copy) == []
