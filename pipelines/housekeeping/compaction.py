@@ -19,15 +19,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pipelines.attempts import ATTEMPTS
 from pipelines.commit import COMMITS, UNITS, as_json
 from pipelines.compacted import KEY, read_compacted
 from pipelines.housekeeping.objects import remove
 from pipelines.inspection.integrity import check
 from pipelines.inspection.outputs import Output, Problem
 from scorer.errors import RunError
-
-ATTEMPTS: Final = "_attempts/"
-"""Records of attempts that began, ``<unit>.…``: of use until the unit is committed."""
 
 _PREFIXES: Final = (COMMITS, ATTEMPTS, UNITS)
 

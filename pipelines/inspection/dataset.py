@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipelines.run_record import RunRecord
 from pipelines.sources import Source
 from pipelines.sources.columns import Columns
-from pipelines.sources.parquet import ParquetSource
+from pipelines.sources.formats import open_source
+from pipelines.sources.images import ImageOptions
 from scorer.config import DEFAULT_PROMPT
 from scorer.errors import ConfigError
+from scorer.fetch import Fetcher
 
 
 def open_dataset(record: RunRecord, input: str | None = None) -> Source:
@@ -27,16 +30,25 @@ def open_dataset(record: RunRecord, input: str | None = None) -> Source:
             f"the run's input was {place!r}, relative to a folder that is not this one; name the dataset with --input"
         )
     try:
-        source = ParquetSource(
+        columns = {name: _names(value) for name, value in record.source["columns"].items()}
+        hosts = tuple(record.source.get("image_hosts", ()))
+        source = open_source(
             place,
-            Columns(**record.source["columns"]),
+            record.source.get("format", "parquet"),
+            Columns(**columns),
             prompt=str(record.fingerprint.get("prompt", DEFAULT_PROMPT)),
-            contrast_images=record.source["columns"].get("contrast_image") is not None,
+            contrast_images=columns.get("contrast_image") is not None,
+            images=ImageOptions(record.source.get("image_root"), fetcher=Fetcher(hosts)),
         )
         source.shards()
     except (ConfigError, KeyError, TypeError) as error:
         raise ConfigError(f"the run's dataset cannot be opened: {error}; name it with --input") from error
     return source
+
+
+def _names(value: Any) -> Any:
+    """Several columns as a tuple, which JSON has no form for."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_there(place: str) -> bool:

@@ -13,10 +13,13 @@ import pytest
 
 from pipelines import cli, options
 from pipelines.fake_engine import FakeEngine
+from pipelines.inspection.dataset import open_dataset
 from pipelines.job import prepare
 from pipelines.options import build_parser, make_job
 from pipelines.report import write_report
+from pipelines.run_record import read_record
 from pipelines.sources.columns import Columns
+from pipelines.storage import open_store
 from scorer.errors import ConfigError, RunError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import read_weights
@@ -63,6 +66,18 @@ def test_a_run_publishes_one_file_per_shard_row_for_row(
     before = snapshot(output)
     assert cli.main([*command, "--no-report"]) == 0
     assert snapshot(output) == before, "a finished run given again writes nothing"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_opens_its_dataset_again_as_it_was_read(tmp_path: Path, kind: str) -> None:
+    data, output = write(tmp_path / "data", kind), tmp_path / "out"
+    run(make_fake_job(data, output))
+    record = read_record(open_store(str(output)))
+    assert record is not None
+    source = open_dataset(record)
+    assert json.loads(json.dumps(source.fingerprint())) == record.source
+    rows = [row for shard in source.shards() for row in source.read(shard, 0, shard.rows)]
+    assert [row.sample_id for row in rows] == [str(i) for i in range(ROWS)] * 2
 
 
 @pytest.mark.parametrize("kind", ["tar", "jsonl.gz"])
