@@ -57,6 +57,9 @@ def install() -> Path:
             command = ["apt-get", "install", "-y", "--download-only", "--no-install-recommends"]
             command += ["-o", f"Dir::Cache::archives={folder / 'debs'}", "-o", "Debug::NoLocking=true", *PACKAGES]
             done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:  # a fresh image has no package lists, or old ones
+                subprocess.run(["apt-get", "update"], capture_output=True)
+                done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 raise NotInstallableError(done.stderr.strip()[-500:])
             for package in (folder / "debs").glob("*.deb"):
