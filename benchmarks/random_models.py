@@ -21,6 +21,7 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
+from benchmarks import shapes
 from scorer.config import ScorerConfig
 from scorer.loading import resolve_device
 from scorer.mini import MODEL_PATH
@@ -55,24 +56,12 @@ def llava_7b(path: Path, tiny: bool) -> RandomReference:
     words = AutoTokenizer.from_pretrained(MODEL_PATH)
     text = {
         "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
+        **shapes.LLAVA_7B,
         "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
         "vocab_size": 32064,
         "max_position_embeddings": 4096,
     }
-    vision = {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-        "projection_dim": 768,
-    }
+    vision = {"model_type": "clip_vision_model", **shapes.CLIP_L_336}
     side = 336
     if tiny:
         side = 56

@@ -13,10 +13,10 @@ from scorer.forward import ReferenceModel
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOKENS: Final = 8192
-"""Where memory tells nothing: on a CPU (larger passes are no faster), and for models that cannot run text alone."""
+"""Where no trial is made: on a CPU, and for models that cannot run text alone."""
 SMALLEST: Final = 1024
 LARGEST: Final = 32_768
-"""Beyond this the matrix products of any model that is worth a GPU have long filled it."""
+"""A bound where memory is plentiful."""
 HEADROOM: Final = 0.5
 """Share of the free memory that text-only activations may take; the vision tower's, prefixes and fragments want the
 rest."""

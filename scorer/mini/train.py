@@ -97,7 +97,7 @@ def build_optimizers(
     """Muon for the matrices inside the towers, AdamW for the rest; its update is scaled so that one rate suits both.
 
     Muon: Jordan et al. 2024, "Muon: an optimizer for hidden layers"; the scaling: Liu et al. 2025, "Muon is scalable
-    for LLM training", section 2.2. In the first stage it takes half the steps of AdamW.
+    for LLM training", section 2.2. AdamW alone took more steps, in the drills as in looking at pictures.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]

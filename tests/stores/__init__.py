@@ -49,6 +49,14 @@ class Endpoint:
             **changed,
         }
 
+    def serve(self) -> None:
+        """Print what a shell needs to use this store, and wait until interrupted."""
+        for name, value in self.environment().items():
+            print(f"export {name}={value}")
+        print("# until interrupted", flush=True)
+        while True:
+            time.sleep(60)
+
     def use(self, monkeypatch: pytest.MonkeyPatch, **changed: str) -> None:
         """Make this process use the store, from now to the test's end."""
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):

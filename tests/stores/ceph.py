@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,11 +148,7 @@ def _config(folder: Path, root: Path, fsid: str, address: str, gateway: int) -> 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ceph-") as folder, running(Path(folder)) as endpoint:
-        for name, value in endpoint.environment().items():
-            print(f"export {name}={value}")
-        print("# until interrupted", flush=True)
-        while True:
-            time.sleep(60)
+        endpoint.serve()
 
 
 if __name__ == "__main__":

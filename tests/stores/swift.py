@@ -9,7 +9,6 @@ import getpass
 import subprocess
 import sys
 import tempfile
-import time
 import venv
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -116,11 +115,7 @@ def _make_ring(programs: Path, folder: Path, backend: str, port: int) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="swift-") as folder, running(Path(folder)) as endpoint:
-        for name, value in endpoint.environment().items():
-            print(f"export {name}={value}")
-        print("# until interrupted", flush=True)
-        while True:
-            time.sleep(60)
+        endpoint.serve()
 
 
 if __name__ == "__main__":
