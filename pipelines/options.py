@@ -122,7 +122,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the weights at load")
     group.add_argument("--adapter", metavar="ADAPTER", help="a LoRA adapter, merged at load: a directory or a hub id")
-    group.add_argument("--compile", action="store_true", help="torch.compile the model")
+    group.add_argument("--compile", action="store_true", help="torch.compile the decoder's blocks")
     group.add_argument("--prompt", default=_DEFAULTS.prompt, help="what a bare caption answers (default: %(default)r)")
     group.add_argument("--truncate", action="store_true", help="cut texts that exceed the context, not fail their rows")
 
