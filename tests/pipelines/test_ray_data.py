@@ -28,6 +28,7 @@ from tests.pipelines.ray_driver import SLOW
 from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
 
 pytestmark = [
+    pytest.mark.xdist_group("ray"),
     pytest.mark.usefixtures("ray_cluster"),
     # Ray Data warns of its own deprecated defaults when it makes its context.
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context"),

@@ -15,6 +15,8 @@ from tests.pipelines.ray_kills import ACTORS, KINDS, Campaign
 SHARDS = {"a.parquet": 70, "b.parquet": 33, "empty.parquet": 0}
 ROWS_PER_UNIT = 5
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.mark.timeout(900)  # on a busy machine, starting a node takes long
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own test cluster
