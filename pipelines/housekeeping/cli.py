@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipelines.console import file_size
+from pipelines.command.console import file_size
 from pipelines.housekeeping.compaction import compact, superseded
 from pipelines.housekeeping.leftovers import delete_leftovers, find_leftovers, leftover_age
 from pipelines.inspection.outputs import look

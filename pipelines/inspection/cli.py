@@ -19,7 +19,7 @@ from pipelines.inspection.samples import Paint, choose_samples, show_samples, we
 from pipelines.inspection.show import as_document, as_text
 from pipelines.quality.export import export
 from pipelines.quality.scan import DEFAULT_TOP, Findings, Scan
-from pipelines.run_record import RunRecord
+from pipelines.run.record import RunRecord
 from pipelines.storage import open_store
 from scorer.errors import ConfigError, RunError, TokensightError
 
@@ -181,7 +181,7 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
 
 
 def _write_report(output: Output, options: argparse.Namespace) -> None:
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
     write_report(output.store.root, open_dataset(_record(output), options.input), options.html, scanned_rows=None)
     _say(f"{options.html}: the report")
