@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any, Final, get_args
 
+from pipelines.command.arguments import new_parser
 from pipelines.command.source_options import ContrastAction, add_source, make_source
 from pipelines.engines import ModelEngine
 from pipelines.executors import Executor
@@ -64,13 +65,7 @@ exit status:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; its defaults are ScorerConfig's own."""
-    parser = argparse.ArgumentParser(
-        prog="score_dataset.py",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = new_parser("score_dataset.py", _DESCRIPTION, _EPILOG)
     _add_paths(parser)
     add_source(parser)
     _add_model(parser)

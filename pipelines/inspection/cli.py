@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from pipelines.command.arguments import add_run_output, new_parser
 from pipelines.housekeeping.cli import add_gc, collect
 from pipelines.housekeeping.objects import list_items
 from pipelines.inspection.dataset import open_dataset
@@ -56,14 +57,8 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="inspect_run.py",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("output", metavar="OUTPUT", help="the output of a run: local, s3:// or gs://")
+    parser = new_parser("inspect_run.py", _DESCRIPTION, _EPILOG)
+    add_run_output(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
     parser.add_argument("--quick", action="store_true", help="sizes and footers only: no digests, rows or statistics")
     group = parser.add_argument_group("captions", "Instead of a check: captions from the dataset, with their scores.")

@@ -164,6 +164,6 @@ def _opened(store: Store, key: str, quick: bool) -> Iterator[IO[bytes]]:
 
 
 def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
     file.seek(0)
     return digest

@@ -162,7 +162,7 @@ def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker]
             raise RunError(f"shard {shard.name} has {shard.rows} rows but {rows} are committed; refusing to publish it")
         size = file.tell()
         file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
     return PublishedShard(shard.name, size, sha256, total(marker.tally for marker in markers))
 
 
