@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
+JOBS ?= 2
 
 .PHONY: help install demo test check format bench train-mini clean
 
@@ -21,8 +22,8 @@ demo: install  ## score the packaged sample dataset with the packaged model, wri
 	rm -rf $(OUT)
 	$(BIN)/python pipelines/score_dataset.py --input scorer/mini/sample --output $(OUT)
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest
+test: install  ## the whole test suite, in JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

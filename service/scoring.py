@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from service.schemas import Options
 from service.settings import Settings
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 MAX_WINDOW: Final = 1001
 _FETCH_THREADS: Final = 8
@@ -217,7 +220,14 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
 def _encode(models: ReferenceModels, picture: Picture, options: Options, contrast: str) -> tuple[Sample, EncodedSample]:
     """In the pool. Raises RowError."""
     sample = _sample(options, _picture_bytes(picture), models.settings.prompt)
-    return sample, models.encoder(contrast).encode(sample)
+    try:
+        return sample, models.encoder(contrast).encode(sample)
+    except (RowError, OSError, MemoryError):  # the sample's own, or the machine's
+        raise
+    except Exception as error:
+        logger.exception("the encoder raised")
+        reason = f"the encoder raised {type(error).__name__} on this sample; change the sample"
+        raise RowError(FailureCode.SCORING_FAILED, reason) from error
 
 
 def _sample(options: Options, picture: bytes, prompt: str) -> Sample:
