@@ -71,9 +71,7 @@ class ScoringService:
             on_death=on_death,
         )
         self.admission = Admission(settings.queue_size, lambda: self.batcher.expected_wait, self.metrics)
-        self._fetcher = fetcher or Fetcher(
-            settings.allow_image_host, settings.max_image_bytes, settings.image_fetch_seconds
-        )
+        self._fetcher = fetcher or settings.image_fetcher()
         self._encode_pool = ThreadPoolExecutor(settings.encode_threads, "encode")
         self._fetch_pool = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
         self._parse_pool = ThreadPoolExecutor(_PARSE_THREADS, "parse")
@@ -92,10 +90,8 @@ class ScoringService:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_models(self) -> ReferenceModels:
-        models = self._load(self.settings)
-        models.check()
-        self._models = models
-        return models
+        self._models = self._load(self.settings)
+        return self._models
 
     def check_ready(self) -> None:
         """Raise ProblemError 503 where samples are not scored now."""
