@@ -115,8 +115,9 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
-        """Begin to load the model."""
-        self._thread.start()
+        """Begin to load the model; once."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self, seconds: float) -> None:
         """Take nothing in any more, finish what waits, and end; at most ``seconds`` long."""
@@ -126,6 +127,11 @@ class Batcher:
         if self._thread.is_alive():
             self._thread.join(seconds)
         self._refuse_waiting(NotReadyError("the service stops"))
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the model is still on its way."""
+        return self._model is None and self._error is None and self._thread.is_alive()
 
     @property
     def depth(self) -> int:

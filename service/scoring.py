@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 MAX_WINDOW: Final = 1001
 _FETCH_THREADS: Final = 8
+_POLL_SECONDS: Final = 0.05
 _PARSE_THREADS: Final = 2
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
@@ -82,6 +83,14 @@ class ScoringService:
     def start(self) -> None:
         """Begin to load the model; returns at once."""
         self.batcher.start()
+
+    async def until_ready(self) -> None:
+        """Wait for the model. Raises RuntimeError where it cannot be loaded."""
+        while self.batcher.is_loading:
+            await asyncio.sleep(_POLL_SECONDS)
+        why = self.batcher.why_not_ready()
+        if why is not None:
+            raise RuntimeError(f"model {self.settings.model}: {why}")
 
     async def stop(self) -> None:
         """Finish what was accepted, then end all threads."""
