@@ -1,8 +1,8 @@
 """The same application as replicas under Ray Serve: ``serve run service.serve:app``.
 
 Each replica is the application of :mod:`service.app` with a model of its own, so handlers, key check and limits are the
-very same; Ray Serve adds the proxy in front, balancing and autoscaling. Beyond ``max_queued_requests`` the proxy answers
-503 on its own; a replica answers 429 beyond ``queue_size``. Settings are those of the environment where the application
+very same; Ray Serve adds the proxy in front, balancing and autoscaling. Beyond ``max_queued_requests`` the proxy says
+503 on its own; a replica says 429 beyond ``queue_size``. Settings are those of the environment where the application
 is built, and travel to the replicas; a builder's argument is ``serve run service.serve:app max_replicas=8``.
 """
 
