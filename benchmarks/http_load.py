@@ -18,6 +18,8 @@ from scorer import Sample
 from scorer.mini import SAMPLE_PATH
 
 HOST = "127.0.0.1"
+IDLE_SECONDS = 3.0
+"""A server closes a connection that was not used for five seconds; one that is about to be closed is not used."""
 
 
 def samples(count: int) -> list[Sample]:
@@ -69,8 +71,12 @@ class Connection:
         self.port = port
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
+        self.used = 0.0
 
     async def send(self, method: str, path: str, body: bytes = b"", request_id: str = "load") -> None:
+        if time.monotonic() - self.used > IDLE_SECONDS:
+            self.close()
+        self.used = time.monotonic()
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection(HOST, self.port)
         head = (
@@ -83,6 +89,7 @@ class Connection:
     async def receive(self) -> tuple[int, bytes]:
         assert self.reader is not None
         head = await self.reader.readuntil(b"\r\n\r\n")
+        self.used = time.monotonic()
         lines = head.decode("latin-1").lower().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
         if "content-length" in headers:
@@ -123,9 +130,9 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes]) -> tup
     return tally, len(requests) / (time.perf_counter() - started)
 
 
-async def open_loop(port: int, rate: float, requests: Sequence[bytes]) -> Tally:
+async def open_loop(port: int, rate: float, requests: Sequence[bytes], tally: Tally) -> None:
     """Requests at a steady rate, whatever the server says; as many connections as that needs."""
-    tally, idle, tasks = Tally(), list[Connection](), []
+    idle, tasks = list[Connection](), []
 
     async def one(body: bytes) -> None:
         connection = idle.pop() if idle else Connection(port)
@@ -146,7 +153,6 @@ async def open_loop(port: int, rate: float, requests: Sequence[bytes]) -> Tally:
     await asyncio.gather(*tasks)
     for connection in idle:
         connection.close()
-    return tally
 
 
 async def watch_live(port: int, tally: Tally, every: float = 0.05) -> None:

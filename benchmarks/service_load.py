@@ -1,11 +1,11 @@
 """The HTTP service under load, on this machine's loopback, bounded in requests.
 
-    python -m benchmarks.service_load [--only throughput,engine,overload,memory,disconnect,sigterm,replicas]
+    python -m benchmarks.service_load [--only throughput,engine,overload,disconnect,sigterm,replicas]
 
     throughput  32 clients against one request at a time, on the same server
     engine      the engine alone (decode, encode, score; no HTTP) against 32 clients
-    overload    requests at ten times the rate that the server can do: rejections, /health/live, what was accepted
-    memory      10,000 requests: resident memory as they pass
+    overload    10,000 requests at ten times the rate that the server can do: rejections, /health/live, what was
+                accepted, resident memory as they pass
     disconnect  90 of 100 clients leave while they wait: what is computed all the same
     sigterm     SIGTERM while 32 clients send: what was accepted and not answered
     replicas    throughput and overload through Ray Serve with one and with two replicas
@@ -37,7 +37,7 @@ from tests.service.process import Process, service_process
 
 RESULT = Path(__file__).parent / "results" / "service_load.json"
 PAIRS, CLIENTS, OVERLOAD = 5, 32, 10
-ALONE, TOGETHER, OVERLOADING, LONG = 16, 160, 3_000, 10_000
+ALONE, TOGETHER, OVERLOADING, OVERLOADING_REPLICAS = 16, 128, 10_000, 2_000
 OPTIONS = ("--contrasts", "blank", "--torch-threads", "1")
 
 Part = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
@@ -78,9 +78,20 @@ async def paired_throughput(port: int) -> dict[str, Any]:
 async def throughput() -> dict[str, Any]:
     with server() as process:
         found = await paired_throughput(process.live.port)
-        seen = await metrics(process.live.port)
-    rows = seen["tokensight_batch_rows_sum"] / seen["tokensight_batch_rows_count"]
-    return {**found, "rows_per_batch": round(rows, 1)}
+        alone = await cpu_ms(process, 1, ALONE)
+        together = await cpu_ms(process, CLIENTS, TOGETHER)
+    # Whatever else runs, CPU time stays: one request at a time takes all of it in turn; with many, the model's thread
+    # and the rest run side by side, on two cores.
+    idle_ratio = alone["all"] / max(together["model"], together["all"] / 2)
+    return {**found, "cpu_ms_alone": alone, "cpu_ms_32": together, "ratio_by_cpu_time": round(idle_ratio, 2)}
+
+
+async def cpu_ms(process: Process, clients: int, count: int) -> dict[str, float]:
+    """CPU time of the server for one request, milliseconds: all of it, and its busiest thread's (the model's)."""
+    before = process.cpu_seconds
+    await closed_loop(process.live.port, clients, bodies(count))
+    spent = [seconds - before.get(thread, 0.0) for thread, seconds in process.cpu_seconds.items()]
+    return {"all": round(1e3 * sum(spent) / count, 1), "model": round(1e3 * max(spent) / count, 1)}
 
 
 async def engine() -> dict[str, Any]:
@@ -101,24 +112,28 @@ async def engine() -> dict[str, Any]:
     return {"engine_per_s": spread(bare), "http_per_s": spread(http), "http_over_engine": spread(ratios)}
 
 
-async def overloaded(port: int) -> dict[str, Any]:
+async def overloaded(port: int, count: int, resident: Callable[[], int] | None = None) -> dict[str, Any]:
     await warm(port)
-    _, rate = await closed_loop(port, CLIENTS, bodies(64))
-    live = Tally()
+    _, rate = await closed_loop(port, CLIENTS, bodies(96))
+    live, tally, memory = Tally(), Tally(), list[int]()
     watching = asyncio.ensure_future(watch_live(port, live))
     started = time.perf_counter()
-    tally = await open_loop(port, OVERLOAD * rate, bodies(OVERLOADING))
+    loading = asyncio.ensure_future(open_loop(port, OVERLOAD * rate, bodies(count), tally))
+    while not loading.done():
+        await asyncio.sleep(0.5)
+        if resident is not None:
+            memory.append(resident() // 2**20)
+    await loading
     seconds = time.perf_counter() - started
     watching.cancel()
     await asyncio.wait([watching])
-    rejected = tally.count(429) + tally.count(503)
-    return {
+    found = {
         "capacity_per_s": round(rate, 1),
-        "sent": OVERLOADING,
+        "sent": count,
         "sent_per_s": round(OVERLOAD * rate, 1),
         "seconds": round(seconds, 1),
         "scored": tally.count(200),
-        "rejected": rejected,
+        "rejected": tally.count(429) + tally.count(503),
         "other": tally.other,
         "unanswered": tally.unanswered,
         "reject_p50_ms": round(tally.percentile(50, 429, 503), 1),
@@ -126,30 +141,19 @@ async def overloaded(port: int) -> dict[str, Any]:
         "live_p99_ms": round(live.percentile(99, 200), 1),
         "live_asked": live.count(200),
     }
+    if memory:
+        tenths = [memory[i * (len(memory) - 1) // 9] for i in range(10)]
+        found |= {"resident_mib": tenths}
+    return found
 
 
 async def overload() -> dict[str, Any]:
     with server("--queue-size", "64") as process:
-        return await overloaded(process.live.port)
-
-
-async def memory() -> dict[str, Any]:
-    every = LONG // 10
-    resident = []
-    with server() as process:
-        await warm(process.live.port)
-        started = time.perf_counter()
-        for _ in range(10):
-            tally, _ = await closed_loop(process.live.port, CLIENTS, bodies(every))
-            assert tally.count(200) == every
-            resident.append(round(process.resident_bytes / 2**20))
-            print(f"memory: {resident[-1]} MiB", flush=True)
-    return {
-        "requests": LONG,
-        "seconds": round(time.perf_counter() - started),
-        "resident_mib": resident,
-        "growth_mib_after_first_tenth": resident[-1] - resident[0],
-    }
+        port = process.live.port
+        found = await overloaded(port, OVERLOADING, lambda: process.resident_bytes)
+        logged = [entry for entry in process.log if entry["message"] == "request" and entry["status"] == 429]
+        times = sorted(entry["ms"] for entry in logged)
+    return {**found, "reject_p99_ms_in_the_server": times[int(0.99 * len(times))]}
 
 
 async def disconnect() -> dict[str, Any]:
@@ -215,7 +219,7 @@ async def replicas() -> dict[str, Any]:
     found = {}
     for count in (1, 2):
         with ray_serve(count) as port:
-            found[str(count)] = {**await paired_throughput(port), **await overloaded(port)}
+            found[str(count)] = {**await paired_throughput(port), **await overloaded(port, OVERLOADING_REPLICAS)}
             print(f"replicas {count}: {found[str(count)]}", flush=True)
     return found
 
@@ -255,7 +259,6 @@ PARTS: dict[str, Part] = {
     "disconnect": disconnect,
     "sigterm": sigterm,
     "replicas": replicas,
-    "memory": memory,
 }
 
 

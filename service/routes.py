@@ -24,7 +24,7 @@ from service.scoring import ScoringService, make_method
 router = APIRouter()
 
 
-def scoring_service(request: Request) -> ScoringService:
+async def scoring_service(request: Request) -> ScoringService:  # async: FastAPI runs other functions in a pool
     """The application's service."""
     service: ScoringService = request.app.state.service
     return service
