@@ -236,15 +236,11 @@ def ray_serve(count: int) -> Iterator[int]:
     with socket.socket() as free:
         free.bind((http_load.HOST, 0))
         port = free.getsockname()[1]
-    os.environ.update(
-        {"TOKENSIGHT_CONTRASTS": "blank", "TOKENSIGHT_TORCH_THREADS": "1", "TOKENSIGHT_LOG_LEVEL": "WARNING"}
-    )
+    os.environ.update({"TOKENSIGHT_CONTRASTS": "blank", "TOKENSIGHT_TORCH_THREADS": "1", "TOKENSIGHT_QUEUE_SIZE": "64"})
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         serve.start(http_options={"host": http_load.HOST, "port": port})
-        options = ReplicaOptions(
-            min_replicas=count, max_replicas=count, num_cpus=1, max_ongoing_requests=48, max_queued_requests=32
-        )
+        options = ReplicaOptions(min_replicas=count, max_replicas=count, num_cpus=1)
         serve.run(app(options), name="tokensight", route_prefix="/")
         yield port
         serve.shutdown()

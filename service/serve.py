@@ -8,6 +8,8 @@ is built, and travel to the replicas; a builder's argument is ``serve run servic
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import cluster_resources, is_initialized, serve
@@ -19,6 +21,9 @@ from service.app import create_app
 from service.scoring import ScoringService
 from service.settings import Settings, check_environment
 
+_HEADROOM: Final = 64
+"""Requests to a replica that take no slot of its queue: rejections, health checks, weights."""
+
 
 class ReplicaOptions(BaseModel):
     """How many replicas there are, and what each may use.
@@ -26,7 +31,8 @@ class ReplicaOptions(BaseModel):
     Attributes:
         min_replicas, max_replicas: bounds of autoscaling.
         target_ongoing_requests: per replica; more requests than that bring another one.
-        max_ongoing_requests: sent to one replica at once; at least two batches, so that one fills while one runs.
+        max_ongoing_requests: sent to one replica at once; None: what its queue holds and ``_HEADROOM`` more. Then the
+            replica itself rejects at once, and a health check never waits behind samples.
         max_queued_requests: that wait in a proxy for a replica; beyond it 503.
         num_cpus: of one replica: the model's thread, and encoding.
         num_gpus: of one replica; None: one, unless the device is ``cpu``, or ``auto`` in a cluster without any.
@@ -37,7 +43,7 @@ class ReplicaOptions(BaseModel):
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(4, ge=1)
     target_ongoing_requests: float = Field(32, gt=0)
-    max_ongoing_requests: int = Field(64, ge=1)
+    max_ongoing_requests: int | None = Field(None, ge=1)
     max_queued_requests: int = Field(128, ge=1)
     num_cpus: float = Field(2, gt=0)
     num_gpus: float | None = Field(None, ge=0)
@@ -76,7 +82,7 @@ def app(options: ReplicaOptions) -> Application:
     check_environment()
     settings = Settings()
     deployment = ScoringReplica.options(  # type: ignore[attr-defined]  # ray is untyped, the decorator unseen
-        max_ongoing_requests=options.max_ongoing_requests,
+        max_ongoing_requests=options.max_ongoing_requests or settings.queue_size + _HEADROOM,
         max_queued_requests=options.max_queued_requests,
         autoscaling_config=AutoscalingConfig(
             min_replicas=options.min_replicas,
