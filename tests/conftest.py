@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # The time of one example says nothing on a shared machine.
 settings.register_profile("tokensight", deadline=None)
@@ -27,3 +31,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") != pytest.mark.xdist_group(RAY).mark)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """One Ray cluster for every test that needs one; yields its address."""
+    import ray
+
+    paths = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), paths]))  # workers import the tests' engines
+    try:
+        context = ray.init(
+            address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+        )
+    finally:
+        if paths is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = paths
+    yield context.address_info["gcs_address"]
+    ray.shutdown()

@@ -12,8 +12,8 @@ from pipelines.inspection.outputs import Output, Problem
 from pipelines.inspection.samples import printable
 from pipelines.quality.figures import Spread
 from pipelines.quality.scan import Findings
-from pipelines.report.dataset_card import fingerprint_digest
 from pipelines.run.commit import UNITS
+from scorer.config import fingerprint_digest
 
 LISTED_PROBLEMS = 50
 

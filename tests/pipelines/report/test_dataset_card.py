@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from pipelines.engines.fake import FakeEngine
-from pipelines.report.dataset_card import OURS, fingerprint_digest, render_card
+from pipelines.report.dataset_card import OURS, render_card
 from pipelines.run.record import RunRecord
 from pipelines.storage import open_store
 from pipelines.storage.local import LocalStore
+from scorer.config import fingerprint_digest
 from scorer.training import read_weights
 from scorer.weights import METHODS, Method
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset

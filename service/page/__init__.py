@@ -1,0 +1,5 @@
+"""The page at ``/``."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

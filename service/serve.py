@@ -1,0 +1,101 @@
+"""The same application as replicas under Ray Serve: ``serve run service.serve:app``.
+
+Each replica is the application of :mod:`service.app` with a model of its own, so handlers, key check and limits are the
+very same; Ray Serve adds the proxy in front, balancing and autoscaling. Beyond ``max_queued_requests`` the proxy answers
+503 on its own; a replica answers 429 beyond ``queue_size``. Settings are those of the environment where the application
+is built, and travel to the replicas; a builder's argument is ``serve run service.serve:app max_replicas=8``.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from ray import cluster_resources, is_initialized, serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+
+from service import logs
+from service.app import create_app
+from service.scoring import ScoringService
+from service.settings import Settings, check_environment
+
+
+class ReplicaOptions(BaseModel):
+    """How many replicas there are, and what each may use.
+
+    Attributes:
+        min_replicas, max_replicas: bounds of autoscaling.
+        target_ongoing_requests: per replica; more requests than that bring another one.
+        max_ongoing_requests: sent to one replica at once; at least two batches, so that one fills while one runs.
+        max_queued_requests: that wait in a proxy for a replica; beyond it 503.
+        num_cpus: of one replica: the model's thread, and encoding.
+        num_gpus: of one replica; None: one, unless the device is ``cpu``, or ``auto`` in a cluster without any.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_replicas: int = Field(1, ge=1)
+    max_replicas: int = Field(4, ge=1)
+    target_ongoing_requests: float = Field(32, gt=0)
+    max_ongoing_requests: int = Field(64, ge=1)
+    max_queued_requests: int = Field(128, ge=1)
+    num_cpus: float = Field(2, gt=0)
+    num_gpus: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> ReplicaOptions:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas={self.min_replicas} exceeds max_replicas={self.max_replicas}")
+        return self
+
+
+@serve.deployment(name="tokensight")
+@serve.ingress()
+class ScoringReplica:
+    """One replica: ready once its model is warm, replaced where its model's thread ends."""
+
+    async def __init__(self, settings: Settings) -> None:
+        logs.install(settings.log_level)
+        self._settings = settings
+        self._scoring = ScoringService(settings)
+        self._scoring.start()
+        await self._scoring.until_ready()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._settings, self._scoring)
+
+    def check_health(self) -> None:
+        """Raises where samples are not scored; asked by Ray Serve."""
+        why = self._scoring.batcher.why_not_ready()
+        if why is not None:
+            raise RuntimeError(why)
+
+
+def app(options: ReplicaOptions) -> Application:
+    """The application for ``serve run`` and for manifests. Raises ConfigError for a misspelt variable."""
+    check_environment()
+    settings = Settings()
+    deployment = ScoringReplica.options(
+        max_ongoing_requests=options.max_ongoing_requests,
+        max_queued_requests=options.max_queued_requests,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=options.min_replicas,
+            max_replicas=options.max_replicas,
+            target_ongoing_requests=options.target_ongoing_requests,
+        ),
+        ray_actor_options={"num_cpus": options.num_cpus, "num_gpus": gpus(options, settings.device)},
+        graceful_shutdown_timeout_s=settings.drain_seconds,
+    )
+    bound: Application = deployment.bind(settings)
+    return bound
+
+
+def gpus(options: ReplicaOptions, device: str) -> float:
+    """GPUs of one replica."""
+    if options.num_gpus is not None:
+        return options.num_gpus
+    if device == "cpu":
+        return 0.0
+    if device == "auto" and is_initialized():
+        return min(1.0, cluster_resources().get("GPU", 0.0))
+    return 1.0
