@@ -1,0 +1,46 @@
+"""One server with the packaged model, and one Chromium, for all tests of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.page.browser import Browser
+from tests.service.page.server import Server
+from tests.service.page.standin import create_app
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with Server(create_app()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Raises, rather than skips: a page that no browser has opened is not tested."""
+    with Browser(tmp_path_factory.mktemp("chromium")) as running:
+        yield running
+
+
+@pytest.fixture
+def page(server: Server, chromium: Browser) -> Iterator[Browser]:
+    """The page, freshly opened, on a desktop in light colours. In the end its console must be clean."""
+    server.reset()
+    chromium.open(server.url)
+    yield chromium
+    assert chromium.complaints() == []
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A picture on disk."""
+    from service.page import assets
+
+    path = tmp_path / "two blue triangles.png"
+    path.write_bytes(assets()["samples/scene-00089.png"].body)
+    return path
+
+
