@@ -15,7 +15,7 @@ function gapLegend(by) {
     return logit ? signed(Math.sign(level) * edge, 1) : (level < 0 ? "÷" : "×") + ratio(edge);
   };
   const steps = LEVELS.map((level) => swatch(level, label(level), !logit && level < 0 ? level : null));
-  return [logit ? "lower" : "less likely", steps, logit ? "higher with the picture" : "more likely with the picture"];
+  return [logit ? "lower" : "less likely", steps, logit ? "higher" : "more likely"];
 }
 
 function weightLegend([low, high]) {

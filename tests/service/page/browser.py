@@ -28,10 +28,14 @@ OPTIONS = (
 )
 
 
+class NoBrowserError(Exception):
+    """Chromium or its driver is not installed."""
+
+
 def _path(*names: str) -> str:
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        raise RuntimeError(f"none of {', '.join(names)} is on the path; apt-get install chromium chromium-driver")
+        raise NoBrowserError(f"none of {', '.join(names)} is on the path; apt-get install chromium chromium-driver")
     return found
 
 
@@ -46,6 +50,8 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = Chrome(options=options, service=ChromeService(_path("chromedriver")))
         self.driver.set_script_timeout(WAIT)
+        permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+        self.driver.execute_cdp_cmd("Browser.grantPermissions", permissions)
 
     def __enter__(self) -> Browser:
         return self
@@ -122,6 +128,20 @@ class Browser:
         self.js("document.getElementById('ask').removeAttribute('aria-busy')")
         self.all("#samples button")[number].click()
         self.settled()
+
+    def clipboard(self) -> str:
+        """What was copied, once it is there."""
+        self.wait(lambda: "Copied" in self.text("#status"))
+        return self.module("return navigator.clipboard.readText()")
+
+    def copy(self, what: str) -> str:
+        """Press "Copy JSON" or "Copy curl", and take what was copied."""
+        self.js("document.getElementById('status').textContent = ''")
+        self.one(f"#copy-{what}").click()
+        return self.clipboard()
+
+    def tokens(self) -> list[str]:
+        return self.js("return [...document.querySelectorAll('#told .t')].map((t) => t.textContent)")
 
     def levels(self) -> list[str]:
         return self.js("return [...document.querySelectorAll('#told .t')].map((t) => t.dataset.level)")

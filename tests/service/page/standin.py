@@ -83,9 +83,7 @@ def _score(body: dict[str, Any], image: bytes) -> Response:
     }
     data = body["text"].encode()
     values = {name: [_number(value) for value in column.tolist()] for name, column in columns.items()}
-    tokens: list[dict[str, Any]] = [
-        dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)
-    ]
+    tokens: list[dict[str, Any]] = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     for token in tokens:
         token["text"] = data[token["start"] : token["end"]].decode("utf-8", "replace")
     ms = 1000 * (time.perf_counter() - started)
