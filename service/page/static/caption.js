@@ -36,7 +36,7 @@ function drawPart(paragraph, piece, offset, tokens) {
   const doubt = Math.min(0, gapLevel(part.gap) ?? 0);
   part.element = el(
     "span",
-    { class: "t", role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip", "data-doubt": doubt || null },
+    { class: core.trim() ? "t" : "t space", role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip", "data-doubt": doubt || null },
     core,
   );
   paragraph.append(before, part.element, after);

@@ -74,6 +74,7 @@ export const visible = (text) =>
  */
 export function drawn(text) {
   const [, lead, word, trail] = EDGES.exec(text);
+  if (/^ +$/.test(text)) return { before: "", core: text, after: "" }; // stays a space, where a line may break
   if (word === "") return { before: "", core: broken(text) || "∅", after: "" };
   const [before, after] = [lead === " " ? lead : "", trail === " " ? trail : ""];
   return { before, core: (before ? "" : broken(lead)) + word + (after ? "" : broken(trail)), after };

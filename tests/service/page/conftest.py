@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def page(server: Server, chromium: Browser) -> Iterator[Browser]:
     chromium.open(server.url)
     yield chromium
     assert chromium.complaints() == []
+
+
+@pytest.fixture
+def run_shell() -> Callable[[str, Path], str]:
+    """Run a command line as a shell does, in a folder: what it wrote to its standard output."""
+
+    def run(command: str, folder: Path) -> str:
+        done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture

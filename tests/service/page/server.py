@@ -26,17 +26,21 @@ class Answer:
 
 
 class Faults:
-    """Counts the requests for scores, and answers them in the app's place while ``answers`` lasts."""
+    """Counts the requests for scores, and answers in the app's place while ``answers`` or ``models`` last."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.answers: list[Answer] = []
+        self.models: list[Answer] = []
         self.scored: list[str] = []
         self.disconnected = 0
         self.gate = threading.Event()
         self.gate.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == "/v1/models" and self.models:
+            await self._answer(self.models.pop(0), receive, send)
+            return
         if scope["type"] != "http" or scope["path"] != "/v1/score":
             await self.app(scope, receive, send)
             return
@@ -95,6 +99,7 @@ class Server:
     def reset(self) -> None:
         """As it started: every request goes to the app, none was counted."""
         self.faults.answers.clear()
+        self.faults.models.clear()
         self.faults.scored.clear()
         self.faults.disconnected = 0
         self.faults.gate.set()

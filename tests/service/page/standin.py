@@ -55,10 +55,10 @@ async def _read(request: Request) -> tuple[dict[str, Any], bytes]:
         import base64
 
         return body, base64.b64decode(body["image"]["base64"])
-    form = await request.form()
-    part, image = form["request"], form["image"]
-    assert isinstance(part, str) and isinstance(image, UploadFile)
-    return json.loads(part), await image.read()
+    async with request.form() as form:
+        part, image = form["request"], form["image"]
+        assert isinstance(part, str) and isinstance(image, UploadFile)
+        return json.loads(part), await image.read()
 
 
 def _score(body: dict[str, Any], image: bytes) -> Response:

@@ -212,7 +212,8 @@ def test_a_sign_of_several_code_points_is_one_piece(page: Browser) -> None:
     [
         ("red", ("", "red", "")),
         (" red", (" ", "red", "")),
-        (" ", ("", "␣", "")),
+        (" ", ("", " ", "")),
+        (" \t", ("", "␣⇥", "")),
         ("  red", ("", "␣␣red", "")),
         ("\n", ("", "↵\n", "")),
         ("\n\n The", ("", "↵\n↵\n␣The", "")),
