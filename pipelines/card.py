@@ -6,7 +6,6 @@ just before ``_SUCCESS``, never over a text that is not a card of ours.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from pipelines.run_record import RunRecord
 from pipelines.storage import Store
+from scorer.config import fingerprint_digest
 
 KEY: Final = "README.md"
 OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
@@ -44,11 +44,6 @@ _COLUMNS: Final = (
     ("`text_hash`", "identifies the exact text that was scored"),
     ("`status`, `error`", "`ok`, or why the row was not scored; its lists are null then"),
 )
-
-
-def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that decides the scores: equal digests, comparable scores."""
-    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
 
 
 def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> None:

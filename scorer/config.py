@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,6 +134,11 @@ class ScorerConfig:
     def fingerprint(self) -> dict[str, Any]:
         """The options that change scores, as plain data; options of execution alone are left out."""
         return {name: value for name, value in self.to_dict().items() if name not in EXECUTION_ONLY}
+
+
+def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that decides the scores: equal digests, comparable scores."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
 
 
 def _require(name: str, value: Any, valid: bool, expected: str) -> None:

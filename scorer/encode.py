@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from os import PathLike
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from scorer import images as image_ops
-from scorer.config import ScorerConfig
+from scorer.config import Contrast, ScorerConfig
 from scorer.control import control_tokens, first_token
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
@@ -45,11 +47,7 @@ class Encoder:
         self.reference = reference
         self.config = config
         self.family = reference.family
-        if config.contrast not in self.family.contrasts:
-            raise ModelError(
-                f"the contrast {config.contrast!r} is not defined for models of type {reference.config.model_type!r}; "
-                f"they have {', '.join(sorted(self.family.contrasts))}"
-            )
+        _check_contrast(config.contrast, reference)
         self._processor = reference.load_processor()
         self.pixel_table = pixel_table(self._processor, self.family)
         tokenizer = self._processor.tokenizer
@@ -69,6 +67,7 @@ class Encoder:
         if with_images and config.blank_color is None:
             self._blank_color = _mean_color(self._processor.image_processor)
         self._blanks: OrderedDict[tuple[int, int], ProcessedImage] = OrderedDict()
+        self._blanks_lock = Lock()
 
     @classmethod
     def load(
@@ -76,6 +75,13 @@ class Encoder:
     ) -> Encoder:
         """Load processor and configuration of a local directory or hub id. Raises ModelError."""
         return cls(Reference.locate(model, revision), config or ScorerConfig())
+
+    def with_contrast(self, contrast: Contrast) -> Encoder:
+        """An encoder for another contrast; tokenizer and processor stay these. Raises ModelError."""
+        _check_contrast(contrast, self.reference)
+        other = copy(self)
+        other.config = replace(self.config, contrast=contrast)
+        return other
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Encode one sample.
@@ -141,13 +147,15 @@ class Encoder:
 
     def _blank(self, image: Image) -> ProcessedImage:
         """The blank of an image's size; kept, so that equal blanks are one object and travel once."""
-        blank = self._blanks.get(image.size)
+        with self._blanks_lock:
+            blank = self._blanks.get(image.size)
         if blank is None:
             (blank,) = self._process([image_ops.blank_like(image, self._blank_color)])
-            self._blanks[image.size] = blank
+        with self._blanks_lock:  # another thread may have made or dropped it meanwhile
+            blank = self._blanks.setdefault(image.size, blank)
+            self._blanks.move_to_end(image.size)
             if len(self._blanks) > _BLANKS_KEPT:
                 self._blanks.popitem(last=False)
-        self._blanks.move_to_end(image.size)
         return blank
 
     def _labels_that_fit(self, rendered: RenderedTokens) -> int:
@@ -242,6 +250,14 @@ def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArra
     if len(images) == 1:
         return images[0].pixels  # the same object as the cached blank's, so that it travels once
     return join_pixels([image.pixels for image in images], axis)
+
+
+def _check_contrast(contrast: str, reference: Reference) -> None:
+    if contrast not in reference.family.contrasts:
+        raise ModelError(
+            f"the contrast {contrast!r} is not defined for models of type {reference.config.model_type!r}; they have "
+            f"{', '.join(sorted(reference.family.contrasts))}"
+        )
 
 
 def _check_images(sample: Sample, family: Family) -> None:

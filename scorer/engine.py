@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from itertools import islice
 from os import PathLike
 from typing import Any, Final
@@ -15,7 +16,7 @@ import torch
 
 from scorer import calibration, forward, selfcheck, verify
 from scorer.batching import TokenBudget, map_batches
-from scorer.config import ScorerConfig
+from scorer.config import Contrast, ScorerConfig
 from scorer.encode import Encoder
 from scorer.errors import FailureCode
 from scorer.forward import LabelScores
@@ -44,17 +45,12 @@ class Scorer:
 
     def __init__(self, reference: Reference, config: ScorerConfig) -> None:
         self.reference = reference
-        self.config = config
         self.encoder = Encoder(reference, config)
         self.model = forward.ReferenceModel(reference.load_model(config), reference.family, config.compile)
         self.budget = TokenBudget(
             config.max_batch_tokens or calibration.batch_tokens(self.model, reference.context_length)
         )
-        self._fast: forward.FastPath | None = None
-        if reference.family.fast:
-            self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
-        self.self_check: selfcheck.SelfCheck | None = None
-        self._fingerprint: dict[str, Any] | None = None
+        self._begin(config)
         if reference.family.class_forward:
             self._check_unlisted()
 
@@ -68,6 +64,28 @@ class Scorer:
             ModelError: it cannot be had, or its family is not supported.
         """
         return cls(Reference.locate(model, revision), config or ScorerConfig())
+
+    def _begin(self, config: ScorerConfig) -> None:
+        """What belongs to one contrast."""
+        self.config = config
+        self._fast: forward.FastPath | None = None
+        if self.reference.family.fast:
+            self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
+        self.self_check: selfcheck.SelfCheck | None = None
+        self._fingerprint: dict[str, Any] | None = None
+
+    def with_contrast(self, contrast: Contrast) -> Scorer:
+        """A scorer for another contrast on the same weights, with its own self-check and contrast prefixes.
+
+        Both belong to one thread: the model is theirs together, and so are the budget and the usage.
+
+        Raises:
+            ModelError: the contrast is not defined for this model.
+        """
+        other = copy(self)
+        other.encoder = self.encoder.with_contrast(contrast)
+        other._begin(other.encoder.config)
+        return other
 
     def _check_unlisted(self) -> None:
         """A model without a verified record is held to its own class; see :mod:`scorer.verify`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -61,7 +62,7 @@ def clamp_and_pool(
     clamped = np.clip(gap.astype(np.float64), low, high)
     if window == 1 or len(clamped) == 0:
         return clamped.astype(np.float32)
-    half = window // 2
+    half = min(window // 2, len(clamped) - 1)  # beyond that there is nothing more to reach
     total = np.zeros_like(clamped)
     count = np.zeros_like(clamped)
     for shift in range(-half, half + 1):
@@ -195,7 +196,7 @@ def _number(method: str, name: str, value: Any) -> int | float | None:
     if name == "threshold" and value is None:
         return None
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    if not number or not abs(value) <= sys.float_info.max:  # math.isfinite raises on an integer beyond it
         raise ConfigError(f"method {method!r}: {name} is {value!r}; it must be a finite number")
     return int(value) if name == "window" and int(value) == value else float(value)
 

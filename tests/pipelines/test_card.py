@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.card import OURS, fingerprint_digest, render_card
+from pipelines.card import OURS, render_card
 from pipelines.fake_engine import FakeEngine
 from pipelines.run_record import RunRecord
 from pipelines.storage import LocalStore, open_store
+from scorer.config import fingerprint_digest
 from scorer.training import read_weights
 from scorer.weights import METHODS, Method
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset

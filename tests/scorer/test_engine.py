@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scorer import Sample, Scorer, ScorerConfig, TokenScores
+from scorer import EncodedSample, Sample, Scorer, ScorerConfig, TokenScores, encode
 from scorer import images as image_ops
 from scorer.errors import FailureCode, ModelError
 from scorer.forward import ReferenceModel, labels
@@ -160,6 +162,42 @@ def test_padding_without_its_mask_would_be_seen(chatml_model: Path, monkeypatch:
     with pytest.raises(AssertionError):
         for result, expected in zip(scorer.score(rows), alone, strict=True):
             _assert_equal_scores(result, expected)
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_several_contrasts_share_one_model(chatml_model: Path, contrast: str) -> None:
+    first = load(chatml_model)
+    rows = samples()[:6]
+    expected = load(chatml_model, contrast=contrast)
+    other = first.with_contrast(contrast)  # type: ignore[arg-type]  # parametrised by its values
+    assert other.model is first.model
+    for ours, theirs in zip(other.score(rows), expected.score(rows), strict=True):
+        _assert_equal_scores(ours, theirs)
+    assert other.fingerprint == expected.fingerprint
+    assert other.self_check is not None
+    assert (first.config.contrast, first.encoder.config.contrast, first.self_check) == ("blank", "blank", None)
+
+
+def test_a_contrast_that_the_family_lacks_is_refused(chatml_model: Path) -> None:
+    with pytest.raises(ModelError, match="'nothing' is not defined"):
+        load(chatml_model).with_contrast("nothing")  # type: ignore[arg-type]  # what a user may ask for
+
+
+def test_threads_share_an_encoder_though_its_blanks_overflow(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blanks are kept by size; with more sizes than are kept, one thread drops what another is about to use."""
+    monkeypatch.setattr(encode, "_BLANKS_KEPT", 1)
+    interval = sys.getswitchinterval()
+    encoder = load(chatml_model).encoder
+    rows = [Sample.caption(str(i), picture(8 + i % 5, 8), "A kite.") for i in range(200)]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            encoded = list(pool.map(encoder.try_encode, rows))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(isinstance(row, EncodedSample) for row in encoded)
 
 
 def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:

@@ -231,6 +231,7 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("cal", ["low"], "parameters are .*; give a mapping"),
         ("cal", {"low": math.nan}, "low is nan; it must be a finite number"),
         ("cal", {"high": math.inf}, "high is inf; it must be a finite number"),
+        ("cal", {"high": 10**400}, "; it must be a finite number"),
         ("cal", {"low": "1"}, "low is '1'; it must be a finite number"),
         ("cal", {"low": True}, "low is True; it must be a finite number"),
         ("cal", {"low": 6}, "low is 6.0 and high 5.0; 0 ≤ low ≤ high must hold"),
@@ -248,3 +249,8 @@ def test_a_method_keeps_its_own_parameters() -> None:
 def test_a_wrong_method_is_refused(name: Any, params: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Method(name, params)
+
+
+def test_a_window_wider_than_the_text_costs_no_more_than_the_text() -> None:
+    s = scores_of([1, 2, 3, 4, 5], [0, 0, 0, 1, 1])
+    assert_array_equal(cal(s, window=10**18 + 1), cal(s, window=9))

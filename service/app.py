@@ -1,0 +1,78 @@
+"""The application: one path from a request to the model, whatever serves it (uvicorn or Ray Serve)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+import scorer
+import service.page
+from service import health, problems, routes, schemas
+from service.limits import BodyLimit
+from service.request_context import RequestContext
+from service.scoring import ScoringService
+from service.security import KeyCheck
+from service.settings import Settings
+
+_PARSED_HERE = (schemas.ScoreRequest, schemas.BatchRequest, schemas.WeightsRequest, schemas.Options, schemas.Problem)
+"""Models that FastAPI does not see in a signature."""
+
+
+def create_app(settings: Settings | None = None, scoring: ScoringService | None = None) -> FastAPI:
+    """The application; its lifespan loads the model and finishes what was accepted.
+
+    Args:
+        settings: default: from the environment.
+        scoring: for tests and servers that watch it; default: made of the settings.
+    """
+    settings = settings or Settings()
+    scoring = scoring or ScoringService(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        scoring.start()
+        yield
+        await scoring.stop()
+
+    # redirect_slashes would answer a trailing slash with a URL made of the client's Host header.
+    app = FastAPI(title="tokensight", version=scorer.__version__, lifespan=lifespan, redirect_slashes=False)
+    app.state.service = scoring
+    problems.install(app)
+    app.include_router(routes.router)
+    app.include_router(health.router)
+    app.include_router(service.page.router)
+    # The last one added is the first to see a request.
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        max_pending=settings.max_pending_bytes,
+        seconds=settings.request_seconds,
+        metrics=scoring.metrics,
+    )
+    app.add_middleware(KeyCheck, keys=[key.get_secret_value() for key in settings.api_keys])
+    app.add_middleware(RequestContext, metrics=scoring.metrics)
+    app.openapi = lambda: _description(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _description(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        description = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+        _, further = models_json_schema(
+            [(model, "validation") for model in _PARSED_HERE], ref_template="#/components/schemas/{model}"
+        )
+        described = description.setdefault("components", {}).setdefault("schemas", {})
+        for name, schema in further["$defs"].items():
+            described.setdefault(name, schema)
+        description["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        description["security"] = [{"bearer": []}, {"header": []}, {}]
+        app.openapi_schema = description
+    return app.openapi_schema

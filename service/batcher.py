@@ -1,0 +1,305 @@
+"""One bounded queue, one thread that owns the model.
+
+    submit ─► queue ─► drop what nobody waits for ─► one contrast, token budget ─► model ─► futures
+
+The model is loaded, warmed and run in that thread and nowhere else. A waiter leaves by cancelling its future; work that
+was not begun then is never done.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from scorer.errors import FailureCode
+from scorer.types import EncodedSample, Failure, Result
+from service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_BEAT_SECONDS: Final = 1.0
+_SMOOTHING: Final = 0.2
+
+
+class BatchModel(Protocol):
+    """What the thread runs."""
+
+    def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
+        """One result per row, in order."""
+        ...
+
+    def check(self) -> None:
+        """Score something that is known to be sound; raises where the model does not work (any more)."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one forward pass, rows × longest row."""
+        ...
+
+
+class NotReadyError(Exception):
+    """The model is not loaded yet, does not work any more, or the service stops."""
+
+
+class QueueFullError(Exception):
+    """There is no room for another sample."""
+
+
+class DeadlinePassedError(Exception):
+    """The sample's deadline passed before the model came to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A sample's result, and the seconds it took: waiting for its batch, and the batch's own."""
+
+    result: Result
+    queue_seconds: float
+    engine_seconds: float
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    row: EncodedSample
+    contrast: str
+    deadline: float
+    future: Future[Scored] = field(default_factory=Future)
+    queued: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+
+
+class Batcher:
+    """Collects samples from any thread and scores them in batches.
+
+    Args:
+        load: makes the model; called in the thread.
+        capacity: samples that may wait.
+        max_rows: samples of one batch.
+        wait_seconds: how long the first of a batch waits for others.
+        heartbeat_seconds: silence after which the thread counts as stuck.
+        on_death: called where the thread ends for any reason but :meth:`stop`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], BatchModel],
+        metrics: Metrics,
+        *,
+        capacity: int,
+        max_rows: int,
+        wait_seconds: float,
+        heartbeat_seconds: float,
+        on_death: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._load = load
+        self._metrics = metrics
+        self._capacity = capacity
+        self._max_rows = max_rows
+        self._wait_seconds = wait_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._on_death = on_death
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._model: BatchModel | None = None
+        self._error: BaseException | None = None
+        self._beat = time.monotonic()
+        self._seconds_per_row = 0.0
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load the model."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Take nothing in any more, finish what waits, and end; at most ``seconds`` long."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        self._refuse_waiting(NotReadyError("the service stops"))
+
+    @property
+    def depth(self) -> int:
+        """Samples that wait."""
+        return len(self._queue)
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until what waits now is done, by the speed so far."""
+        return len(self._queue) * self._seconds_per_row
+
+    def why_not_ready(self) -> str | None:
+        """None where samples are scored now."""
+        if self._error is not None:
+            return f"the model's thread ended: {type(self._error).__name__}"
+        if self._stopping:
+            return "the service stops"
+        if not self._thread.is_alive():
+            return "the model's thread does not run"
+        if self._model is None:
+            return "the model is being loaded"
+        silent = time.monotonic() - self._beat
+        if silent > self._heartbeat_seconds:
+            return f"the model's thread gave no sign for {silent:.0f} s, heartbeat_seconds={self._heartbeat_seconds:g}"
+        return None
+
+    def submit(self, row: EncodedSample, contrast: str, deadline: float) -> Future[Scored]:
+        """Queue a sample. Cancel the future to take it back.
+
+        Args:
+            deadline: by ``time.monotonic``; not computed beyond it.
+
+        Raises:
+            NotReadyError, QueueFullError: at once. The future raises NotReadyError and DeadlinePassedError too, or
+            what the model raised.
+        """
+        job = _Job(row, contrast, deadline)
+        with self._changed:
+            if self._stopping or self._model is None or self._error is not None:
+                raise NotReadyError(self.why_not_ready() or "the service starts")
+            if len(self._queue) >= self._capacity:
+                raise QueueFullError(f"{len(self._queue)} samples wait, queue_size={self._capacity}")
+            self._queue.append(job)
+            self._changed.notify_all()
+        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
+        return job.future
+
+    def _forget(self, job: _Job) -> None:
+        with self._changed:
+            if job in self._queue:
+                self._queue.remove(job)
+                self._metrics.dropped.labels("client_gone").inc()
+
+    def _run(self) -> None:
+        try:
+            model = self._load()
+            model.check()
+            self._sign_of_life()
+            self._model = model
+            while batch := self._next_batch(model):
+                self._score(model, batch)
+        except BaseException as error:  # the thread must not end in silence, whatever ends it
+            logger.exception("the model's thread ends")
+            with self._changed:
+                self._error = error
+            self._refuse_waiting(NotReadyError(f"the model's thread ended: {type(error).__name__}"))
+            if self._on_death is not None:
+                self._on_death(error)
+
+    def _sign_of_life(self) -> None:
+        self._beat = time.monotonic()
+
+    def _next_batch(self, model: BatchModel) -> list[_Job]:
+        """The next samples to score together; none where the service stops."""
+        with self._changed:
+            while True:
+                self._sign_of_life()
+                self._wait_for_work(model)
+                batch = self._take(model)
+                if batch or (self._stopping and not self._queue):
+                    return batch
+
+    def _wait_for_work(self, model: BatchModel) -> None:
+        if not self._queue and not self._stopping:
+            self._changed.wait(_BEAT_SECONDS)
+        until = time.monotonic() + self._wait_seconds
+        while self._queue and not self._stopping and not self._is_full(model):
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _is_full(self, model: BatchModel) -> bool:
+        rows = len(self._queue)
+        return rows >= self._max_rows or sum(job.row.length for job in self._queue) >= model.batch_tokens
+
+    def _take(self, model: BatchModel) -> list[_Job]:
+        """Take a batch off the queue: the oldest sample, and those behind it that may run with it."""
+        batch: list[_Job] = []
+        left: deque[_Job] = deque()
+        widest = 0
+        now = time.monotonic()
+        for job in self._queue:
+            if job.deadline <= now:
+                self._expire(job)
+                continue
+            fits = not batch or (
+                job.contrast == batch[0].contrast
+                and len(batch) < self._max_rows
+                and (len(batch) + 1) * max(widest, job.row.length) <= model.batch_tokens
+            )
+            if not fits:
+                left.append(job)
+            elif job.future.set_running_or_notify_cancel():
+                batch.append(job)
+                widest = max(widest, job.row.length)
+            else:
+                self._metrics.dropped.labels("client_gone").inc()
+        self._queue = left
+        return batch
+
+    def _expire(self, job: _Job) -> None:
+        if job.future.set_running_or_notify_cancel():
+            self._metrics.dropped.labels("deadline").inc()
+            job.future.set_exception(DeadlinePassedError("the deadline passed before the model came to the sample"))
+
+    def _score(self, model: BatchModel, batch: list[_Job]) -> None:
+        started = time.monotonic()
+        for job in batch:
+            job.started = started
+            self._metrics.queue_wait.observe(started - job.queued)
+        self._metrics.batch_rows.observe(len(batch))
+        self._metrics.batch_tokens.observe(sum(job.row.length for job in batch))
+        try:
+            self._score_or_split(model, batch)
+        except BaseException as error:
+            for job in batch:
+                if not job.future.done():
+                    job.future.set_exception(NotReadyError(f"the model does not work any more: {type(error).__name__}"))
+            raise
+        seconds = time.monotonic() - started
+        self._metrics.engine_seconds.inc(seconds)
+        per_row = seconds / len(batch)
+        self._seconds_per_row += _SMOOTHING * (per_row - self._seconds_per_row)
+
+    def _score_or_split(self, model: BatchModel, batch: list[_Job]) -> None:
+        """Score a batch; where that raises, its halves, down to the sample that is at fault."""
+        self._sign_of_life()
+        started = time.monotonic()
+        try:
+            results = model.score(batch[0].contrast, [job.row for job in batch])
+            if len(results) != len(batch):
+                raise AssertionError(f"{len(batch)} rows went in, {len(results)} came out")
+        except Exception as error:
+            logger.exception("scoring %d samples raised", len(batch))
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._score_or_split(model, batch[:middle])
+                self._score_or_split(model, batch[middle:])
+                return
+            model.check()  # raises where not the sample is at fault but the model
+            results = [_raised(batch[0].row, error)]
+        seconds = time.monotonic() - started
+        for job, result in zip(batch, results, strict=True):
+            job.future.set_result(Scored(result, job.started - job.queued, seconds))
+
+    def _refuse_waiting(self, error: Exception) -> None:
+        with self._changed:
+            waiting, self._queue = self._queue, deque()
+        for job in waiting:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
+
+
+def _raised(row: EncodedSample, error: Exception) -> Failure:
+    reason = f"the model raised {type(error).__name__} on this sample alone, and on no other; change the sample"
+    return Failure(row.sample_id, FailureCode.SCORING_FAILED, reason)

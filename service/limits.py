@@ -1,0 +1,126 @@
+"""How much is taken in: samples in flight, bytes in memory, and the time that a body may take to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+from service.problems import ProblemError, problem_response
+
+MAX_RETRY_SECONDS: Final = 60
+
+
+class Admission:
+    """Samples that are accepted and not yet answered. A slot is taken before a body is read, so a reject is cheap.
+
+    Used from the event loop only.
+
+    Args:
+        capacity: samples, all together.
+        retry_seconds: how long until there is room, as far as one can tell.
+    """
+
+    def __init__(self, capacity: int, retry_seconds: Callable[[], float], metrics: Metrics) -> None:
+        self.capacity = capacity
+        self.in_flight = 0
+        self._retry_seconds = retry_seconds
+        self._metrics = metrics
+
+    @contextmanager
+    def slots(self, count: int) -> Iterator[None]:
+        """Hold ``count`` slots. Raises ProblemError 429 where they are not free."""
+        if self.in_flight + count > self.capacity:
+            self._metrics.rejects.labels("queue_full").inc()
+            raise busy(
+                f"{self.in_flight} samples are in work, {count} more would exceed queue_size={self.capacity}",
+                self._retry_seconds(),
+            )
+        self.in_flight += count
+        try:
+            yield
+        finally:
+            self.in_flight -= count
+
+
+def busy(reason: str, seconds: float) -> ProblemError:
+    """429, with the time after which to come again."""
+    wait = min(MAX_RETRY_SECONDS, max(1, round(seconds)))
+    return ProblemError(429, "queue_full", f"{reason}; try again in {wait} s", {"Retry-After": str(wait)})
+
+
+class BodyLimit:
+    """ASGI middleware: bodies are bounded while they stream in, whatever their headers say.
+
+    Args:
+        max_bytes: limit of one body.
+        max_pending: limit of what all bodies in work hold together.
+        seconds: in which a body must have arrived.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_pending: int, seconds: float, metrics: Metrics) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.max_pending = max_pending
+        self.seconds = seconds
+        self.metrics = metrics
+        self.pending = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = _declared_length(scope)
+        if declared is not None and declared > self.max_bytes:
+            await problem_response(self._too_large(), scope)(scope, receive, send)
+            return
+        taken = 0
+        complete = False
+        deadline = asyncio.get_running_loop().time() + self.seconds
+
+        async def bounded_receive() -> Message:
+            nonlocal taken, complete
+            if complete:
+                return await receive()  # only a disconnect can follow
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                self.metrics.rejects.labels("body_slow").inc()
+                raise ProblemError(
+                    408, "body_slow", f"the body did not arrive within {self.seconds:g} s; send it faster"
+                ) from None
+            size = len(message.get("body", b""))
+            if taken + size > self.max_bytes:
+                raise self._too_large()
+            if self.pending + size > self.max_pending:
+                self.metrics.rejects.labels("memory").inc()
+                raise busy(f"the bodies in work hold {self.pending} bytes, max_pending_bytes={self.max_pending}", 1)
+            taken += size
+            self.pending += size
+            complete = not message.get("more_body", False)
+            return message
+
+        try:
+            await self.app(scope, bounded_receive, send)
+        finally:
+            self.pending -= taken
+
+    def _too_large(self) -> ProblemError:
+        self.metrics.rejects.labels("body_too_large").inc()
+        return ProblemError(
+            413,
+            "body_too_large",
+            f"the body has more than max_body_bytes={self.max_bytes}; send a smaller picture or fewer items",
+        )
+
+
+def _declared_length(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:19])
+    return None

@@ -1,0 +1,93 @@
+"""Results → the documents that clients get. What is undefined is null, never NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from starlette.responses import Response
+
+from scorer.types import TokenScores
+from scorer.weights import Method
+from service.problems import ProblemError
+
+
+class JsonDocument(Response):
+    """Plain data as JSON; refuses NaN, which is none."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def score_document(scores: TokenScores, texts: Sequence[str], method: Method, parts: Collection[str]) -> dict[str, Any]:
+    """Method, turns, tokens and totals of one sample."""
+    weights = weights_of(method, scores)
+    columns: dict[str, Sequence[Any]] = {}
+    if "tokens" in parts:
+        columns |= {"id": scores.token_ids.tolist(), "text": token_texts(scores, texts)}
+    if "spans" in parts:
+        turns, starts, ends = scores.token_turns, scores.token_starts, scores.token_ends
+        columns |= {"turn": turns.tolist(), "start": starts.tolist(), "end": ends.tolist()}
+    if "raw" in parts:
+        columns |= {name: nulled(getattr(scores, name)) for name in ("logit_gap", "logprob_clean", "logprob_contrast")}
+    if "weights" in parts:
+        columns["weight"] = nulled(weights)
+    empty = [()] * len(scores.token_ids)
+    rows = zip(*columns.values(), strict=True) if columns else empty
+    return {
+        "method": method.name,
+        "method_params": dict(method.params),
+        "turns": list(texts),
+        "tokens": [dict(zip(columns, row, strict=True)) for row in rows],
+        "totals": {
+            "tokens": len(scores.token_ids),
+            "mean_gap": _defined(scores.logit_gap.mean(dtype=np.float64)),
+            "logprob_clean": _defined(scores.logprob_clean.sum(dtype=np.float64)),
+            "logprob_contrast": _defined(scores.logprob_contrast.sum(dtype=np.float64)),
+            "mean_weight": _defined(weights.mean(dtype=np.float64)),
+        },
+    }
+
+
+def weights_of(method: Method, scores: Any) -> npt.NDArray[np.float32]:
+    """Weights of one sample, float32 [N].
+
+    Raises:
+        ProblemError: 422 where a parameter leads out of float32.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = method(scores)
+    if np.isinf(weights).any():
+        raise ProblemError(
+            422,
+            "weights_overflow",
+            f"the method {method.name!r} with {dict(method.params)} gives weights beyond float32; lower them",
+        )
+    return weights
+
+
+def token_texts(scores: TokenScores, texts: Sequence[str]) -> list[str]:
+    """The text of every token; a part of a character is U+FFFD."""
+    encoded = [text.encode() for text in texts]
+    return [
+        encoded[turn][start:end].decode(errors="replace")
+        for turn, start, end in zip(
+            scores.token_turns.tolist(), scores.token_starts.tolist(), scores.token_ends.tolist(), strict=True
+        )
+    ]
+
+
+def nulled(values: npt.NDArray[np.floating[Any]]) -> list[float | None]:
+    """As a list, None where undefined."""
+    listed: list[float] = values.tolist()
+    return [value if math.isfinite(value) else None for value in listed] if not np.isfinite(values).all() else [*listed]
+
+
+def _defined(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,182 @@
+"""The API below /v1."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from scorer.types import TokenScores
+from scorer.weights import METHODS
+from service import bodies, problems, schemas
+from service.disconnect import while_connected
+from service.problems import ProblemError
+from service.responses import JsonDocument, nulled, weights_of
+from service.schemas import ScoreRequest, WeightsRequest
+from service.scoring import ScoringService, make_method
+
+router = APIRouter()
+
+
+def scoring_service(request: Request) -> ScoringService:
+    """The application's service."""
+    service: ScoringService = request.app.state.service
+    return service
+
+
+Service = Annotated[ScoringService, Depends(scoring_service)]
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": "a problem, by RFC 9457", "content": content} for status in statuses}
+
+
+def _body(model: type[BaseModel], **further: Any) -> dict[str, Any]:
+    """The description of a body that is parsed here and not by FastAPI, which would do it on the event loop."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **further}}}
+
+
+_FORM = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["image", "request"],
+            "additionalProperties": False,
+            "properties": {
+                "image": {"type": "string", "format": "binary", "description": "the picture's file"},
+                "request": {"$ref": "#/components/schemas/Options"},
+            },
+        },
+        "encoding": {"request": {"contentType": "application/json"}},
+    }
+}
+_SCORE_ERRORS = errors(400, 401, 408, 413, 415, 422, 429, 503, 504)
+
+
+@router.post(
+    "/v1/score",
+    summary="Score one sample",
+    responses={200: {"model": schemas.ScoreResponse}, **_SCORE_ERRORS},
+    openapi_extra=_body(ScoreRequest, **_FORM),
+)
+async def score(request: Request, service: Service) -> Response:
+    """Tokens with their text, byte span, raw scores and weight; and the totals."""
+    service.check_ready()  # before the body is read
+    with service.admission.slots(1):
+        call = await bodies.read_score(request, service.parse)
+        work = service.score(call, problems.request_id(request.scope), request.state.arrived)
+        return JsonDocument(await while_connected(request.receive, work))
+
+
+@router.post(
+    "/v1/score/batch",
+    summary="Score several samples",
+    responses={200: {"model": schemas.BatchResponse}, **_SCORE_ERRORS},
+    openapi_extra=_body(schemas.BatchRequest),
+)
+async def score_batch(request: Request, service: Service) -> Response:
+    """Each item gets its own result or error, in the order of the request."""
+    service.check_ready()  # before the body is read
+    with service.admission.slots(1):
+        items = await bodies.read_json(request, partial(_items, limit=service.settings.max_items), service.parse)
+        with service.admission.slots(len(items) - 1):
+            work = asyncio.gather(*(_item(service, request, i, item) for i, item in enumerate(items)))
+            return JsonDocument({"results": await while_connected(request.receive, _all(work))})
+
+
+async def _all(work: asyncio.Future[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return await work
+
+
+async def _item(
+    service: ScoringService, request: Request, index: int, item: ScoreRequest | ProblemError
+) -> dict[str, Any]:
+    request_id = problems.request_id(request.scope)
+    try:
+        if isinstance(item, ProblemError):
+            raise item
+        result = await service.score(bodies.as_call(item), request_id, request.state.arrived)
+    except ProblemError as problem:
+        return {"index": index, "error": problem.document(request_id)}
+    return {"index": index, "result": result}
+
+
+def _items(body: bytes, limit: int) -> list[ScoreRequest | ProblemError]:
+    """The items of a batch; one that does not validate is its own error."""
+    document = bodies.parse_json(body)
+    items = document.get("items") if isinstance(document, dict) else None
+    if not isinstance(items, list) or len(document) != 1 or not items:
+        raise ProblemError(422, "invalid_request", 'the body must be {"items": [...]}, with at least one item')
+    if len(items) > limit:
+        raise ProblemError(
+            422, "too_many_items", f"the body has {len(items)} items, more than max_items={limit}; send fewer at once"
+        )
+    return [_valid_or_problem(item, i) for i, item in enumerate(items)]
+
+
+def _valid_or_problem(item: Any, index: int) -> ScoreRequest | ProblemError:
+    try:
+        return bodies.validate(ScoreRequest, item, ("items", index))
+    except ProblemError as problem:
+        return problem
+
+
+@router.post(
+    "/v1/weights",
+    summary="Derive weights from raw scores",
+    responses={200: {"model": schemas.WeightsResponse}, **errors(400, 401, 408, 413, 415, 422, 429)},
+    openapi_extra=_body(WeightsRequest),
+)
+async def weights(request: Request, service: Service) -> Response:
+    """No model takes part: one scoring serves every method."""
+    return JsonDocument(await bodies.read_json(request, _weights, service.parse))
+
+
+def _weights(body: bytes) -> dict[str, Any]:
+    asked = bodies.parse(WeightsRequest, body)
+    method = make_method(asked.method, asked.method_params)
+    count = len(asked.logit_gap)
+    places = np.arange(count, dtype=np.int32)
+    raw = (asked.logit_gap, asked.logprob_clean, asked.logprob_contrast)
+    scores = TokenScores(
+        "request",
+        places,
+        places,
+        places,
+        np.array(asked.turns if asked.turns is not None else [0] * count, dtype=np.int16),
+        "",
+        *(np.array(column, dtype=np.float32) for column in raw),  # None becomes NaN
+    )
+    return {
+        "method": method.name,
+        "method_params": dict(method.params),
+        "weights": nulled(weights_of(method, scores)),
+    }
+
+
+@router.get(
+    "/v1/models",
+    summary="What is served",
+    responses={200: {"model": schemas.ModelsResponse}, **errors(401, 503)},
+)
+async def models(service: Service) -> Response:
+    """The model, its contrasts, and the methods with their parameters."""
+    described = service.models.describe()
+    return JsonDocument({"default": described["name"], "models": [described], "methods": _methods()})
+
+
+def _methods() -> list[dict[str, Any]]:
+    found = []
+    for name, function in METHODS.items():
+        parameters = inspect.signature(function).parameters.values()
+        options = {p.name: {"default": p.default} for p in parameters if p.kind is p.KEYWORD_ONLY}
+        found.append({"name": name, "params": options})
+    return found

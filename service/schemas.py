@@ -1,0 +1,291 @@
+"""What goes in and out, as pydantic models: validation, and the OpenAPI description with examples that work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Method = Literal["cal", "cal-logprob", "prior", "vig"]
+ContrastName = Literal["blank", "masked", "removed", "blur", "noise"]
+"""The contrasts that need nothing but the picture: all of :data:`scorer.config.Contrast` but ``image``."""
+Part = Literal["tokens", "spans", "raw", "weights"]
+PARTS: Final[tuple[Part, ...]] = ("tokens", "spans", "raw", "weights")
+
+FLOAT32_MAX: Final = 3.4e38
+
+EXAMPLE_PNG: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAa0lEQVR42u3aQQ3AIAxAUSCIQcl0oIQDSiprcqZhB0II79+b9CU9Nrcn0smVdH"
+    "gAAAAAAAAAAAAA+6p/B+IdSxfqbTohAAAAAAAAAAAAAAAAAAAAAAAAAAAAgLVl/0IAAAAAAAAAAAAA1wI+tMEFnYjRovQAAAAASUVORK5CYII="
+)
+"""A small picture, so that the examples in the description work as they are."""
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused: a misspelt option must not be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ImageIn(Strict):
+    """A picture: exactly one of these."""
+
+    base64: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="JPEG, PNG, WebP, GIF, BMP or TIFF, in base64 without line breaks"
+    )
+    data_url: Annotated[str, StringConstraints(min_length=1)] | None = Field(None, description="data:image/…;base64,…")
+    url: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = Field(
+        None, description="http(s) URL; refused unless the operator allows its host"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> ImageIn:
+        if sum(value is not None for value in (self.base64, self.data_url, self.url)) != 1:
+            raise ValueError("give exactly one of base64, data_url and url")
+        return self
+
+
+class TextPart(Strict):
+    """Text of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(Strict):
+    """The place of the picture in a message."""
+
+    type: Literal["image"]
+
+
+class Message(Strict):
+    """One message of a conversation; every assistant message is scored."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | Annotated[list[TextPart | ImagePart], Field(max_length=64)]
+
+
+class Options(Strict):
+    """What to score, and how."""
+
+    text: str | None = Field(None, description="the caption; or give messages")
+    messages: Annotated[list[Message], Field(min_length=1, max_length=256)] | None = Field(
+        None, description="a conversation, whose assistant messages are scored; or give text"
+    )
+    prompt: str | None = Field(None, description="the instruction that the caption answers; only with text")
+    method: Method = Field("cal", description="how weights are derived from raw scores")
+    method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
+        default_factory=dict, description="parameters of the method; see /v1/models"
+    )
+    contrast: ContrastName | None = Field(None, description="what the picture is replaced by; default: the server's")
+    parts: Annotated[list[Part], Field(max_length=8)] = Field(
+        list(PARTS), alias="return", description="what of each token is returned"
+    )
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Options:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("give exactly one of text and messages")
+        if self.prompt is not None and self.messages is not None:
+            raise ValueError("a prompt goes with text; with messages it is the user's message")
+        return self
+
+
+class ScoreRequest(Options):
+    """One picture and its text."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"image": {"base64": EXAMPLE_PNG}, "text": "A red square on a blue background."}]
+        }
+    )
+
+    image: ImageIn
+
+
+class BatchRequest(Strict):
+    """Several samples; each gets its own result or error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {"image": {"base64": EXAMPLE_PNG}, "text": "A red square."},
+                        {"image": {"base64": EXAMPLE_PNG}, "text": "A green circle.", "method": "vig"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    items: Annotated[list[ScoreRequest], Field(min_length=1)]
+
+
+Score = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)] | None
+Scores = Annotated[list[Score], Field(max_length=65_536)]
+
+
+class WeightsRequest(Strict):
+    """Raw scores of one sample, one entry per token; null where undefined."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "method": "cal",
+                    "method_params": {"window": 1},
+                    "logit_gap": [0.2, 6.1, 2.0],
+                    "logprob_clean": [-0.1, -0.2, -1.0],
+                    "logprob_contrast": [-0.2, -5.0, -2.5],
+                }
+            ]
+        }
+    )
+
+    method: Method = "cal"
+    method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(default_factory=dict)
+    logit_gap: Scores
+    logprob_clean: Scores
+    logprob_contrast: Scores
+    turns: Annotated[list[Annotated[int, Field(ge=0, le=32_767)]], Field(max_length=65_536)] | None = Field(
+        None, description="the turn of each token, ascending; default: one turn"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> WeightsRequest:
+        lengths = {len(self.logit_gap), len(self.logprob_clean), len(self.logprob_contrast)}
+        if self.turns is not None:
+            lengths.add(len(self.turns))
+            if any(a > b for a, b in zip(self.turns, self.turns[1:], strict=False)):
+                raise ValueError("turns must ascend")
+        if len(lengths) != 1:
+            raise ValueError(f"all lists must have one entry per token; they have {sorted(lengths)}")
+        return self
+
+
+class TokenOut(BaseModel):
+    """One scored token; which fields there are is chosen by ``return``."""
+
+    id: int | None = Field(None, description="tokens: the id in the model's vocabulary")
+    text: str | None = Field(None, description="tokens: the text; U+FFFD where a token is part of a character")
+    turn: int | None = Field(None, description="spans: index into turns")
+    start: int | None = Field(None, description="spans: first UTF-8 byte within its turn")
+    end: int | None = Field(None, description="spans: byte behind the last")
+    logit_gap: float | None = Field(None, description="raw: logit with the picture minus with the contrast")
+    logprob_clean: float | None = Field(None, description="raw: log-probability with the picture, nats")
+    logprob_contrast: float | None = Field(None, description="raw: log-probability with the contrast, nats")
+    weight: float | None = Field(None, description="weights: by the method")
+
+
+class Totals(BaseModel):
+    """Over all tokens; null where undefined."""
+
+    tokens: int
+    mean_gap: float | None
+    logprob_clean: float | None = Field(description="sum, nats")
+    logprob_contrast: float | None = Field(description="sum, nats")
+    mean_weight: float | None
+
+
+class Timing(BaseModel):
+    """Milliseconds."""
+
+    queue_ms: float = Field(description="from encoded to the start of its batch")
+    engine_ms: float = Field(description="the whole of its batch")
+    total_ms: float = Field(description="from the request's arrival")
+
+
+class ScoreResponse(BaseModel):
+    """Scores of one sample."""
+
+    request_id: str
+    model: str
+    fingerprint: str = Field(description="identifies all that decides raw scores; equal ones are comparable")
+    contrast: ContrastName
+    method: Method
+    method_params: dict[str, float | None] = Field(description="complete, defaults filled in")
+    turns: list[str] = Field(description="the scored texts")
+    tokens: list[TokenOut]
+    totals: Totals
+    timing: Timing
+
+
+class Problem(BaseModel):
+    """An error, by RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="stable, for programs")
+    request_id: str
+    errors: list[dict[str, Any]] | None = Field(None, description="which fields, with status 422")
+
+
+class ItemOut(BaseModel):
+    """One item's result, or its error."""
+
+    index: int
+    result: ScoreResponse | None = None
+    error: Problem | None = None
+
+
+class BatchResponse(BaseModel):
+    """In the order of the request."""
+
+    results: list[ItemOut]
+
+
+class WeightsResponse(BaseModel):
+    """Weights by one method; null where undefined."""
+
+    method: Method
+    method_params: dict[str, float | None]
+    weights: list[float | None]
+
+
+class ModelOut(BaseModel):
+    """A model that is served."""
+
+    name: str
+    revision: str | None
+    type: str
+    fingerprint: str = Field(description="of the default contrast")
+    fingerprints: dict[str, str] = Field(description="by contrast")
+    contrasts: list[ContrastName]
+    contrast: ContrastName = Field(description="the default")
+    prompt: str = Field(description="the instruction that a bare caption answers")
+    dtype: str
+    device: str
+    path: dict[str, str] = Field(description="by contrast: fast, or plain (two full forward passes)")
+
+
+class MethodOut(BaseModel):
+    """A way to derive weights."""
+
+    name: Method
+    params: dict[str, dict[str, float | None]] = Field(description="by name: the default")
+
+
+class ModelsResponse(BaseModel):
+    """What can be asked for."""
+
+    default: str
+    models: list[ModelOut]
+    methods: list[MethodOut]
+
+
+class Health(BaseModel):
+    """Whether the service works."""
+
+    status: str
+
+
+class Version(BaseModel):
+    """What runs."""
+
+    tokensight: str
+    python: str
+    torch: str
+    transformers: str

@@ -1,0 +1,256 @@
+"""One sample from call to document: picture, encoding in a pool, the model's thread, response.
+
+Nothing here blocks the event loop: decoding, encoding and fetching run in pools, the model in its own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from scorer.errors import ConfigError, FailureCode, RowError
+from scorer.fetch import Fetcher
+from scorer.messages import parse_conversation
+from scorer.types import EncodedSample, Failure, Sample
+from scorer.weights import Method
+from service import responses
+from service.batcher import Batcher, DeadlinePassedError, NotReadyError, QueueFullError, Scored
+from service.bodies import Picture, ScoreCall
+from service.limits import Admission, busy
+from service.metrics import Metrics
+from service.models import ReferenceModels
+from service.problems import ProblemError, of_row
+from service.schemas import Options
+from service.settings import Settings
+
+T = TypeVar("T")
+
+MAX_WINDOW: Final = 1001
+_FETCH_THREADS: Final = 8
+_PARSE_THREADS: Final = 2
+_DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+
+
+class ScoringService:
+    """All that the routes share.
+
+    Args:
+        load: makes the model from the settings.
+        on_death: called where the model's thread ends unasked.
+        fetcher: fetches pictures by URL; default: the hosts of the settings.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[Settings], ReferenceModels] = ReferenceModels.load,
+        on_death: Callable[[BaseException], None] | None = None,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self._load = load
+        self._models: ReferenceModels | None = None
+        self.batcher = Batcher(
+            self._load_models,
+            self.metrics,
+            capacity=settings.queue_size,
+            max_rows=settings.max_batch_rows,
+            wait_seconds=settings.batch_wait_ms / 1e3,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            on_death=on_death,
+        )
+        self.admission = Admission(settings.queue_size, lambda: self.batcher.expected_wait, self.metrics)
+        self._fetcher = fetcher or Fetcher(
+            settings.allow_image_host, settings.max_image_bytes, settings.image_fetch_seconds
+        )
+        self._encode_pool = ThreadPoolExecutor(settings.encode_threads, "encode")
+        self._fetch_pool = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
+        self._parse_pool = ThreadPoolExecutor(_PARSE_THREADS, "parse")
+        self.metrics.queue_depth.set_function(lambda: self.batcher.depth)
+        self.metrics.in_flight.set_function(lambda: self.admission.in_flight)
+        self.metrics.ready.set_function(lambda: float(self.batcher.why_not_ready() is None))
+
+    def start(self) -> None:
+        """Begin to load the model; returns at once."""
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """Finish what was accepted, then end all threads."""
+        await asyncio.to_thread(self.batcher.stop, self.settings.drain_seconds)
+        for pool in (self._encode_pool, self._fetch_pool, self._parse_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load_models(self) -> ReferenceModels:
+        models = self._load(self.settings)
+        models.check()
+        self._models = models
+        return models
+
+    def check_ready(self) -> None:
+        """Raise ProblemError 503 where samples are not scored now."""
+        why = self.batcher.why_not_ready()
+        if why is not None:
+            raise _not_ready(why)
+
+    @property
+    def models(self) -> ReferenceModels:
+        """The model. Raises ProblemError 503 until it is loaded."""
+        if self._models is None:
+            raise _not_ready("the model is being loaded")
+        return self._models
+
+    async def parse(self, work: Callable[[], T]) -> T:
+        """Run something short, but too long for the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._parse_pool, work)
+
+    async def score(self, call: ScoreCall, request_id: str, arrived: float) -> dict[str, Any]:
+        """Score one sample.
+
+        Args:
+            arrived: when the request did, by ``time.monotonic``; its deadline counts from there.
+
+        Raises:
+            ProblemError: it is not scored, and why.
+        """
+        models = self.models
+        options = call.options
+        contrast = options.contrast or self.settings.contrast
+        if contrast not in models.contrasts:
+            served = ", ".join(models.contrasts)
+            raise ProblemError(422, "contrast_unknown", f"the contrast {contrast!r} is not served; served: {served}")
+        method = make_method(options.method, options.method_params)
+        self._check_texts(options)
+        deadline = arrived + self.settings.request_seconds
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                sample, row = await self._encode(models, call, contrast, deadline)
+                scored = await asyncio.wrap_future(self.batcher.submit(row, contrast, deadline))
+        except (TimeoutError, DeadlinePassedError):
+            self.metrics.rejects.labels("deadline").inc()
+            limit = self.settings.request_seconds
+            raise ProblemError(504, "deadline", f"not done within request_seconds={limit:g}; try again later") from None
+        except QueueFullError as error:
+            self.metrics.rejects.labels("queue_full").inc()
+            raise busy(str(error), self.batcher.expected_wait) from None
+        except NotReadyError as error:
+            raise _not_ready(str(error)) from None
+        except RowError as error:
+            raise self._failed(error.code, error.message) from None
+        return self._document(scored, sample, method, options, contrast, request_id, arrived)
+
+    def _document(
+        self,
+        scored: Scored,
+        sample: Sample,
+        method: Method,
+        options: Options,
+        contrast: str,
+        request_id: str,
+        arrived: float,
+    ) -> dict[str, Any]:
+        result = scored.result
+        if isinstance(result, Failure):
+            raise self._failed(result.code, result.message)
+        self.metrics.tokens.inc(len(result.token_ids))
+        return {
+            "request_id": request_id,
+            "model": self.settings.model_name,
+            "fingerprint": self.models.fingerprints[contrast],
+            "contrast": contrast,
+            **responses.score_document(result, sample.scored_texts, method, options.parts),
+            "timing": {
+                "queue_ms": round(1e3 * scored.queue_seconds, 3),
+                "engine_ms": round(1e3 * scored.engine_seconds, 3),
+                "total_ms": round(1e3 * (time.monotonic() - arrived), 3),
+            },
+        }
+
+    async def _encode(
+        self, models: ReferenceModels, call: ScoreCall, contrast: str, deadline: float
+    ) -> tuple[Sample, EncodedSample]:
+        loop = asyncio.get_running_loop()
+        picture = call.picture
+        if picture.named is not None and picture.named.url is not None:
+            fetch = partial(self._fetcher.fetch, picture.named.url)
+            picture = Picture(uploaded=await loop.run_in_executor(self._fetch_pool, fetch))
+        encode = partial(_encode, models, picture, call.options, contrast)
+        return await loop.run_in_executor(self._encode_pool, encode)
+
+    def _check_texts(self, options: Options) -> None:
+        texts = [options.text or "", options.prompt or ""]
+        for message in options.messages or ():
+            content = message.content
+            texts += [content] if isinstance(content, str) else [part.text for part in content if part.type == "text"]
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        if size > self.settings.max_text_bytes:
+            raise self._failed(
+                FailureCode.TEXT_TOO_LONG,
+                f"the texts have {size} bytes, more than max_text_bytes={self.settings.max_text_bytes}; shorten them",
+            )
+
+    def _failed(self, code: FailureCode, message: str) -> ProblemError:
+        self.metrics.failures.labels(code.value).inc()
+        return of_row(code, message)
+
+
+def make_method(name: str, params: dict[str, float | None]) -> Method:
+    """A weighting method. Raises ProblemError 422."""
+    try:
+        method = Method(name, params)
+    except ConfigError as error:
+        raise ProblemError(422, "method_invalid", str(error)) from None
+    if method.params.get("window", 1) > MAX_WINDOW:
+        raise ProblemError(
+            422, "method_invalid", f"window is {method.params['window']}; over HTTP it is at most {MAX_WINDOW} tokens"
+        )
+    return method
+
+
+def _encode(models: ReferenceModels, picture: Picture, options: Options, contrast: str) -> tuple[Sample, EncodedSample]:
+    """In the pool. Raises RowError."""
+    sample = _sample(options, _picture_bytes(picture), models.settings.prompt)
+    return sample, models.encoder(contrast).encode(sample)
+
+
+def _sample(options: Options, picture: bytes, prompt: str) -> Sample:
+    if options.messages is None:
+        return Sample.caption("request", picture, options.text or "", options.prompt or prompt)
+    messages = [message.model_dump() for message in options.messages]
+    return parse_conversation("request", [picture], messages)
+
+
+def _picture_bytes(picture: Picture) -> bytes:
+    if picture.uploaded is not None:
+        return picture.uploaded
+    assert picture.named is not None
+    if picture.named.base64 is not None:
+        return _decoded(picture.named.base64, "image.base64")
+    url = picture.named.data_url or ""
+    head = _DATA_URL.match(url)
+    if head is None:
+        raise RowError(
+            FailureCode.IMAGE_UNREADABLE, "image.data_url does not begin with data:…;base64, ; encode it in base64"
+        )
+    return _decoded(url[head.end() :], "image.data_url")
+
+
+def _decoded(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RowError(
+            FailureCode.IMAGE_UNREADABLE,
+            f"{name} is not base64 ({error}); send the standard alphabet with padding and without line breaks",
+        ) from None
+
+
+def _not_ready(why: str) -> ProblemError:
+    return ProblemError(503, "not_ready", f"{why}; try again later", {"Retry-After": "5"})

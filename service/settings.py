@@ -1,0 +1,151 @@
+"""The service's options: ``TOKENSIGHT_*`` environment variables, or flags of ``python -m service``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from scorer.config import DEFAULT_PROMPT, Attention, DType, Quantization, ScorerConfig
+from scorer.errors import ConfigError
+from scorer.mini import MODEL_PATH
+from service.schemas import ContrastName
+
+PREFIX: Final = "TOKENSIGHT_"
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""Several values, written with commas between them."""
+
+
+class Settings(BaseSettings):
+    """Score how much each word of a caption depends on its picture, over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="python -m service",
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        env_ignore_empty=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="keys, any of which opens the service, with commas between them; none: open to everybody"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level that is logged")
+
+    model: str = Field(str(MODEL_PATH), description="reference model: a directory or a hub id")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    dtype: DType = Field("float32", description="dtype the model computes in")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device_map: Literal["auto"] | None = Field(None, description="auto spreads one model over all devices")
+    attention: Attention = Field("sdpa", description="attention backend")
+    quantization: Quantization | None = Field(None, description="quantise the weights at load")
+    adapter: str | None = Field(None, description="LoRA adapter, merged at load")
+    compile: bool = Field(False, description="compile the model with torch.compile")
+    contrast: ContrastName = Field("blank", description="contrast of a request that names none")
+    contrasts: Annotated[tuple[ContrastName, ...], NoDecode] = Field(
+        get_args(ContrastName), description="contrasts that are served, where the model has them"
+    )
+    prompt: str = Field(DEFAULT_PROMPT, description="instruction that a bare caption answers")
+    truncate: bool = Field(False, description="cut texts that exceed the model's context, instead of refusing them")
+    contrast_cache_bytes: int = Field(2**30, ge=0, description="memory for prefixes that requests share, bytes")
+
+    max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one forward pass; default: what fits")
+    max_batch_rows: int = Field(32, ge=1, description="samples of one batch: bounds how long the next one waits")
+    batch_wait_ms: float = Field(4.0, ge=0, le=1000, description="how long the first of a batch waits for others")
+    encode_threads: int = Field(2, ge=1, description="threads that decode pictures and encode")
+    torch_threads: int = Field(0, ge=0, description="threads of the model on a CPU; 0: all cores but one")
+
+    queue_size: int = Field(256, ge=1, description="samples accepted and not yet answered; beyond it: 429")
+    request_seconds: float = Field(30.0, gt=0, description="deadline of one request, seconds; beyond it: 504")
+    drain_seconds: float = Field(30.0, gt=0, description="time for what was accepted to finish after SIGTERM, seconds")
+    heartbeat_seconds: float = Field(60.0, gt=0, description="silence of the model's thread that is not ready any more")
+
+    max_body_bytes: int = Field(20 * 2**20, ge=1, description="limit of a request's body, bytes; beyond it: 413")
+    max_pending_bytes: int = Field(256 * 2**20, ge=1, description="bodies in memory, all together, bytes")
+    max_text_bytes: int = Field(64 * 2**10, ge=1, description="limit of one sample's texts, UTF-8 bytes")
+    max_items: int = Field(32, ge=1, description="limit of samples in one request")
+    max_image_bytes: int = Field(16 * 2**20, ge=1, description="limit of one encoded picture, bytes")
+    max_image_pixels: int = Field(25_000_000, ge=1, description="limit of one decoded picture, width × height")
+    allow_image_host: Words = Field(
+        (), description="hosts from which pictures may be fetched by URL, with commas between them; none: no URLs"
+    )
+    image_fetch_seconds: float = Field(10.0, gt=0, description="limit of fetching one picture, seconds")
+
+    @field_validator("api_keys", "contrasts", "allow_image_host", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < 8 for key in keys):
+            raise ValueError("a key has fewer than 8 characters; make one with: openssl rand -hex 16")
+        return keys
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if self.contrast not in self.contrasts:
+            raise ValueError(f"the default contrast {self.contrast!r} is not among contrasts {list(self.contrasts)}")
+        if self.max_items > self.queue_size:
+            raise ValueError(f"max_items={self.max_items} exceeds queue_size={self.queue_size}: it could never be used")
+        self.scorer_config()  # its own checks
+        return self
+
+    def scorer_config(self) -> ScorerConfig:
+        """The engine's options, for the default contrast."""
+        return ScorerConfig(
+            contrast=self.contrast,
+            dtype=self.dtype,
+            device=self.device,
+            device_map=self.device_map,
+            attention=self.attention,
+            quantization=self.quantization,
+            adapter=self.adapter,
+            compile=self.compile,
+            prompt=self.prompt,
+            truncate=self.truncate,
+            contrast_cache_bytes=self.contrast_cache_bytes // len(self.contrasts),
+            max_batch_tokens=self.max_batch_tokens,
+            max_image_bytes=self.max_image_bytes,
+            max_image_pixels=self.max_image_pixels,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The model's name for clients: a hub id, or a directory's own name without the path to it."""
+        if Path(self.model) == MODEL_PATH:
+            return "mini"
+        return Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
+
+    def masked(self) -> str:
+        """All options as JSON, keys as asterisks."""
+        return json.dumps(self.model_dump(mode="json"))
+
+
+def check_environment(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a variable that is nearly one of ours: ``TOKENSIGHT_API_KEY`` must not open the service in silence.
+
+    Raises:
+        ConfigError: naming the variable, and the one that is probably meant.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if not name.upper().startswith(PREFIX) or name.upper() in known:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        if near:
+            raise ConfigError(f"the environment variable {name} is not known; is {near[0]} meant?")
