@@ -1,5 +1,7 @@
 // The HTTP API as the page uses it. An answer, or a Problem that says in plain words what went wrong.
 
+// Paths are relative to the page, which may stand below a prefix.
+
 /** What is shown when a request fails: RFC 9457's fields, or words for what has none. */
 export class Problem extends Error {
   constructor({ title, detail = "", code = "", requestId = "", retryAfter = null }) {
@@ -21,10 +23,11 @@ function retryAfter(response) {
 async function problemOf(response) {
   const isJson = /\bjson\b/.test(response.headers.get("Content-Type") ?? "");
   const body = isJson ? await response.json().catch(() => ({})) : {};
-  const fields = Array.isArray(body?.errors) ? body.errors.map(fieldError).filter(Boolean).join("; ") : "";
+  const detail = text(body?.detail);
+  const fields = Array.isArray(body?.errors) ? body.errors.map(fieldError).filter((each) => each && !detail.includes(each)) : [];
   return new Problem({
     title: text(body?.title) || `The server answered ${response.status} ${response.statusText}`.trim(),
-    detail: [text(body?.detail), fields].filter(Boolean).join(" – "),
+    detail: [detail, ...fields].filter(Boolean).join("; "),
     code: text(body?.code) || `http_${response.status}`,
     requestId: text(body?.request_id) || response.headers.get("X-Request-ID") || "",
     retryAfter: retryAfter(response),
@@ -59,20 +62,20 @@ async function ask(path, options) {
 }
 
 /** GET /v1/models. */
-export const listModels = () => ask("/v1/models", {});
+export const listModels = () => ask("v1/models", {});
 
 /** POST /v1/score, the picture as a file beside the request. */
 export function score(picture, request, signal) {
   const form = new FormData();
   form.append("image", picture.blob, picture.name);
   form.append("request", JSON.stringify(request));
-  return ask("/v1/score", { method: "POST", body: form, signal });
+  return ask("v1/score", { method: "POST", body: form, signal });
 }
 
 /** Whether the API wants a key: this browser sends the one it was given, a command line has to be told. */
 export async function wantsKey() {
   try {
-    return (await fetch("/v1/models", { credentials: "omit", cache: "no-store" })).status === 401;
+    return (await fetch("v1/models", { credentials: "omit", cache: "no-store" })).status === 401;
   } catch {
     return false; // no server, no key: the command is the same
   }

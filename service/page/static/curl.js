@@ -17,9 +17,9 @@ async function base64(blob) {
  * A file of the user's is named, to be run in its folder. A sample or a pasted picture has no place there, so that it
  * travels in the command, in a here-document: no shell reads it, and no limit on the length of arguments applies.
  */
-export async function curlCommand(origin, picture, request, key) {
-  const lines = [`curl -sS ${quote(`${origin}/v1/score`)}`];
-  if (key) lines.push('-H "Authorization: Bearer $TOKENSIGHT_API_KEY"');
+export async function curlCommand(url, picture, request, key) {
+  const lines = [`curl -sS ${quote(url)}`];
+  if (key) lines.push('-H "Authorization: Bearer $API_KEY"');
   if (picture.isFile) {
     lines.push(`-F ${quote(formName(picture.name))}`, `--form-string ${quote(`request=${JSON.stringify(request)}`)}`);
     return `${lines.join(" \\\n  ")}\n`;

@@ -120,6 +120,7 @@ async function describeServer() {
     const model = models.find((each) => each.name === name) ?? models[0];
     byId("model").textContent = name;
     byId("fingerprint").textContent = typeof model.fingerprint === "string" ? `Fingerprint ${model.fingerprint}` : "";
+    byId("prompt").placeholder = model.prompt ?? "";
     offerContrasts(model.contrasts ?? []);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -152,7 +153,7 @@ byId("copy-json").addEventListener("click", () => copy(`${JSON.stringify(result.
 byId("copy-curl").addEventListener("click", async () => {
   const { input, shown } = session;
   const request = session.request(input, shown, settings.request);
-  const command = await curlCommand(location.origin, input.picture, request, await wantsKey());
+  const command = await curlCommand(new URL("v1/score", document.baseURI).href, input.picture, request, await wantsKey());
   await copy(command, input.picture.isFile ? `curl command, to be run in the folder of ${input.picture.name}` : "curl command", say);
 });
 

@@ -58,11 +58,11 @@ export class Picture {
 
 /** Draws the samples; choose(picture, caption) is called with the one that is picked. */
 export async function drawSamples(choose) {
-  const response = await fetch("/page/samples/samples.json");
+  const response = await fetch("page/samples/samples.json");
   if (!response.ok) throw new Error(`samples: HTTP ${response.status}`);
   const host = byId("samples");
   for (const sample of await response.json()) {
-    const url = `/page/samples/${sample.file}`;
+    const url = `page/samples/${sample.file}`;
     const button = el("button", { type: "button", "aria-pressed": "false" }, el("img", { src: url, alt: sample.alt, width: 72, height: 72 }));
     button.addEventListener("click", async () => {
       const blob = await (await fetch(url)).blob();

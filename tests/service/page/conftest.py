@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from service.app import create_app
+from service.settings import Settings
 from tests.service.page.browser import Browser, NoBrowserError
 from tests.service.page.server import Server
-from tests.service.page.standin import create_app
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with Server(create_app()) as running:
+    with Server(create_app(Settings(torch_threads=1))) as running:
         yield running
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-WAIT = 30
+WAIT = 60
 
 
 @dataclass
@@ -88,6 +90,9 @@ class Server:
             assert self._thread.is_alive() and time.monotonic() < give_up, "the server did not start"
             time.sleep(0.01)
         self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        while not self._is_ready():
+            assert time.monotonic() < give_up, "the model was not loaded"
+            time.sleep(0.05)
         return self
 
     def __exit__(
@@ -95,6 +100,14 @@ class Server:
     ) -> None:
         self._server.should_exit = True
         self._thread.join(WAIT)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health/ready") as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
 
     def reset(self) -> None:
         """As it started: every request goes to the app, none was counted."""

@@ -145,7 +145,7 @@ def test_nothing_is_inline_and_nothing_remote() -> None:
 
 def test_every_reference_leads_to_a_file() -> None:
     html = assets()["index.html"].body.decode()
-    assert len(referred := re.findall(r'(?:href|src)="/page/([^"]+)"', html)) >= 3
+    assert len(referred := re.findall(r'(?:href|src)="page/([^"]+)"', html)) >= 3
     assert set(referred) <= set(NAMES)
     for name in NAMES:
         if name.endswith(".js"):

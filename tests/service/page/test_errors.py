@@ -145,7 +145,7 @@ def test_markup_in_a_caption_a_file_name_or_an_error_is_text(failing: Browser, s
     failing.js("document.getElementById('numbers').open = true")
     failing.js("document.querySelector('#told .t').focus()")
     failing.wait(lambda: failing.text("#numbers tbody") != "")
-    body = {**problem(422, ATTACK, ATTACK), "title": ATTACK, "request_id": ATTACK, "errors": [{"msg": ATTACK}]}
+    body = {**problem(422, ATTACK, ATTACK), "title": ATTACK, "request_id": ATTACK, "errors": [{"msg": f"{ATTACK}!"}]}
     server.faults.answers.append(Answer(422, body))
     failing.score()
     assert failing.text("#problem").count(ATTACK) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from scorer import Sample
+from scorer import Sample, Scorer, ScorerConfig
+from scorer.mini import MODEL_PATH
 from scorer.weights import Method
 from tests.service.page.browser import Browser
 from tests.service.page.server import Server
-from tests.service.page.standin import scorer_for
 
 pytestmark = pytest.mark.xdist_group("page")
 
 CAPTION = "There are two purple hearts at the upper right."
+
+
+@cache
+def scorer_for(contrast: Any) -> Scorer:
+    return Scorer.load(MODEL_PATH, ScorerConfig(contrast=contrast))
 
 
 def expected(picture: Path, text: str, contrast: str = "blank", prompt: str | None = None) -> Any:
@@ -205,9 +211,9 @@ def test_a_copied_command_gives_the_copied_json(scored: Browser, picture: Path, 
     assert f'image=@"{picture.name}"' in command
     answer = json.loads(run_shell(command, picture.parent))
     assert answer["turns"] == copied["turns"] == [hostile]
-    for name in ("method", "method_params", "contrast", "fingerprint"):
+    for name in ("method", "method_params", "contrast", "fingerprint", "model", "tokens"):
         assert answer[name] == copied[name]
-    assert answer["tokens"] == copied["tokens"]
+    assert answer["totals"] == pytest.approx(copied["totals"])
 
 
 def test_a_copied_command_carries_a_picture_that_is_no_file(page: Browser, tmp_path: Path, run_shell: Any) -> None:
