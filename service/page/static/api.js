@@ -1,6 +1,8 @@
 // The HTTP API as the page uses it. An answer, or a Problem that says in plain words what went wrong.
 
-// Paths are relative to the page, which may stand below a prefix.
+/** The URL of a path relative to the page, which may stand below a prefix. Without the user and password that the page
+ * may have been opened with: fetch refuses a URL that has them, and the browser sends them by itself. */
+export const address = (path) => new URL(path, location.origin + location.pathname).href;
 
 /** What is shown when a request fails: RFC 9457's fields, or words for what has none. */
 export class Problem extends Error {
@@ -24,7 +26,8 @@ async function problemOf(response) {
   const isJson = /\bjson\b/.test(response.headers.get("Content-Type") ?? "");
   const body = isJson ? await response.json().catch(() => ({})) : {};
   const detail = text(body?.detail);
-  const fields = Array.isArray(body?.errors) ? body.errors.map(fieldError).filter((each) => each && !detail.includes(each)) : [];
+  const errors = Array.isArray(body?.errors) ? body.errors.map(fieldError) : [];
+  const fields = errors.filter((each) => each && !detail.includes(each)); // the detail may name the first one
   return new Problem({
     title: text(body?.title) || `The server answered ${response.status} ${response.statusText}`.trim(),
     detail: [detail, ...fields].filter(Boolean).join("; "),
@@ -40,10 +43,11 @@ function fieldError(error) {
   return place && message ? `${place}: ${message}` : message;
 }
 
-async function ask(path, options) {
+/** The response, if it is a good one. Throws Problem, or AbortError. */
+export async function get(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { cache: "no-store", ...options });
+    response = await fetch(address(path), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({
@@ -53,16 +57,22 @@ async function ask(path, options) {
     });
   }
   if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+async function ask(path, options = {}) {
+  const response = await get(path, { cache: "no-store", ...options });
   try {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({ title: "The answer is not JSON", detail: "Something between here and the server changed it.", code: "not_json" });
+    const detail = "Something between here and the server changed it.";
+    throw new Problem({ title: "The answer is not JSON", detail, code: "not_json" });
   }
 }
 
 /** GET /v1/models. */
-export const listModels = () => ask("v1/models", {});
+export const listModels = () => ask("v1/models");
 
 /** POST /v1/score, the picture as a file beside the request. */
 export function score(picture, request, signal) {
@@ -75,7 +85,7 @@ export function score(picture, request, signal) {
 /** Whether the API wants a key: this browser sends the one it was given, a command line has to be told. */
 export async function wantsKey() {
   try {
-    return (await fetch("v1/models", { credentials: "omit", cache: "no-store" })).status === 401;
+    return (await fetch(address("v1/models"), { credentials: "omit", cache: "no-store" })).status === 401;
   } catch {
     return false; // no server, no key: the command is the same
   }

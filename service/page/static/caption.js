@@ -34,11 +34,8 @@ function drawPart(paragraph, piece, offset, tokens) {
   const part = numbersOf(piece, offset, tokens);
   const { before, core, after } = drawn(piece.text);
   const doubt = Math.min(0, gapLevel(part.gap) ?? 0);
-  part.element = el(
-    "span",
-    { class: core.trim() ? "t" : "t space", role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip", "data-doubt": doubt || null },
-    core,
-  );
+  const attributes = { role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip" };
+  part.element = el("span", { class: core.trim() ? "t" : "t space", "data-doubt": doubt || null, ...attributes }, core);
   paragraph.append(before, part.element, after);
   return [part];
 }

@@ -4,7 +4,7 @@
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : value);
+    if (value !== false && value !== null) element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children);
   return element;

@@ -29,11 +29,11 @@ function weightLegend([low, high]) {
 export function drawLegend(host, by, range, { doubted, unknown }) {
   const [before, steps, after] = by === "weight" ? weightLegend(range) : gapLegend(by);
   host.dataset.by = by;
-  host.replaceChildren(
-    el("span", {}, before),
-    el("span", { class: "steps", "aria-hidden": "true" }, ...steps),
-    el("span", {}, after),
-  );
-  if (doubted) host.append(el("span", { class: "notes" }, el("u", { "data-doubt": -3 }, "underlined"), ": the picture speaks against it"));
-  if (unknown) host.append(el("span", { class: "notes" }, swatch("none", "?"), " not defined"));
+  const scale = el("span", { class: "steps", "aria-hidden": "true" }, ...steps);
+  host.replaceChildren(el("p", { class: "key" }, el("span", {}, before), scale, el("span", {}, after)));
+  const notes = el("p", { class: "notes" });
+  const underlined = el("u", { "data-doubt": -3 }, "underlined");
+  if (doubted) notes.append(el("span", {}, underlined, ": the picture speaks against it"));
+  if (unknown) notes.append(el("span", {}, swatch("none", "?"), " not defined"));
+  if (doubted || unknown) host.append(notes);
 }

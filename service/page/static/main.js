@@ -1,8 +1,9 @@
 // Wires the page together.
-import { Problem, listModels, wantsKey } from "./api.js";
+import { Problem, address, listModels, wantsKey } from "./api.js";
 import { copy } from "./copy.js";
 import { curlCommand } from "./curl.js";
 import { byId, el } from "./dom.js";
+import { hideProblem, say, showProblem } from "./messages.js";
 import { Picture, drawSamples } from "./picture.js";
 import { Result } from "./result.js";
 import { contrastName, duration } from "./scale.js";
@@ -15,79 +16,60 @@ const settings = new Settings(() => {
   result.update();
 });
 const result = new Result(settings);
-const picture = new Picture(
-  () => {
-    for (const button of byId("samples").children) button.setAttribute("aria-pressed", "false");
-    noteChange();
-  },
-  (file) => showProblem(new Problem({ title: "Not a picture", detail: `${file.name} is of type ${file.type}; choose a JPEG, PNG, WebP, GIF, BMP or TIFF.`, code: "file_type" })),
-);
+const picture = new Picture(() => {
+  for (const button of byId("samples").children) button.setAttribute("aria-pressed", "false");
+  noteChange();
+}, refuseFile);
 
-const say = (text) => (byId("status").textContent = text);
-
-function showProblem(problem, retry = null) {
-  const box = byId("problem");
-  const notes = [problem.code, problem.requestId && `request ${problem.requestId}`].filter(Boolean).join(" · ");
-  box.replaceChildren(el("b", {}, problem.title), el("p", {}, problem.detail));
-  if (problem.retryAfter !== null) box.append(el("p", {}, `Try again in ${problem.retryAfter} s.`));
-  if (notes) box.append(el("p", { class: "small" }, el("code", {}, notes)));
-  if (retry) {
-    const button = el("button", { type: "button", class: "quiet" }, "Try again");
-    button.addEventListener("click", retry);
-    box.append(button);
-  }
-  box.hidden = false;
-}
-
-function setBusy(busy) {
-  byId("ask").setAttribute("aria-busy", String(busy));
-  byId("cancel").hidden = !busy;
-  if (busy) {
-    byId("problem").hidden = true;
-    say("Scoring…");
-  }
+function refuseFile(file) {
+  const detail = `${file.name} is of type ${file.type}; choose a JPEG, PNG, WebP, GIF, BMP or TIFF.`;
+  showProblem(new Problem({ title: "Not a picture", detail, code: "file_type" }));
 }
 
 function inputOfNow() {
-  return { picture: picture.current, text: byId("caption").value.toWellFormed(), prompt: byId("prompt").value.toWellFormed() };
+  const [text, prompt] = ["caption", "prompt"].map((id) => byId(id).value.toWellFormed());
+  return { picture: picture.current, text, prompt };
 }
 
 /** Says when what is shown is no longer what is written. */
 function noteChange() {
   const now = inputOfNow();
-  const changed = session.answer && ["picture", "text", "prompt"].some((name) => now[name] !== session.input[name]);
+  const changed = session.answer && Object.keys(now).some((name) => now[name] !== session.input[name]);
   byId("result").classList.toggle("stale", Boolean(changed));
-  if (changed && !session.running) say("Changed since it was scored.");
-  else if (!session.running) say("");
+  if (!session.running) say(changed ? "Changed since it was scored." : "");
+}
+
+function setBusy(busy) {
+  byId("ask").setAttribute("aria-busy", String(busy));
+  byId("cancel").hidden = !busy;
+  if (!busy) return;
+  hideProblem();
+  say("Scoring…");
 }
 
 async function run(input, contrast) {
   setBusy(true);
-  let done = false;
   try {
-    done = await session.ask(input, contrast, settings.request);
+    if (!(await session.ask(input, contrast, settings.request))) return; // another request has taken over
+    setBusy(false);
+    showAnswer();
   } catch (error) {
     setBusy(false);
     say("");
     byId("contrast").value = session.shown ?? "";
-    showProblem(error instanceof Problem ? error : new Problem({ title: "The page failed", detail: String(error) }), () => run(input, contrast));
-    return;
-  }
-  if (done) {
-    setBusy(false);
-    showAnswer();
+    showProblem(error, () => run(input, contrast));
   }
 }
 
 function showAnswer() {
-  offerContrasts([session.shown]);
-  byId("contrast").value = session.shown;
-  byId("problem").hidden = true;
+  const { contrast, tokens, timing } = session.answer;
+  offerContrasts([contrast]);
+  byId("contrast").value = contrast;
+  hideProblem();
   result.draw(session.answer);
   noteChange();
-  if (!byId("result").classList.contains("stale")) {
-    say(`Scored ${session.answer.tokens.length} tokens in ${duration(session.answer.timing.total_ms)}.`);
-  }
+  const fresh = !byId("result").classList.contains("stale");
+  if (fresh) say(`Scored ${tokens.length} tokens in ${duration(timing.total_ms)}.`);
 }
 
 function offerContrasts(names) {
@@ -98,34 +80,52 @@ function offerContrasts(names) {
 
 function scoreNow() {
   const input = inputOfNow();
-  const missing = input.picture === null ? ["Choose a picture first", "file"] : input.text.trim() === "" ? ["Write a caption first", "caption"] : null;
-  if (missing) {
-    say(`${missing[0]}.`);
-    byId(missing[1]).focus();
-    return;
-  }
-  run(input, session.shown);
+  if (input.picture === null) askFor("Choose a picture first.", "file");
+  else if (input.text.trim() === "") askFor("Write a caption first.", "caption");
+  else run(input, session.shown);
+}
+
+function askFor(words, id) {
+  say(words);
+  byId(id).focus();
 }
 
 function cancel() {
   session.cancel();
   setBusy(false);
-  if (session.shown) byId("contrast").value = session.shown;
+  byId("contrast").value = session.shown ?? "";
   say("Cancelled.");
+}
+
+function compareWith(contrast) {
+  if (!session.show(contrast)) {
+    run(session.input, contrast);
+    return;
+  }
+  setBusy(false);
+  showAnswer();
+}
+
+async function copyCurl() {
+  const { input, shown } = session;
+  const request = session.request(input, shown, settings.request);
+  const command = await curlCommand(address("v1/score"), input.picture, request, await wantsKey());
+  const where = input.picture.isFile ? `, to be run in the folder of ${input.picture.name}` : "";
+  await copy(command, `curl command${where}`, say);
 }
 
 async function describeServer() {
   try {
     const { default: name, models } = await listModels();
-    const model = models.find((each) => each.name === name) ?? models[0];
+    const model = models.find((each) => each.name === name);
     byId("model").textContent = name;
-    byId("fingerprint").textContent = typeof model.fingerprint === "string" ? `Fingerprint ${model.fingerprint}` : "";
-    byId("prompt").placeholder = model.prompt ?? "";
-    offerContrasts(model.contrasts ?? []);
+    byId("fingerprint").textContent = `Fingerprint ${model.fingerprint.slice(0, 12)}`;
+    byId("fingerprint").title = model.fingerprint;
+    byId("prompt").placeholder = model.prompt;
+    offerContrasts(model.contrasts);
   } catch (error) {
-    if (!(error instanceof Problem)) throw error;
     showProblem(error, () => {
-      byId("problem").hidden = true;
+      hideProblem();
       describeServer();
     });
   }
@@ -135,31 +135,21 @@ byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   scoreNow();
 });
-byId("cancel").addEventListener("click", cancel);
 byId("caption").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   event.preventDefault();
   scoreNow();
 });
 for (const id of ["caption", "prompt"]) byId(id).addEventListener("input", noteChange);
-byId("contrast").addEventListener("change", () => {
-  const contrast = byId("contrast").value;
-  if (session.show(contrast)) {
-    setBusy(false);
-    showAnswer();
-  } else run(session.input, contrast);
-});
+byId("cancel").addEventListener("click", cancel);
+byId("contrast").addEventListener("change", () => compareWith(byId("contrast").value));
 byId("copy-json").addEventListener("click", () => copy(`${JSON.stringify(result.toJson(), null, 2)}\n`, "JSON", say));
-byId("copy-curl").addEventListener("click", async () => {
-  const { input, shown } = session;
-  const request = session.request(input, shown, settings.request);
-  const command = await curlCommand(new URL("v1/score", document.baseURI).href, input.picture, request, await wantsKey());
-  await copy(command, input.picture.isFile ? `curl command, to be run in the folder of ${input.picture.name}` : "curl command", say);
-});
+byId("copy-curl").addEventListener("click", copyCurl);
 
 describeServer();
-drawSamples((sample, caption) => {
+const drawn = drawSamples((sample, caption) => {
   byId("caption").value = caption;
   picture.set(sample);
   scoreNow();
-}).catch((error) => showProblem(new Problem({ title: "The samples cannot be shown", detail: String(error), code: "samples" })));
+}, showProblem);
+drawn.catch(showProblem);

@@ -53,7 +53,11 @@ export function tooltip(host, tip, describe) {
   host.addEventListener("focusin", over(show));
   host.addEventListener("focusout", hide);
   // The token with the focus keeps its numbers when the pointer leaves another one.
-  host.addEventListener("mouseout", () => (host.contains(document.activeElement) ? show(document.activeElement) : hide()));
+  host.addEventListener("mouseout", () => {
+    const focused = document.activeElement.closest(".t");
+    if (host.contains(focused)) show(focused);
+    else hide();
+  });
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   return () => (shown?.isConnected ? fill() : hide());
 }

@@ -1,4 +1,5 @@
 // The picture: dropped, pasted, chosen, or one of the samples.
+import { address, get } from "./api.js";
 import { byId, el } from "./dom.js";
 
 /** What the page scores: {blob, name, isFile, alt}; isFile tells that the user has it on disk under this name. */
@@ -56,19 +57,21 @@ export class Picture {
   }
 }
 
-/** Draws the samples; choose(picture, caption) is called with the one that is picked. */
-export async function drawSamples(choose) {
-  const response = await fetch("page/samples/samples.json");
-  if (!response.ok) throw new Error(`samples: HTTP ${response.status}`);
+/** Draws the samples. The one that is picked goes to choose(picture, caption), a Problem with one to onFailed. */
+export async function drawSamples(choose, onFailed) {
   const host = byId("samples");
-  for (const sample of await response.json()) {
-    const url = `page/samples/${sample.file}`;
-    const button = el("button", { type: "button", "aria-pressed": "false" }, el("img", { src: url, alt: sample.alt, width: 72, height: 72 }));
-    button.addEventListener("click", async () => {
-      const blob = await (await fetch(url)).blob();
-      choose({ blob, name: sample.file, isFile: false, isSample: true, alt: sample.alt }, sample.caption);
-      for (const other of host.children) other.setAttribute("aria-pressed", String(other === button));
-    });
+  let latest = null;
+  const pick = async (sample, button) => {
+    latest = sample;
+    const blob = await (await get(`page/samples/${sample.file}`)).blob();
+    if (latest !== sample) return; // another one was picked meanwhile
+    choose({ blob, name: sample.file, isFile: false, isSample: true, alt: sample.alt }, sample.caption);
+    for (const other of host.children) other.setAttribute("aria-pressed", String(other === button));
+  };
+  for (const sample of await (await get("page/samples/samples.json")).json()) {
+    const image = el("img", { src: address(`page/samples/${sample.file}`), alt: sample.alt, width: 72, height: 72 });
+    const button = el("button", { type: "button", "aria-pressed": "false" }, image);
+    button.addEventListener("click", () => pick(sample, button).catch(onFailed));
     host.append(button);
   }
   byId("samples-note").hidden = false;

@@ -29,8 +29,8 @@ function boundaries(text) {
 }
 
 /**
- * Cut one turn's text into pieces {text, first, last} that, joined, give it back. Tokens first … last − 1 make a piece:
- * several where they share a character (the bytes of an emoji), none where the text was not scored.
+ * Cut one turn's text into pieces {text, first, last} that, joined, give it back. Tokens first … last − 1 make a
+ * piece: several where they share a character (the bytes of an emoji), none where the text was not scored.
  */
 export function pieces(text, starts, ends) {
   const { at, length } = boundaries(text);
@@ -61,12 +61,15 @@ export function pieces(text, starts, ends) {
   return found;
 }
 
+const NO_WIDTH = /[\u200b-\u200f\ufeff]/;
 const GLYPHS = { " ": "␣", "\t": "⇥", "\n": "↵", "\r": "↵", "\u00a0": "⍽" };
 const EDGES = /^([\s\u200b-\u200f\ufeff]*)(.*?)([\s\u200b-\u200f\ufeff]*)$/su;
 
 /** White space as visible signs, one for each character; what has no width is shown as ∅. */
 export const visible = (text) =>
-  text.replace("\r\n", "\n").replace(/[\s\u200b-\u200f\ufeff]/g, (c) => GLYPHS[c] ?? (/[\u200b-\u200f\ufeff]/.test(c) ? "∅" : "␣"));
+  text
+    .replaceAll("\r\n", "\n")
+    .replace(/[\s\u200b-\u200f\ufeff]/g, (sign) => GLYPHS[sign] ?? (NO_WIDTH.test(sign) ? "∅" : "␣"));
 
 /**
  * A scored piece as it is drawn: {before, core, after}. A single space around a word stays plain and outside of the

@@ -86,9 +86,11 @@ export class Result {
     const entries = [
       ["tokens", this.answer.tokens.length.toLocaleString("en")],
       ["mean gap", signed(mean)],
+      ["mean logit gap", signed(this.answer.totals.mean_gap ?? NaN)],
       ["mean weight", Number.isNaN(weight) ? "–" : weight.toFixed(2)],
     ];
-    byId("totals").replaceChildren(...entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+    const pairs = entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
+    byId("totals").replaceChildren(...pairs);
   }
 
   fillTable() {

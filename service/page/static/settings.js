@@ -3,10 +3,10 @@ import { byId, el } from "./dom.js";
 import { METHODS } from "./weights.js";
 
 const NAMES = {
-  cal: "CAL – clamped logit gap",
-  "cal-logprob": "CAL – clamped gap",
-  prior: "PRIOR – surprise without picture",
-  vig: "VIG – keep or drop",
+  cal: "CAL, by logit gap",
+  "cal-logprob": "CAL, by gap",
+  prior: "PRIOR, by surprise",
+  vig: "VIG, keep or drop",
 };
 
 const percentOf = (value) => `${Math.round(100 * value)} %`;
@@ -67,7 +67,9 @@ export class Settings {
 
   /** VIG keeps a share of the tokens, or all above a threshold. */
   selection() {
-    const select = el("select", { id: "selection" }, el("option", { value: "keep" }, "top share"), el("option", { value: "threshold" }, "threshold"));
+    const options = { keep: "top share", threshold: "threshold" };
+    const entries = Object.entries(options).map(([value, text]) => el("option", { value }, text));
+    const select = el("select", { id: "selection" }, ...entries);
     select.value = this.params.threshold === null ? "keep" : "threshold";
     select.addEventListener("change", () => {
       this.params.threshold = select.value === "keep" ? null : 0.5;

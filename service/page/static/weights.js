@@ -43,7 +43,9 @@ export function shareOf(share, n) {
 }
 
 function vig(gap, threshold, keep) {
-  if (threshold !== null) return Float32Array.from(gap, (value) => (Number.isNaN(value) ? NaN : Number(value >= threshold)));
+  if (threshold !== null) {
+    return Float32Array.from(gap, (value) => (Number.isNaN(value) ? NaN : Number(value >= threshold)));
+  }
   const defined = [...gap.keys()].filter((i) => !Number.isNaN(gap[i]));
   const out = new Float32Array(gap.length).fill(NaN);
   for (const i of defined) out[i] = 0;

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from service.app import create_app
 from service.settings import Settings
 from tests.service.page.browser import Browser, NoBrowserError
-from tests.service.page.server import Server
+from tests.service.page.server import KEY, Server
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
+def locked_server() -> Iterator[Server]:
+    """A server that wants a key: ``KEY``."""
+    with Server(create_app(Settings(torch_threads=1, contrasts=("blank",), api_keys=(SecretStr(KEY),)))) as running:
+        yield running
+
+
+@pytest.fixture
 def page(server: Server, chromium: Browser) -> Iterator[Browser]:
     """The page, freshly opened, on a desktop in light colours. In the end its console must be clean."""
     server.reset()
@@ -48,7 +56,14 @@ def run_shell() -> Callable[[str, Path], str]:
     """Run a command line as a shell does, in a folder: what it wrote to its standard output."""
 
     def run(command: str, folder: Path) -> str:
-        done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=folder,
+            env={**os.environ, "API_KEY": KEY},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 

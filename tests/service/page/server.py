@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WAIT = 60
+KEY = "a-key-for-tests"
 
 
 @dataclass

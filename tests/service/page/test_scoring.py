@@ -15,7 +15,7 @@ from scorer import Sample, Scorer, ScorerConfig
 from scorer.mini import MODEL_PATH
 from scorer.weights import Method
 from tests.service.page.browser import Browser
-from tests.service.page.server import Server
+from tests.service.page.server import KEY, Server
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -243,3 +243,14 @@ def test_without_a_clipboard_the_text_is_shown(scored: Browser) -> None:
     assert json.loads(text)["turns"] == [CAPTION]
     scored.one("#copied-text").send_keys(Keys.ESCAPE)
     assert scored.one("#copied").get_attribute("open") is None
+
+
+def test_a_server_with_a_key(locked_server: Server, chromium: Browser, tmp_path: Path, run_shell: Any) -> None:
+    """A browser gives the key as a password; a command line is told to."""
+    chromium.open(locked_server.url.replace("//", f"//anyone:{KEY}@"))
+    chromium.sample(0)
+    assert chromium.text("#told").startswith("At first sight")
+    command = chromium.copy("curl")
+    assert '-H "Authorization: Bearer $API_KEY"' in command and KEY not in command
+    assert json.loads(run_shell(command, tmp_path))["tokens"] == json.loads(chromium.copy("json"))["tokens"]
+    assert [line for line in chromium.complaints() if "401" not in line] == []
