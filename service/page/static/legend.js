@@ -18,16 +18,18 @@ function gapLegend(by) {
   return [logit ? "lower" : "less likely", steps, logit ? "higher" : "more likely"];
 }
 
-function weightLegend([low, high]) {
+function weightLegend([low, high], binary) {
+  if (binary) return ["weight", [swatch(0, "0"), swatch(WEIGHT_STEPS - 1, "1")], ""];
   const steps = Array.from({ length: WEIGHT_STEPS }, (_, i) =>
     swatch(i, (low + ((high - low) * i) / WEIGHT_STEPS).toFixed(1)),
   );
   return ["weight", steps, `to ${high.toFixed(1)}`];
 }
 
-/** Fills ``host`` for what the tokens are coloured by; says what is ``doubted`` or ``unknown`` where any token is. */
-export function drawLegend(host, by, range, { doubted, unknown }) {
-  const [before, steps, after] = by === "weight" ? weightLegend(range) : gapLegend(by);
+/** Fills ``host`` for what the tokens are coloured by; says what is ``doubted`` or ``unknown`` where any token is.
+ * ``binary``: a weight is 0 or 1. */
+export function drawLegend(host, by, range, { binary, doubted, unknown }) {
+  const [before, steps, after] = by === "weight" ? weightLegend(range, binary) : gapLegend(by);
   host.dataset.by = by;
   const scale = el("span", { class: "steps", "aria-hidden": "true" }, ...steps);
   host.replaceChildren(el("p", { class: "key" }, el("span", {}, before), scale, el("span", {}, after)));

@@ -63,6 +63,7 @@ export class Result {
     }[this.by];
     paint(byId("told"), this.parts, this.by, level);
     drawLegend(byId("legend"), this.by, range, {
+      binary: method === "vig",
       doubted: this.parts.some((part) => gapLevel(part.gap) < 0),
       unknown: this.parts.some((part) => level(part) === null),
     });

@@ -112,6 +112,7 @@ def test_a_method_and_its_settings_change_the_colours_without_a_request(
     slide(scored, "keep", 0.3)
     assert weights(scored) == Method("vig", {"keep": 0.3})(scores).tolist()
     assert set(scored.levels()) == {"0", "4"}
+    assert scored.js("return [...document.querySelectorAll('#legend i')].map((i) => i.textContent)") == ["0", "1"]
     pick(scored, "selection", "threshold")
     slide(scored, "threshold", 0.25)
     assert weights(scored) == Method("vig", {"threshold": 0.25})(scores).tolist()
