@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
+JOBS ?= 2
 
-.PHONY: help install demo test check format bench train-mini clean
+.PHONY: help install demo serve test check format bench train-mini clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +22,11 @@ demo: install  ## score the packaged sample dataset with the packaged model, wri
 	rm -rf $(OUT)
 	$(BIN)/python pipelines/score_dataset.py --input scorer/mini/sample --output $(OUT)
 
-test: install  ## the whole test suite
-	$(BIN)/python -m pytest
+serve: install  ## score over HTTP at http://127.0.0.1:8000 with the packaged model
+	$(BIN)/python -m service
+
+test: install  ## the whole test suite, in JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

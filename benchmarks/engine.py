@@ -19,11 +19,18 @@ from typing import Any
 
 import torch
 
-from benchmarks import engine_flops, engine_speed, shapes
+from benchmarks import engine_flops, engine_profile, engine_speed, shapes
 from scorer.forward import ReferenceModel
 
 RESULT = Path(__file__).parent / "results" / "engine.json"
 IMAGE = {"image_tokens": shapes.IMAGE_TOKENS, "size": 336}
+
+
+TOWER = shapes.CLIP_B_336 | {"num_hidden_layers": 6}
+MODELS_300M: dict[str, Callable[[], ReferenceModel]] = {
+    "152k": lambda: shapes.llava(shapes.QWEN_300M, 8, TOWER, 152_064, tied=True),
+    "32k": lambda: shapes.llava(shapes.LLAVA_300M, 15, TOWER),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,7 @@ def flops(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
 
 
 def naive(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
-    tower = shapes.CLIP_B_336 | {"num_hidden_layers": 6}
-    models = {
-        "152k": lambda: shapes.llava(shapes.QWEN_300M, 8, tower, 152_064, tied=True),
-        "32k": lambda: shapes.llava(shapes.LLAVA_300M, 15, tower),
-    }
-    found = {name: engine_speed.against_naive(make(), 2, pairs, **IMAGE) for name, make in models.items()}
+    found = {name: engine_speed.against_naive(make(), 2, pairs, **IMAGE) for name, make in MODELS_300M.items()}
     figures = [
         _at_least(f"naive time ÷ ours, 300 M parameters, vocabulary {name} (FLOPs {one['flops_ratio']:.2f})", 2.5, one)
         for name, one in found.items()
@@ -88,6 +90,16 @@ def processes(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
     return [_at_least("rows/s, two processes ÷ one", 1.7, found)], found
 
 
+def profile(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
+    found = {name: engine_profile.measure(make(), 2, pairs, engine_speed.CACHE) for name, make in MODELS_300M.items()}
+    figures = []
+    for name, one in found.items():
+        for way in ("fast", "naive"):
+            title = f"{way} way, 300 M parameters, vocabulary {name}"
+            figures += [Figure(f"{title}: {stage}", "", text, True) for stage, text in engine_profile.read(one, way)]
+    return figures, found
+
+
 def compiled(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
     found = engine_speed.compiled(pairs, **IMAGE)
     _, text = _reading(found)
@@ -103,6 +115,7 @@ PARTS: dict[str, Callable[[int], tuple[list[Figure], dict[str, Any]]]] = {
     "padding": padding,
     "memory": memory,
     "processes": processes,
+    "profile": profile,
     "compiled": compiled,
 }
 

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import naive
+from benchmarks.engine_flops import flops
+from benchmarks.engine_profile import matmul_rate
 from benchmarks.random_models import SHAPES, RandomReference
 from scorer import Sample
 from scorer.config import ScorerConfig
@@ -73,18 +74,6 @@ def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, di
             if number:
                 times[name].append(spent)
     return {n: {"median": statistics.median(t), "lowest": min(t), "highest": max(t)} for n, t in times.items()}
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """FLOPs a second of the device's own square matrix product: the best of ten."""
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2.0 * size**3 / min(seconds(lambda: a @ b) for _ in range(10))
-
-
-def flops(run: Callable[[], object]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
 
 
 def hottest(run: Callable[[], object], rows: int = 12) -> list[dict[str, Any]]:

@@ -67,9 +67,12 @@ def compiled(pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
     """Time without ``torch.compile`` ÷ with it, and how long the first batches took, on batches of three lengths."""
     lengths = (30, 40, 50)
     batches = [[shapes.row(10 * n + i, 16, n, image_tokens, size) for i in range(4)] for n in lengths]
-    eager = shapes.llava(shapes.LLAVA_300M, 2, shapes.small_vision(size))
-    fast = FastPath(ReferenceModel(eager.model, eager.family, compiled=True), "blank", CACHE)
-    slow = FastPath(eager, "blank", CACHE)
+
+    def path(compiled: bool) -> FastPath:
+        model = shapes.llava(shapes.LLAVA_300M, 4, shapes.small_vision(size))
+        return FastPath(ReferenceModel(model.model, model.family, compiled), "blank", CACHE)
+
+    fast, slow = path(True), path(False)
     first = seconds(lambda: [fast.score(batch) for batch in batches])
     found = paired(
         lambda: [slow.score(batch) for batch in batches], lambda: [fast.score(batch) for batch in batches], pairs

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines import fault_points
+from tests.pipelines.faults import fault_points
 from tests.pipelines.helpers import SHARDS, make_job, published, run, write_dataset
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
@@ -53,7 +53,7 @@ def points(folder: Path) -> dict[str, Any]:
 
 
 def processes(folder: Path) -> dict[str, Any]:
-    from tests.pipelines.killing import Doomed, nursery
+    from tests.pipelines.faults.killing import Doomed, nursery
 
     dataset, count = write_dataset(folder / "data"), folder / "moments"
     started = time.perf_counter()
@@ -70,7 +70,7 @@ def processes(folder: Path) -> dict[str, Any]:
 
 
 def ray(folder: Path) -> dict[str, Any]:
-    from tests.pipelines.ray_kills import KINDS, Campaign
+    from tests.pipelines.faults.ray_kills import KINDS, Campaign
 
     shards = {"a.parquet": 150, "b.parquet": 90, "empty.parquet": 0}
     dataset = write_dataset(folder / "data", shards)
@@ -99,7 +99,7 @@ def ray(folder: Path) -> dict[str, Any]:
 
 
 def proxy(folder: Path) -> dict[str, Any]:
-    from pipelines.object_store import ObjectStore
+    from pipelines.storage.object_store import ObjectStore
     from tests.stores import swift
     from tests.stores.conftest import new_bucket
     from tests.stores.proxy import faulting

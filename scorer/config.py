@@ -39,7 +39,7 @@ class ScorerConfig:
             ``flash_attention_2``, which needs flash-attn.
         quantization: ``int8`` and ``nf4`` by bitsandbytes, ``torchao-int8`` by torchao; None for the weights as saved.
         adapter: directory or hub id of a LoRA adapter of the model, merged at load (needs peft).
-        compile: compile the model with ``torch.compile``: slow to begin, faster where shapes repeat.
+        compile: compile the decoder's blocks with ``torch.compile``: the first batches take longer.
         prompt: the instruction that a bare caption answers.
         truncate: cut a text that exceeds the model's context instead of failing its row.
         blank_color: RGB of the ``blank`` contrast, 0–255 each; None takes the image processor's mean colour.

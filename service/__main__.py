@@ -45,18 +45,20 @@ def serve(settings: Settings) -> int:
         server.should_exit = True
 
     app = create_app(settings, ScoringService(settings, on_death=on_death))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-        )
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    server.run()
+    server = uvicorn.Server(config)
+    socket = config.bind_socket()
+    host, port = socket.getsockname()[:2]
+    logger.info("listening", extra=with_fields(host=host, port=port))
+    server.run(sockets=[socket])
     return 1 if died or not server.started else 0
 
 

@@ -94,7 +94,7 @@ def parse_json(body: bytes) -> Any:
         ProblemError: 400 for what is no JSON; 422 for NaN, infinities and a name that is given twice.
     """
     try:
-        return json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise _malformed("it is nested too deeply") from None
     except ValueError as error:  # also UnicodeDecodeError, and integers of more digits than Python reads

@@ -50,7 +50,7 @@ class ReferenceModels:
         disable_progress_bar()
         torch.set_num_threads(settings.torch_threads or max(1, len(os.sched_getaffinity(0)) - 1))
         default = Scorer.load(settings.model, settings.scorer_config(), settings.revision)
-        scorers = {settings.contrast: default}
+        scorers: dict[str, Scorer] = {settings.contrast: default}
         for contrast in settings.contrasts:
             if contrast not in default.reference.family.contrasts:
                 logger.warning(

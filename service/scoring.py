@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from service.schemas import Options
 from service.settings import Settings
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 MAX_WINDOW: Final = 1001
 _FETCH_THREADS: Final = 8
@@ -68,9 +71,7 @@ class ScoringService:
             on_death=on_death,
         )
         self.admission = Admission(settings.queue_size, lambda: self.batcher.expected_wait, self.metrics)
-        self._fetcher = fetcher or Fetcher(
-            settings.allow_image_host, settings.max_image_bytes, settings.image_fetch_seconds
-        )
+        self._fetcher = fetcher or settings.image_fetcher()
         self._encode_pool = ThreadPoolExecutor(settings.encode_threads, "encode")
         self._fetch_pool = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
         self._parse_pool = ThreadPoolExecutor(_PARSE_THREADS, "parse")
@@ -89,10 +90,8 @@ class ScoringService:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_models(self) -> ReferenceModels:
-        models = self._load(self.settings)
-        models.check()
-        self._models = models
-        return models
+        self._models = self._load(self.settings)
+        return self._models
 
     def check_ready(self) -> None:
         """Raise ProblemError 503 where samples are not scored now."""
@@ -217,7 +216,14 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
 def _encode(models: ReferenceModels, picture: Picture, options: Options, contrast: str) -> tuple[Sample, EncodedSample]:
     """In the pool. Raises RowError."""
     sample = _sample(options, _picture_bytes(picture), models.settings.prompt)
-    return sample, models.encoder(contrast).encode(sample)
+    try:
+        return sample, models.encoder(contrast).encode(sample)
+    except (RowError, OSError, MemoryError):  # the sample's own, or the machine's
+        raise
+    except Exception as error:
+        logger.exception("the encoder raised")
+        reason = f"the encoder raised {type(error).__name__} on this sample; change the sample"
+        raise RowError(FailureCode.SCORING_FAILED, reason) from error
 
 
 def _sample(options: Options, picture: bytes, prompt: str) -> Sample:

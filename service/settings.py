@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scorer.config import DEFAULT_PROMPT, Attention, DType, Quantization, ScorerConfig
 from scorer.errors import ConfigError
+from scorer.fetch import Fetcher
 from scorer.mini import MODEL_PATH
 from service.schemas import ContrastName
 
@@ -102,8 +103,13 @@ class Settings(BaseSettings):
             raise ValueError(f"the default contrast {self.contrast!r} is not among contrasts {list(self.contrasts)}")
         if self.max_items > self.queue_size:
             raise ValueError(f"max_items={self.max_items} exceeds queue_size={self.queue_size}: it could never be used")
-        self.scorer_config()  # its own checks
+        self.scorer_config()  # these two have checks of their own
+        self.image_fetcher()
         return self
+
+    def image_fetcher(self) -> Fetcher:
+        """What fetches pictures by URL."""
+        return Fetcher(self.allow_image_host, self.max_image_bytes, self.image_fetch_seconds)
 
     def scorer_config(self) -> ScorerConfig:
         """The engine's options, for the default contrast."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from pipelines.commit import PublishedShard, UnitMarker
-from pipelines.plan import ShardPlan, Unit
-from pipelines.score_unit import UnitWork
+from pipelines.run.commit import PublishedShard, UnitMarker
+from pipelines.run.plan import ShardPlan, Unit
+from pipelines.run.score_unit import UnitWork
 
 
 class Executor(Protocol):

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
-from pipelines import attempts
-from pipelines.commit import PublishedShard, UnitMarker
-from pipelines.isolation import isolate
-from pipelines.plan import ShardPlan, Unit
-from pipelines.score_unit import UnitWork
+from pipelines.isolation import attempts
+from pipelines.isolation.rows import isolate
+from pipelines.run.commit import PublishedShard, UnitMarker
+from pipelines.run.plan import ShardPlan, Unit
+from pipelines.run.score_unit import UnitWork
 
 
 class LocalExecutor:

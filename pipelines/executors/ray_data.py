@@ -24,11 +24,12 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines import attempts, isolation
-from pipelines.commit import PublishedShard, UnitMarker
 from pipelines.executors.resources import ActorOptions, Allocation, ClusterSize, allocate
-from pipelines.plan import ShardPlan, Unit
-from pipelines.score_unit import UnitWork
+from pipelines.isolation import attempts
+from pipelines.isolation import rows as isolation
+from pipelines.run.commit import PublishedShard, UnitMarker
+from pipelines.run.plan import ShardPlan, Unit
+from pipelines.run.score_unit import UnitWork
 from scorer.errors import ConfigError, RunError, TokensightError
 
 log = logging.getLogger(__name__)

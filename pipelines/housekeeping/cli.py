@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipelines.console import file_size
+from pipelines.command.arguments import add_run_output, new_parser
+from pipelines.command.console import file_size
 from pipelines.housekeeping.compaction import compact, superseded
 from pipelines.housekeeping.leftovers import delete_leftovers, find_leftovers, leftover_age
 from pipelines.inspection.outputs import look
@@ -41,14 +42,8 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="compact.py",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("output", metavar="OUTPUT", help="the output of a run: local, s3:// or gs://")
+    parser = new_parser("compact.py", _DESCRIPTION, _EPILOG)
+    add_run_output(parser)
     add_gc(parser)
     return parser
 

@@ -19,12 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.attempts import ATTEMPTS
-from pipelines.commit import COMMITS, UNITS, as_json
-from pipelines.compacted import KEY, read_compacted
 from pipelines.housekeeping.objects import remove
 from pipelines.inspection.integrity import check
 from pipelines.inspection.outputs import Output, Problem
+from pipelines.isolation.attempts import ATTEMPTS
+from pipelines.run.commit import COMMITS, UNITS, as_json
+from pipelines.run.compacted import KEY, read_compacted
 from scorer.errors import RunError
 
 _PREFIXES: Final = (COMMITS, ATTEMPTS, UNITS)

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from pipelines.commit import COMMITS, UNITS, UnitMarker
 from pipelines.housekeeping.objects import Item, list_items, modified, parse_age, remove
 from pipelines.inspection.outputs import read_unit_markers
+from pipelines.run.commit import COMMITS, UNITS, UnitMarker
 from pipelines.storage import Store
 from scorer.errors import ConfigError
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from pipelines.command.arguments import add_run_output, new_parser
 from pipelines.housekeeping.cli import add_gc, collect
 from pipelines.housekeeping.objects import list_items
 from pipelines.inspection.dataset import open_dataset
@@ -19,7 +20,7 @@ from pipelines.inspection.samples import Paint, choose_samples, show_samples, we
 from pipelines.inspection.show import as_document, as_text
 from pipelines.quality.export import export
 from pipelines.quality.scan import DEFAULT_TOP, Findings, Scan
-from pipelines.run_record import RunRecord
+from pipelines.run.record import RunRecord
 from pipelines.storage import open_store
 from scorer.errors import ConfigError, RunError, TokensightError
 
@@ -56,14 +57,8 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="inspect_run.py",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("output", metavar="OUTPUT", help="the output of a run: local, s3:// or gs://")
+    parser = new_parser("inspect_run.py", _DESCRIPTION, _EPILOG)
+    add_run_output(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
     parser.add_argument("--quick", action="store_true", help="sizes and footers only: no digests, rows or statistics")
     group = parser.add_argument_group("captions", "Instead of a check: captions from the dataset, with their scores.")
@@ -181,7 +176,7 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
 
 
 def _write_report(output: Output, options: argparse.Namespace) -> None:
-    from pipelines.report import write_report
+    from pipelines.report.page import write_report
 
     write_report(output.store.root, open_dataset(_record(output), options.input), options.html, scanned_rows=None)
     _say(f"{options.html}: the report")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines.run_record import RunRecord
+from pipelines.run.record import RunRecord
 from pipelines.sources import Source
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source

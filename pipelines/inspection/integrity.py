@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from pipelines.commit import PublishedShard
 from pipelines.inspection.outputs import UNKNOWN, Output, Problem, read_unit_markers
 from pipelines.inspection.rows import RowCheck
 from pipelines.quality.batches import BATCH_ROWS, ScoredBatch, scored_batch
-from pipelines.run_record import RunRecord
-from pipelines.storage import LocalStore, Store
+from pipelines.run.commit import PublishedShard
+from pipelines.run.record import RunRecord
+from pipelines.storage import Store
+from pipelines.storage.local import LocalStore
 from scorer.table import FORMAT_VERSION, METADATA_KEY, SCHEMA
 
 Consumer = Callable[[ScoredBatch], None]
@@ -163,6 +164,6 @@ def _opened(store: Store, key: str, quick: bool) -> Iterator[IO[bytes]]:
 
 
 def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
     file.seek(0)
     return digest

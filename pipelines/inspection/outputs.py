@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pipelines.commit import COMMITS, PUBLISHED, SUCCESS, PublishedShard, UnitMarker
-from pipelines.run_record import KEY as RECORD
-from pipelines.run_record import RunRecord
+from pipelines.run.commit import COMMITS, PUBLISHED, SUCCESS, PublishedShard, UnitMarker
+from pipelines.run.record import KEY as RECORD
+from pipelines.run.record import RunRecord
+from pipelines.run.tally import Tally
 from pipelines.storage import Store
-from pipelines.tally import Tally
 from scorer.errors import ConfigError, RunError
 
 THREADS: Final = 16

@@ -14,10 +14,10 @@ from typing import Final, Literal
 import numpy as np
 
 from pipelines.inspection.outputs import Output
-from pipelines.report_cards import collect, pick
-from pipelines.report_chart import GAP_STEPS, WEIGHT_STEPS, gap_level, signed, weight_level
-from pipelines.report_data import ScoredRow, Window, choose_windows, read_rows
-from pipelines.report_words import pieces, words
+from pipelines.report.cards import collect, pick
+from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, gap_level, signed, weight_level
+from pipelines.report.data import ScoredRow, Window, choose_windows, read_rows
+from pipelines.report.words import pieces, words
 from pipelines.sources import Source
 from scorer.types import Float32Array, Sample
 

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipelines.commit import UNITS
-from pipelines.console import file_size
+from pipelines.command.console import file_size
 from pipelines.inspection.outputs import Output, Problem
 from pipelines.inspection.samples import printable
 from pipelines.quality.figures import Spread
 from pipelines.quality.scan import Findings
+from pipelines.run.commit import UNITS
 from scorer.config import fingerprint_digest
 
 LISTED_PROBLEMS = 50

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.quality.scan import Findings
-from pipelines.report_data import ScoredRow, Window, read_rows
+from pipelines.report.data import ScoredRow, Window, read_rows
 from scorer.errors import ConfigError
 from scorer.table import METADATA_KEY
 

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, BinaryIO, Final, Protocol, cast
 
 import fsspec
@@ -21,10 +20,11 @@ import pyarrow as pa
 
 from pipelines.sources import Row, Shard
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
+from pipelines.sources.column_source import ColumnSource
 from pipelines.sources.columns import Columns, resolve
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
-from pipelines.sources.rows import Record, RowReader
+from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, RowError, RunError
 
 PUBLISHED: Final = ".parquet"
@@ -58,16 +58,11 @@ class Format(Protocol):
         ...
 
 
-class IndexedSource:
+class IndexedSource(ColumnSource):
     """See :class:`pipelines.sources.Source`. The scores of a shard are published under its name, as ``.parquet``.
 
     Args:
-        url: the input: file, directory or glob; local or any fsspec URL.
-        format: how the files are read.
-        columns: the columns named by the user; the rest is detected from the first rows.
-        prompt: the instruction that a bare caption answers, where there is no prompt column.
-        contrast_images: read ``columns.contrast_image`` too.
-        images: where pictures outside the rows may come from.
+        format: how the files are read; the rest as of :class:`ColumnSource`.
     """
 
     def __init__(
@@ -80,45 +75,27 @@ class IndexedSource:
         contrast_images: bool = False,
         images: ImageOptions | None = None,
     ) -> None:
-        self.url = url
+        super().__init__(url, columns, prompt=prompt, contrast_images=contrast_images, images=images)
         self.format = format
-        self.prompt = prompt
-        self.images = images or ImageOptions()
-        self._asked = columns
-        self._contrast_images = contrast_images
-        self._columns: Columns | None = None
-        self._shards: list[Shard] | None = None
         self._place: _Forward | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Shards hold their indexes here; a worker is told its part of one. Nor does an open file travel.
-        return {**self.__dict__, "_shards": None, "_place": None}
-
-    @property
-    def columns(self) -> Columns:
-        """The columns in use."""
-        if self._columns is None:
-            self.shards()
-        assert self._columns is not None
-        return self._columns
+        return {**super().__getstate__(), "_place": None}  # an open file does not travel
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"format": self.format.name, "columns": asdict(self.columns), **self.images.fingerprint()}
+        return {"format": self.format.name, **super().fingerprint()}
 
-    def shards(self) -> list[Shard]:
-        if self._shards is None:
-            files = list_files(self.url, self.format.suffixes)
-            names = published_names([file.name for file in files], self.format.suffixes)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                indexes = list(pool.map(self._index, files))
-            fs, _ = open_input(self.url)
-            shards = [
-                Shard(display_path(fs, file.path), name, file.size, file.etag, len(index), index)
-                for file, name, index in zip(files, names, indexes, strict=True)
-            ]
-            self._columns = self._detect(shards)
-            self._shards = sorted(shards, key=lambda shard: shard.name)
-        return self._shards
+    def _look(self) -> tuple[list[Shard], Columns]:
+        files = list_files(self.url, self.format.suffixes)
+        names = published_names([file.name for file in files], self.format.suffixes)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            indexes = list(pool.map(self._index, files))
+        fs, _ = open_input(self.url)
+        shards = [
+            Shard(display_path(fs, file.path), name, file.size, file.etag, len(index), index)
+            for file, name, index in zip(files, names, indexes, strict=True)
+        ]
+        return shards, self._detect(shards)
 
     def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
         if shard.index is None:
@@ -126,9 +103,7 @@ class IndexedSource:
         extent = shard.index.extent(start, stop)
         with _shard_errors(shard):
             records = self._records(shard, extent, self.columns)[start - extent.start : stop - extent.start]
-        fs, _ = open_input(self.url)
-        reader = RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)
-        return reader.rows(records, start)
+        return self._reader(shard).rows(records, start)
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
         raise self._no_table()

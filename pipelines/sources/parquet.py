@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources import Row, Shard
+from pipelines.sources.column_source import ColumnSource
 from pipelines.sources.columns import Columns, describe, resolve
-from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
-from pipelines.sources.rows import RowReader
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
@@ -24,69 +22,26 @@ _BATCH_ROWS: Final = 64
 """Rows decoded at a time while skipping to a range: bounds memory, since a row may hold megabytes of image."""
 
 
-class ParquetSource:
-    """See :class:`pipelines.sources.Source`.
+class ParquetSource(ColumnSource):
+    """See :class:`pipelines.sources.Source`."""
 
-    Args:
-        url: the input: file, directory or glob; local or any fsspec URL.
-        columns: the columns named by the user; the rest is detected from the first shard.
-        prompt: the instruction that a bare caption answers, where there is no prompt column.
-        contrast_images: read ``columns.contrast_image`` too.
-        images: where pictures outside the rows may come from.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        columns: Columns,
-        *,
-        prompt: str,
-        contrast_images: bool = False,
-        images: ImageOptions | None = None,
-    ) -> None:
-        self.url = url
-        self.prompt = prompt
-        self.images = images or ImageOptions()
-        self._asked = columns
-        self._contrast_images = contrast_images
-        self._columns: Columns | None = None
-        self._shards: list[Shard] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker is told the shard it reads; a list of 100,000 of them need not travel with every task.
-        return {**self.__dict__, "_shards": None}
-
-    @property
-    def columns(self) -> Columns:
-        """The columns in use."""
-        if self._columns is None:
-            self.shards()
-        assert self._columns is not None
-        return self._columns
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"columns": asdict(self.columns), **self.images.fingerprint()}
-
-    def shards(self) -> list[Shard]:
-        if self._shards is None:
-            files = list_files(self.url, SUFFIXES)
-            with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-                footers = list(pool.map(self._footer, files))
-            first = footers[0][1]
-            self._columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
-            for file, (_, schema) in zip(files, footers, strict=True):
-                _same_types(self._columns, files[0].name, first, file.name, schema)
-            self._shards = [
-                Shard(display_path(open_input(self.url)[0], file.path), file.name, file.size, file.etag, rows)
-                for file, (rows, _) in zip(files, footers, strict=True)
-            ]
-        return self._shards
+    def _look(self) -> tuple[list[Shard], Columns]:
+        files = list_files(self.url, SUFFIXES)
+        with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+            footers = list(pool.map(self._footer, files))
+        first = footers[0][1]
+        columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
+        for file, (_, schema) in zip(files, footers, strict=True):
+            _same_types(columns, files[0].name, first, file.name, schema)
+        fs, _ = open_input(self.url)
+        return [
+            Shard(display_path(fs, file.path), file.name, file.size, file.etag, rows)
+            for file, (rows, _) in zip(files, footers, strict=True)
+        ], columns
 
     def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
-        columns = self.columns
-        fs, _ = open_input(self.url)
-        reader = RowReader(columns, shard, self.images.resolver(fs, shard.path), self.prompt)
-        names = columns.names()
+        reader = self._reader(shard)
+        names = self.columns.names()
         rows: list[Row] = []
         for batch in self._batches(shard, start, stop, names):
             records = [{name: _cell(batch, name, i) for name in names} for i in range(batch.num_rows)]

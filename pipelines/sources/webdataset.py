@@ -158,7 +158,8 @@ class _Walk:
             self.tar = tarfile.TarFile(fileobj=self._file, encoding="utf-8")
             while (member := self.tar.next()) is not None and self.tar.offset > at:  # a size below zero leads back
                 at = self.tar.offset
-                self.tar.members.clear()  # type: ignore[attr-defined]  # or it would keep them all
+                # Else it would keep them all.
+                self.tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks this attribute
                 yield member, min(at, self._size)
         except _DAMAGE as error:
             log.info("a tar ends at byte %d: %r", at, error)

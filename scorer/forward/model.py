@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from scorer.families import Family
 from scorer.families.base import image_token_id
+from scorer.forward.compilation import compile_decoder
 from scorer.forward.transfer import join_on_device, to_device
 from scorer.types import BoolArray, Branch, Int64Array, PixelArray, Usage
 
@@ -54,8 +56,9 @@ class ReferenceModel:
         self.model = model
         self.family = family
         self._base = model if family.class_forward else family.base(model)
+        self._compiled = compiled
         if compiled:
-            self._base = torch.compile(self._base)
+            compile_decoder(model)
         self.image_token_id = image_token_id(model.config)
         self.sliding_window = _sliding_window(model.config.get_text_config())
         self._softcap = family.softcap(model.config)
@@ -66,6 +69,10 @@ class ReferenceModel:
         """Where inputs go."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
+
+    def eager(self) -> AbstractContextManager[Any]:
+        """Inside, the model runs as it is written, compiled or not."""
+        return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
 
     def prepare(self, branch: Branch) -> ForwardRow:
         """A branch with its positions and token inputs."""
@@ -140,12 +147,14 @@ class ReferenceModel:
             kwargs["position_ids"] = place if len(place) > 1 else place[0]
             kwargs["past_key_values"] = cache
         # Padding is hidden by the mask, and a text token, so that no image is asked for.
-        outputs = self._base(
-            input_ids=self._pad(ids, int(ids[0][-1])),
-            attention_mask=self._pad(attend, 0),
-            use_cache=cache is not None,
-            **kwargs,
-        )
+        # A cache is asked for by layer number, which would compile each layer anew.
+        with self.eager() if cache is not None else nullcontext():
+            outputs = self._base(
+                input_ids=self._pad(ids, int(ids[0][-1])),
+                attention_mask=self._pad(attend, 0),
+                use_cache=cache is not None,
+                **kwargs,
+            )
         states: Tensor = outputs.logits if self.family.class_forward else outputs.last_hidden_state
         return states
 

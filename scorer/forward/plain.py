@@ -15,14 +15,15 @@ from scorer.types import Branch, EncodedSample
 
 @torch.inference_mode()
 def score_two_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[LabelScores, LabelScores]]:
-    """Clean and contrast scores of a batch by one full forward pass each."""
+    """Clean and contrast scores of a batch by one full forward pass each, nothing compiled: it is the yardstick."""
     if not model.family.batched and len(rows) > 1:
         return [pair for row in rows for pair in score_two_forwards(model, [row])]
-    contrast = _one_forward(model, [row.contrast for row in rows])
-    if model.family.text_only:
-        clean = [undefined_scores(len(scores.logit)) for scores in contrast]
-    else:
-        clean = _one_forward(model, [row.clean for row in rows])
+    with model.eager():
+        contrast = _one_forward(model, [row.contrast for row in rows])
+        if model.family.text_only:
+            clean = [undefined_scores(len(scores.logit)) for scores in contrast]
+        else:
+            clean = _one_forward(model, [row.clean for row in rows])
     return list(zip(clean, contrast, strict=True))
 
 

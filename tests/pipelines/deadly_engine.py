@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.engines import RowEncoder, RowScorer
-from pipelines.fake_engine import FakeEngine
+from pipelines.engines.fake import FakeEngine
 from scorer.types import EncodedSample, Failure, Result, Sample
 from tests.pipelines.ray_engines import WrappedScorer
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.engines import Engine
+from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
-from pipelines.fake_engine import FakeEngine
-from pipelines.job import Job, prepare
+from pipelines.run.job import Job, prepare
+from pipelines.run.tally import Tally
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
 from pipelines.storage import open_store
-from pipelines.tally import Tally
 from scorer.weights import Method
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

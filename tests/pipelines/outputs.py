@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.commit import PublishedShard
 from pipelines.executors.local import LocalExecutor
 from pipelines.inspection.integrity import check
 from pipelines.inspection.outputs import Problem, look
-from pipelines.job import prepare
+from pipelines.run.commit import PublishedShard
+from pipelines.run.job import prepare
 from pipelines.storage import open_store
 from tests.pipelines.helpers import make_job
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from pipelines.engines import RowEncoder, RowScorer
-from pipelines.fake_engine import FakeEngine
+from pipelines.engines.fake import FakeEngine
 from scorer.errors import ModelError
 from scorer.types import EncodedSample, Failure, Result, Sample, Usage
 

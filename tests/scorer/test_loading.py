@@ -14,6 +14,7 @@ from transformers import LlavaForConditionalGeneration
 
 from scorer import Sample, Scorer, ScorerConfig, TokenScores, loading
 from scorer.errors import ConfigError, ModelError
+from scorer.forward import compilation
 from tests.scorer.test_engine import picture
 
 ROWS = [Sample.caption(str(n), picture(50, 30, n), "A red kite over two boats. " * n) for n in (1, 2)]
@@ -157,15 +158,38 @@ def test_attention_backends_agree_and_are_recorded(chatml_model: Path) -> None:
     np.testing.assert_allclose(scores(eager), scores(sdpa), atol=1e-5)
 
 
-def test_compilation_is_asked_for_and_changes_no_score(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[Any] = []
+def test_the_decoder_is_compiled_once_for_all_lengths_and_change_no_score(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
 
-    def fake(module: Any) -> Any:
-        compiled.append(module)
-        return torch.compiler.disable(module)
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        seen.append(graph.print_readable(print_output=False))
+        return graph.forward
 
-    monkeypatch.setattr(torch, "compile", fake)
+    monkeypatch.setattr(compilation, "BACKEND", backend)
     scorer = load(chatml_model, compile=True)
-    assert compiled == [scorer.model.model.model]
-    np.testing.assert_array_equal(scores(scorer), scores(load(chatml_model)))
+    np.testing.assert_allclose(scores(scorer), scores(load(chatml_model)), atol=1e-5)
+    assert scorer.self_check is not None and scorer.self_check.passed
     assert scorer.fingerprint == load(chatml_model).fingerprint
+    graphs = len(seen)
+    assert graphs == 1, "one serves all blocks"
+    scorer.score([Sample.caption(str(n), picture(64, 48, n), "a red kite over two boats " * n) for n in (5, 9)])
+    assert len(seen) == graphs, "another length is no other graph"
+
+
+def test_a_compiler_at_fault_is_found_by_the_self_check(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        return lambda *args: tuple(1.5 * value for value in graph.forward(*args))
+
+    monkeypatch.setattr(compilation, "BACKEND", backend)
+    scorer = load(chatml_model, compile=True)
+    np.testing.assert_allclose(scores(scorer), scores(load(chatml_model)), atol=1e-5)
+    assert scorer.self_check is not None and not scorer.self_check.passed
+
+
+def test_a_decoder_without_blocks_is_not_compiled(chatml_model: Path) -> None:
+    model = load(chatml_model).model.model
+    model.get_decoder = lambda: torch.nn.Linear(1, 1)
+    with pytest.raises(ModelError, match="Linear has no repeated blocks"):
+        compilation.compile_decoder(model)

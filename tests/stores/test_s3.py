@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.commit import PublishedShard
-from pipelines.fake_engine import FakeEngine
-from pipelines.job import prepare
-from pipelines.object_store import ObjectStore
+from pipelines.engines.fake import FakeEngine
+from pipelines.run.commit import PublishedShard
+from pipelines.run.job import prepare
+from pipelines.storage.object_store import ObjectStore
 from scorer.errors import StoreError
-from tests.pipelines.fault_points import digest
+from tests.pipelines.faults.fault_points import digest
 from tests.pipelines.helpers import ROWS, SHARDS, RecordingWatch, make_job, published, run
 from tests.stores import Endpoint
 from tests.stores.conftest import new_bucket

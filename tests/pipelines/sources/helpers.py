@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.fake_engine import FakeEngine
-from pipelines.job import Job
+from pipelines.engines.fake import FakeEngine
+from pipelines.run.job import Job
 from pipelines.sources import Captions, Row, Source
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source

@@ -63,7 +63,7 @@ def test_names_that_would_be_one_are_refused() -> None:
 
 
 def test_merged_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    from pipelines.job import prepare
+    from pipelines.run.job import prepare
 
     (tmp_path / "a.tar").write_bytes(tar_bytes(sample_members(["1"])))
     with pytest.raises(ConfigError, match=r"keeps the columns of a Parquet dataset, and .* is webdataset"):

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import cli, options
-from pipelines.fake_engine import FakeEngine
+from pipelines.command import cli, options
+from pipelines.command.options import build_parser, make_job
+from pipelines.engines.fake import FakeEngine
 from pipelines.inspection.dataset import open_dataset
-from pipelines.job import prepare
-from pipelines.options import build_parser, make_job
-from pipelines.report import write_report
-from pipelines.run_record import read_record
+from pipelines.report.page import write_report
+from pipelines.run.job import prepare
+from pipelines.run.record import read_record
 from pipelines.sources.columns import Columns
 from pipelines.storage import open_store
 from scorer.errors import ConfigError, RunError

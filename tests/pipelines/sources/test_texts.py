@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.captions import EncodedCaptions, encode_row
-from pipelines.fake_engine import FakeEngine
-from pipelines.score_unit import encode_rows, score_rows
+from pipelines.engines.fake import FakeEngine
+from pipelines.run.captions import EncodedCaptions, encode_row
+from pipelines.run.score_unit import encode_rows, score_rows
 from pipelines.sources import Captions
 from pipelines.sources.columns import Columns
 from scorer.errors import FailureCode, RunError, TableError

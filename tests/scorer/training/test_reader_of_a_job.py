@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.fake_engine import FakeEngine
+from pipelines.engines.fake import FakeEngine
 from scorer.errors import TableError
 from scorer.training import read_weights
 from scorer.types import Sample, TokenScores

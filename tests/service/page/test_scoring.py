@@ -130,9 +130,11 @@ def test_a_method_and_its_settings_change_the_colours_without_a_request(
 def test_a_contrast_is_asked_for_once(scored: Browser, server: Server, picture: Path) -> None:
     blank = scored.levels()
     pick(scored, "contrast", "removed")
-    scored.wait(lambda: json.loads(scored.copy("json"))["contrast"] == "removed")
+    scored.settled()
     assert len(server.faults.scored) == 2
-    gaps = [token["logit_gap"] for token in json.loads(scored.copy("json"))["tokens"]]
+    answer = json.loads(scored.copy("json"))
+    gaps = [token["logit_gap"] for token in answer["tokens"]]
+    assert answer["contrast"] == "removed"
     assert gaps == pytest.approx(expected(picture, CAPTION, "removed").logit_gap.tolist(), abs=1e-4)
     pick(scored, "contrast", "blank")
     assert scored.levels() == blank
@@ -145,7 +147,7 @@ def test_a_contrast_is_asked_for_once(scored: Browser, server: Server, picture: 
 
 def test_the_prompt_is_sent(scored: Browser, picture: Path) -> None:
     scored.one("#prompt").send_keys("What is this?" + Keys.ENTER)
-    scored.wait(lambda: "tokens in" in scored.text("#status"))
+    scored.settled()
     gaps = [token["logit_gap"] for token in json.loads(scored.copy("json"))["tokens"]]
     prompted = expected(picture, CAPTION, prompt="What is this?").logit_gap.tolist()
     assert gaps == pytest.approx(prompted, abs=1e-4)

@@ -1,0 +1,268 @@
+"""The command line's options, and the job that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, Final, get_args
+
+from pipelines.command.arguments import new_parser
+from pipelines.command.source_options import ContrastAction, add_source, make_source
+from pipelines.engines import ModelEngine
+from pipelines.executors import Executor
+from pipelines.executors.local import LocalExecutor
+from pipelines.executors.resources import ActorOptions
+from pipelines.run.job import Job, OnChanged
+from pipelines.run.plan import DEFAULT_ROWS_PER_UNIT
+from pipelines.run.score_unit import Layout
+from pipelines.storage import open_store
+from scorer.config import Attention, Contrast, DType, Quantization, ScorerConfig
+from scorer.errors import ConfigError
+from scorer.weights import DEFAULT_METHOD, METHODS, Method
+
+_DEFAULTS: Final = ScorerConfig()
+
+_DESCRIPTION: Final = """\
+Score every caption token of a dataset by how much it depends on the picture, and write the scores beside the dataset
+as Parquet columns that any trainer can read.
+
+Each token of a caption (or of every assistant turn) is scored twice by a frozen reference model: with the picture,
+and with a contrast input that hides it. The raw scores are kept; the column token_weights derives from them.
+"""
+
+_EPILOG: Final = """\
+examples:
+  Try it on a small dataset, with the packaged model, on this machine:
+    python pipelines/score_dataset.py --input data/train --output out/train
+
+  On a running Ray cluster, with a model from the hub:
+    ray job submit --working-dir . -- python pipelines/score_dataset.py \\
+        --input s3://bucket/train --output s3://bucket/train-weights \\
+        --model llava-hf/llava-1.5-7b-hf --dtype bfloat16
+
+  Conversations instead of captions, columns named, the original columns kept in the output:
+    python pipelines/score_dataset.py --input 'data/*.parquet' --output out --layout merged \\
+        --image-column img --messages-column conversations
+
+  WebDataset shards, and LLaVA's JSON with its images in a bucket:
+    python pipelines/score_dataset.py --input 's3://bucket/train-*.tar' --output out
+    python pipelines/score_dataset.py --input llava_instruct.json --image-root s3://bucket/images --output out
+
+output:
+  One Parquet file per input shard, under the shard's own name (.parquet for other formats), row i answering row i. A
+  row that cannot be scored is kept, with its reason in the columns status and error. _SUCCESS holds the summary, as
+  JSON, and is written last.
+
+  A run that was stopped, however, goes on where it was when the same command is given again. A finished run given
+  again does nothing. A command that asks for other scores than the output holds is refused, saying what differs.
+
+exit status:
+  0  finished; rows that failed are counted in the summary
+  1  stopped; give the same command again to go on
+  2  an option, the input or the output is wrong; nothing was scored
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; its defaults are ScorerConfig's own."""
+    parser = new_parser("score_dataset.py", _DESCRIPTION, _EPILOG)
+    _add_paths(parser)
+    add_source(parser)
+    _add_model(parser)
+    _add_contrast(parser)
+    _add_limits(parser)
+    _add_output(parser)
+    _add_execution(parser)
+    return parser
+
+
+def _add_paths(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("input and output")
+    group.add_argument(
+        "--input",
+        required=True,
+        metavar="PATH",
+        help="dataset: a file, a directory (read recursively) or a quoted glob; local, or s3://, gs:// or hf://",
+    )
+    group.add_argument(
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="directory for the scores, made if absent; local, s3:// or gs://",
+    )
+    group.add_argument(
+        "--on-changed",
+        choices=get_args(OnChanged),
+        default="error",
+        help="where an input shard is not what was scored: stop, or score it anew as a whole (default: %(default)s)",
+    )
+    group.add_argument(
+        "--force-new-run",
+        action="store_true",
+        help="where the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
+    )
+    group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
+    group.add_argument("--no-report", action="store_true", help="write no report")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reference model")
+    group.add_argument("--model", metavar="MODEL", help="a directory or a hub id (default: the packaged mini model)")
+    group.add_argument("--revision", help="a hub model's branch, tag or commit")
+    group.add_argument("--dtype", choices=get_args(DType), default=_DEFAULTS.dtype, help="default: %(default)s")
+    group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
+    group.add_argument(
+        "--attention", choices=get_args(Attention), default=_DEFAULTS.attention, help="default: %(default)s"
+    )
+    group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the weights at load")
+    group.add_argument("--adapter", metavar="ADAPTER", help="a LoRA adapter, merged at load: a directory or a hub id")
+    group.add_argument("--compile", action="store_true", help="torch.compile the decoder's blocks")
+    group.add_argument("--prompt", default=_DEFAULTS.prompt, help="what a bare caption answers (default: %(default)r)")
+    group.add_argument("--truncate", action="store_true", help="cut texts that exceed the context, not fail their rows")
+
+
+def _add_contrast(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("contrast: what the picture is replaced by")
+    group.add_argument(
+        "--contrast",
+        action=ContrastAction,
+        metavar="{" + ",".join((*(name for name in get_args(Contrast) if name != "image"), "image:COLUMN")) + "}",
+        default=_DEFAULTS.contrast,
+        help="blank: one colour; masked: hidden from attention (CAL's own); removed: taken out; blur; noise; "
+        "image:COLUMN: another column's picture (default: %(default)s)",
+    )
+    group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
+    group.add_argument(
+        "--blur-radius",
+        type=float,
+        default=_DEFAULTS.blur_radius,
+        metavar="SHARE",
+        help="Gaussian radius relative to the longer side (default: %(default)s)",
+    )
+    group.add_argument("--noise-seed", type=int, default=_DEFAULTS.noise_seed, metavar="N", help="default: %(default)s")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    for option, value, text in (
+        ("--max-image-bytes", _DEFAULTS.max_image_bytes, "of one encoded picture; a larger one fails its row"),
+        ("--max-image-pixels", _DEFAULTS.max_image_pixels, "of one decoded picture; a larger one fails its row"),
+        ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "of contrast prefixes that rows share"),
+    ):
+        group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
+    group.add_argument(
+        "--max-batch-tokens", type=int, metavar="N", help="of one padded forward pass (default: what fits the device)"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is written")
+    group.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        default=DEFAULT_METHOD,
+        help="how token_weights derive from the raw scores, which are kept whatever is chosen (default: %(default)s)",
+    )
+    group.add_argument(
+        "--method-param",
+        action="append",
+        type=_parameter,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the method; may be repeated",
+    )
+    group.add_argument(
+        "--layout",
+        choices=get_args(Layout),
+        default="sidecar",
+        help="sidecar: keys and scores; merged: the original columns too (default: %(default)s)",
+    )
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("execution: changes no score")
+    group.add_argument(
+        "--executor",
+        choices=("ray", "local"),
+        default="ray",
+        help="ray: on the cluster at RAY_ADDRESS, else on one started for this run; local: in this process "
+        "(default: %(default)s)",
+    )
+    group.add_argument("--ray-address", metavar="ADDRESS", help="the cluster to join, instead of RAY_ADDRESS")
+    group.add_argument(
+        "--actors", type=int, metavar="N", help="processes that hold the model (default: one per GPU, or half the CPUs)"
+    )
+    group.add_argument("--cpus-per-actor", type=float, metavar="N", help="default: 1")
+    group.add_argument("--gpus-per-actor", type=float, metavar="N", help="default: 1 if the cluster has GPUs, else 0")
+    group.add_argument(
+        "--rows-per-unit",
+        type=int,
+        metavar="N",
+        help=f"rows that are scored and committed together; fixed once a run began (default: {DEFAULT_ROWS_PER_UNIT})",
+    )
+    group.add_argument("--verbose", action="store_true", help="log more")
+
+
+def make_job(options: argparse.Namespace) -> Job:
+    """The job that the options ask for. Raises ConfigError."""
+    if options.rows_per_unit is not None and options.rows_per_unit < 1:
+        raise ConfigError(f"--rows-per-unit is {options.rows_per_unit}; it must be 1 or more")
+    config = make_config(options)
+    return Job(
+        input=options.input,
+        source=make_source(options, config),
+        store=open_store(options.output),
+        engine=ModelEngine(options.model or packaged_model(), config, options.revision),
+        method=Method(options.method, dict(options.method_param)),
+        layout=options.layout,
+        rows_per_unit=options.rows_per_unit,
+        on_changed=options.on_changed,
+    )
+
+
+def make_config(options: argparse.Namespace) -> ScorerConfig:
+    """The scorer's options; every one of them is on the command line under its own name."""
+    return ScorerConfig.from_dict({name: getattr(options, name) for name in _DEFAULTS.to_dict()})
+
+
+def make_executor(options: argparse.Namespace) -> Executor:
+    """The executor that the options ask for. Raises ConfigError where Ray is not installed."""
+    if options.executor == "local":
+        return LocalExecutor()
+    try:
+        from pipelines.executors.ray_data import RayDataExecutor
+    except ImportError as error:
+        raise ConfigError(
+            f"--executor ray: {error}; install it with pip install 'tokensight[ray]', or use --executor local"
+        ) from error
+    asked = ActorOptions(
+        actors=options.actors,
+        cpus_per_actor=options.cpus_per_actor,
+        gpus_per_actor=options.gpus_per_actor,
+    )
+    return RayDataExecutor(asked, options.ray_address)
+
+
+def packaged_model() -> str:
+    """Where the packaged mini model lies."""
+    from scorer.mini import MODEL_PATH
+
+    return str(MODEL_PATH)
+
+
+def _color(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers such as 124,116,104") from None
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"the value in {text!r} is not a number, true, false or null") from None

@@ -1,0 +1,260 @@
+"""Rows with their texts and pictures: the words that were counted, and the samples that are shown."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from pipelines.report.chart import gap_level, weight_level
+from pipelines.report.data import ScoredRow, Window
+from pipelines.report.words import pieces, words
+from pipelines.sources import Captions, Source
+from scorer import table
+from scorer.config import DEFAULT_PROMPT, ScorerConfig
+from scorer.errors import RowError, TableError
+from scorer.images import load_image
+from scorer.types import ImageSource, Sample
+
+CONTRADICTED: Final = 8
+"""At most so many rows are shown for their least fitting word."""
+DOUBT: Final = -math.log(2)
+"""A word is doubtful from here down, in nats: the picture at least halves its probability."""
+MAX_PIECES: Final = 400
+"""Of a longer text the beginning is shown."""
+MAX_IMAGES: Final = 4
+THUMBNAIL: Final = 320
+
+_SPACES: Final = str.maketrans({" ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥"})
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A row's least fitting word: its tokens, and its gap in nats (the sum over them)."""
+
+    text: str
+    turn: int
+    tokens: tuple[int, ...]
+    gap: float
+
+
+@dataclass
+class Collected:
+    """What reading the texts gave: every scored word with its gap, and the rows to show (``picks`` as asked for)."""
+
+    words: list[tuple[str, float]] = field(default_factory=list)
+    picks: list[tuple[ScoredRow, Sample]] = field(default_factory=list)
+    doubts: list[tuple[Doubt, ScoredRow, Sample]] = field(default_factory=list)
+    rows: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a caption: white space around the coloured text; ``number`` is None where it was not scored."""
+
+    before: str
+    text: str
+    after: str
+    number: int | None
+    levels: Mapping[str, int]
+    marked: bool
+
+
+@dataclass(frozen=True)
+class Number:
+    """The scores of one piece. Several tokens (parts of one character): gaps summed, probabilities multiplied."""
+
+    text: str
+    tokens: int
+    logprob_gap: float
+    logit_gap: float
+    clean: float
+    contrast: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One scored turn, and the question before it where it says something."""
+
+    question: str
+    parts: Sequence[Part]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row as it is shown."""
+
+    sample_id: str
+    place: str
+    pictures: Sequence[str]
+    notes: Sequence[str]
+    turns: Sequence[Turn]
+    numbers: Sequence[Number]
+    doubt: Doubt | None
+
+
+def pick(rows: Sequence[ScoredRow], count: int, seed: int) -> list[ScoredRow]:
+    """``count`` of ``rows`` at random, taken from each shard in turn."""
+    rng = np.random.default_rng([seed, 1])
+    by_shard: defaultdict[str, list[ScoredRow]] = defaultdict(list)
+    for index in rng.permutation(len(rows)):
+        by_shard[rows[index].shard].append(rows[index])
+    queues = list(by_shard.values())
+    picked: list[ScoredRow] = []
+    while queues and len(picked) < count:
+        picked += [queue.pop() for queue in queues[: count - len(picked)]]
+        queues = [queue for queue in queues if queue]
+    return picked
+
+
+def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: Sequence[ScoredRow]) -> Collected:
+    """Read the texts of ``rows`` from the dataset, each window once; a window's pictures are dropped again.
+
+    A row whose text is no longer the scored one is counted as changed and left out.
+
+    Raises:
+        TableError: the dataset has no shard of the name that was scored.
+    """
+    result = Collected()
+    place = {(row.shard, row.row_index): i for i, row in enumerate(wanted)}
+    found: dict[int, tuple[ScoredRow, Sample]] = {}
+    best: list[tuple[float, int, Doubt, ScoredRow, Sample]] = []  # a heap: the least doubtful on top
+    for row, sample in _samples(source, rows, result):
+        result.rows += 1
+        doubt = None
+        gaps = row.scores.logprob_gap.astype(np.float64)
+        for turn, text in enumerate(sample.scored_texts):
+            own = np.flatnonzero(row.scores.token_turns == turn)
+            for word in words(text, row.scores.token_starts[own], row.scores.token_ends[own]):
+                tokens = tuple(int(own[token]) for token in word.tokens)
+                gap = float(gaps[list(tokens)].sum())
+                if math.isnan(gap):
+                    continue
+                result.words.append((word.text, gap))
+                if gap <= DOUBT and (doubt is None or gap < doubt.gap):
+                    doubt = Doubt(word.text, turn, tokens, gap)
+        if (row.shard, row.row_index) in place:
+            found[place[row.shard, row.row_index]] = (row, sample)
+        if doubt is not None:
+            heapq.heappush(best, (-doubt.gap, -result.rows, doubt, row, sample))
+            if len(best) > CONTRADICTED:
+                heapq.heappop(best)
+    result.picks = [found[i] for i in sorted(found)]
+    result.doubts = [(doubt, row, sample) for _, _, doubt, row, sample in sorted(best, reverse=True)]
+    return result
+
+
+def card(row: ScoredRow, sample: Sample, weights: tuple[float, float], doubt: Doubt | None = None) -> Card:
+    """``weights`` is the range that the weight colours span."""
+    pictures, notes = [], []
+    for image in sample.images[:MAX_IMAGES]:
+        try:
+            pictures.append(thumbnail(image))
+        except RowError as error:  # it was scored, so it has changed since
+            notes.append(f"picture not shown: {error.message}")
+    if len(sample.images) > MAX_IMAGES:
+        notes.append(f"{len(sample.images) - MAX_IMAGES} more pictures")
+    numbers: list[Number] = []
+    questions = _questions(sample)
+    turns = [_turn(row, i, text, questions[i], numbers, weights, doubt) for i, text in enumerate(sample.scored_texts)]
+    return Card(sample.sample_id, f"{row.shard}, row {row.row_index}", pictures, notes, turns, numbers, doubt)
+
+
+def thumbnail(source: ImageSource) -> str:
+    """A data URI of at most ``THUMBNAIL`` × ``THUMBNAIL`` pixels. Raises RowError as :func:`load_image` does."""
+    limits = ScorerConfig()
+    image = load_image(source, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    data = io.BytesIO()
+    image.save(data, "WEBP", quality=82)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _samples(
+    source: Source, rows: Mapping[Window, Sequence[ScoredRow]], result: Collected
+) -> Iterator[tuple[ScoredRow, Sample]]:
+    shards = {shard.name: shard for shard in source.shards()}
+    for window, scored in rows.items():
+        if window.shard not in shards:
+            raise TableError(
+                f"the dataset has no shard {window.shard!r}, which was scored; give the dataset of this run"
+            )
+        read = source.read(shards[window.shard], window.start, window.stop) if scored else []
+        for row in scored:
+            found = read[row.row_index - window.start]
+            sample = found.shown() if isinstance(found, Captions) else found
+            if isinstance(sample, Sample) and table.text_hash(sample.scored_texts) == row.scores.text_hash:
+                yield row, sample
+            else:
+                result.changed += 1
+
+
+def _questions(sample: Sample) -> list[str]:
+    """The user's words before each scored turn; empty for the plain captioning prompt."""
+    questions, said = [], ""
+    for turn in sample.turns:
+        if turn.role == "assistant":
+            questions.append("" if said == DEFAULT_PROMPT else said)
+            said = ""
+        else:
+            said = f"{said} {turn.text}".strip()
+    return questions
+
+
+def _turn(
+    row: ScoredRow,
+    turn: int,
+    text: str,
+    question: str,
+    numbers: list[Number],
+    weights: tuple[float, float],
+    doubt: Doubt | None,
+) -> Turn:
+    own = np.flatnonzero(row.scores.token_turns == turn)
+    cut = pieces(text, row.scores.token_starts[own], row.scores.token_ends[own])
+    parts = []
+    for piece in cut[:MAX_PIECES]:
+        tokens = own[piece.first : piece.last]
+        core = piece.text.strip() or piece.text
+        at = piece.text.index(core)
+        levels: dict[str, int] = {}
+        number = None
+        if len(tokens):
+            scores = _number(row, core if core.strip() else core.translate(_SPACES), tokens)
+            number = len(numbers)
+            numbers.append(scores)
+            levels = {
+                "p": gap_level(scores.logprob_gap),
+                "l": gap_level(scores.logit_gap),
+                "w": weight_level(scores.weight, *weights),
+            }
+        marked = doubt is not None and any(int(token) in doubt.tokens for token in tokens)
+        parts.append(Part(piece.text[:at], core, piece.text[at + len(core) :], number, levels, marked))
+    return Turn(question, parts, max(0, len(cut) - MAX_PIECES))
+
+
+def _number(row: ScoredRow, text: str, tokens: Any) -> Number:
+    scores = row.scores
+
+    def total(values: Any) -> float:
+        return float(values[tokens].astype(np.float64).sum())
+
+    return Number(
+        text=text,
+        tokens=len(tokens),
+        logprob_gap=total(scores.logprob_gap),
+        logit_gap=total(scores.logit_gap),
+        clean=math.exp(total(scores.logprob_clean)),
+        contrast=math.exp(total(scores.logprob_contrast)),
+        weight=float(row.weights[tokens].astype(np.float64).mean()),
+    )

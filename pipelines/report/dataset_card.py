@@ -1,0 +1,175 @@
+"""``README.md`` of an output: a dataset card, as Hugging Face's hub shows it, and as ``datasets`` reads it.
+
+Its front matter names the published files, so that ``load_dataset(OUTPUT)`` reads these and no unit file. It is written
+just before ``_SUCCESS``, never over a text that is not a card of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pipelines.run.record import RunRecord
+from pipelines.storage import Store
+from scorer.config import fingerprint_digest
+
+KEY: Final = "README.md"
+OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
+
+_SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
+_CONTRASTS: Final = {
+    "blank": "an image of one colour and the same size",
+    "masked": "the image tokens hidden from attention",
+    "removed": "the image tokens taken out",
+    "blur": "the same image, blurred",
+    "noise": "noise of the same size",
+    "image": "another image of the row",
+}
+_METHODS: Final = {
+    "cal": "avgpool(clamp(logit_gap, low, high)), pooled within one turn (CAL, arXiv 2405.17871)",
+    "cal-logprob": "avgpool(clamp(logprob_clean − logprob_contrast, low, high)), pooled within one turn (after CAL)",
+    "prior": "(1 − exp(logprob_contrast))^alpha, normalised to mean 1 over the row (PRIOR, arXiv 2505.08971)",
+    "vig": "1 for the tokens of highest logprob_clean − logprob_contrast, else 0 (VIG, arXiv 2602.17186)",
+}
+_COLUMNS: Final = (
+    ("`sample_id`, `row_index`", "the dataset's id of the row, and the row's place in its shard"),
+    ("`token_ids`", "ids of the scored text's tokens, by the reference model's tokenizer"),
+    ("`token_starts`, `token_ends`", "each token's half-open span in the text, in UTF-8 bytes"),
+    ("`token_turns`", "which scored turn (or text) of the row the token belongs to"),
+    ("`logit_gap`", "the token's logit with the image, minus with the contrast input"),
+    ("`logprob_clean`, `logprob_contrast`", "the token's log-probability with the image, and with the contrast input"),
+    ("`token_weights`", "the weights, derived from the above"),
+    ("`text_hash`", "identifies the exact text that was scored"),
+    ("`status`, `error`", "`ok`, or why the row was not scored; its lists are null then"),
+)
+
+
+def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> None:
+    """Write the card of a run that is about to be finished; a ``README.md`` of somebody else's stays."""
+    if any(shard["name"] == KEY for shard in summary["shards"]):
+        return
+    card = render_card(record, summary).encode()
+    try:
+        ours = OURS.encode() in store.get(KEY)
+    except FileNotFoundError:
+        store.create(KEY, card)
+        return
+    if ours:
+        store.put(KEY, card)
+
+
+def render_card(record: RunRecord, summary: Mapping[str, Any]) -> str:
+    """The card's text."""
+    patterns = _patterns([shard["name"] for shard in summary["shards"]])
+    return "\n".join(
+        (
+            *_front_matter(summary, patterns),
+            OURS,
+            "",
+            *_introduction(summary),
+            *_reading(patterns),
+            *_columns(record),
+            *_making(record, summary),
+            *_counts(summary),
+        )
+    )
+
+
+def _front_matter(summary: Mapping[str, Any], patterns: Sequence[str]) -> Iterator[str]:
+    yield from ("---", "pretty_name: Visual token weights")
+    yield from ("tags:", "- tokensight", "- visual-token-weights", "- image-text")
+    rows = int(summary["rows"])
+    yield from ("size_categories:", f"- {_SIZES[max(0, min(len(str(max(rows, 1))) - 3, len(_SIZES) - 1))]}")
+    if patterns:
+        yield from ("configs:", "- config_name: default", "  data_files:", "  - split: train", "    path:")
+        yield from (f"    - {json.dumps(pattern)}" for pattern in patterns)  # JSON strings are YAML strings
+    yield "---"
+
+
+def _introduction(summary: Mapping[str, Any]) -> Iterator[str]:
+    what = (
+        "For every token of the captions (or answers) of an image-text dataset: how much the image changes its "
+        "prediction by a frozen reference model, and a weight for the token's loss in training."
+    )
+    if summary["layout"] == "merged":
+        beside = (
+            "The dataset's own columns come first: row *i* of a file is row *i* of the dataset's shard of that name."
+        )
+    else:
+        beside = (
+            "Row *i* of a file answers row *i* of the dataset's shard of that name. Images and texts are not in here; "
+            "keep the dataset."
+        )
+    yield from ("# Visual token weights", "", f"{what} {beside}", "")
+
+
+def _reading(patterns: Sequence[str]) -> Iterator[str]:
+    files = json.dumps(patterns[0] if len(patterns) == 1 else list(patterns))
+    yield from ("## Reading", "", "```python", "from datasets import load_dataset", "")
+    yield f'weights = load_dataset("parquet", data_files={files}, split="train")  # in this folder'
+    yield from ("```", "", "In a trainer, with the package tokensight, of which this needs numpy and pyarrow only:")
+    yield from ("", "```python", "from scorer.spans import project", "from scorer.training import read_weights", "")
+    yield 'for row in read_weights("."):  # method="prior" derives other weights from the same scores'
+    yield "    if row.ok:"
+    yield "        row.check_text([caption])  # refuses a text that is not the one that was scored"
+    yield "        s = row.scores"
+    yield "        weights = project(row.weights, s.token_starts, s.token_ends, starts, ends)  # onto your spans"
+    yield from ("```", "")
+
+
+def _columns(record: RunRecord) -> Iterator[str]:
+    yield from ("## Columns", "", "| column | meaning, of lists: one element per scored token |", "|---|---|")
+    if record.layout == "merged":
+        yield "| the dataset's own | as they are in the dataset |"
+    yield from (f"| {name} | {meaning} |" for name, meaning in _COLUMNS)
+    yield ""
+
+
+def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
+    contrast, method = str(summary["contrast"]), summary["method"]
+    params = ", ".join(f"{name} {value}" for name, value in method["params"].items())
+    yield from ("## Making", "", "| | |", "|---|---|")
+    yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
+    yield f"| contrast input | {_code(contrast)}: {_CONTRASTS.get(contrast, 'see the fingerprint')} |"
+    yield f"| weights | {_code(method['name'])} ({params}): {_METHODS.get(method['name'], 'see the fingerprint')} |"
+    yield f"| numbers | {_code(str(summary['dtype']))} |"
+    yield f"| finished | {summary['finished_at']} |"
+    yield f"| fingerprint | {_code(fingerprint_digest(record.fingerprint))} (SHA-256; in full in `_run.json`) |"
+    yield ""
+
+
+def _counts(summary: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("## Counts", "", "| | |", "|---|---|")
+    yield f"| files | {len(summary['shards']):,} |"
+    yield f"| rows | {summary['rows']:,} |"
+    yield f"| rows scored | {summary['ok']:,} |"
+    yield f"| rows failed | {summary['failed']:,} |"
+    yield f"| tokens scored | {summary['tokens']:,} |"
+    yield ""
+    if summary["failures"]:
+        yield from ("Rows that failed, by `status`:", "", "| status | rows |", "|---|---|")
+        yield from (f"| {_code(code)} | {failure['count']:,} |" for code, failure in summary["failures"].items())
+        yield ""
+
+
+def _patterns(names: Sequence[str]) -> list[str]:
+    """Globs that match the published files and, since unit files lie deeper, nothing else."""
+    found = {posixpath.join(posixpath.dirname(name), f"*{posixpath.splitext(name)[1]}") for name in names}
+    return sorted(found)
+
+
+def _model(model: Any) -> str:
+    """A hub id as it is; of a directory its last parts, since the whole path is nobody else's business."""
+    return "/".join(str(model).replace("\\", "/").rstrip("/").split("/")[-3:])
+
+
+def _revision(record: RunRecord) -> str:
+    revision = record.fingerprint.get("revision")
+    return f" at {_code(str(revision))}" if revision else ""
+
+
+def _code(text: str) -> str:
+    """A value as code in a table: characters that would end either are replaced."""
+    return "`" + text.replace("`", "'").replace("|", "¦").replace("\n", " ") + "`"

@@ -1,0 +1,260 @@
+"""The order of a run: look, refuse what is wrong, plan, score what is not committed, publish, sum up."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import posixpath
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipelines.engines import Engine
+from pipelines.executors import Executor
+from pipelines.report.dataset_card import write_card
+from pipelines.run.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
+from pipelines.run.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
+from pipelines.run.record import RunRecord, claim, confirm_writable, read_record
+from pipelines.run.score_unit import Layout, UnitWork, check_mergeable
+from pipelines.run.summary import now, read_summary, summarize
+from pipelines.run.tally import Tally
+from pipelines.sources import Shard, Source
+from pipelines.storage import Store
+from scorer.errors import OtherRunError, RunError
+from scorer.weights import Method
+
+log = logging.getLogger(__name__)
+
+OnChanged = Literal["error", "rescore"]
+"""What is done where an input shard's content is not the one that was scored."""
+
+MAX_PUBLISHING = 8
+"""Shards that may wait to be published before scoring waits for them."""
+
+
+class Watch(Protocol):
+    """Is told how a run goes on."""
+
+    def begin(self, rows: int, done: int) -> None:
+        """``rows`` in all, of which ``done`` were committed by earlier processes."""
+        ...
+
+    def add(self, tally: Tally) -> None:
+        """A unit was committed."""
+        ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is asked for.
+
+    Attributes:
+        input: the input as the user named it.
+        rows_per_unit: None continues with the output's own, or takes the default for a new one.
+        on_changed: whether a shard whose content changed is an error, or is scored anew as a whole.
+    """
+
+    input: str
+    source: Source
+    store: Store
+    engine: Engine
+    method: Method
+    layout: Layout = "sidecar"
+    rows_per_unit: int | None = None
+    on_changed: OnChanged = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A job that was found to be in order, and how far it has come. Made by :func:`prepare`.
+
+    Attributes:
+        changed: names of the shards of which the output holds another content; they are scored and published anew.
+    """
+
+    record: RunRecord
+    work: UnitWork
+    plans: Sequence[ShardPlan]
+    state: OutputState
+    changed: frozenset[str] = frozenset()
+
+    @property
+    def pending(self) -> list[Unit]:
+        """The units that nobody has committed yet, in order."""
+        return self._pending(self._published())
+
+    def execute(self, executor: Executor, watch: Watch) -> dict[str, Any]:
+        """Score, publish, sum up. Returns the summary. A finished run writes nothing."""
+        published = self._published()
+        pending = self._pending(published)
+        rows = sum(planned.shard.rows for planned in self.plans)
+        watch.begin(rows, rows - sum(unit.rows for unit in pending))
+        try:
+            published |= self._score(executor, watch, pending, published)
+        finally:
+            watch.end()
+        shards = [published[planned.shard.name] for planned in self.plans]
+        stored = read_summary(self.work.store, shards) if self.state.is_finished else None
+        if stored is not None:
+            return stored
+        summary = summarize(self.record, shards)
+        _check_totals(summary, rows)
+        write_card(self.work.store, self.record, summary)
+        self.work.store.put(SUCCESS, as_json(summary))
+        return summary
+
+    def _score(
+        self, executor: Executor, watch: Watch, pending: Sequence[Unit], done: Mapping[str, PublishedShard]
+    ) -> dict[str, PublishedShard]:
+        """Score the pending units; publish every shard as soon as its last unit is committed."""
+        plans = {unit.id: planned for planned in self.plans for unit in planned.units}
+        left: dict[str, int] = {}
+        for unit in pending:
+            left[unit.shard.name] = left.get(unit.shard.name, 0) + 1
+        futures: set[Future[PublishedShard]] = set()
+        found: dict[str, PublishedShard] = {}
+        for planned in self.plans:
+            if planned.shard.name not in done and planned.shard.name not in left:
+                futures.add(executor.publish(self.work, planned))
+                futures = _collect(futures, found)
+        for marker in executor.score(self.work, pending):
+            watch.add(marker.tally)
+            planned = plans[marker.unit]
+            left[planned.shard.name] -= 1
+            if left[planned.shard.name] == 0:
+                futures.add(executor.publish(self.work, planned))
+            futures = _collect(futures, found)
+        _collect(futures, found, at_most=0)
+        missing = [name for name, count in left.items() if count]
+        if missing:
+            raise RunError(
+                f"{sum(left.values())} units were never committed, the first in shard {missing[0]}; run again"
+            )
+        return found
+
+    def _pending(self, published: Mapping[str, PublishedShard]) -> list[Unit]:
+        """A published shard needs no unit, be its markers there or compacted away."""
+        plans = [planned for planned in self.plans if planned.shard.name not in published]
+        return [unit for planned in plans for unit in planned.units if not self.state.is_committed(unit)]
+
+    def _published(self) -> dict[str, PublishedShard]:
+        """Shards that need nothing more: published from this content, and the file still there in full."""
+        found: dict[str, PublishedShard] = {}
+        for planned in self.plans:
+            if self.state.is_published(planned) and planned.shard.name not in self.changed:
+                shard = read_published(self.work.store, planned)
+                if self.state.sizes.get(shard.name) == shard.size:
+                    found[shard.name] = shard
+        return found
+
+
+def prepare(job: Job) -> Run:
+    """Look at input and output, and refuse what cannot end well, before any weights are loaded.
+
+    Writes ``_run.json`` in a new output and nothing else.
+
+    Raises:
+        ConfigError: the input or an option is wrong.
+        ModelError: the model cannot be had.
+        OtherRunError: the output belongs to another run, or holds files that are not a run's.
+        StoreError: the output cannot be listed, read or written to.
+    """
+    shards = job.source.shards()
+    state = OutputState(job.store.sizes())
+    stored = read_record(job.store)
+    if stored is None:
+        _refuse_foreign_files(job.store, state, shards)
+    if job.layout == "merged":
+        for shard in shards:
+            check_mergeable(job.source.schema(shard), shard)
+    rows_per_unit = job.rows_per_unit or (stored.rows_per_unit if stored else DEFAULT_ROWS_PER_UNIT)
+    plans = plan(shards, rows_per_unit)
+    changed = _changed_shards(job.store, state, plans)
+    if changed and job.on_changed == "error":
+        raise OtherRunError(
+            f"{len(changed)} input shards changed since they were scored into {job.store.root}, the first is "
+            f"{changed[0]!r}; old and new rows must not mix: score the whole shards anew with --on-changed rescore, "
+            "choose another --output, or give --force-new-run to begin in a new folder beside it"
+        )
+    if changed:
+        log.warning("%d input shards changed and are scored anew, the first is %r", len(changed), changed[0])
+    fingerprint = job.engine.fingerprint()
+    asked = RunRecord(
+        started_at=now(),
+        input=job.input,
+        fingerprint=fingerprint,
+        source=job.source.fingerprint(),
+        method=job.method.to_dict(),
+        layout=job.layout,
+        rows_per_unit=rows_per_unit,
+    )
+    record = claim(job.store, asked)
+    if stored is not None and not state.is_finished:
+        confirm_writable(job.store, record)
+    work = UnitWork(
+        source=job.source,
+        store=job.store,
+        engine=job.engine.pinned(fingerprint),
+        method=job.method,
+        layout=job.layout,
+        metadata=record.metadata(),
+        session=uuid.uuid4().hex,
+    )
+    return Run(record, work, plans, state, frozenset(changed))
+
+
+def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Shard]) -> None:
+    taken = [shard.name for shard in shards if shard.name in state.sizes]
+    if taken:
+        raise OtherRunError(
+            f"output {store.root} already holds {posixpath.basename(taken[0])!r}"
+            f"{f' and {len(taken) - 1} more' if len(taken) > 1 else ''} but no run of this program; nothing is "
+            "overwritten: choose another --output, or give "
+            "--force-new-run to begin in a new folder beside it"
+        )
+
+
+def _changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]) -> list[str]:
+    """Shards of which the output holds another content than the input's present one, be it published or not yet.
+
+    Where a shard was rescored before, markers of several contents are there: the published file itself then says whose
+    it is.
+    """
+    return [
+        planned.shard.name
+        for planned in plans
+        if state.is_changed(planned) and not (state.is_published(planned) and _is_its_own(store, planned))
+    ]
+
+
+def _is_its_own(store: Store, planned: ShardPlan) -> bool:
+    expected = read_published(store, planned)
+    try:
+        return hashlib.sha256(store.get(expected.name)).hexdigest() == expected.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _collect(
+    futures: set[Future[PublishedShard]], found: dict[str, PublishedShard], at_most: int = MAX_PUBLISHING
+) -> set[Future[PublishedShard]]:
+    """Move what is done from ``futures`` to ``found``; wait until at most ``at_most`` are left."""
+    while True:
+        done = {future for future in futures if future.done()}
+        for future in done:
+            shard = future.result()
+            found[shard.name] = shard
+        futures = futures - done
+        if len(futures) <= at_most:
+            return futures
+        wait(futures, return_when=FIRST_COMPLETED)
+
+
+def _check_totals(summary: Mapping[str, Any], rows: int) -> None:
+    if not summary["rows"] == summary["ok"] + summary["failed"] == rows:
+        counted = f"{summary['ok']} ok and {summary['failed']} failed"
+        raise RunError(f"{rows} rows went in but {counted} are accounted for; this is a bug, the run is not finished")

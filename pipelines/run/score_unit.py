@@ -1,0 +1,191 @@
+"""One unit from start to end: read → encode → score → commit. No Ray here; executors call the steps.
+
+Rows in = rows ok + rows failed, in order: every step keeps one entry per row, and says so if it does not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipelines.engines import Engine, RowEncoder, RowScorer
+from pipelines.run.captions import EncodedRow, encode_row, join_captions, take_apart
+from pipelines.run.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
+from pipelines.run.compacted import published_before
+from pipelines.run.plan import ShardPlan, Unit
+from pipelines.run.tally import tally_results
+from pipelines.sources import Row, Shard, Source
+from pipelines.storage import Store
+from scorer.errors import ConfigError, FailureCode, RunError
+from scorer.table import SCHEMA, build_table
+from scorer.types import EncodedSample, Failure, Result, Usage
+from scorer.weights import Method
+
+log = logging.getLogger(__name__)
+
+Layout = Literal["sidecar", "merged"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitWork:
+    """All that a worker needs to know of a run; it pickles.
+
+    Attributes:
+        metadata: the schema's metadata, equal in every process of a run whatever happens.
+        session: names the process that drives; see :class:`pipelines.run.tally.Tally`.
+    """
+
+    source: Source
+    store: Store
+    engine: Engine
+    method: Method
+    layout: Layout
+    metadata: Mapping[str, Any]
+    session: str
+
+    def encode(self, unit: Unit, encoder: RowEncoder) -> list[EncodedRow]:
+        """Read the unit's rows and encode them. CPU only."""
+        rows = self.source.read(unit.shard, unit.start, unit.stop)
+        if len(rows) != unit.rows:
+            raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {unit.rows} rows asked for, {len(rows)} read")
+        return encode_rows(rows, encoder)
+
+    def score(self, unit: Unit, rows: Sequence[EncodedRow], scorer: RowScorer) -> UnitMarker:
+        """Score encoded rows and commit them."""
+        started = time.time()
+        before = scorer.usage
+        results = score_rows(rows, scorer)
+        _check_coverage(unit, rows, results)
+        return self.commit(unit, results, started, scorer.path, scorer.usage - before)
+
+    def commit(self, unit: Unit, results: Sequence[Result], started: float, path: str, usage: Usage) -> UnitMarker:
+        """Commit one result per row, in order.
+
+        Args:
+            started: when scoring them began, seconds since the epoch.
+            path: how they were scored; see :class:`pipelines.run.tally.Tally`.
+            usage: what the model ran for them.
+        """
+        table = self._table(unit, results)
+        tally = tally_results(
+            results,
+            unit.shard.name,
+            unit.start,
+            path=path,
+            usage=usage,
+            session=self.session,
+            span=(started, time.time()),
+        )
+        return commit_unit(self.store, unit, table, tally)
+
+    def run(self, unit: Unit, encoder: RowEncoder, scorer: RowScorer) -> UnitMarker:
+        """The whole of it, in one process."""
+        return self.score(unit, self.encode(unit, encoder), scorer)
+
+    def publish(self, planned: ShardPlan) -> PublishedShard:
+        """Publish a shard of which every unit is committed, unless it was and its units are compacted away."""
+        return published_before(self.store, planned) or publish_shard(self.store, planned, self._empty(planned.shard))
+
+    def _table(self, unit: Unit, results: Sequence[Result]) -> pa.Table:
+        table = build_table(results, unit.start, self.method, self.metadata)
+        if self.layout == "sidecar":
+            return table
+        return merge(self.source.table(unit.shard, unit.start, unit.stop), table)
+
+    def _empty(self, shard: Shard) -> pa.Table:
+        table = build_table([], 0, self.method, self.metadata)
+        if self.layout == "sidecar":
+            return table
+        return merge(self.source.schema(shard).empty_table(), table)
+
+
+def encode_rows(rows: Sequence[Row], encoder: RowEncoder) -> list[EncodedRow]:
+    """Encode what was read. A row on which the encoder raises, which it should not, fails alone.
+
+    Raises:
+        OSError: reading failed for a reason that is not the row's own; it may pass, and must not be stored.
+        Exception: the encoder's own, where it raised on every row.
+    """
+    encoded: list[EncodedRow] = []
+    errors: list[Exception] = []
+    for row in rows:
+        try:
+            encoded.append(encode_row(row, encoder))
+        except OSError:
+            raise
+        except Exception as error:
+            log.exception("encoding row %s raised", row.sample_id)
+            errors.append(error)
+            encoded.append(_raised("the encoder", row.sample_id, error))
+    _blame_rows_only(errors, rows)
+    return encoded
+
+
+def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer) -> list[Result]:
+    """Score rows together; if that raises, one by one, so that the row at fault fails alone.
+
+    Raises:
+        Exception: the scorer's own, where no row at all can be scored: then the model is at fault, not the rows.
+    """
+    return join_captions(rows, _score_apart(take_apart(rows), scorer))
+
+
+def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer) -> list[Result]:
+    try:
+        return scorer.score_encoded(rows)
+    except Exception:
+        log.exception("scoring %d rows raised; trying them one by one", len(rows))
+    results: list[Result] = []
+    errors: list[Exception] = []
+    for row in rows:
+        try:
+            results += scorer.score_encoded([row])
+        except Exception as error:
+            log.exception("scoring row %s raised", row.sample_id)
+            errors.append(error)
+            results.append(_raised("the model", row.sample_id, error))
+    _blame_rows_only(errors, rows)
+    return results
+
+
+def _raised(who: str, sample_id: str, error: Exception) -> Failure:
+    return Failure(sample_id, FailureCode.SCORING_FAILED, f"{who} raised {type(error).__name__}: {error}")
+
+
+def _blame_rows_only(errors: Sequence[Exception], rows: Sequence[Row | EncodedRow]) -> None:
+    """Where everything fails, the rows are not what is wrong, and a whole dataset must not be stored as failed."""
+    tried = sum(not isinstance(row, Failure) for row in rows)
+    if len(errors) == tried > 1:
+        raise errors[0]
+
+
+def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
+    """The original columns, then ours; metadata of both."""
+    table = pa.table(
+        [*original.columns, *ours.columns],
+        schema=pa.schema([*original.schema, *ours.schema]),
+    )
+    return table.replace_schema_metadata({**(original.schema.metadata or {}), **ours.schema.metadata})
+
+
+def check_mergeable(schema: pa.Schema, shard: Shard) -> None:
+    """Refuse a dataset whose own columns have names of ours."""
+    clash = sorted(set(schema.names) & set(SCHEMA.names))
+    if clash:
+        raise ConfigError(
+            f"--layout merged: shard {shard.name} already has columns named {', '.join(clash)}; rename them, or use "
+            f"--layout sidecar"
+        )
+
+
+def _check_coverage(unit: Unit, rows: Sequence[EncodedRow], results: Sequence[Result]) -> None:
+    if [row.sample_id for row in rows] != [result.sample_id for result in results]:
+        raise RunError(
+            f"unit {unit.id} of shard {unit.shard.name}: {len(rows)} rows went in and {len(results)} results came "
+            f"out, or in another order; nothing of it is stored"
+        )

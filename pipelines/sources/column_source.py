@@ -1,0 +1,74 @@
+"""What sources of files share: columns found once from the first shard, shards listed once, rows read by column."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipelines.sources import Shard
+from pipelines.sources.columns import Columns
+from pipelines.sources.images import ImageOptions
+from pipelines.sources.listing import open_input
+from pipelines.sources.rows import RowReader
+
+
+class ColumnSource(ABC):
+    """The common part of :class:`pipelines.sources.Source`'s implementations.
+
+    Args:
+        url: the input: file, directory or glob; local or any fsspec URL.
+        columns: the columns named by the user; the rest is detected from the first shard.
+        prompt: the instruction that a bare caption answers, where there is no prompt column.
+        contrast_images: read ``columns.contrast_image`` too.
+        images: where pictures outside the rows may come from.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        columns: Columns,
+        *,
+        prompt: str,
+        contrast_images: bool = False,
+        images: ImageOptions | None = None,
+    ) -> None:
+        self.url = url
+        self.prompt = prompt
+        self.images = images or ImageOptions()
+        self._asked = columns
+        self._contrast_images = contrast_images
+        self._columns: Columns | None = None
+        self._shards: Sequence[Shard] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker is told the shard it reads; a list of 100,000 of them, and their indexes, need not travel.
+        return {**self.__dict__, "_shards": None}
+
+    @property
+    def columns(self) -> Columns:
+        """The columns in use."""
+        if self._columns is None:
+            self.shards()
+        assert self._columns is not None
+        return self._columns
+
+    def shards(self) -> Sequence[Shard]:
+        """See :meth:`pipelines.sources.Source.shards`."""
+        if self._shards is None:
+            shards, self._columns = self._look()
+            self._shards = sorted(shards, key=lambda shard: shard.name)
+        return self._shards
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See :meth:`pipelines.sources.Source.fingerprint`."""
+        return {"columns": asdict(self.columns), **self.images.fingerprint()}
+
+    @abstractmethod
+    def _look(self) -> tuple[Sequence[Shard], Columns]:
+        """Every shard there is, and the columns to read of them."""
+
+    def _reader(self, shard: Shard) -> RowReader:
+        fs, _ = open_input(self.url)
+        return RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)

@@ -1,0 +1,132 @@
+"""The same promises through Ray Data, on one small cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.executors import ray_data
+from pipelines.executors.ray_data import RayDataExecutor
+from pipelines.executors.resources import ActorOptions
+from pipelines.isolation.attempts import MAX_ATTEMPTS
+from pipelines.isolation.rows import MAX_DEATHS
+from pipelines.run.job import prepare
+from scorer.errors import ModelError
+from tests.pipelines.conftest import ROOT
+from tests.pipelines.deadly_engine import DeadlyEngine
+from tests.pipelines.executors.ray_driver import SLOW
+from tests.pipelines.helpers import RecordingWatch, make_job, published, run, snapshot, write_dataset
+from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
+
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.usefixtures("ray_cluster"),
+    # Ray Data warns of its own deprecated defaults when it makes its context.
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context"),
+]
+SHARDS = {"a.parquet": 60, "b.parquet": 33, "empty.parquet": 0}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "data", SHARDS)
+
+
+@pytest.fixture
+def expected(dataset: Path, tmp_path: Path) -> dict[str, bytes]:
+    """What one process makes of the dataset."""
+    run(make_job(dataset, tmp_path / "local"))
+    return published(tmp_path / "local", list(SHARDS))
+
+
+def test_units_go_through_two_stages_and_encoding_does_not_run_ahead(
+    dataset: Path, output: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row_bytes = 4 << 20
+    monkeypatch.setattr(ray_data, "BYTES_AHEAD", 15 * row_bytes)  # three units of five rows
+    engine = LoggingEngine(seconds_per_row=0.03, log=str(output.parent / "events"), row_bytes=row_bytes)
+    watch = RecordingWatch()
+    job = make_job(dataset, output, engine)
+    prepare(job).execute(RayDataExecutor(ActorOptions(actors=1)), watch)
+    assert published(output, list(SHARDS)) == expected
+    assert watch.rows == sum(SHARDS.values())
+
+    events = engine.events()
+    encoders = {event.pid for event in events if event.kind == "encode"}
+    scorers = {event.pid for event in events if event.kind == "score"}
+    assert len(scorers) == 1
+    assert encoders.isdisjoint(scorers), "the stages were fused: encoding would cost the GPU's time"
+    assert os.getpid() not in encoders | scorers
+    ahead = max(accumulate(1 if event.kind == "encode" else -1 for event in events))
+    assert ahead <= 6 * 5, "units beyond the budget, the one being scored and those being encoded"
+
+    before = snapshot(output)
+    again = RecordingWatch()
+    prepare(make_job(dataset, output, engine)).execute(RayDataExecutor(), again)
+    assert again.rows == 0
+    assert snapshot(output) == before
+
+
+@pytest.mark.timeout(600)  # three starts of four workers each
+def test_a_driver_that_is_killed_twice(
+    dataset: Path, output: Path, expected: dict[str, bytes], ray_cluster: str
+) -> None:
+    for more in (1, 6):
+        target = len(_markers(output)) + more
+        command = [sys.executable, "-m", "tests.pipelines.executors.ray_driver", str(dataset), str(output), ray_cluster]
+        log = (output.parent / "driver.log").open("ab")
+        with log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as driver:
+            deadline = time.monotonic() + 180
+            while len(_markers(output)) < target and driver.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            driver.send_signal(signal.SIGKILL)
+        assert driver.returncode == -signal.SIGKILL, (output.parent / "driver.log").read_text()[-2000:]
+        assert len(_markers(output)) >= target, (output.parent / "driver.log").read_text()[-2000:]
+        assert not (output / "_SUCCESS").exists()
+    watch = RecordingWatch()
+    run_ = prepare(make_job(dataset, output, SLOW))
+    pending = len(run_.pending)
+    assert 0 < pending < 19
+    summary = run_.execute(RayDataExecutor(), watch)
+    assert len(watch.tallies) == pending
+    assert published(output, list(SHARDS)) == expected
+    assert summary["rows"] == sum(SHARDS.values())
+    rows = Counter((name, row) for name in SHARDS for row in pq.read_table(output / name)["row_index"].to_pylist())
+    assert set(rows.values()) == {1}
+    assert len(rows) == sum(SHARDS.values())
+
+
+def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Path, output: Path) -> None:
+    with pytest.raises(ModelError, match="the weights are not what they seemed"):
+        prepare(make_job(dataset, output, UnloadableEngine())).execute(RayDataExecutor(), RecordingWatch())
+
+
+@pytest.mark.parametrize("how", ["deadly", "deadly_to_encode"])
+def test_a_row_that_kills_its_worker_is_quarantined(
+    dataset: Path, output: Path, expected: dict[str, bytes], how: str
+) -> None:
+    engine = DeadlyEngine(log=str(output.parent / "loads"), **{how: "57"})  # type: ignore[arg-type]
+    options = ActorOptions(actors=1)
+    summary = prepare(make_job(dataset, output, engine)).execute(RayDataExecutor(options), RecordingWatch())
+    assert summary["failures"]["worker_crash"]["count"] == 1
+    (example,) = summary["failures"]["worker_crash"]["examples"]
+    assert (example["shard"], example["row_index"]) == ("a.parquet", 57)
+    assert "died on this row 2 times" in example["message"]
+    assert (output / "b.parquet").read_bytes() == expected["b.parquet"]
+    rows = pq.read_table(output / "a.parquet").to_pylist()
+    clean = pq.read_table(output.parent / "local" / "a.parquet").to_pylist()
+    assert [row for row in rows if row["row_index"] != 57] == [row for row in clean if row["row_index"] != 57]
+    assert engine.loads <= 1 + MAX_ATTEMPTS + MAX_DEATHS + 1, "bounded: the actor's lives, and the sacrifices"
+
+
+def _markers(output: Path) -> list[Path]:
+    return list((output / "_commits").glob("[!.]*.json")) if output.exists() else []

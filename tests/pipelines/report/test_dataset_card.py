@@ -1,0 +1,144 @@
+"""The dataset card: what it says, when it is written, and that no reader stumbles over it."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.engines.fake import FakeEngine
+from pipelines.report.dataset_card import OURS, render_card
+from pipelines.run.record import RunRecord
+from pipelines.storage import open_store
+from pipelines.storage.local import LocalStore
+from scorer.config import fingerprint_digest
+from scorer.training import read_weights
+from scorer.weights import METHODS, Method
+from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset
+from tests.pipelines.outputs import stop_after
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    _, matter, _ = card.split("---\n", 2)
+    return dict(yaml.safe_load(matter))
+
+
+def test_a_finished_run_has_a_card(dataset: Path, output: Path) -> None:
+    run(make_job(dataset, output))
+    card = (output / "README.md").read_text()
+    assert front_matter(card)["size_categories"] == ["n<1K"]
+    for expected in ("`fake`", "`blank`", "cal", "| rows | 38 |", "| rows failed | 4 |", "| `text_missing` | 2 |"):
+        assert expected in card
+    assert fingerprint_digest(FakeEngine().fingerprint()) in card
+    assert str(dataset) not in card, "whose folder it was is nobody else's business"
+    assert set(read_weights(output).shards) == set(SHARDS)
+
+
+def test_the_card_names_the_published_files_and_no_others(dataset: Path, output: Path) -> None:
+    run(make_job(dataset, output))
+    (config,) = front_matter((output / "README.md").read_text())["configs"]
+    (split,) = config["data_files"]
+    assert split == {"split": "train", "path": ["*.parquet", "sub/*.parquet"]}
+    files = [path.relative_to(output) for path in output.rglob("*.parquet")]
+    assert len(files) > len(SHARDS), "unit files are there"
+    found = {
+        str(file) for file in files for pattern in split["path"] if file.match(pattern) and _same_depth(file, pattern)
+    }
+    assert found == set(SHARDS)
+
+
+def _same_depth(file: Path, pattern: str) -> bool:
+    """A glob's star stays within its folder."""
+    return len(file.parts) == pattern.count("/") + 1 and fnmatch.fnmatch(str(file), pattern)
+
+
+def test_the_code_in_the_card_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(make_job(write_dataset(tmp_path / "data", {"x.parquet": 3}), tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    _, loading, reading = [block.split("```")[0] for block in card.split("```python")]
+    assert 'load_dataset("parquet", data_files="*.parquet", split="train")' in loading
+    monkeypatch.chdir(tmp_path / "out")
+    code = reading.replace("[caption]", "[f'x.parquet kite № {row.row_index}']")
+    exec(code, {"starts": [0], "ends": [4]})
+
+
+def test_a_card_comes_with_success_and_a_rerun_leaves_it(dataset: Path, output: Path) -> None:
+    stop_after(6, dataset, output)
+    assert not (output / "README.md").exists()
+    run(make_job(dataset, output))
+    before = snapshot(output)
+    run(make_job(dataset, output))
+    assert snapshot(output) == before
+
+
+def test_a_card_follows_the_run_and_a_text_of_ones_own_stays(dataset: Path, output: Path) -> None:
+    run(make_job(dataset, output))
+    assert f"| rows | {ROWS} |" in (output / "README.md").read_text()
+    write_dataset(dataset, {"new.parquet": 4})
+    run(make_job(dataset, output))
+    card = (output / "README.md").read_text()
+    assert f"| rows | {ROWS + 4} |" in card
+    (output / "README.md").write_text(card.replace(OURS, ""))
+    write_dataset(dataset, {"newer.parquet": 4})
+    run(make_job(dataset, output))
+    assert (output / "README.md").read_text() == card.replace(OURS, "")
+
+
+def test_the_card_is_there_before_success(dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = LocalStore.put
+
+    def stop(self: LocalStore, key: str, data: bytes) -> None:
+        if key == "_SUCCESS":
+            raise OSError(28, "No space left on device")
+        put(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "put", stop)
+    with pytest.raises(OSError, match="No space"):
+        run(make_job(dataset, output))
+    assert (output / "README.md").exists()
+
+
+def test_buckets_have_cards(dataset: Path, tmp_path: Path) -> None:
+    store = open_store(f"memory://card-{tmp_path.name}/out")
+    run(make_job(dataset, store.root))
+    assert OURS in store.get("README.md").decode()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M"), (10**9, "n>1B"), (10**12, "n>1B")],
+)
+def test_sizes(dataset: Path, output: Path, rows: int, expected: str) -> None:
+    record, summary = record_and_summary(dataset, output)
+    assert front_matter(render_card(record, {**summary, "rows": rows}))["size_categories"] == [expected]
+
+
+def record_and_summary(dataset: Path, output: Path, **options: Any) -> tuple[RunRecord, dict[str, Any]]:
+    summary = run(make_job(dataset, output, **options))
+    return RunRecord.from_bytes((output / "_run.json").read_bytes()), summary
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_told(dataset: Path, output: Path, method: str) -> None:
+    record, summary = record_and_summary(dataset, output, method=Method(method))
+    assert "see the fingerprint" not in render_card(record, summary)
+
+
+def test_the_merged_layout_says_whose_columns_come_first(dataset: Path, output: Path) -> None:
+    record, summary = record_and_summary(dataset, output, layout="merged")
+    card = render_card(record, summary)
+    assert "The dataset's own columns come first" in card and "keep the dataset" not in card
+
+
+def test_hostile_names_end_neither_table_nor_front_matter(dataset: Path, output: Path) -> None:
+    record, summary = record_and_summary(dataset, output)
+    shards = [{**summary["shards"][0], "name": 'a"\n--- |`/b.parquet'}]
+    card = render_card(record, {**summary, "model": "x|y`z\n---", "shards": shards})
+    (config,) = front_matter(card)["configs"]
+    assert config["data_files"][0]["path"] == ['a"\n--- |`/*.parquet']
+    assert "| reference model | `x¦y'z ---` |" in card
+    assert json.dumps(shards[0]["name"])[1:5] in card

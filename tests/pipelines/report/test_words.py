@@ -1,0 +1,100 @@
+"""Pieces and words by byte spans: characters whole, text complete, each token at most once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.report.words import Piece, Word, mean_gaps, pieces, words
+from scorer.types import Int32Array
+
+
+def spans(text: str, *ends: int) -> tuple[str, Int32Array, Int32Array]:
+    """Tokens end to end, from byte 0 on."""
+    stops = np.array(ends, np.int32)
+    return text, np.concatenate([[0], stops[:-1]]).astype(np.int32), stops
+
+
+def test_tokens_of_whole_characters_are_their_own_pieces() -> None:
+    assert pieces(*spans("a red fox", 1, 5, 9)) == [Piece("a", 0, 1), Piece(" red", 1, 2), Piece(" fox", 2, 3)]
+
+
+def test_the_bytes_of_one_character_are_one_piece() -> None:
+    assert pieces(*spans("a 🦊é fox", 1, 3, 4, 6, 7, 8, 12)) == [
+        Piece("a", 0, 1),
+        Piece(" 🦊", 1, 4),
+        Piece("é", 4, 6),
+        Piece(" fox", 6, 7),
+    ]
+
+
+def test_what_was_not_scored_is_kept_without_tokens() -> None:
+    starts, ends = np.array([2, 8], np.int32), np.array([5, 9], np.int32)
+    assert pieces("¡hey, you there", starts, ends) == [
+        Piece("¡", 0, 0),
+        Piece("hey", 0, 1),
+        Piece(", y", 1, 1),
+        Piece("o", 1, 2),
+        Piece("u there", 2, 2),
+    ]
+    assert pieces("nothing", np.zeros(0, np.int32), np.zeros(0, np.int32)) == [Piece("nothing", 0, 0)]
+
+
+def test_a_text_cut_within_a_character_ends_with_the_whole_character() -> None:
+    assert pieces(*spans("a🦊b", 1, 3)) == [Piece("a", 0, 1), Piece("🦊", 1, 2), Piece("b", 2, 2)]
+
+
+def test_tokens_without_bytes_go_with_their_neighbour() -> None:
+    starts, ends = np.array([0, 0, 2, 2], np.int32), np.array([0, 2, 2, 5], np.int32)
+    assert pieces("hi yo", starts, ends) == [Piece("hi", 0, 3), Piece(" yo", 3, 4)]
+
+
+@given(st.text(max_size=30), st.lists(st.integers(0, 200), max_size=12), st.integers(0, 5))
+def test_pieces_give_the_text_back_and_every_token_once(text: str, cuts: list[int], skip: int) -> None:
+    data = text.encode("utf-8", "replace")
+    text = data.decode()
+    edges = np.array(sorted(min(cut, len(data)) for cut in cuts), np.int32)
+    starts, ends = edges[:-1][skip:], edges[1:][skip:]
+    found = pieces(text, starts, ends)
+    assert "".join(piece.text for piece in found) == text
+    covered = [token for piece in found for token in range(piece.first, piece.last)]
+    assert covered == list(range(len(starts)))
+    owned = [token for word in words(text, starts, ends) for token in word.tokens]
+    assert len(owned) == len(set(owned))
+
+
+def test_a_word_has_all_its_tokens_and_no_spaces() -> None:
+    assert words(*spans("The kite's tail — blue.", 3, 6, 8, 10, 15, 16, 19, 24, 25)) == [
+        Word("The", (0,)),
+        Word("kite's", (1, 2, 3)),
+        Word("tail", (4,)),
+        Word("blue", (7,)),
+    ]
+
+
+def test_a_token_of_two_words_goes_to_the_one_with_more_of_it() -> None:
+    assert words(*spans("in front", 4, 8)) == [Word("in", (0,)), Word("front", (1,))]
+
+
+def test_scripts_without_spaces_count_tokens_as_words() -> None:
+    assert words(*spans("红色 fox 的猫", 3, 6, 10, 12, 14, 17)) == [
+        Word("红", (0,)),
+        Word("色", (1,)),
+        Word("fox", (2,)),
+        Word("的", (3, 4)),
+        Word("猫", (5,)),
+    ]
+
+
+def test_mean_gaps_fold_case_and_need_a_count() -> None:
+    seen = [("Red", 1.0), ("red", 3.0), ("a", 0.5), ("a", -0.5), ("once", 9.0)]
+    assert [(word.text, word.count, word.mean) for word in mean_gaps(seen, 2)] == [("red", 2, 2.0), ("a", 2, 0.0)]
+    assert mean_gaps(seen, 1)[0].text == "once"
+    assert mean_gaps([], 1) == []
+
+
+@pytest.mark.parametrize("text", ["", " ", "…"])
+def test_no_words(text: str) -> None:
+    assert words(*spans(text, len(text.encode()))) == []
