@@ -21,8 +21,10 @@ from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
 
+FINISHED: Final = 0
 STOPPED: Final = 1
 WRONG: Final = 2
+TOO_MANY_FAILED: Final = 3
 INTERRUPTED: Final = 130
 
 
@@ -49,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED, "what is scored is kept: give the same command again to go on")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
-    return 0
+    verdict = options.max_failed_rows.verdict(summary)
+    return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
 
 
 def _write_report(options: argparse.Namespace, job: Job, run: Run) -> str | None:

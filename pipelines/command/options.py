@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any, Final, get_args
 
 from pipelines.command.arguments import new_parser
+from pipelines.command.failed_rows import FailedRows
 from pipelines.command.source_options import ContrastAction, add_source, make_source
 from pipelines.engines import ModelEngine
 from pipelines.executors import Executor
@@ -21,6 +23,8 @@ from scorer.errors import ConfigError
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
 
 _DEFAULTS: Final = ScorerConfig()
+ROW_TIMEOUT: Final = 300.0
+"""Seconds: no forward pass of one batch should take so long, and a job that hangs should not take longer to notice."""
 
 _DESCRIPTION: Final = """\
 Score every caption token of a dataset by how much it depends on the picture, and write the scores beside the dataset
@@ -60,6 +64,7 @@ exit status:
   0  finished; rows that failed are counted in the summary
   1  stopped; give the same command again to go on
   2  an option, the input or the output is wrong; nothing was scored
+  3  finished, but more rows failed than --max-failed-rows allows; everything scored is kept
 """
 
 
@@ -71,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(parser)
     _add_contrast(parser)
     _add_limits(parser)
+    _add_failures(parser)
     _add_output(parser)
     _add_execution(parser)
     return parser
@@ -156,6 +162,26 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_failures(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rows that fail: each is kept with its reason, and costs its neighbours nothing")
+    group.add_argument(
+        "--max-failed-rows",
+        type=FailedRows.parse,
+        default=FailedRows(share=0.01),
+        metavar="N|SHARE%",
+        help="as many may fail before the finished run counts as failed (exit status 3): 100, or 0.5%% "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--row-timeout",
+        type=float,
+        default=ROW_TIMEOUT,
+        metavar="SECONDS",
+        help="a row that hangs for so long when it is decoded or scored, or a batch of rows in the model, is tried "
+        "again alone, and then fails; 0: never (default: %(default)g)",
+    )
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is written")
     group.add_argument(
@@ -208,6 +234,8 @@ def make_job(options: argparse.Namespace) -> Job:
     """The job that the options ask for. Raises ConfigError."""
     if options.rows_per_unit is not None and options.rows_per_unit < 1:
         raise ConfigError(f"--rows-per-unit is {options.rows_per_unit}; it must be 1 or more")
+    if not math.isfinite(options.row_timeout) or options.row_timeout < 0:
+        raise ConfigError(f"--row-timeout is {options.row_timeout:g}; it must be 0 (no limit) or more seconds")
     config = make_config(options)
     return Job(
         input=options.input,
@@ -218,6 +246,7 @@ def make_job(options: argparse.Namespace) -> Job:
         layout=options.layout,
         rows_per_unit=options.rows_per_unit,
         on_changed=options.on_changed,
+        row_timeout=options.row_timeout or None,
     )
 
 

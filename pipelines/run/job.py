@@ -56,6 +56,7 @@ class Job:
         input: the input as the user named it.
         rows_per_unit: None continues with the output's own, or takes the default for a new one.
         on_changed: whether a shard whose content changed is an error, or is scored anew as a whole.
+        row_timeout: see :class:`pipelines.run.score_unit.UnitWork`.
     """
 
     input: str
@@ -66,6 +67,7 @@ class Job:
     layout: Layout = "sidecar"
     rows_per_unit: int | None = None
     on_changed: OnChanged = "error"
+    row_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ def prepare(job: Job) -> Run:
         layout=job.layout,
         metadata=record.metadata(),
         session=uuid.uuid4().hex,
+        row_timeout=job.row_timeout,
     )
     return Run(record, work, plans, state, frozenset(changed))
 
