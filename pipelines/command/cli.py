@@ -12,6 +12,7 @@ from typing import Final
 
 from pipelines.command.beside import prepare_beside
 from pipelines.command.console import render_summary
+from pipelines.command.dry_run import print_plan
 from pipelines.command.options import build_parser, make_executor, make_job
 from pipelines.command.preflight import check_paths
 from pipelines.progress.line import ProgressLine
@@ -38,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         executor = make_executor(options)
         job = make_job(options)
         _say(f"{len(job.source.shards()):,} shards in {options.input}")
-        job, run = prepare_beside(job) if options.force_new_run else (job, prepare(job))
+        write = not options.dry_run
+        job, run = prepare_beside(job, write=write) if options.force_new_run else (job, prepare(job, write=write))
+        if options.dry_run:
+            print_plan(job, run)
+            return FINISHED
     except (TokensightError, OSError) as error:
         return _fail(error, WRONG)
     try:

@@ -107,6 +107,12 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="where the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
     )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing: show the plan, some rows as they would be scored, and what scoring all would cost, from a "
+        "short measurement on this machine",
+    )
     group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
     group.add_argument("--no-report", action="store_true", help="write no report")
 

@@ -16,7 +16,7 @@ from pipelines.executors import Executor
 from pipelines.report.dataset_card import write_card
 from pipelines.run.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
 from pipelines.run.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
-from pipelines.run.record import RunRecord, claim, confirm_writable, read_record
+from pipelines.run.record import RunRecord, claim, compare, confirm_writable, read_record
 from pipelines.run.score_unit import Layout, UnitWork, check_mergeable
 from pipelines.run.summary import now, read_summary, summarize
 from pipelines.run.tally import Tally
@@ -154,10 +154,10 @@ class Run:
         return found
 
 
-def prepare(job: Job) -> Run:
+def prepare(job: Job, *, write: bool = True) -> Run:
     """Look at input and output, and refuse what cannot end well, before any weights are loaded.
 
-    Writes ``_run.json`` in a new output and nothing else.
+    Writes ``_run.json`` in a new output and nothing else; not even that without ``write``.
 
     Raises:
         ConfigError: the input or an option is wrong.
@@ -194,8 +194,8 @@ def prepare(job: Job) -> Run:
         layout=job.layout,
         rows_per_unit=rows_per_unit,
     )
-    record = claim(job.store, asked)
-    if stored is not None and not state.is_finished:
+    record = claim(job.store, asked) if write else compare(job.store, asked) or asked
+    if write and stored is not None and not state.is_finished:
         confirm_writable(job.store, record)
     work = UnitWork(
         source=job.source,
