@@ -13,7 +13,7 @@ from typing import Final
 from pipelines.command.beside import prepare_beside
 from pipelines.command.console import render_summary
 from pipelines.command.dry_run import print_plan
-from pipelines.command.options import build_parser, make_executor, make_job
+from pipelines.command.options import make_executor, make_job, parse_options
 from pipelines.command.preflight import check_paths
 from pipelines.progress.line import ProgressLine
 from pipelines.run.job import Job, Run, prepare
@@ -31,7 +31,10 @@ INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = build_parser().parse_args(argv)
+    try:
+        options = parse_options(argv)
+    except ConfigError as error:
+        return _fail(error, WRONG)
     _set_up_logging(options.verbose)
     try:
         _warn_of_lost_output(options.output)

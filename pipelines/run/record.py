@@ -12,6 +12,8 @@ from pipelines.storage import Store
 from scorer.errors import OtherRunError
 
 KEY: Final = "_run.json"
+CONFIG: Final = "_config.yaml"
+"""The options that would repeat the run, for people; nothing reads it unasked."""
 FORMAT: Final = 1
 
 _INFORMATIVE: Final = ("fingerprint.model", "fingerprint.revision")
