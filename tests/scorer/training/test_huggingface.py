@@ -199,7 +199,7 @@ def no_loss(*_: Any, **__: Any) -> Tensor:
     ("gpus", "shards", "message"),
     [
         (2, {}, "several GPUs in one process: it splits batches without their weights; launch with torchrun"),
-        (1, {"cp_enabled": True}, "context, sequence or tensor parallelism: it splits labels without weights"),
+        (1, {"cp_enabled": True}, "context, sequence or tensor parallelism: it splits labels without their weights"),
         (1, {"sp_enabled": True}, "parallelism"),
         (1, {"tp_enabled": True}, "parallelism"),
     ],
