@@ -63,7 +63,10 @@ def refused(client: TestClient, body: bytes | str, path: str = "/v1/score", head
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"lwo": 1}}}}', (422, "method_invalid")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"window": 2}}}}', (422, "method_invalid")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"window": 1e300}}}}', (422, "method_invalid")),
-        (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"window": {MAX_WINDOW + 2}}}}}', (422, "method_invalid")),
+        (
+            f'{{"image": {IMAGE}, "text": "a", "method_params": {{"window": {MAX_WINDOW + 2}}}}}',
+            (422, "method_invalid"),
+        ),
         (
             f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": 1e300, "high": 1e300}}}}',
             (422, "weights_overflow"),
@@ -228,7 +231,8 @@ def test_special_tokens_in_a_caption_are_text(client: TestClient, token: str) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["a\x00b", "\x00", "\u202eA kite\u202c", "🪁" * 50, "é́́́", "\r\n\t.", "\u2028", "<image>" * 10, "{{ 7*7 }}{% raw %}"]
+    "text",
+    ["a\x00b", "\x00", "\u202eA kite\u202c", "🪁" * 50, "é́́́", "\r\n\t.", "\u2028", "<image>" * 10, "{{ 7*7 }}{% raw %}"],
 )
 def test_odd_captions_are_scored_as_they_are(client: TestClient, text: str) -> None:
     answer = client.post("/v1/score", json=request(text))

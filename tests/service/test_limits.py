@@ -30,7 +30,9 @@ def small(models: ReferenceModels) -> Iterator[Live]:
 
 
 def head(*lines: str) -> bytes:
-    return "\r\n".join(["POST /v1/score HTTP/1.1", "Host: x", "Content-Type: application/json", *lines, "", ""]).encode()
+    return "\r\n".join(
+        ["POST /v1/score HTTP/1.1", "Host: x", "Content-Type: application/json", *lines, "", ""]
+    ).encode()
 
 
 def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
@@ -38,7 +40,9 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
     start, _, body = data.partition(b"\r\n\r\n")
-    (length,) = [int(line.split(b":")[1]) for line in start.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    (length,) = [
+        int(line.split(b":")[1]) for line in start.split(b"\r\n") if line.lower().startswith(b"content-length")
+    ]
     while len(body) < length:
         body += connection.recv(65536)
     return int(start.split()[1]), json.loads(body)
@@ -130,7 +134,9 @@ class Clients:
 
     def send(self, count: int) -> None:
         for _ in range(count):
-            thread = threading.Thread(target=lambda: self.answers.append(self.live.send("POST", "/v1/score", request())))
+            thread = threading.Thread(
+                target=lambda: self.answers.append(self.live.send("POST", "/v1/score", request()))
+            )
             thread.start()
             self.threads.append(thread)
 

@@ -82,7 +82,9 @@ def test_a_misspelt_variable_does_not_open_the_service(name: str, meant: str) ->
 
 
 def test_other_variables_are_let_be() -> None:
-    check_environment({"TOKENSIGHT_STORES": "x", "TOKENSIGHT_REQUIRED_STORES": "x", "tokensight_api_keys": "x", "A": ""})
+    check_environment(
+        {"TOKENSIGHT_STORES": "x", "TOKENSIGHT_REQUIRED_STORES": "x", "tokensight_api_keys": "x", "A": ""}
+    )
 
 
 def test_wrong_options_end_with_status_2_and_say_why(capsys: pytest.CaptureFixture[str]) -> None:
