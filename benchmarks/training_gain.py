@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,20 @@ def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example],
 
 
 def trainings(options: argparse.Namespace, document: dict[str, Any]) -> None:
-    """Every cell that is not in `document` yet; written after each."""
+    """Every cell that is not in `document` yet; written after each. Seeds outermost: a part is a fair part."""
     held = noisy.clean("held out", options.held_out)
     held_pictures = pictures_of(held)
-    for noise in options.noises:
-        examples, weights = prepare(options.folder, noise, options.rows)
-        lesson = Lesson.read(examples, weights)
-        document.setdefault("weights", {})[str(noise)] = lesson.weights_by_label()
-        for seed in range(options.seeds):
-            for method in METHODS:
-                cell = f"noise {noise}, {method}, seed {seed}"
-                if cell in document["cells"]:
-                    continue
-                student = train(lesson, method, seed, options.steps, options.batch)
-                figures = measure(student, lesson.tokenizer, held, held_pictures)
-                document["cells"][cell] = {"noise": noise, "method": method, "seed": seed, **figures}
-                print(cell, {name: round(value, 3) for name, value in figures.items()}, flush=True)
-                write(options.out, document)
+    lessons = {noise: Lesson.read(*prepare(options.folder, noise, options.rows)) for noise in options.noises}
+    document["weights"] = {str(noise): lesson.weights_by_label() for noise, lesson in lessons.items()}
+    for seed, noise, method in product(range(options.seeds), options.noises, METHODS):
+        cell = f"noise {noise}, {method}, seed {seed}"
+        if cell in document["cells"]:
+            continue
+        student = train(lessons[noise], method, seed, options.steps, options.batch)
+        figures = measure(student, lessons[noise].tokenizer, held, held_pictures)
+        document["cells"][cell] = {"noise": noise, "method": method, "seed": seed, **figures}
+        print(cell, {name: round(value, 3) for name, value in figures.items()}, flush=True)
+        write(options.out, document)
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
