@@ -160,7 +160,7 @@ def test_ids_that_scripts_look_for_are_in_the_page() -> None:
 
 
 def test_the_palette_is_the_reports() -> None:
-    report = (ROOT / "pipelines" / "report_assets" / "report.css").read_text()
+    report = (ROOT / "pipelines" / "report" / "assets" / "report.css").read_text()
     page = assets()["page.css"].body.decode()
     palette = re.findall(r"^ *--[\w-]+: .*;$", report, re.MULTILINE)
     assert len(palette) > 10

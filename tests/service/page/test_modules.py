@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.report import comparison, contrast_name, percent, ratio
-from pipelines.report_chart import gap_level, weight_level
-from pipelines.report_words import pieces
+from pipelines.report.chart import gap_level, weight_level
+from pipelines.report.page import comparison, contrast_name, percent, ratio
+from pipelines.report.words import pieces
 from scorer.types import Float32Array, Int16Array
 from scorer.weights import METHODS, Method
 from tests.service.page.browser import Browser

@@ -14,8 +14,9 @@ from selenium.webdriver.support.select import Select
 from scorer import Sample, Scorer, ScorerConfig
 from scorer.mini import MODEL_PATH
 from scorer.weights import Method
+from tests.service.helpers import KEY
 from tests.service.page.browser import Browser
-from tests.service.page.server import KEY, Server
+from tests.service.page.server import Server
 
 pytestmark = pytest.mark.xdist_group("page")
 
