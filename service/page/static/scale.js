@@ -1,4 +1,4 @@
-// Numbers → colour steps and words: as in the job's report (pipelines/report_chart.py, pipelines/report.py).
+// Numbers → colour steps and words: as in the job's report (pipelines/report/chart.py, pipelines/report/page.py).
 
 /** Where a gap's colour changes, in nats: 1.25, 2, 5, 20 times as likely (or unlikely). */
 export const GAP_STEPS = [1.25, 2, 5, 20].map(Math.log);

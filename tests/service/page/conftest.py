@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from service.app import create_app
-from service.settings import Settings
+from service.models import ReferenceModels
+from tests.service.helpers import KEY, app_of
 from tests.service.page.browser import Browser, NoBrowserError
-from tests.service.page.server import KEY, Server
+from tests.service.page.server import Server, running
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    with Server(create_app(Settings(torch_threads=1))) as running:
-        yield running
+def server(models: ReferenceModels) -> Iterator[Server]:
+    with running(app_of(models)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +35,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def locked_server() -> Iterator[Server]:
-    """A server that wants a key: ``KEY``."""
-    with Server(create_app(Settings(torch_threads=1, contrasts=("blank",), api_keys=(SecretStr(KEY),)))) as running:
-        yield running
+def locked_server(models: ReferenceModels) -> Iterator[Server]:
+    """A server that wants ``KEY``."""
+    with running(app_of(models, api_keys=(KEY,))) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-import urllib.error
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
-import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-WAIT = 60
-KEY = "a-key-for-tests"
+from tests.service.helpers import serving
 
 
 @dataclass
@@ -76,39 +72,12 @@ class Faults:
         await send({"type": "http.response.body", "body": body.encode()})
 
 
+@dataclass(frozen=True)
 class Server:
-    """uvicorn in a thread, on a free port."""
+    """A running application, and what stands before it."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.faults = Faults(app)
-        self._server = uvicorn.Server(uvicorn.Config(self.faults, port=0, log_level="warning"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> Server:
-        self._thread.start()
-        give_up = time.monotonic() + WAIT
-        while not self._server.started:
-            assert self._thread.is_alive() and time.monotonic() < give_up, "the server did not start"
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-        while not self._is_ready():
-            assert time.monotonic() < give_up, "the model was not loaded"
-            time.sleep(0.05)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.should_exit = True
-        self._thread.join(WAIT)
-
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/health/ready") as response:
-                return bool(response.status == 200)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
+    url: str
+    faults: Faults
 
     def reset(self) -> None:
         """As it started: every request goes to the app, none was counted."""
@@ -117,3 +86,11 @@ class Server:
         self.faults.scored.clear()
         self.faults.disconnected = 0
         self.faults.gate.set()
+
+
+@contextmanager
+def running(app: ASGIApp) -> Iterator[Server]:
+    """The application behind uvicorn, on a free port."""
+    faults = Faults(app)
+    with serving(faults) as live:
+        yield Server(f"http://127.0.0.1:{live.port}", faults)

@@ -14,8 +14,9 @@ from selenium.webdriver.support.select import Select
 from scorer import Sample, Scorer, ScorerConfig
 from scorer.mini import MODEL_PATH
 from scorer.weights import Method
+from tests.service.helpers import KEY
 from tests.service.page.browser import Browser
-from tests.service.page.server import KEY, Server
+from tests.service.page.server import Server
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -94,6 +95,24 @@ def test_a_sample_is_scored_when_it_is_picked(page: Browser, server: Server) -> 
     page.sample(0)
     assert [button.get_attribute("aria-pressed") for button in page.all("#samples button")].count("true") == 1
     assert page.text("#told").startswith("At first sight")
+
+
+def test_a_sample_that_comes_late_does_not_replace_the_one_that_was_picked_after(page: Browser, server: Server) -> None:
+    page.js(
+        """
+        const own = window.fetch;
+        window.fetch = (url, options) => {
+          if (!url.includes("scene-00016")) return own(url, options);
+          return new Promise((resolve) => (window.late = () => own(url, options).then(resolve)));
+        };
+        """
+    )
+    page.all("#samples button")[0].click()
+    page.sample(2)
+    page.module("await window.late(); await new Promise((resolve) => setTimeout(resolve, 100));")
+    page.settled()
+    assert page.js("return document.getElementById('caption').value").startswith("First of all there is one huge")
+    assert server.faults.scored == ["POST"]
 
 
 def test_a_method_and_its_settings_change_the_colours_without_a_request(
