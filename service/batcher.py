@@ -14,11 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from scorer.errors import FailureCode
 from scorer.types import EncodedSample, Failure, Result
+from service.jobs import DeadlinePassedError, Job, NotReadyError, QueueFullError, Scored
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -42,37 +42,6 @@ class BatchModel(Protocol):
     def batch_tokens(self) -> int:
         """Tokens of one forward pass, rows × longest row."""
         ...
-
-
-class NotReadyError(Exception):
-    """The model is not loaded yet, does not work any more, or the service stops."""
-
-
-class QueueFullError(Exception):
-    """There is no room for another sample."""
-
-
-class DeadlinePassedError(Exception):
-    """The sample's deadline passed before the model came to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A sample's result, and the seconds it took: waiting for its batch, and the batch's own."""
-
-    result: Result
-    queue_seconds: float
-    engine_seconds: float
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    row: EncodedSample
-    contrast: str
-    deadline: float
-    future: Future[Scored] = field(default_factory=Future)
-    queued: float = field(default_factory=time.monotonic)
-    started: float = 0.0
 
 
 class Batcher:
@@ -105,7 +74,7 @@ class Batcher:
         self._wait_seconds = wait_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._on_death = on_death
-        self._queue: deque[_Job] = deque()
+        self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._model: BatchModel | None = None
@@ -168,7 +137,7 @@ class Batcher:
             NotReadyError, QueueFullError: at once. The future raises NotReadyError and DeadlinePassedError too, or
             what the model raised.
         """
-        job = _Job(row, contrast, deadline)
+        job = Job(row, contrast, deadline)
         with self._changed:
             if self._stopping or self._model is None or self._error is not None:
                 raise NotReadyError(self.why_not_ready() or "the service starts")
@@ -179,7 +148,7 @@ class Batcher:
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         return job.future
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: Job) -> None:
         with self._changed:
             if job in self._queue:
                 self._queue.remove(job)
@@ -204,7 +173,7 @@ class Batcher:
     def _sign_of_life(self) -> None:
         self._beat = time.monotonic()
 
-    def _next_batch(self, model: BatchModel) -> list[_Job]:
+    def _next_batch(self, model: BatchModel) -> list[Job]:
         """The next samples to score together; none where the service stops."""
         with self._changed:
             while True:
@@ -228,10 +197,10 @@ class Batcher:
         rows = len(self._queue)
         return rows >= self._max_rows or sum(job.row.length for job in self._queue) >= model.batch_tokens
 
-    def _take(self, model: BatchModel) -> list[_Job]:
+    def _take(self, model: BatchModel) -> list[Job]:
         """Take a batch off the queue: the oldest sample, and those behind it that may run with it."""
-        batch: list[_Job] = []
-        left: deque[_Job] = deque()
+        batch: list[Job] = []
+        left: deque[Job] = deque()
         widest = 0
         now = time.monotonic()
         for job in self._queue:
@@ -253,12 +222,12 @@ class Batcher:
         self._queue = left
         return batch
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: Job) -> None:
         if job.future.set_running_or_notify_cancel():
             self._metrics.dropped.labels("deadline").inc()
             job.future.set_exception(DeadlinePassedError("the deadline passed before the model came to the sample"))
 
-    def _score(self, model: BatchModel, batch: list[_Job]) -> None:
+    def _score(self, model: BatchModel, batch: list[Job]) -> None:
         started = time.monotonic()
         for job in batch:
             job.started = started
@@ -277,7 +246,7 @@ class Batcher:
         per_row = seconds / len(batch)
         self._seconds_per_row += _SMOOTHING * (per_row - self._seconds_per_row)
 
-    def _score_or_split(self, model: BatchModel, batch: list[_Job]) -> None:
+    def _score_or_split(self, model: BatchModel, batch: list[Job]) -> None:
         """Score a batch; where that raises, its halves, down to the sample that is at fault."""
         self._sign_of_life()
         started = time.monotonic()

@@ -22,8 +22,9 @@ from scorer.messages import parse_conversation
 from scorer.types import EncodedSample, Failure, Sample
 from scorer.weights import Method
 from service import responses
-from service.batcher import Batcher, DeadlinePassedError, NotReadyError, QueueFullError, Scored
+from service.batcher import Batcher
 from service.bodies import Picture, ScoreCall
+from service.jobs import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from service.limits import Admission, busy
 from service.metrics import Metrics
 from service.models import ReferenceModels

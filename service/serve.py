@@ -1,8 +1,8 @@
 """The same application as replicas under Ray Serve: ``serve run service.serve:app``.
 
 Each replica is the application of :mod:`service.app` with a model of its own, so handlers, key check and limits are the
-very same; Ray Serve adds the proxy in front, balancing and autoscaling. Beyond ``max_queued_requests`` the proxy answers
-503 on its own; a replica answers 429 beyond ``queue_size``. Settings are those of the environment where the application
+very same; Ray Serve adds the proxy in front, balancing and autoscaling. Beyond ``max_queued_requests`` the proxy says
+503 on its own; a replica says 429 beyond ``queue_size``. Settings are those of the environment where the application
 is built, and travel to the replicas; a builder's argument is ``serve run service.serve:app max_replicas=8``.
 """
 
@@ -54,7 +54,7 @@ class ReplicaOptions(BaseModel):
 class ScoringReplica:
     """One replica: ready once its model is warm, replaced where its model's thread ends."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         logs.install(settings.log_level)
         self._settings = settings
         self._scoring = ScoringService(settings)
@@ -75,7 +75,7 @@ def app(options: ReplicaOptions) -> Application:
     """The application for ``serve run`` and for manifests. Raises ConfigError for a misspelt variable."""
     check_environment()
     settings = Settings()
-    deployment = ScoringReplica.options(
+    deployment = ScoringReplica.options(  # type: ignore[attr-defined]  # ray is untyped, the decorator unseen
         max_ongoing_requests=options.max_ongoing_requests,
         max_queued_requests=options.max_queued_requests,
         autoscaling_config=AutoscalingConfig(
@@ -97,5 +97,5 @@ def gpus(options: ReplicaOptions, device: str) -> float:
     if device == "cpu":
         return 0.0
     if device == "auto" and is_initialized():
-        return min(1.0, cluster_resources().get("GPU", 0.0))
+        return float(min(1.0, cluster_resources().get("GPU", 0.0)))
     return 1.0

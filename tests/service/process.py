@@ -58,9 +58,17 @@ class Process:
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory it ever had (VmHWM), bytes."""
+        """The most memory it ever had, bytes."""
+        return self._status("VmHWM")
+
+    @property
+    def resident_bytes(self) -> int:
+        """The memory it has, bytes."""
+        return self._status("VmRSS")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+        return 1024 * int(status.split(f"{name}:")[1].split()[0])
 
     def reset_peak(self) -> None:
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")

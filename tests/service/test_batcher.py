@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,12 @@ import pytest
 
 from scorer.errors import FailureCode
 from scorer.types import Failure
-from service.batcher import Batcher, DeadlinePassedError, NotReadyError, QueueFullError, Scored
+from service.batcher import Batcher
+from service.jobs import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from service.metrics import Metrics
+from tests.service.helpers import eventually
 
 FAR = 1e12
-POISON = 666
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,6 @@ class Bench:
 
     def dropped(self, reason: str) -> float:
         return self.metrics.dropped.labels(reason)._value.get()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.002)
 
 
 @pytest.fixture

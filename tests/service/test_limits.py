@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import pytest
 from starlette.types import Message
 
 from scorer.types import EncodedSample, Result
 from service.models import ReferenceModels
-from tests.service.helpers import Live, app_of, request, serving
+from tests.service.held import Clients, Held, answer_of, gauge, head, held
+from tests.service.helpers import Live, app_of, eventually, request, serving
 
 pytestmark = pytest.mark.xdist_group("service")
 
@@ -27,25 +25,6 @@ LIMIT = 100_000
 def small(models: ReferenceModels) -> Iterator[Live]:
     with serving(app_of(models, max_body_bytes=LIMIT, max_pending_bytes=3 * LIMIT // 2)) as live:
         yield live
-
-
-def head(*lines: str) -> bytes:
-    return "\r\n".join(
-        ["POST /v1/score HTTP/1.1", "Host: x", "Content-Type: application/json", *lines, "", ""]
-    ).encode()
-
-
-def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
-    start, _, body = data.partition(b"\r\n\r\n")
-    (length,) = [
-        int(line.split(b":")[1]) for line in start.split(b"\r\n") if line.lower().startswith(b"content-length")
-    ]
-    while len(body) < length:
-        body += connection.recv(65536)
-    return int(start.split()[1]), json.loads(body)
 
 
 def test_a_declared_size_is_refused_before_the_body_is_sent(small: Live) -> None:
@@ -93,69 +72,6 @@ def test_bodies_in_memory_are_bounded_together(small: Live) -> None:
     until = time.monotonic() + 30
     while small.send("POST", "/v1/score", half, {"Content-Type": "application/json"}).status == 429:
         assert time.monotonic() < until, "what a client that left had sent is forgotten"
-
-
-class Held:
-    """The packaged model behind a gate; counts what it scores."""
-
-    def __init__(self, models: ReferenceModels) -> None:
-        self._models = models
-        self.gate = threading.Event()
-        self.entered = threading.Event()
-        self.scored = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._models, name)
-
-    def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
-        self.entered.set()
-        assert self.gate.wait(60)
-        self.scored += len(rows)
-        return self._models.score(contrast, rows)
-
-
-@contextmanager
-def held(models: ReferenceModels, **options: Any) -> Iterator[tuple[Live, Held]]:
-    model = Held(models)
-    with serving(app_of(model, **options)) as live:  # type: ignore[arg-type]  # it does what the model does
-        try:
-            yield live, model
-        finally:
-            model.gate.set()
-
-
-class Clients:
-    """Requests in threads of their own; their answers."""
-
-    def __init__(self, live: Live) -> None:
-        self.live = live
-        self.answers: list[Any] = []
-        self.threads: list[threading.Thread] = []
-
-    def send(self, count: int) -> None:
-        for _ in range(count):
-            thread = threading.Thread(
-                target=lambda: self.answers.append(self.live.send("POST", "/v1/score", request()))
-            )
-            thread.start()
-            self.threads.append(thread)
-
-    def wait(self) -> list[Any]:
-        for thread in self.threads:
-            thread.join(60)
-        return self.answers
-
-
-def gauge(live: Live, name: str) -> float:
-    lines = live.send("GET", "/metrics").body.decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"tokensight_{name}"))
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_beyond_the_queue_requests_are_told_to_come_again(models: ReferenceModels) -> None:

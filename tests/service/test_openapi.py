@@ -38,7 +38,7 @@ CHECKS = [
     allow_header_conformance,
     unsupported_method,
 ]
-"""All that apply but one: a schema cannot say that a string is the base64 of a picture, so what fits it may be refused."""
+"""All that apply but one: what fits the schema may be refused, as no schema says which base64 is a picture's."""
 
 
 @schema.parametrize()

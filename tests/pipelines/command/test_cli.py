@@ -15,7 +15,7 @@ from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError, RunError
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 from tests.pipelines.helpers import ROWS, SHARDS, snapshot, write_dataset
 
 

@@ -21,7 +21,7 @@ from pipelines.isolation.attempts import MAX_ATTEMPTS
 from pipelines.isolation.rows import MAX_DEATHS
 from pipelines.run.job import prepare
 from scorer.errors import ModelError
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.executors.ray_driver import SLOW
 from tests.pipelines.executors.test_local import write as write_hostile

@@ -21,7 +21,7 @@ import pytest
 
 from scorer.mini import SAMPLE_PATH
 from scorer.table import OK, SCHEMA
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {

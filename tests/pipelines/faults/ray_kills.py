@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from ray.cluster_utils import Cluster
 
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 
 KINDS: Final = ("driver", "actor", "node", "raylet")
 NODES: Final = 2

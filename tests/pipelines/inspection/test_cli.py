@@ -19,7 +19,7 @@ from pipelines.inspection.outputs import look
 from pipelines.inspection.samples import Paint, choose_samples, printable, show_samples
 from pipelines.storage import open_store
 from scorer.types import Sample
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 from tests.pipelines.helpers import IMAGE, ROWS, make_job, run, snapshot
 from tests.pipelines.outputs import age, stop_after
 from tests.pipelines.report.runs import MemorySource, scored, write_run

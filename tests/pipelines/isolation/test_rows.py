@@ -20,7 +20,7 @@ from pipelines.run.job import Run, prepare
 from pipelines.run.plan import Unit
 from scorer.errors import ModelError, RunError
 from scorer.types import Failure, TokenScores
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.helpers import make_job, run, write_dataset
 from tests.pipelines.ray_engines import UnloadableEngine
