@@ -75,8 +75,10 @@ def test_arrow_keys_walk_through_the_tokens(page: Browser) -> None:
     page.js("document.querySelector('#told .t').focus()")
     press(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
     assert focused(page) == tokens[1]
+    page.js("document.addEventListener('keydown', (event) => (window.scrolls = !event.defaultPrevented))")
     press(page, Keys.END)
     assert page.js("return document.activeElement === [...document.querySelectorAll('#told .t')].at(-1)")
+    assert page.js("return window.scrolls") is False
     press(page, Keys.ARROW_RIGHT, Keys.HOME)
     assert focused(page) == tokens[0]
     assert len(page.all('#told .t[tabindex="0"]')) == 1
