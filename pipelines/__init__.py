@@ -1,9 +1,11 @@
 """The dataset job: it wraps :mod:`scorer` in sources, units, commits and executors, and holds no scoring maths.
 
-The natural way of a run, each step one file::
+The natural way of a run, each step one folder::
 
-    sources/ (list shards) → plan.py (shards → units) → executors/ (where units run) → score_unit.py (one unit,
-    read → encode → score → commit) → commit.py (markers, published shards) → summary.py (_SUCCESS)
+    command/ (options → job) → sources/ (list shards, read rows) → run/ (plan, score and commit units, publish shards)
+        over engines/ (what scores) and storage/ (where the output lies), on executors/ (this process, or Ray);
+        isolation/ takes units that kill or hang their workers
 
-``job.py`` knows the order; ``score_dataset.py`` is the command line around it.
+``report/``, ``quality/`` and ``progress/`` tell of it; ``inspection/`` and ``housekeeping/`` are for outputs that are
+there. ``score_dataset.py``, ``inspect_run.py`` and ``compact.py`` are the command lines, thin.
 """

@@ -54,6 +54,8 @@ class FailureCode(StrEnum):
     """The model raised on this row, also when it was tried alone."""
     WORKER_CRASH = "worker_crash"
     """The worker process died on this row more often than it may."""
+    ROW_TIMEOUT = "row_timeout"
+    """Encoding or scoring this row took longer than it may, also when it was tried alone."""
 
 
 class TokensightError(Exception):

@@ -48,6 +48,16 @@ def parse_conversation(
     return Sample(sample_id, tuple(images), tuple(turns), tuple(contrast_images))
 
 
+def scored_texts(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The texts of a dataset's message list that are scored: those of its assistant turns, in order.
+
+    Raises:
+        RowError: as :func:`parse_conversation`; images are not looked at.
+    """
+    turns = [_turn(i, message) for i, message in enumerate(messages)]
+    return tuple(turn.text for turn in turns if turn.role == "assistant")
+
+
 def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Turns → messages in Hugging Face's form, every content a list of parts of type ``text`` or ``image``."""
     return [

@@ -30,6 +30,11 @@ def byte_level_piece(token: str) -> bytes | None:
         return None
 
 
+def is_byte_piece(token: str) -> bool:
+    """Whether a SentencePiece token stands for one byte: ``<0x0A>``."""
+    return _BYTE_PIECE.fullmatch(token) is not None
+
+
 def sentencepiece_piece(token: str) -> bytes:
     """The bytes of a SentencePiece token. (A text may spell ``<0x41>`` itself: then they are not the text's.)"""
     byte = _BYTE_PIECE.fullmatch(token)

@@ -14,7 +14,7 @@ from scorer.errors import OtherRunError
 log = logging.getLogger(__name__)
 
 
-def prepare_beside(job: Job) -> tuple[Job, Run]:
+def prepare_beside(job: Job, *, write: bool = True) -> tuple[Job, Run]:
     """:func:`pipelines.run.job.prepare` in the first of ``OUTPUT``, ``OUTPUT-2``, ``OUTPUT-3``, … that is free or was
     begun by an equal run: the same command given again goes on there, and does not begin another.
 
@@ -26,7 +26,7 @@ def prepare_beside(job: Job) -> tuple[Job, Run]:
     root = job.store.root
     for number in itertools.count(2):
         try:
-            return job, prepare(job)
+            return job, prepare(job, write=write)
         except OtherRunError as error:
             beside = f"{root}-{number}"
             check_paths(job.input, beside)

@@ -12,7 +12,8 @@ from typing import Final
 
 from pipelines.command.beside import prepare_beside
 from pipelines.command.console import render_summary
-from pipelines.command.options import build_parser, make_executor, make_job
+from pipelines.command.dry_run import print_plan
+from pipelines.command.options import make_executor, make_job, parse_options
 from pipelines.command.preflight import check_paths
 from pipelines.progress.line import ProgressLine
 from pipelines.run.job import Job, Run, prepare
@@ -21,14 +22,19 @@ from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
 
+FINISHED: Final = 0
 STOPPED: Final = 1
 WRONG: Final = 2
+TOO_MANY_FAILED: Final = 3
 INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = build_parser().parse_args(argv)
+    try:
+        options = parse_options(argv)
+    except ConfigError as error:
+        return _fail(error, WRONG)
     _set_up_logging(options.verbose)
     try:
         _warn_of_lost_output(options.output)
@@ -36,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         executor = make_executor(options)
         job = make_job(options)
         _say(f"{len(job.source.shards()):,} shards in {options.input}")
-        job, run = prepare_beside(job) if options.force_new_run else (job, prepare(job))
+        write = not options.dry_run
+        job, run = prepare_beside(job, write=write) if options.force_new_run else (job, prepare(job, write=write))
+        if options.dry_run:
+            print_plan(job, run)
+            return FINISHED
     except (TokensightError, OSError) as error:
         return _fail(error, WRONG)
     try:
@@ -49,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED, "what is scored is kept: give the same command again to go on")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
-    return 0
+    verdict = options.max_failed_rows.verdict(summary)
+    return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
 
 
 def _write_report(options: argparse.Namespace, job: Job, run: Run) -> str | None:

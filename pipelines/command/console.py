@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 _EXAMPLES: Final = 3
@@ -32,6 +32,11 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
     ]
     if report is not None:
         rows.append(("report", report))
+    return table(rows)
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values, one below the other."""
     return "\n".join(f"{name:<12} {value}".rstrip() for name, value in rows)
 
 
@@ -65,3 +70,12 @@ def file_size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """``0:07``, ``1:02:03``; a question mark where it is not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
+from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from pipelines.command.arguments import new_parser
-from pipelines.command.source_options import ContrastAction, add_source, make_source
+from pipelines.command.arguments import SWITCH, new_parser
+from pipelines.command.config_file import to_yaml, with_config
+from pipelines.command.failed_rows import FailedRows
+from pipelines.command.model_options import add_model
+from pipelines.command.source_options import add_source, make_source
 from pipelines.engines import ModelEngine
 from pipelines.executors import Executor
 from pipelines.executors.local import LocalExecutor
@@ -15,12 +21,14 @@ from pipelines.executors.resources import ActorOptions
 from pipelines.run.job import Job, OnChanged
 from pipelines.run.plan import DEFAULT_ROWS_PER_UNIT
 from pipelines.run.score_unit import Layout
+from pipelines.sources.redacted import without_secrets
 from pipelines.storage import open_store
-from scorer.config import Attention, Contrast, DType, Quantization, ScorerConfig
+from scorer.config import ScorerConfig
 from scorer.errors import ConfigError
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
 
-_DEFAULTS: Final = ScorerConfig()
+ROW_TIMEOUT: Final = 300.0
+"""Seconds: no forward pass of one batch should take so long, and a job that hangs should not take longer to notice."""
 
 _DESCRIPTION: Final = """\
 Score every caption token of a dataset by how much it depends on the picture, and write the scores beside the dataset
@@ -44,14 +52,31 @@ examples:
     python pipelines/score_dataset.py --input 'data/*.parquet' --output out --layout merged \\
         --image-column img --messages-column conversations
 
+  What would that do, and cost? Nothing is written:
+    python pipelines/score_dataset.py --input data/train --output out/train --dry-run
+
+  The run of another output once more, on a newer model; options from its file, one of them changed:
+    python pipelines/score_dataset.py --config out/train/_config.yaml --output out/again --model org/name
+
   WebDataset shards, and LLaVA's JSON with its images in a bucket:
     python pipelines/score_dataset.py --input 's3://bucket/train-*.tar' --output out
     python pipelines/score_dataset.py --input llava_instruct.json --image-root s3://bucket/images --output out
+
+configuration file:
+  Options under their names without dashes. A list stands for an option given again and again, a mapping for
+  --method-param NAME=VALUE. The command line has the last word; --no-NAME switches off what the file switched on.
+    input: s3://bucket/train
+    output: s3://bucket/train-weights
+    model: llava-hf/llava-1.5-7b-hf
+    method: vig
+    method-param: {keep: 0.5}
 
 output:
   One Parquet file per input shard, under the shard's own name (.parquet for other formats), row i answering row i. A
   row that cannot be scored is kept, with its reason in the columns status and error. _SUCCESS holds the summary, as
   JSON, and is written last.
+
+  While a run is at work, _progress.json tells how far it is, as does one line every ten seconds.
 
   A run that was stopped, however, goes on where it was when the same command is given again. A finished run given
   again does nothing. A command that asks for other scores than the output holds is refused, saying what differs.
@@ -60,24 +85,36 @@ exit status:
   0  finished; rows that failed are counted in the summary
   1  stopped; give the same command again to go on
   2  an option, the input or the output is wrong; nothing was scored
+  3  finished, but more rows failed than --max-failed-rows allows; everything scored is kept
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; its defaults are ScorerConfig's own."""
-    parser = new_parser("score_dataset.py", _DESCRIPTION, _EPILOG)
+    parser = new_parser("score_dataset.py", _DESCRIPTION, _EPILOG, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)
-    _add_model(parser)
-    _add_contrast(parser)
-    _add_limits(parser)
+    add_model(parser)
+    _add_failures(parser)
     _add_output(parser)
     _add_execution(parser)
     return parser
 
 
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line and of the file that it may name. Raises ConfigError for the file's mistakes."""
+    parser = build_parser()
+    return parser.parse_args(with_config(parser, sys.argv[1:] if argv is None else argv))
+
+
 def _add_paths(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("input and output")
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a YAML file of options, under their names without dashes; the command line overrides it. Every run "
+        "leaves the one that repeats it in its output, as _config.yaml",
+    )
     group.add_argument(
         "--input",
         required=True,
@@ -98,61 +135,36 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--force-new-run",
-        action="store_true",
+        **SWITCH,
         help="where the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
+    )
+    group.add_argument(
+        "--dry-run",
+        **SWITCH,
+        help="write nothing: show the plan, some rows as they would be scored, and what scoring all would cost, from a "
+        "short measurement on this machine",
     )
     group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
     group.add_argument("--no-report", action="store_true", help="write no report")
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("reference model")
-    group.add_argument("--model", metavar="MODEL", help="a directory or a hub id (default: the packaged mini model)")
-    group.add_argument("--revision", help="a hub model's branch, tag or commit")
-    group.add_argument("--dtype", choices=get_args(DType), default=_DEFAULTS.dtype, help="default: %(default)s")
-    group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
+def _add_failures(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rows that fail: each is kept with its reason, and costs its neighbours nothing")
     group.add_argument(
-        "--attention", choices=get_args(Attention), default=_DEFAULTS.attention, help="default: %(default)s"
+        "--max-failed-rows",
+        type=FailedRows.parse,
+        default=FailedRows(share=0.01),
+        metavar="N|SHARE%",
+        help="as many may fail before the finished run counts as failed (exit status 3): 100, or 0.5%% "
+        "(default: %(default)s)",
     )
-    group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the weights at load")
-    group.add_argument("--adapter", metavar="ADAPTER", help="a LoRA adapter, merged at load: a directory or a hub id")
-    group.add_argument("--compile", action="store_true", help="torch.compile the decoder's blocks")
-    group.add_argument("--prompt", default=_DEFAULTS.prompt, help="what a bare caption answers (default: %(default)r)")
-    group.add_argument("--truncate", action="store_true", help="cut texts that exceed the context, not fail their rows")
-
-
-def _add_contrast(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("contrast: what the picture is replaced by")
     group.add_argument(
-        "--contrast",
-        action=ContrastAction,
-        metavar="{" + ",".join((*(name for name in get_args(Contrast) if name != "image"), "image:COLUMN")) + "}",
-        default=_DEFAULTS.contrast,
-        help="blank: one colour; masked: hidden from attention (CAL's own); removed: taken out; blur; noise; "
-        "image:COLUMN: another column's picture (default: %(default)s)",
-    )
-    group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
-    group.add_argument(
-        "--blur-radius",
+        "--row-timeout",
         type=float,
-        default=_DEFAULTS.blur_radius,
-        metavar="SHARE",
-        help="Gaussian radius relative to the longer side (default: %(default)s)",
-    )
-    group.add_argument("--noise-seed", type=int, default=_DEFAULTS.noise_seed, metavar="N", help="default: %(default)s")
-
-
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("limits")
-    for option, value, text in (
-        ("--max-image-bytes", _DEFAULTS.max_image_bytes, "of one encoded picture; a larger one fails its row"),
-        ("--max-image-pixels", _DEFAULTS.max_image_pixels, "of one decoded picture; a larger one fails its row"),
-        ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "of contrast prefixes that rows share"),
-    ):
-        group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
-    group.add_argument(
-        "--max-batch-tokens", type=int, metavar="N", help="of one padded forward pass (default: what fits the device)"
+        default=ROW_TIMEOUT,
+        metavar="SECONDS",
+        help="a row that hangs for so long when it is decoded or scored, or a batch of rows in the model, is tried "
+        "again alone, and then fails; 0: never (default: %(default)g)",
     )
 
 
@@ -201,16 +213,18 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"rows that are scored and committed together; fixed once a run began (default: {DEFAULT_ROWS_PER_UNIT})",
     )
-    group.add_argument("--verbose", action="store_true", help="log more")
+    group.add_argument("--verbose", **SWITCH, help="log more")
 
 
 def make_job(options: argparse.Namespace) -> Job:
     """The job that the options ask for. Raises ConfigError."""
     if options.rows_per_unit is not None and options.rows_per_unit < 1:
         raise ConfigError(f"--rows-per-unit is {options.rows_per_unit}; it must be 1 or more")
+    if not math.isfinite(options.row_timeout) or options.row_timeout < 0:
+        raise ConfigError(f"--row-timeout is {options.row_timeout:g}; it must be 0 (no limit) or more seconds")
     config = make_config(options)
     return Job(
-        input=options.input,
+        input=without_secrets(options.input),
         source=make_source(options, config),
         store=open_store(options.output),
         engine=ModelEngine(options.model or packaged_model(), config, options.revision),
@@ -218,12 +232,14 @@ def make_job(options: argparse.Namespace) -> Job:
         layout=options.layout,
         rows_per_unit=options.rows_per_unit,
         on_changed=options.on_changed,
+        row_timeout=options.row_timeout or None,
+        config=lambda root: to_yaml(build_parser(), options, root),
     )
 
 
 def make_config(options: argparse.Namespace) -> ScorerConfig:
     """The scorer's options; every one of them is on the command line under its own name."""
-    return ScorerConfig.from_dict({name: getattr(options, name) for name in _DEFAULTS.to_dict()})
+    return ScorerConfig.from_dict({name: getattr(options, name) for name in ScorerConfig().to_dict()})
 
 
 def make_executor(options: argparse.Namespace) -> Executor:
@@ -249,13 +265,6 @@ def packaged_model() -> str:
     from scorer.mini import MODEL_PATH
 
     return str(MODEL_PATH)
-
-
-def _color(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers such as 124,116,104") from None
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -26,8 +26,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     """Add the groups of options."""
     group = parser.add_argument_group(
         "columns",
-        "Found by type and usual names where they are not given. In JSON they are the records' keys; in WebDataset the "
-        "members' suffixes, the keys of the json member, __key__, and image for the one picture whatever its suffix.",
+        "Found by type and usual names where they are not given. In JSON they are the records' keys; in WebDataset\n"
+        "the members' suffixes, the keys of the json member, __key__, and image for the one picture whatever its\n"
+        "suffix.",
     )
     for role, meaning in _MEANING.items():
         group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)

@@ -5,7 +5,7 @@ An engine is a small record that travels to the workers; what is heavy is made t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -50,6 +50,14 @@ class Engine(Protocol):
 
     def scorer(self) -> RowScorer: ...
 
+    def spell(self) -> Callable[[Sequence[int]], str]:
+        """What token ids spell, for people: control tokens by their names."""
+        ...
+
+    def device(self) -> str:
+        """What the model would run on here, for people."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ModelEngine:
@@ -80,3 +88,21 @@ class ModelEngine:
 
         disable_progress_bar()  # one a worker, in the middle of the run's own
         return Scorer.load(self.model, self.config, self.revision)
+
+    def spell(self) -> Callable[[Sequence[int]], str]:
+        from scorer.reference import Reference
+
+        tokenizer = Reference.locate(self.model, self.revision).load_processor().tokenizer
+
+        def spelled(ids: Sequence[int]) -> str:
+            return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+        return spelled
+
+    def device(self) -> str:
+        import torch
+
+        from scorer.loading import resolve_device
+
+        found = torch.device(resolve_device(self.config.device))
+        return torch.cuda.get_device_name(found) if found.type == "cuda" else found.type

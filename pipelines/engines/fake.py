@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -45,6 +45,12 @@ class FakeEngine:
 
     def scorer(self) -> RowScorer:
         return _FakeScorer(self)
+
+    def spell(self) -> Callable[[Sequence[int]], str]:
+        return lambda ids: "".join(f"<{number}>" for number in ids)
+
+    def device(self) -> str:
+        return "no device"
 
 
 class _FakeEncoder:

@@ -2,48 +2,134 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from typing import Any, Final, TypeVar
 
+from pipelines.executors.thread import LeavableThread
 from pipelines.isolation import attempts
+from pipelines.isolation.pulse import Pulse, WatchedEncoder, WatchedScorer, put_off_last_resort
 from pipelines.isolation.rows import isolate
 from pipelines.run.commit import PublishedShard, UnitMarker
 from pipelines.run.plan import ShardPlan, Unit
 from pipelines.run.score_unit import UnitWork
+from scorer.errors import RunError
+
+T = TypeVar("T")
+
+MAX_LEFT_BEHIND: Final = 8
+"""Hanging threads that a run may leave behind: each holds memory, the model's if it hangs in that."""
+
+
+class HungError(Exception):
+    """A row of the unit hangs."""
 
 
 class LocalExecutor:
     """See :class:`pipelines.executors.Executor`.
 
-    A row that kills this process ends the run; given again often enough, the run isolates the row.
+    A row that kills this process ends the run; given again often enough, the run isolates the row. One that hangs is
+    left behind with its thread, and isolated after all others.
     """
 
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
         if not units:
             return
         suspects: list[Unit] = []
-        encoder, scorer = work.engine.encoder(), work.engine.scorer()
-        for unit in units:
-            if attempts.begin(work.store, unit, "score"):
-                yield work.run(unit, encoder, scorer)
-            else:
-                suspects.append(unit)
-        del encoder, scorer
+        bench = _Bench(work)
+        try:
+            for unit in units:
+                if not attempts.begin(work.store, unit, "score"):
+                    suspects.append(unit)
+                    continue
+                try:
+                    marker = bench.run(unit)
+                except HungError:
+                    suspects.append(unit)
+                else:
+                    yield marker
+        finally:
+            bench.close()
+        del bench
         if suspects:
             _free_device()
         for unit in suspects:
             yield self.isolate(work, unit)
 
     def isolate(self, work: UnitWork, unit: Unit) -> UnitMarker:
-        """Score a unit whose workers died."""
+        """Score a unit whose workers died or hung."""
         return isolate(work, unit)
 
     def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
         future: Future[PublishedShard] = Future()
         future.set_result(work.publish(planned))
         return future
+
+
+class _Bench:
+    """An encoder and a scorer, and a thread that works with them; what hangs is left behind and replaced."""
+
+    def __init__(self, work: UnitWork) -> None:
+        self._work = work
+        self._left_behind = 0
+        self._thread: LeavableThread | None = None
+        self._pulse = Pulse(work.row_timeout)
+        self._encoder = work.engine.encoder()
+        self._scorer = work.engine.scorer()
+
+    def run(self, unit: Unit) -> UnitMarker:
+        """Encode, score and commit a unit.
+
+        Raises:
+            HungError: one of its rows hangs.
+            RunError: too many did.
+        """
+        try:
+            rows = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._pulse))
+        except HungError:
+            self._replace()
+            self._encoder = self._work.engine.encoder()
+            raise
+        try:
+            return self._call(self._work.score, unit, rows, WatchedScorer(self._scorer, self._pulse))
+        except HungError:
+            self._replace()
+            self._scorer = self._work.engine.scorer()
+            raise
+
+    def close(self) -> None:
+        """End the thread; one at work, when its row is done."""
+        self._pulse.abandoned = True
+        if self._thread is not None:
+            self._thread.close()
+
+    def _call(self, step: Callable[..., T], *args: Any) -> T:
+        if self._pulse.timeout is None:
+            return step(*args)
+        self._thread = self._thread or LeavableThread()
+        future = self._thread.submit(step, *args)
+        try:
+            while not wait([future], self._pulse.poll).done:
+                put_off_last_resort(self._pulse)
+                if self._pulse.hangs():
+                    raise HungError
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        return future.result()
+
+    def _replace(self) -> None:
+        self.close()
+        self._thread, self._pulse = None, Pulse(self._pulse.timeout)
+        self._left_behind += 1
+        if self._left_behind > MAX_LEFT_BEHIND:
+            raise RunError(
+                f"rows of {self._left_behind} units hung for over {self._pulse.timeout:g} s each, and this process "
+                "cannot be rid of them; raise --row-timeout if rows are slow and not stuck, or use --executor ray, "
+                "where a process that hangs is ended"
+            )
 
 
 def _free_device() -> None:

@@ -5,8 +5,9 @@
 One row of the dataset is one unit, one block is one row: a unit stays whole from start to commit, whatever block
 sizes Ray Data would like. What is committed, Ray Data does not know: its retries and ours meet in the markers.
 
-Ray starts an actor that died again, and its units with it, without end. A unit that had its attempts goes through the
-stages untouched, and is isolated when the pipeline has ended and the devices are free.
+An actor that hangs on a row ends itself. Ray starts one that ended again, and its units with it, without end. A unit
+that had its attempts goes through the stages untouched, and is isolated when the pipeline has ended and the devices
+are free.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import ray.data
 from pipelines.executors.resources import ActorOptions, Allocation, ClusterSize, allocate
 from pipelines.isolation import attempts
 from pipelines.isolation import rows as isolation
+from pipelines.isolation.pulse import Pulse, WatchedEncoder, WatchedScorer, end_process_on_hang
 from pipelines.run.commit import PublishedShard, UnitMarker
 from pipelines.run.plan import ShardPlan, Unit
 from pipelines.run.score_unit import UnitWork
@@ -164,7 +166,9 @@ class EncodeActor:
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
-        self._encoder = _load(work.engine.encoder)
+        pulse = Pulse(work.row_timeout)
+        self._encoder = _load(lambda: WatchedEncoder(work.engine.encoder(), pulse))
+        end_process_on_hang(pulse)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
@@ -181,7 +185,9 @@ class ScoreActor:
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
-        self._scorer = _load(work.engine.scorer)
+        pulse = Pulse(work.row_timeout)
+        self._scorer = _load(lambda: WatchedScorer(work.engine.scorer(), pulse))
+        end_process_on_hang(pulse)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit, rows = pickle.loads(batch[_PAYLOAD][0].as_buffer())

@@ -1,24 +1,18 @@
-"""A unit whose workers died: its rows are scored one by one in a process that may die in our place.
+"""A unit whose workers died or hung: its rows are scored one by one in a process that may die in our place.
 
 That process is known to die on a row, not guessed to: the row it was sent is the row it died on. A row on which it
-dies :data:`MAX_DEATHS` times is written as failed with ``worker_crash``; a fresh process goes on with the next row.
+dies :data:`MAX_DEATHS` times is written as failed with ``worker_crash``, or with ``row_timeout`` where it took too long
+each time; a fresh process goes on with the next row.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from pipelines.isolation.process import Sacrifice, WorkerDiedError
 from pipelines.run.commit import UnitMarker, find_marker
 from pipelines.run.plan import Unit
 from pipelines.run.score_unit import UnitWork
@@ -31,88 +25,7 @@ MAX_DEATHS: Final = 2
 """Processes that may die on one row; the first may have been killed for another's sake."""
 MAX_BLAMED: Final = 8
 """Rows of a unit that may fail so while none is scored: then it is not the rows that are wrong."""
-_BLAMED: Final = (FailureCode.SCORING_FAILED, FailureCode.WORKER_CRASH)
-
-
-class WorkerDiedError(Exception):
-    """The sacrificial process died; says of what, and on the row of which id, if it came to know that."""
-
-    def __init__(self, cause: str, sample_id: str | None) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.sample_id = sample_id
-
-
-class Sacrifice:
-    """A :mod:`pipelines.isolation.sacrifice` process, started at first use and again after each death."""
-
-    def __init__(self, work: UnitWork) -> None:
-        self._work = work
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-
-    def score(self, row: Unit) -> Result:
-        """The result of a unit of one row.
-
-        Raises:
-            WorkerDiedError: the process died on it.
-            Exception: the process's own: the model does not load, the shard cannot be read.
-            RunError: the process died before it came to the row.
-        """
-        if self._process is None:
-            self._start()
-        self._send(row)
-        sample_id = self._receive(None)
-        result: Result = self._receive(sample_id)
-        return result
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            assert self._connection is not None
-            self._connection.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = self._connection = None
-
-    def _start(self) -> None:
-        self._connection, theirs = Pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        # What this process can import, that one must, to unpickle the work.
-        paths = os.pathsep.join([root, *filter(None, sys.path)])
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.isolation.sacrifice", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": paths},
-            )
-        self._send(self._work)
-        try:
-            self._receive(None)
-        except WorkerDiedError as death:
-            problem = f"a worker process died of {death.cause} while it loaded the model"
-            raise RunError(
-                f"{problem}; check that the model fits the memory of the worker and of its device"
-            ) from death
-
-    def _send(self, message: object) -> None:
-        assert self._connection is not None
-        with suppress(BrokenPipeError, ConnectionResetError):  # dead: receiving says so
-            self._connection.send(message)
-
-    def _receive(self, sample_id: str | None) -> Any:
-        assert self._connection is not None
-        assert self._process is not None
-        try:
-            answer = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            cause = _cause_of_death(self._process.wait())
-            self.close()
-            raise WorkerDiedError(cause, sample_id) from None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+_BLAMED: Final = (FailureCode.SCORING_FAILED, FailureCode.WORKER_CRASH, FailureCode.ROW_TIMEOUT)
 
 
 def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
@@ -124,7 +37,7 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     committed = find_marker(work.store, unit)
     if committed is not None:
         return committed
-    log.warning("unit %s of %s: its workers died; trying its rows one by one", unit.id, unit.shard.name)
+    log.warning("unit %s of %s: its workers died or hung; trying its rows one by one", unit.id, unit.shard.name)
     started = time.time()
     results: list[Result] = []
     sacrifice = Sacrifice(work)
@@ -138,15 +51,22 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
 
 
 def _score_row(sacrifice: Sacrifice, row: Unit) -> Result:
-    sample_id, causes = row.shard.row_id(row.start), []
+    deaths: list[WorkerDiedError] = []
     for _ in range(MAX_DEATHS):
         try:
             return sacrifice.score(row)
         except WorkerDiedError as death:
-            sample_id = death.sample_id or sample_id
-            causes.append(death.cause)
-    log.error("row %d of %s killed %d processes (%s)", row.start, row.shard.name, MAX_DEATHS, ", ".join(causes))
-    message = f"the worker process died on this row {MAX_DEATHS} times ({', '.join(causes)}), also when it was alone"
+            deaths.append(death)
+    sample_id = next((death.sample_id for death in deaths if death.sample_id), row.shard.row_id(row.start))
+    causes = ", ".join(death.cause for death in deaths)
+    log.error("row %d of %s ended %d processes (%s)", row.start, row.shard.name, MAX_DEATHS, causes)
+    if all(death.hung for death in deaths):
+        message = (
+            f"the row was not encoded and scored within {causes}, also when it was alone; raise --row-timeout if it is "
+            "slow and not stuck"
+        )
+        return Failure(sample_id, FailureCode.ROW_TIMEOUT, message)
+    message = f"the worker process died on this row {MAX_DEATHS} times ({causes}), also when it was alone"
     return Failure(sample_id, FailureCode.WORKER_CRASH, message)
 
 
@@ -158,10 +78,3 @@ def _blame_rows_only(unit: Unit, results: Sequence[Result]) -> None:
             f"unit {unit.id} of shard {unit.shard.name}: {len(blamed)} rows were tried one by one and none can be "
             f"scored, the last: {blamed[-1].message}; check the model, the memory and the device of the worker"
         )
-
-
-def _cause_of_death(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    killed = -status == signal.SIGKILL  # by the kernel where memory runs out, by whoever has the right
-    return signal.Signals(-status).name + (" (out of memory?)" if killed else "")

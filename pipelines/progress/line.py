@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Final, TextIO
 
+from pipelines.command.console import duration
 from pipelines.run.tally import Tally
 
 PLAIN_SECONDS: Final = 5.0
@@ -68,7 +69,7 @@ class ProgressLine:
             f"{done:,}/{self._rows:,} rows ({share:.0%})",
             f"{_number(rate)} rows/s",
             f"{_number(tokens)} tokens/s",
-            f"ETA {_duration(left)}",
+            f"ETA {duration(left)}",
             f"failed {self._tally.failed:,}",
         ]
         bar = f"{'█' * int(share * _BAR):░<{_BAR}} " if self._terminal else "progress: "
@@ -81,11 +82,3 @@ class ProgressLine:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import posixpath
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,7 +16,7 @@ from pipelines.executors import Executor
 from pipelines.report.dataset_card import write_card
 from pipelines.run.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
 from pipelines.run.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
-from pipelines.run.record import RunRecord, claim, confirm_writable, read_record
+from pipelines.run.record import CONFIG, RunRecord, claim, compare, confirm_writable, read_record
 from pipelines.run.score_unit import Layout, UnitWork, check_mergeable
 from pipelines.run.summary import now, read_summary, summarize
 from pipelines.run.tally import Tally
@@ -56,6 +56,8 @@ class Job:
         input: the input as the user named it.
         rows_per_unit: None continues with the output's own, or takes the default for a new one.
         on_changed: whether a shard whose content changed is an error, or is scored anew as a whole.
+        row_timeout: see :class:`pipelines.run.score_unit.UnitWork`.
+        config: writes the options that would repeat the job into an output, given its root; stored in a new one.
     """
 
     input: str
@@ -66,6 +68,8 @@ class Job:
     layout: Layout = "sidecar"
     rows_per_unit: int | None = None
     on_changed: OnChanged = "error"
+    row_timeout: float | None = None
+    config: Callable[[str], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +156,10 @@ class Run:
         return found
 
 
-def prepare(job: Job) -> Run:
+def prepare(job: Job, *, write: bool = True) -> Run:
     """Look at input and output, and refuse what cannot end well, before any weights are loaded.
 
-    Writes ``_run.json`` in a new output and nothing else.
+    Writes ``_run.json`` and ``_config.yaml`` in a new output and nothing else; not even these without ``write``.
 
     Raises:
         ConfigError: the input or an option is wrong.
@@ -192,8 +196,10 @@ def prepare(job: Job) -> Run:
         layout=job.layout,
         rows_per_unit=rows_per_unit,
     )
-    record = claim(job.store, asked)
-    if stored is not None and not state.is_finished:
+    record = claim(job.store, asked) if write else compare(job.store, asked) or asked
+    if write and job.config is not None and not state.is_finished and CONFIG not in state.sizes:
+        job.store.create(CONFIG, job.config(job.store.root))
+    if write and stored is not None and not state.is_finished:
         confirm_writable(job.store, record)
     work = UnitWork(
         source=job.source,
@@ -203,6 +209,7 @@ def prepare(job: Job) -> Run:
         layout=job.layout,
         metadata=record.metadata(),
         session=uuid.uuid4().hex,
+        row_timeout=job.row_timeout,
     )
     return Run(record, work, plans, state, frozenset(changed))
 

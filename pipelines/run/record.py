@@ -12,6 +12,8 @@ from pipelines.storage import Store
 from scorer.errors import OtherRunError
 
 KEY: Final = "_run.json"
+CONFIG: Final = "_config.yaml"
+"""The options that would repeat the run, for people; nothing reads it unasked."""
 FORMAT: Final = 1
 
 _INFORMATIVE: Final = ("fingerprint.model", "fingerprint.revision")
@@ -87,14 +89,30 @@ def claim(store: Store, record: RunRecord) -> RunRecord:
     Raises:
         OtherRunError: it belongs to another run; the message lists what differs.
     """
-    record = RunRecord.from_bytes(record.to_bytes())  # as JSON has it, so that both sides compare
+    found = compare(store, record)
+    if found is not None:
+        return found
+    record = _as_stored(record)
+    if store.create(KEY, record.to_bytes()):
+        return record
+    return compare(store, record) or record  # another process came first
+
+
+def compare(store: Store, record: RunRecord) -> RunRecord | None:
+    """The record that is stored, if it is of an equal run; None for a new output. Nothing is written.
+
+    Raises:
+        OtherRunError: it is of another run; the message lists what differs.
+    """
     stored = read_record(store)
-    if stored is None:
-        if store.create(KEY, record.to_bytes()):
-            return record
-        stored = RunRecord.from_bytes(store.get(KEY))  # another process came first
-    refuse_difference(store, stored.compared(), record.compared())
+    if stored is not None:
+        refuse_difference(store, stored.compared(), _as_stored(record).compared())
     return stored
+
+
+def _as_stored(record: RunRecord) -> RunRecord:
+    """As JSON has it, so that both sides compare."""
+    return RunRecord.from_bytes(record.to_bytes())
 
 
 def confirm_writable(store: Store, record: RunRecord) -> None:

@@ -38,6 +38,8 @@ class UnitWork:
     Attributes:
         metadata: the schema's metadata, equal in every process of a run whatever happens.
         session: names the process that drives; see :class:`pipelines.run.tally.Tally`.
+        row_timeout: seconds that encoding a row, or scoring a batch, may take before the row counts as hanging; None
+            is for ever.
     """
 
     source: Source
@@ -47,6 +49,7 @@ class UnitWork:
     layout: Layout
     metadata: Mapping[str, Any]
     session: str
+    row_timeout: float | None = None
 
     def encode(self, unit: Unit, encoder: RowEncoder) -> list[EncodedRow]:
         """Read the unit's rows and encode them. CPU only."""

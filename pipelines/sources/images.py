@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from pipelines.sources.listing import is_local, open_input
+from pipelines.sources.redacted import without_secrets
 from scorer.errors import FailureCode, RowError
 from scorer.fetch import Fetcher
 from scorer.types import ImageSource
@@ -32,7 +33,7 @@ class ImageOptions:
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides which picture a row has; defaults are left out."""
-        root = {} if self.root is None else {"image_root": self.root}
+        root = {} if self.root is None else {"image_root": without_secrets(self.root)}
         return root | ({"image_hosts": sorted(self.fetcher.hosts)} if self.fetcher.hosts else {})
 
     def resolver(self, fs: fsspec.AbstractFileSystem, shard_path: str) -> ImageResolver:

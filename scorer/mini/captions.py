@@ -221,22 +221,22 @@ def write(
     scene: Scene,
     rng: random.Random,
     *,
-    false: tuple[Fact, Any] | None = None,
+    false: Facts | None = None,
     world: World | None = None,
     book: Phrasebook = FULL,
 ) -> Caption:
-    """Write a caption of `scene`, in which the fact `false[0]` is told as `false[1]` whatever the picture shows."""
+    """Write a caption of `scene`, in which the facts in `false` are told so whatever the picture shows."""
     world = world or World()
     order = rng.choice(book.orders)
     true = facts_of(scene, order.cells)
-    told: Facts = true if false is None else {**true, false[0]: false[1]}
+    told: Facts = {**true, **(false or {})}
     telling = Telling(told, true, possibilities(world))
     writer = _Writer(telling, book, order.cells, rng, max(world.group_numbers))
     telling.say(order.announcement)
     STYLES[rng.choice(book.styles)](writer)
     for _ in range(min(rng.choice(book.extra_sentences), book.most_sentences - telling.text.count("."))):
         _follow_up(writer, len(scene.groups))
-    return Caption(telling.text, tuple(telling.spans), None if false is None else false[0][0])
+    return Caption(telling.text, tuple(telling.spans), next((kind for kind, _ in false or {}), None))
 
 
 def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Caption:
@@ -281,7 +281,7 @@ def write_false(scene: Scene, rng: random.Random, *, attempts: int = 500) -> Cap
     """
     world = World()
     for _ in range(attempts):
-        caption = write(scene, rng, false=_falsified(scene, rng, world))
+        caption = write(scene, rng, false=dict([_falsified(scene, rng, world)]))
         if sum(span.label == CONTRADICTORY for span in caption.spans) == 1:
             return caption
     raise RuntimeError(f"no caption of {scene} with one false word in {attempts} attempts")

@@ -7,20 +7,22 @@ import numpy.typing as npt
 
 from scorer.mini.telling import CONTRADICTORY, FILLER, VISUAL, Span
 
-_STRONGEST_FIRST = (CONTRADICTORY, VISUAL, FILLER)
+STRONGEST_FIRST = (CONTRADICTORY, VISUAL, FILLER)
 
 
-def token_labels(starts: Sequence[int], ends: Sequence[int], spans: Sequence[Span]) -> list[str | None]:
+def token_labels(
+    starts: Sequence[int], ends: Sequence[int], spans: Sequence[Span], strongest_first: Sequence[str] = STRONGEST_FIRST
+) -> list[str | None]:
     """Label each token by the words whose bytes it overlaps.
 
     `starts`, `ends`: half-open UTF-8 byte spans of the tokens. White space belongs to no word, so " red" is labelled
-    as "red" is, and a token of white space alone gets None. Of several words the strongest label wins: contradictory,
-    then visual, then filler.
+    as "red" is, and a token of white space alone gets None. Of several words the strongest label wins, by
+    default contradictory, then visual, then filler.
     """
     labels: list[str | None] = []
     for start, end in zip(starts, ends, strict=True):
         found = {span.label for span in spans if span.start < end and start < span.end}
-        labels.append(next((label for label in _STRONGEST_FIRST if label in found), None))
+        labels.append(next((label for label in strongest_first if label in found), None))
     return labels
 
 

@@ -1,26 +1,47 @@
-"""What a trainer needs: published weights as numpy arrays, and a loss that takes them.
+"""What a trainer needs: published weights as numpy arrays, carried to its own tokens, and a loss that takes them.
 
-Importing this package loads neither torch nor pyarrow; the loss loads torch when it is first touched.
+Importing this package loads neither torch nor pyarrow. Reading and aligning need numpy and pyarrow only; the loss and
+the collator load torch when they are first touched. One module per trainer: ``huggingface``, ``trl``, ``llava``,
+``llama_factory``; ``export`` writes files for trainers that read their own.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scorer.training.alignment import WeightAligner
+    from scorer.training.collator import WeightedCollator
     from scorer.training.loss import weighted_cross_entropy
-    from scorer.training.reader import PublishedWeights, WeightRow, read_weights
+    from scorer.training.reader import PublishedWeights, read_weights
+    from scorer.training.rows import WeightRow
+    from scorer.training.weight_table import WeightTable
+    from scorer.training.weighted_text import WeightedText
 
-__all__ = ["PublishedWeights", "WeightRow", "read_weights", "weighted_cross_entropy"]
+_MODULES = {
+    "PublishedWeights": "reader",
+    "WeightedText": "weighted_text",
+    "WeightAligner": "alignment",
+    "WeightRow": "rows",
+    "WeightTable": "weight_table",
+    "WeightedCollator": "collator",
+    "read_weights": "reader",
+    "weighted_cross_entropy": "loss",
+}
+__all__ = [
+    "PublishedWeights",
+    "WeightAligner",
+    "WeightRow",
+    "WeightTable",
+    "WeightedCollator",
+    "WeightedText",
+    "read_weights",
+    "weighted_cross_entropy",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "weighted_cross_entropy":
-        from scorer.training.loss import weighted_cross_entropy
-
-        return weighted_cross_entropy
-    if name in __all__:
-        from scorer.training import reader
-
-        return getattr(reader, name)
+    if name in _MODULES:
+        return getattr(import_module(f"scorer.training.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scorer.errors import WeightsError
-
-IGNORE_INDEX: Final = -100
-"""Label of a position that is not trained on; the convention of torch and transformers."""
+from scorer.training.alignment import IGNORE_INDEX
 
 
 def weighted_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor, *, shift: bool = True, ignore_index: int = IGNORE_INDEX
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    shift: bool = True,
+    ignore_index: int = IGNORE_INDEX,
+    total: Tensor | float | None = None,
 ) -> Tensor:
     """Σ w·nll / Σ w over the labelled positions of the whole batch (CAL, arXiv 2405.17871).
 
@@ -41,10 +43,13 @@ def weighted_cross_entropy(
         labels: int64 [B, T]; ``ignore_index`` marks what is not trained on.
         weights: [B, T], finite and ≥ 0 at labelled positions, ignored elsewhere. Constants: no gradient reaches them.
         shift: False if ``logits[t]`` already predicts ``labels[t]``.
+        total: what to divide by instead of this batch's Σ w: the Σ w of all micro-batches whose gradients are added up
+            before the optimizer's step, or a number of tokens.
 
     Returns:
-        Scalar, float32 (float64 for float64 logits). Where Σ w is 0, because nothing is labelled or all weights are
-        0, the loss is 0 and its gradient is 0: a batch without a word about its pictures teaches nothing.
+        Scalar, float32 (float64 for float64 logits). Where Σ w (or ``total``) is 0, because nothing is
+        labelled or all weights are 0, the loss is 0 and its gradient is 0: a batch without a word about its pictures
+        teaches nothing.
 
     Raises:
         WeightsError: shapes that do not match, or a negative, NaN or infinite weight at a labelled position.
@@ -69,5 +74,14 @@ def weighted_cross_entropy(
             f"the weight at row {row}, position {position + shift} is {float(w[wrong][0])}; weights of labelled "
             "positions must be finite and at least 0: mask the position with the ignored label, or mend its weight"
         )
-    total = w.sum()
-    return (w * nll).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    divisor = w.sum() if total is None else torch.as_tensor(total, dtype=w.dtype, device=w.device)
+    return (w * nll).sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def total_weight(labels: Tensor, weights: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """Σ w of what a batch predicts: the scalar float64 that :func:`weighted_cross_entropy` divides by, before shifting.
+
+    Args:
+        labels, weights: [B, T], aligned with the input ids; the first position is predicted by nothing.
+    """
+    return weights[:, 1:].double()[labels[:, 1:] != ignore_index].sum()

@@ -4,70 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from scorer.errors import TableError
-from scorer.table import FORMAT_VERSION, OK, SCHEMA, SCORE_FIELDS, read_metadata, text_hash
-from scorer.types import Float32Array, TokenScores
-from scorer.weights import Method, RawScores
+from scorer.table import FORMAT_VERSION, SCHEMA, read_metadata
+from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function, shown
 
 SUCCESS: Final = "_SUCCESS"
 """Written last into an output: the summary of the finished run, as JSON."""
-
-PLAIN: Final = ("sample_id", "row_index", "status", "error", "text_hash")
-
-Derive = str | Method | Callable[[RawScores], Float32Array]
-"""How to derive weights from raw scores at read time: a method by name, a :class:`Method`, or a function."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightRow:
-    """One row of a published output.
-
-    Attributes:
-        shard: name of the published file, that of the input shard; ``row_index`` is the position within it.
-        sample_id: the dataset's own id, or ``<shard>#<row>``.
-        status: ``ok``, or the code of the failure; ``error`` is its message.
-        scores: token ids, byte spans, turns and raw scores, N of each; None for a failed row.
-        weights: float32 [N]; None for a failed row.
-    """
-
-    shard: str
-    row_index: int
-    sample_id: str
-    status: str
-    error: str | None
-    scores: TokenScores | None
-    weights: Float32Array | None
-
-    @property
-    def ok(self) -> bool:
-        return self.scores is not None
-
-    def check_text(self, texts: Sequence[str]) -> None:
-        """Refuse texts that are not, byte for byte, those that were scored: one string per assistant turn.
-
-        Raises:
-            TableError: they differ, or the row was not scored.
-        """
-        where = f"row {self.row_index} of {self.shard} (sample {self.sample_id!r})"
-        if self.scores is None:
-            raise TableError(f"{where} was not scored: {self.status} ({self.error}); leave it out")
-        actual = text_hash(texts)
-        if actual != self.scores.text_hash:
-            shown = " | ".join(texts)
-            raise TableError(
-                f"{where}: the text {shown[:80]!r} has hash {actual}, but the text that was scored has hash "
-                f"{self.scores.text_hash}; score the changed dataset again, or read it as it was"
-            )
 
 
 @dataclass(frozen=True)
@@ -83,7 +34,7 @@ class PublishedWeights:
     root: str
     shards: tuple[str, ...]
     summary: Mapping[str, Any]
-    derive: Callable[[RawScores], Float32Array] | None = None
+    derive: DeriveFunction | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[WeightRow]:
@@ -96,19 +47,39 @@ class PublishedWeights:
         Raises:
             TableError: there is no such file, or it is not the file that the run published.
         """
-        if name not in self.shards:
-            raise TableError(f"{self.root} has no shard {name!r}; it has {_shown(self.shards)}")
+        self._check_name(name)
         for batch in self._batches(name):
-            yield from _rows(name, batch, self.derive)
+            rows = Rows(batch, name, self.derive)
+            yield from (rows[i] for i in range(len(rows)))
 
-    def _batches(self, name: str) -> Iterator[pa.RecordBatch]:
+    def load(self, name: str, *, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+        """All rows of one published file as an Arrow table, some or all of our columns. Raises TableError as above."""
+        self._check_name(name)
+        batches = list(self._batches(name, columns))
+        return pa.Table.from_batches(batches, batches[0].schema if batches else _only(columns))
+
+    def rows_of(self, name: str) -> int:
+        """How many rows a published file has."""
+        rows = self._recorded_rows.get(name)
+        return len(self.load(name, columns=["status"])) if rows is None else rows
+
+    @cached_property
+    def _recorded_rows(self) -> dict[str, int]:
+        """Of each shard, as the summary says; none for an unfinished run."""
+        return {shard["name"]: shard["rows"] for shard in self.summary.get("shards", [])}
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.shards:
+            raise TableError(f"{self.root} has no shard {name!r}; it has {shown(self.shards)}")
+
+    def _batches(self, name: str, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.RecordBatch]:
         fs, root = url_to_fs(self.root, **self.storage_options)
         path = f"{root.rstrip('/')}/{name}"
         try:
             with fs.open(path, "rb") as file:
                 parquet = pq.ParquetFile(file)
                 self._check(name, parquet)
-                yield from parquet.iter_batches(batch_size=1024, columns=SCHEMA.names)
+                yield from parquet.iter_batches(batch_size=1024, columns=list(columns))
         except FileNotFoundError as error:
             raise TableError(f"{path} is gone, though the run published it; run the job again to restore it") from error
         except pa.ArrowInvalid as error:
@@ -119,7 +90,7 @@ class PublishedWeights:
         missing = [column for column in SCHEMA.names if column not in schema.names]
         if missing:
             raise TableError(
-                f"{path} has no columns {', '.join(missing)}; it has {_shown(schema.names)}: give the output of a "
+                f"{path} has no columns {', '.join(missing)}; it has {shown(schema.names)}: give the output of a "
                 "scoring run"
             )
         version = read_metadata(schema).get("format_version", FORMAT_VERSION)
@@ -127,7 +98,7 @@ class PublishedWeights:
             raise TableError(
                 f"{path} has format version {version}; this release reads version {FORMAT_VERSION}: install a newer one"
             )
-        rows = {shard["name"]: shard["rows"] for shard in self.summary.get("shards", [])}.get(name)
+        rows = self._recorded_rows.get(name)
         if rows is not None and rows != parquet.metadata.num_rows:
             raise TableError(
                 f"{path} has {parquet.metadata.num_rows} rows, but the run published {rows}; it was replaced: run the "
@@ -160,7 +131,7 @@ def read_weights(
     plain = plain.rstrip("/")
     if not fs.exists(plain):
         raise TableError(f"there is nothing at {path}; give the output of a scoring run")
-    derive = Method(method) if isinstance(method, str) else method
+    derive = as_function(method)
     found = _finished_run(fs, plain)
     if found is None and not allow_unfinished:
         raise TableError(
@@ -214,34 +185,5 @@ def _unfinished_run(fs: Any, path: str) -> Run:
     return path, tuple(published), {}
 
 
-def _rows(shard: str, batch: pa.RecordBatch, derive: Callable[[RawScores], Float32Array] | None) -> Iterator[WeightRow]:
-    plain = {
-        name: batch.column(name).to_pylist() for name in ("sample_id", "row_index", "status", "error", "text_hash")
-    }
-    lists = {f.name: _ragged(batch.column(f.name).cast(f.type)) for f in (*SCORE_FIELDS, SCHEMA.field("token_weights"))}
-    for i, status in enumerate(plain["status"]):
-        identity = (shard, plain["row_index"][i], plain["sample_id"][i], status, plain["error"][i])
-        if status != OK:
-            yield WeightRow(*identity, None, None)
-            continue
-        arrays = {name: rows[i] for name, rows in lists.items()}
-        weights = arrays.pop("token_weights")
-        scores = TokenScores(sample_id=identity[2], text_hash=plain["text_hash"][i], **arrays)
-        if derive is not None:
-            weights = np.asarray(derive(scores), dtype=np.float32)
-            if weights.shape != scores.token_ids.shape:
-                raise TableError(
-                    f"row {identity[1]} of {shard}: the method gave weights of shape {weights.shape} for "
-                    f"{len(scores.token_ids)} tokens; it must give one per token"
-                )
-        yield WeightRow(*identity, scores, weights)
-
-
-def _ragged(column: pa.ListArray) -> list[npt.NDArray[Any]]:
-    """One array per row; empty where the row is null. A copy, since Arrow's own memory is read-only."""
-    values, edges = column.values.to_numpy(zero_copy_only=False).copy(), column.offsets.to_numpy()
-    return [values[edges[i] : edges[i + 1]] for i in range(len(column))]
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
+def _only(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([SCHEMA.field(name) for name in columns])

@@ -1,5 +1,111 @@
-"""The page at ``/``."""
+"""The page at ``/``: plain files of this package, read once, served with a strict policy for the browser.
 
-from fastapi import APIRouter
+The page talks to the HTTP API like any other client; this package knows neither the model nor the API.
+"""
 
-router = APIRouter()
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+router = APIRouter(include_in_schema=False)
+
+TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+}
+
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "form-action 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        # No string becomes markup or code: the browser refuses innerHTML and its like.
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    # Kept, but asked for again each time: an upgraded server never meets last week's script. A hit costs a 304.
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of the page: its bytes, media type, and entity tag (a quoted digest of the bytes)."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Every file of the page by its path below ``/page/``; nothing else can be asked for, whatever the path says."""
+    package = files(__name__)
+    found = {entry.name: _read(entry) for entry in (package / "static").iterdir() if _served(entry)}
+    found |= {f"samples/{entry.name}": _read(entry) for entry in (package / "samples").iterdir() if _served(entry)}
+    return found
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def index(request: Request) -> Response:
+    """The page itself."""
+    return _answer(assets()["index.html"], request)
+
+
+@router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
+async def asset(path: str, request: Request) -> Response:
+    """One of its files. Raises HTTPException 404 for any other path."""
+    found = assets().get(path)
+    if found is None:
+        raise HTTPException(404, f"the page has no file {path[:100]!r}")
+    return _answer(found, request)
+
+
+def _served(entry: Traversable) -> bool:
+    return _suffix(entry.name) in TYPES
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :]
+
+
+def _read(entry: Traversable) -> Asset:
+    body = entry.read_bytes()
+    return Asset(body, TYPES[_suffix(entry.name)], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def _answer(asset: Asset, request: Request) -> Response:
+    """304 where the browser has these bytes already (RFC 9110, 13.1.2: the weak comparison); HEAD loses its body in
+    the server, which keeps the length."""
+    headers = {**HEADERS, "ETag": asset.etag}
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if asset.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(asset.body, media_type=asset.media_type, headers=headers)

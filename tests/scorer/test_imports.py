@@ -31,6 +31,9 @@ LIGHT = (
     "scorer.table",
     "scorer.training",
     "scorer.training.reader",
+    "scorer.training.weight_table",
+    "scorer.training.alignment",
+    "scorer.training.collator",
 )
 """What a trainer imports: neither these nor what they import on the way may need more than numpy and pyarrow."""
 

@@ -25,7 +25,8 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(dataset: Path | str, output: Path | str, *more: str) -> list[str]:
-    return ["--input", str(dataset), "--output", str(output), "--executor", "local", "--rows-per-unit", "5", *more]
+    common = ["--executor", "local", "--rows-per-unit", "5", "--max-failed-rows", "4"]
+    return ["--input", str(dataset), "--output", str(output), *common, *more]
 
 
 def test_a_run_prints_its_summary(dataset: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +102,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "bad option": (lambda d, o: command(d, o, "--blur-radius", "7"), "blur_radius is 7.0"),
     "bad method": (lambda d, o: command(d, o, "--method-param", "window=2"), "window is 2"),
     "bad unit": (lambda d, o: command(d, o, "--rows-per-unit", "0"), "--rows-per-unit is 0"),
+    "bad timeout": (lambda d, o: command(d, o, "--row-timeout", "-1"), "--row-timeout is -1"),
     "another run's output": (other_run, '"cal" → "prior"'),
 }
 

@@ -24,7 +24,9 @@ from scorer.errors import ModelError
 from tests.conftest import ROOT
 from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.executors.ray_driver import SLOW
+from tests.pipelines.executors.test_local import write as write_hostile
 from tests.pipelines.helpers import RecordingWatch, make_job, published, run, snapshot, write_dataset
+from tests.pipelines.hostile_engine import HostileEngine
 from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
 
 pytestmark = [
@@ -110,11 +112,8 @@ def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Pat
         prepare(make_job(dataset, output, UnloadableEngine())).execute(RayDataExecutor(), RecordingWatch())
 
 
-@pytest.mark.parametrize("how", ["deadly", "deadly_to_encode"])
-def test_a_row_that_kills_its_worker_is_quarantined(
-    dataset: Path, output: Path, expected: dict[str, bytes], how: str
-) -> None:
-    engine = DeadlyEngine(log=str(output.parent / "loads"), **{how: "57"})  # type: ignore[arg-type]
+def test_a_row_that_kills_its_worker_is_quarantined(dataset: Path, output: Path, expected: dict[str, bytes]) -> None:
+    engine = DeadlyEngine(log=str(output.parent / "loads"), deadly="57")
     options = ActorOptions(actors=1)
     summary = prepare(make_job(dataset, output, engine)).execute(RayDataExecutor(options), RecordingWatch())
     assert summary["failures"]["worker_crash"]["count"] == 1
@@ -126,6 +125,26 @@ def test_a_row_that_kills_its_worker_is_quarantined(
     clean = pq.read_table(output.parent / "local" / "a.parquet").to_pylist()
     assert [row for row in rows if row["row_index"] != 57] == [row for row in clean if row["row_index"] != 57]
     assert engine.loads <= 1 + MAX_ATTEMPTS + MAX_DEATHS + 1, "bounded: the actor's lives, and the sacrifices"
+
+
+def test_rows_that_hang_or_kill_their_encoder_fail_alone(tmp_path: Path) -> None:
+    harm = {2: "hang-encode", 7: "killed-encode", 17: "hang-score", 22: "gulp-score"}
+    data = write_hostile(tmp_path / "data", harm)
+    run(make_job(data / "clean", tmp_path / "expected"))
+    job = make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=2.0)
+    summary = prepare(job).execute(RayDataExecutor(ActorOptions(actors=1)), RecordingWatch())
+    found = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    clean = pq.read_table(tmp_path / "expected" / "a.parquet").to_pylist()
+    assert {i: found[i]["status"] for i in harm} == {
+        2: "row_timeout",
+        7: "worker_crash",
+        17: "row_timeout",
+        22: "scoring_failed",
+    }
+    assert [row for i, row in enumerate(found) if i not in harm] == [
+        row for i, row in enumerate(clean) if i not in harm
+    ]
+    assert summary["rows"] == 25
 
 
 def _markers(output: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from pipelines.run.job import prepare
 from pipelines.run.plan import Unit
 from pipelines.run.score_unit import UnitWork
 from pipelines.sources.columns import Columns
-from pipelines.storage import LocalStore
+from pipelines.storage.local import LocalStore
 from pipelines.storage.object_store import ObjectStore
 from scorer.errors import ConfigError, RunError
 from scorer.table import read_metadata

@@ -15,8 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipelines.command import cli, options
 from pipelines.engines.fake import FakeEngine
 from pipelines.run.job import prepare
-from pipelines.storage import LocalStore, object_store, open_store
+from pipelines.storage import object_store, open_store
 from pipelines.storage.errors import store_error
+from pipelines.storage.local import LocalStore
 from pipelines.storage.object_store import ObjectStore
 from scorer.errors import OtherRunError, StoreError
 from tests.pipelines.helpers import SHARDS, make_job, published, snapshot

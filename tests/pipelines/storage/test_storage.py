@@ -12,7 +12,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines.storage import LocalStore, Store, object_store, open_store
+from pipelines.storage import Store, object_store, open_store
+from pipelines.storage.local import LocalStore
 from pipelines.storage.object_store import ObjectStore
 from scorer.errors import ConfigError, StoreError
 

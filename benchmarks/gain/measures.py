@@ -1,0 +1,106 @@
+"""What a student has learnt: visual words predicted, captions written right, captions that contradict the picture."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from benchmarks.gain.noisy import WORLD, Example
+from benchmarks.gain.student import Student, encode
+from scorer.mini.captions import NUMBER_WORDS
+from scorer.mini.labels import token_labels
+from scorer.mini.phrases import FULL
+from scorer.mini.telling import VISUAL
+from scorer.mini.world import GRID, Scene
+
+_SIZE_WORDS: Final = {word: size for words in FULL.sizes for size, word in words.items()}
+_SHAPE_WORDS: Final = {
+    word: shape for shape in WORLD.shapes for word in (shape, shape + ("es" if shape == "cross" else "s"))
+}
+
+
+_CORNER: Final = re.compile(r"\b(top|upper|bottom|lower) (left|right)\b")
+
+
+def said(text: str) -> dict[str, set[object]]:
+    """What a caption says, by kind of fact: colours, shapes, sizes, counts, backgrounds, cells; in whatever words."""
+    found: dict[str, set[object]] = defaultdict(set)
+    numbers = {word: number for number, word in NUMBER_WORDS.items()}
+    for word in re.findall(r"[a-z]+", text.lower()):
+        if word in WORLD.colours:
+            found["colour"].add(word)
+        elif word in WORLD.backgrounds:
+            found["background"].add(word)
+        elif word in _SHAPE_WORDS:
+            found["shape"].add(_SHAPE_WORDS[word])
+        elif word in _SIZE_WORDS:
+            found["size"].add(_SIZE_WORDS[word])
+        elif word in numbers:
+            found["count"].add(numbers[word])
+        if word in (*WORLD.shapes, "thing"):
+            found["count"].add(1)
+    for height, side in _CORNER.findall(text.lower()):
+        found["cell"].add(GRID * (height in ("bottom", "lower")) + (side == "right"))
+    return found
+
+
+def shown(scene: Scene) -> dict[str, object]:
+    """The same of a picture of one group: what is so."""
+    (group,) = scene.groups
+    return {
+        "colour": group.colour,
+        "shape": group.shape,
+        "size": group.size,
+        "count": group.count,
+        "background": scene.background,
+        "cell": group.cell,
+    }
+
+
+def judge(text: str, scene: Scene) -> tuple[bool, bool]:
+    """Whether a caption is right (it names colour and shape, and all that it says is so), and whether it contradicts
+    the picture (something that it says is not so)."""
+    facts, claims = shown(scene), said(text)
+    contradicts = any(claims[kind] - {value} for kind, value in facts.items())
+    names = all(facts[kind] in claims[kind] for kind in ("colour", "shape"))
+    return names and not contradicts, contradicts
+
+
+@torch.inference_mode()
+def measure(student: Student, tokenizer: Tokenizer, examples: Sequence[Example], pictures: Tensor) -> dict[str, float]:
+    """On held-out scenes with true captions.
+
+    Returns:
+        `visual_accuracy`: share of the tokens of visual words that the student holds most likely, given picture and
+        text before; `exact_match` and `contradiction`: shares of its own captions, see :func:`judge`.
+    """
+    student.eval()
+    right = total = 0
+    judged = []
+    end, pad = tokenizer.token_to_id("<end>"), tokenizer.token_to_id("<pad>")
+    for first in range(0, len(examples), 64):
+        part, seen = examples[first : first + 64], pictures[first : first + 64]
+        tokens = [encode(tokenizer, example.caption.text) for example in part]
+        ids = torch.full((len(part), max(len(t.ids) for t in tokens)), pad)
+        chosen = torch.zeros(ids.shape, dtype=torch.bool)
+        for b, (example, t) in enumerate(zip(part, tokens, strict=True)):
+            ids[b, : len(t.ids)] = torch.tensor(t.ids)
+            labels = token_labels(t.starts.tolist(), t.ends.tolist(), example.caption.spans)
+            chosen[b, : len(labels)] = torch.tensor([label == VISUAL for label in labels])
+        predicted = student(seen, ids[:, :-1]).argmax(-1)  # [B, T]
+        right += int((predicted == ids)[chosen].sum())
+        total += int(chosen.sum())
+        texts = tokenizer.decode_batch(student.describe(seen, end))
+        judged += [judge(text, example.scene) for text, example in zip(texts, part, strict=True)]
+    student.train()
+    return {
+        "visual_accuracy": right / total,
+        "exact_match": sum(one for one, _ in judged) / len(judged),
+        "contradiction": sum(one for _, one in judged) / len(judged),
+    }

@@ -1,0 +1,145 @@
+"""Scenes whose captions are partly wrong or say nothing: the training data of `training_gain`.
+
+A caption tells facts (colour, shape, size, count, place, background). At a noise level p every fact of a caption is,
+independently, told wrongly with probability p / 2 (another value, consistently through the text) and told by a word
+that fits every picture with probability p / 2 ("thing" for "circle").
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scorer.mini.captions import BACKGROUND, LAYOUT, NUMBER_WORDS, Caption, possibilities, write
+from scorer.mini.drawing import draw
+from scorer.mini.phrases import FULL, TERSE
+from scorer.mini.sample_data import SCHEMA as SAMPLE_SCHEMA
+from scorer.mini.telling import Fact, Span
+from scorer.mini.world import Scene, World, sample_scene, seeded
+
+WORLD: Final = World(
+    shapes=("circle", "square", "triangle", "cross"),
+    colours=("red", "green", "blue", "yellow", "purple"),
+    sizes=("large",),
+    group_numbers=(1,),
+)
+"""A part of the reference's world that a small student can learn from nothing in a minute: one group a picture."""
+
+BOOK: Final = replace(TERSE, openers=FULL.openers, endings=FULL.endings, closers=FULL.closers)
+"""Plain noun phrases, and around them every opener, ending and closer there is: most words are filler."""
+
+GENERIC: Final = "generic"
+"""The label of a word that was put in the place of one that the picture decides."""
+
+PICTURE_SIZE: Final = 80
+"""Pixels a side in the dataset."""
+
+SCHEMA: Final = pa.schema([SAMPLE_SCHEMA.field(name) for name in ("id", "image", "caption", "truth")])
+
+# What is said instead; none of these words is in the grammar.
+_GENERIC_WORDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(WORLD.colours, "coloured"),
+    **dict.fromkeys(WORLD.backgrounds, "plain"),
+    **dict.fromkeys(WORLD.shapes, "thing"),
+    **{word + ("es" if word == "cross" else "s"): "things" for word in WORLD.shapes},
+    **dict.fromkeys(NUMBER_WORDS.values(), "several"),
+}
+_GENERIC_KINDS: Final = ("colour", "shape", "count", "background")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A scene and what its caption says about it."""
+
+    scene: Scene
+    caption: Caption
+
+
+def clean(seed: str, count: int) -> list[Example]:
+    """Scenes and true captions; the names of the seeds keep training and held-out scenes apart."""
+    return list(_examples(seed, count, 0.0))
+
+
+def noisy(seed: str, count: int, noise: float) -> list[Example]:
+    """The same scenes at every noise level, and captions of which the given share of facts is spoilt.
+
+    Args:
+        noise: the share, 0 to 1.
+    """
+    return list(_examples(seed, count, noise))
+
+
+def _examples(seed: str, count: int, noise: float) -> Iterator[Example]:
+    for index in range(count):
+        rng = seeded("gain", seed, index)
+        scene = sample_scene(rng, WORLD)
+        spoilt = seeded("gain noise", seed, index, str(noise))
+        false, generic = _spoilt_facts(scene, spoilt, noise)
+        yield Example(scene, _made_generic(write(scene, rng, false=false, world=WORLD, book=BOOK), generic))
+
+
+def _spoilt_facts(scene: Scene, rng: random.Random, noise: float) -> tuple[dict[Fact, Any], set[str]]:
+    """The facts that are told wrongly, and the words that are replaced by ones that say nothing."""
+    (group,) = scene.groups
+    true = {
+        ("colour", 0): group.colour,
+        ("shape", 0): group.shape,
+        ("size", 0): group.size,
+        ("count", 0): group.count,
+        LAYOUT: scene.layout,
+        BACKGROUND: scene.background,
+    }
+    values = possibilities(WORLD)
+    false: dict[Fact, Any] = {}
+    generic: set[str] = set()
+    for fact, value in true.items():
+        drawn = rng.random()
+        others = [other for other in values[fact] if other != value]
+        if drawn < noise / 2 and others:
+            false[fact] = rng.choice(others)
+        elif drawn < noise and fact[0] in _GENERIC_KINDS:
+            generic |= _words(value)
+    return false, generic
+
+
+def _words(value: Any) -> set[str]:
+    """How a colour, a shape, a count or a background is spelt."""
+    if isinstance(value, int):
+        return {NUMBER_WORDS[value]} if value in NUMBER_WORDS else set()
+    return {value, value + "s", value + "es"}
+
+
+def _made_generic(caption: Caption, words: set[str]) -> Caption:
+    """The caption with each of `words` replaced, and the spans where its words now stand."""
+    data = caption.text.encode()
+    text, spans, done = b"", [], 0
+    for span in caption.spans:
+        word, label = data[span.start : span.end].decode(), span.label
+        if word in words:
+            word, label = _GENERIC_WORDS[word], GENERIC
+        text += data[done : span.start]
+        done = span.end
+        spans.append(Span(len(text), len(text) + len(word.encode()), label))
+        text += word.encode()
+    return Caption(text.decode(), tuple(spans), caption.planted)
+
+
+def write_shard(examples: list[Example], path: Path) -> None:
+    """The examples as a dataset of one Parquet shard, pictures as PNG."""
+    rows = []
+    for index, example in enumerate(examples):
+        stream = io.BytesIO()
+        draw(example.scene, PICTURE_SIZE).save(stream, "PNG")
+        truth = [{"start": span.start, "end": span.end, "label": span.label} for span in example.caption.spans]
+        name = f"{path.stem}-{index:05d}"
+        image = {"bytes": stream.getvalue(), "path": f"{name}.png"}
+        rows.append({"id": name, "image": image, "caption": example.caption.text, "truth": truth})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")

@@ -1,0 +1,101 @@
+"""Does weighting help? Small VLMs trained from nothing on partly wrong captions, with weights and without.
+
+    python -m benchmarks.training_gain                     # what is missing of 90 trainings, then table and plot
+    python -m benchmarks.training_gain --only cost         # what the weights cost a training step
+
+The reference model scores each dataset once, by the job that users run; every student reads the weights from its
+Parquet. Same data, steps and order of rows for all methods of a seed. Results are kept as they come: a run that was
+broken off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gain import cost, noisy, summary
+from benchmarks.gain.learning import METHODS, Lesson, train
+from benchmarks.gain.measures import measure
+from benchmarks.gain.student import pictures_of
+
+RESULTS = Path(__file__).parent / "results" / "training_gain.json"
+PLOT = Path(__file__).parents[1] / "docs" / "training_gain.png"
+NOISES = (0.0, 0.2, 0.4)
+
+
+def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example], Path]:
+    """The examples of a noise level, and the folder of their weights, scored once."""
+    examples = noisy.noisy("train", rows, noise)
+    data, weights = folder / f"data-{noise}-{rows}", folder / f"weights-{noise}-{rows}"
+    if not (weights / "_SUCCESS").exists():
+        noisy.write_shard(examples, data / "train.parquet")
+        script = Path(__file__).parents[1] / "pipelines" / "score_dataset.py"
+        command = [sys.executable, str(script), "--input", str(data), "--output", str(weights), "--no-report"]
+        subprocess.run([*command, "--executor", "local"], check=True)
+    return examples, weights
+
+
+def trainings(options: argparse.Namespace, document: dict[str, Any]) -> None:
+    """Every cell that is not in `document` yet; written after each. Seeds outermost: a part is a fair part."""
+    held = noisy.clean("held out", options.held_out)
+    held_pictures = pictures_of(held)
+    lessons = {noise: Lesson.read(*prepare(options.folder, noise, options.rows)) for noise in options.noises}
+    document["weights"] = {str(noise): lesson.weights_by_label() for noise, lesson in lessons.items()}
+    for seed, noise, method in product(range(options.seeds), options.noises, METHODS):
+        cell = f"noise {noise}, {method}, seed {seed}"
+        if cell in document["cells"]:
+            continue
+        student = train(lessons[noise], method, seed, options.steps, options.batch)
+        figures = measure(student, lessons[noise].tokenizer, held, held_pictures)
+        document["cells"][cell] = {"noise": noise, "method": method, "seed": seed, **figures}
+        print(cell, {name: round(value, 3) for name, value in figures.items()}, flush=True)
+        write(options.out, document)
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=("trainings", "cost"), default=["trainings", "cost"])
+    parser.add_argument("--noises", nargs="+", type=float, default=NOISES, metavar="P")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=4000, help="captions of each training set")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--held-out", type=int, default=300, help="scenes and captions that students are examined on")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=7, help="rounds of the cost's measurement")
+    parser.add_argument("--folder", type=Path, default=Path("out/gain"), help="datasets and weights")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--plot", type=Path, default=PLOT)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    settings = {name: getattr(options, name) for name in ("rows", "steps", "batch", "held_out")}
+    document = json.loads(options.out.read_text()) if options.out.exists() else {"settings": settings, "cells": {}}
+    if document["settings"] != settings:
+        parser.error(f"{options.out} holds results of {document['settings']}, not of {settings}; give another --out")
+    if "trainings" in options.only:
+        trainings(options, document)
+        print(summary.table(document["cells"]))
+        print(summary.weights_table(document["weights"]))
+        summary.plot(document["cells"], options.plot)
+    if "cost" in options.only:
+        examples, weights = prepare(options.folder, 0.0, options.rows)
+        document["cost"] = cost.measure(Lesson.read(examples, weights), options.batch, options.pairs)
+        print(cost.table(document["cost"]))
+        write(options.out, document)
+
+
+if __name__ == "__main__":
+    main()

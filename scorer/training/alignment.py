@@ -1,0 +1,249 @@
+"""Published weights on the tokens that a trainer trains on: its own tokenizer, its own chat template.
+
+The trainer's token ids and labels are all that is needed: the reference's tokens and the trainer's meet in the bytes of
+the scored texts (:mod:`scorer.training.placement`), and :func:`scorer.spans.project` carries the weights, for a whole
+batch in one call. Pure numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from scorer.errors import ConfigError, SpanError
+from scorer.spans import project
+from scorer.training.placement import Place, Text, place
+from scorer.training.token_bytes import TokenBytes
+from scorer.training.weighted_text import WeightedText
+from scorer.types import BoolArray, Float32Array, Int64Array
+
+IGNORE_INDEX: Final = -100
+"""Label of a position that is not trained on; the convention of torch and transformers."""
+
+Ids = Sequence[Any] | npt.NDArray[Any]
+"""One array of integers per sequence, of lengths of their own or as the rows of one array."""
+
+Normalize = Literal["none", "mean"]
+
+
+@dataclass
+class _Batch:
+    """What is projected at the end, in one call: spans of labelled tokens, and where their weights go."""
+
+    starts: list[npt.NDArray[Any]] = field(default_factory=list)
+    ends: list[npt.NDArray[Any]] = field(default_factory=list)
+    groups: list[npt.NDArray[Any]] = field(default_factory=list)
+    places: list[tuple[int, npt.NDArray[Any]]] = field(default_factory=list)  # sequence, positions in it
+
+
+class WeightAligner:
+    """Gives every labelled token of a trainer's sequences its weight.
+
+    Args:
+        tokenizer: the trainer's tokenizer or processor; see :class:`scorer.training.token_bytes.TokenBytes`.
+        max_length: the length at which the trainer cuts sequences off behind, in tokens. Only a sequence this long
+            may lack the end of its texts. None if it cuts nothing.
+        template_weight: of a labelled token that holds nothing of a scored text: the end of a turn, a role header.
+            With 0 for the token that ends a turn, the model would never learn to stop.
+        unscored: the weight of text that has none: rows that failed to be scored, the rest of a text that was cut off
+            when it was scored. None refuses them.
+        normalize: ``mean`` makes the weights of each sequence's labelled tokens average 1 (PRIOR's k·w/Σw), which is
+            what a loss wants that divides by the number of tokens; ``none`` leaves them as they are, for one that
+            divides by Σw. A sequence whose weights are all 0 keeps them.
+
+    Raises:
+        SpanError: the tokenizer does not keep a text's bytes.
+        ConfigError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        template_weight: float = 1.0,
+        unscored: float | None = None,
+        normalize: Normalize = "none",
+    ) -> None:
+        for name, value in (("template_weight", template_weight), ("unscored", unscored)):
+            if value is not None and not (np.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value}; it must be finite and at least 0")
+        if normalize not in ("none", "mean"):
+            raise ConfigError(f"normalize is {normalize!r}; it must be 'none' or 'mean'")
+        if max_length is not None and max_length < 1:
+            raise ConfigError(f"max_length is {max_length}; it must be at least 1, or None if nothing is cut off")
+        self.vocabulary = TokenBytes(tokenizer)
+        self.max_length = max_length
+        self.template_weight = template_weight
+        self.unscored = unscored
+        self.normalize = normalize
+
+    def __call__(
+        self,
+        input_ids: Ids,
+        labels: Ids,
+        samples: Sequence[WeightedText | Sequence[WeightedText]],
+        lengths: Sequence[int] | None = None,
+    ) -> list[Float32Array]:
+        """Weights of B sequences.
+
+        Args:
+            input_ids: B times int [T], or int [B, T]; image placeholders and padding may be among them.
+            labels: the same shape; -100 marks what is not trained on, everything else must be trained on.
+            samples: B times what the sequence holds: one row with its texts, or several where sequences are packed,
+                in the order in which they were packed.
+            lengths: B times the number of tokens without padding, which ``max_length`` is held against; None for T.
+
+        Returns:
+            B times float32 [T] ≥ 0, aligned with ``labels``; 0 where the label is -100.
+
+        Raises:
+            SpanError: a text is not in its sequence, or stands there more than once; the message names the row.
+            TableError: a text is not the one that was scored, or the row was not scored.
+        """
+        if not len(input_ids) == len(labels) == len(samples):
+            raise SpanError(f"{len(input_ids)} sequences, {len(labels)} labels, {len(samples)} samples: give as many")
+        rows = [(one,) if isinstance(one, WeightedText) else tuple(one) for one in samples]
+        for one in (one for row in rows for one in row):
+            one.check(self.unscored)
+        first_group = np.cumsum([0, *(len(one.texts) for row in rows for one in row)]).tolist()
+        targets, out, count = _Batch(), [], 0
+        for i, row in enumerate(rows):
+            ids, label = np.asarray(input_ids[i]), np.asarray(labels[i])
+            if ids.ndim != 1 or ids.shape != label.shape:
+                raise SpanError(f"sequence {i} has ids {ids.shape} and labels {label.shape}; both must be [T]")
+            length = len(ids) if lengths is None else int(lengths[i])
+            out.append(np.where(label == IGNORE_INDEX, 0.0, self.template_weight).astype(np.float32))
+            self._add_targets(targets, i, ids, label, length, row, first_group[count:])
+            count += len(row)
+        self._project(targets, [one for row in rows for one in row], first_group, out)
+        if self.normalize == "none":
+            return out
+        return [_mean_one(weights, label) for weights, label in zip(out, labels, strict=True)]
+
+    def _add_targets(
+        self,
+        targets: _Batch,
+        sequence: int,
+        ids: npt.NDArray[Any],
+        labels: npt.NDArray[Any],
+        length: int,
+        samples: Sequence[WeightedText],
+        first_group: Sequence[int],
+    ) -> None:
+        """Find the sequence's texts, and the byte spans that its labelled tokens have in them."""
+        labelled = labels != IGNORE_INDEX
+        runs = self._runs(ids, labelled)
+        segments = [b"".join([self.vocabulary.pieces[i] for i in ids[start:end].tolist()]) for start, end in runs]
+        wanted = [
+            (group + turn, one, one.texts[turn])
+            for group, one in zip(first_group, samples, strict=False)
+            for turn in (range(len(one.texts)) if one.turns is None else one.turns)
+        ]
+        cut = self.max_length is not None and length >= self.max_length
+        open_end = bool(runs) and runs[-1][1] in (len(ids), length)  # padded in front, or behind
+        texts = [text for _, _, text in wanted]
+        found, chosen = _find(texts, segments, cut=cut, open_end=open_end)
+        if isinstance(found, str):
+            raise SpanError(_not_found(found, wanted, segments, length, self.max_length))
+        for (group, _, _), text, one in zip(wanted, chosen, found, strict=True):
+            if one is not None:
+                start, end = runs[one.segment]
+                _add_place(targets, sequence, np.arange(start, end), self.vocabulary.lengths[ids[start:end]], text, one)
+                targets.groups.append(np.full(len(targets.starts[-1]), group))
+
+    def _runs(self, ids: npt.NDArray[Any], labelled: BoolArray) -> list[tuple[int, int]]:
+        """First and end position of each run of labelled tokens that are not special."""
+        known = (ids >= 0) & (ids < len(self.vocabulary))
+        if (labelled & ~known).any():
+            at = int(np.argmax(labelled & ~known))
+            raise SpanError(
+                f"position {at} is trained on and has the id {ids[at]}, but the tokenizer has ids 0 to "
+                f"{len(self.vocabulary) - 1}; give the tokenizer that made the ids"
+            )
+        positions = np.flatnonzero(labelled & ~self.vocabulary.special[np.where(known, ids, 0)])
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        edges = [0, *breaks.tolist(), len(positions)] if len(positions) else []
+        return [(int(positions[a]), int(positions[b - 1]) + 1) for a, b in pairwise(edges)]
+
+    def _project(
+        self, targets: _Batch, samples: Sequence[WeightedText], first_group: Sequence[int], out: list[Float32Array]
+    ) -> None:
+        if not targets.starts:
+            return
+        spans = [one.spans(group, self.unscored) for one, group in zip(samples, first_group, strict=False)]
+        weights, starts, ends, groups = (np.concatenate(arrays) for arrays in zip(*spans, strict=True))
+        carried = project(
+            weights,
+            starts,
+            ends,
+            np.concatenate(targets.starts),
+            np.concatenate(targets.ends),
+            source_groups=groups,
+            target_groups=np.concatenate(targets.groups),
+            uncovered=self.template_weight if self.unscored is None else self.unscored,
+        )
+        done = 0
+        for sequence, positions in targets.places:
+            out[sequence][positions] = carried[done : done + len(positions)]
+            done += len(positions)
+
+
+def _find(
+    texts: Sequence[str], segments: Sequence[bytes], *, cut: bool, open_end: bool
+) -> tuple[list[Place | None] | str, list[Text]]:
+    """As they are; or, where that fails, as a tokenizer that normalises sees them."""
+    plain = [Text.of(text) for text in texts]
+    found = place(plain, segments, cut=cut, open_end=open_end)
+    if isinstance(found, str):
+        normal = [Text.normalized(text) for text in texts]
+        if normal != plain:
+            return place(normal, segments, cut=cut, open_end=open_end), normal
+    return found, plain
+
+
+def _add_place(
+    targets: _Batch, sequence: int, positions: npt.NDArray[Any], lengths: Int64Array, text: Text, found: Place
+) -> None:
+    """The tokens of a segment that hold bytes of the text, and which."""
+    ends = np.cumsum(lengths) - found.at
+    starts = np.clip(ends - lengths, 0, found.size) + found.start
+    ends = np.clip(ends, 0, found.size) + found.start
+    holding = ends > starts
+    if text.edges is not None:
+        starts, ends = text.edges[0][starts], text.edges[1][ends]
+    targets.starts.append(starts[holding])
+    targets.ends.append(ends[holding])
+    targets.places.append((sequence, positions[holding]))
+
+
+def _mean_one(weights: Float32Array, labels: Any) -> Float32Array:
+    """Weights with mean 1 over what is predicted: every labelled position but the first, which nothing predicts."""
+    predicted = np.asarray(labels) != IGNORE_INDEX
+    predicted[:1] = False
+    total = float(weights[predicted].sum(dtype=np.float64))
+    return weights if total == 0 else (weights * (predicted.sum() / total)).astype(np.float32)
+
+
+def _not_found(
+    problem: str,
+    wanted: Sequence[tuple[int, WeightedText, str]],
+    segments: Sequence[bytes],
+    length: int,
+    max_length: int | None,
+) -> str:
+    names = ", ".join(dict.fromkeys(one.row.name for _, one, _ in wanted))
+    texts = " | ".join(repr(text[:60]) for _, _, text in wanted)
+    trained = " | ".join(repr(segment[:80].decode(errors="replace")) for segment in segments)
+    limit = "no max_length was given" if max_length is None else f"max_length is {max_length}"
+    return (
+        f"{names}: a text {problem}. Texts: {texts}. Trained on, of {length} tokens ({limit}): "
+        f"{trained or 'nothing'}. "
+        "The labels must hold the assistant's texts as they were scored, and be masked elsewhere: mask the prompt, "
+        "name the turns that are trained on, give the max_length at which the trainer cuts, or leave the row out"
+    )

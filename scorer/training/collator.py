@@ -1,0 +1,104 @@
+"""A trainer's own collator, with the weights added to the batch that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from scorer.errors import TableError
+from scorer.messages import scored_texts
+from scorer.training.alignment import WeightAligner
+from scorer.training.rows import WeightRow
+from scorer.training.weight_table import WeightTable
+from scorer.training.weighted_text import WeightedText
+
+TOKEN_WEIGHTS: Final = "token_weights"
+"""Key of the weights in a batch; what computes the loss takes them out before the model is called."""
+
+Sample = Mapping[str, Any]
+Texts = tuple[Sequence[str], Sequence[int] | None]
+"""The scored texts of a sample, and which of them are trained on (None for all): see :class:`WeightedText`."""
+
+
+class WeightedCollator:
+    """Calls a collator and adds ``token_weights``, float32 [B, T], aligned with its ``labels``.
+
+    Args:
+        collator: makes a batch with ``input_ids`` and ``labels`` [B, T] as tensors, and ``attention_mask`` if it pads.
+        aligner: for the tokenizer that the collator uses, with the ``max_length`` at which it cuts.
+        rows: the published weights, looked up by ``id_column``; or a function of a sample that gives its row, such as
+            :meth:`WeightRow.from_columns` for samples that carry the columns themselves (``--layout merged``).
+        id_column: the samples' key that holds their id.
+        texts: gives the sample's scored texts; default :func:`texts_of`.
+    """
+
+    def __init__(
+        self,
+        collator: Callable[[list[Any]], Any],
+        aligner: WeightAligner,
+        rows: WeightTable | Callable[[Sample], WeightRow],
+        *,
+        id_column: str = "id",
+        texts: Callable[[Sample], Texts] | None = None,
+    ) -> None:
+        self.collator = collator
+        self.aligner = aligner
+        self.rows = rows
+        self.id_column = id_column
+        self.texts = texts or texts_of
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """The collator's batch with the weights in it.
+
+        Raises:
+            TableError: a sample has no id or no texts, no row of this id exists, or its texts are not those scored.
+            SpanError: the texts are not found in what is trained on.
+        """
+        import torch
+
+        weighted = [WeightedText(self._row(sample), *self.texts(sample)) for sample in samples]  # before it takes
+        batch = self.collator(samples)  # the samples apart
+        ids, labels = (np.asarray(batch[name]) for name in ("input_ids", "labels"))
+        lengths = np.asarray(batch["attention_mask"]).sum(axis=-1).tolist() if "attention_mask" in batch else None
+        batch[TOKEN_WEIGHTS] = torch.from_numpy(np.stack(self.aligner(ids, labels, weighted, lengths)))
+        return batch
+
+    def _row(self, sample: Sample) -> WeightRow:
+        if not isinstance(self.rows, WeightTable):
+            return self.rows(sample)
+        if self.id_column not in sample:
+            raise TableError(
+                f"a sample has no {self.id_column!r}; it has {', '.join(sample)}: name its id column by id_column, and "
+                "set remove_unused_columns=False in the trainer's arguments, which drop columns that no model knows"
+            )
+        return self.rows.find(sample[self.id_column])
+
+
+def texts_of(sample: Sample) -> Texts:
+    """The scored texts of a sample in one of the usual forms.
+
+    ``messages`` or ``conversations``: the assistant turns. ``prompt`` and ``completion`` (TRL): the assistant turns of
+    both, or the completion as a string; those of the completion are trained on. ``caption``: a string.
+
+    Raises:
+        TableError: the sample has none of these.
+        RowError: messages that are no conversation.
+    """
+    for name in ("messages", "conversations"):
+        if sample.get(name) is not None:
+            return scored_texts(sample[name]), None
+    if sample.get("completion") is not None:
+        completion, prompt = sample["completion"], sample.get("prompt")
+        if isinstance(completion, str):
+            return (completion,), None
+        before = () if prompt is None or isinstance(prompt, str) else scored_texts(prompt)
+        texts = (*before, *scored_texts(completion))
+        return texts, range(len(before), len(texts))
+    if isinstance(sample.get("caption"), str):
+        return (sample["caption"],), None
+    raise TableError(
+        f"a sample has {', '.join(sample)}, and none of messages, conversations, completion or caption that holds its "
+        "text; give the collator texts=<function of a sample>, which returns the scored texts and None"
+    )

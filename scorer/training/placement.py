@@ -1,0 +1,186 @@
+"""Where texts stand in what a trainer trains on, from the bytes of its tokens alone.
+
+A trainer renders a conversation by its own template, tokenizes it, and masks what is not trained on. What is left are
+*segments*: runs of labelled tokens without a special token among them. Each text is found in them byte by byte; nothing
+is assumed about the template but that it writes every text once, in order, and changes nothing but white space at its
+ends. A placement counts only if there is no other one.
+
+    labels     -100 -100  A  ·red  ·kite  <end>  -100  -100  Two  <end>        · is a space
+    segments             [A  ·red  ·kite]                    [Two]
+    texts                 0                                   1
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scorer.spans import char_to_byte
+from scorer.types import Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text as it is looked for.
+
+    Attributes:
+        lead, core, tail: its bytes; ``lead`` and ``tail`` are the white space at its ends.
+        edges: None, or, where the tokenizer normalises the text (NFC), int64 [2, bytes + 1]: for each byte boundary of
+            the normalised text the last boundary of the text itself at or before it, and the first at or behind it.
+    """
+
+    lead: bytes
+    core: bytes
+    tail: bytes
+    edges: Int64Array | None = None
+
+    @classmethod
+    def of(cls, text: str, edges: Int64Array | None = None) -> Text:
+        core = text.strip()
+        start = text.index(core)
+        return cls(text[:start].encode(), core.encode(), text[start + len(core) :].encode(), edges)
+
+    @classmethod
+    def normalized(cls, text: str) -> Text:
+        """The text as an NFC tokenizer (Qwen's) sees it."""
+        if unicodedata.is_normalized("NFC", text):
+            return cls.of(text)
+        source, low, high = char_to_byte(text), [0], [0]
+        starts = _independent(text)
+        for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+            size = len(unicodedata.normalize("NFC", text[start:end]).encode())
+            low += [int(source[start])] * (size - 1) + [int(source[end])]
+            high += [int(source[end])] * size
+        return cls.of(unicodedata.normalize("NFC", text), np.array([low, high]))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Bytes ``at`` to ``at + size`` of a segment are the text's bytes from ``start`` on."""
+
+    segment: int
+    at: int
+    start: int
+    size: int
+
+
+def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_end: bool) -> list[Place | None] | str:
+    """The place of every text; or, where there is none or more than one way, what is wrong.
+
+    Args:
+        texts: in the order in which they must stand; blank ones have no place.
+        segments: see the module's docstring.
+        cut: the sequence was cut behind: the last texts may be absent, and one may break off at the very end.
+        open_end: the last segment ends with the sequence, so that a text may break off in it.
+    """
+    wanted = [i for i, text in enumerate(texts) if text.core]
+    for count in range(len(wanted), -1 if cut else len(wanted) - 1, -1):
+        whole = [texts[i] for i in wanted[:count]]
+        broken = _broken(texts[wanted[count]], segments) if count < len(wanted) and open_end else None
+        found = _unique(whole, segments if broken is None else segments[:-1])
+        if isinstance(found, str):
+            return found
+        if found is None or not (count == len(wanted) or _explained(found, broken, segments, open_end)):
+            continue
+        places: list[Place | None] = [None] * len(texts)
+        for i, one in zip(wanted, [*found, *([broken] if broken else [])], strict=False):
+            places[i] = _with_white_space(texts[i], one, segments[one.segment])
+        return places
+    return "is not, or not in this order, in what is trained on"
+
+
+def _explained(found: Sequence[Place], broken: Place | None, segments: Sequence[bytes], open_end: bool) -> bool:
+    """Whether the texts that are absent can have been cut off: nothing but a cut-off header is left."""
+    behind = segments[found[-1].segment + 1 :] if found else segments
+    left = sum(bool(segment.strip()) for segment in behind) - (broken is not None)
+    return left <= (open_end and broken is None)
+
+
+def _unique(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | str | None:
+    """The only way to place all texts in order. None if there is none, a complaint if there are several.
+
+    At the ends of segments first, where templates put texts; then anywhere.
+    """
+    for first, last in ((_ends_from_left, _ends_from_right), (_from_left, _from_right)):
+        found = first(texts, segments)
+        if found is not None:
+            return found if found == last(texts, segments) else "stands in what is trained on more than once"
+    return None
+
+
+def _ends_from_left(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:
+    found: list[Place] = []
+    at = 0
+    for text in texts:
+        while at < len(segments) and not segments[at].rstrip().endswith(text.core):
+            at += 1
+        if at == len(segments):
+            return None
+        found.append(Place(at, len(segments[at].rstrip()) - len(text.core), 0, len(text.core)))
+        at += 1
+    return found
+
+
+def _ends_from_right(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:
+    found = _ends_from_left(texts[::-1], segments[::-1])
+    last = len(segments) - 1
+    return found and [Place(last - one.segment, one.at, 0, one.size) for one in reversed(found)]
+
+
+def _from_left(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:
+    found: list[Place] = []
+    segment, floor = 0, 0
+    for text in texts:
+        while segment < len(segments) and (at := segments[segment].find(text.core, floor)) < 0:
+            segment, floor = segment + 1, 0
+        if segment == len(segments):
+            return None
+        found.append(Place(segment, at, 0, len(text.core)))
+        floor = at + len(text.core)
+    return found
+
+
+def _from_right(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:
+    backwards = [Text(b"", text.core[::-1], b"") for text in reversed(texts)]
+    found = _from_left(backwards, [segment[::-1] for segment in reversed(segments)])
+    last = len(segments) - 1
+    return found and [
+        Place(last - one.segment, len(segments[last - one.segment]) - one.at - one.size, 0, one.size)
+        for one in reversed(found)
+    ]
+
+
+def _broken(text: Text, segments: Sequence[bytes]) -> Place | None:
+    """A text that the end of the sequence cuts off: the longest end of the last segment that begins the text."""
+    last = segments[-1] if segments else b""
+    for at in range(max(0, len(last) - len(text.core) + 1), len(last)):
+        if text.core.startswith(last[at:]):
+            return Place(len(segments) - 1, at, 0, len(last) - at)
+    return None
+
+
+def _with_white_space(text: Text, found: Place, segment: bytes) -> Place:
+    """The place with as much of the text's own white space at its ends as the template leaves there."""
+    before = _common(segment[: found.at][::-1], text.lead[::-1])
+    behind = _common(segment[found.at + found.size :], text.tail) if found.size == len(text.core) else 0
+    return Place(found.segment, found.at - before, len(text.lead) - before, before + found.size + behind)
+
+
+def _common(a: bytes, b: bytes) -> int:
+    """How many first bytes are equal."""
+    size = min(len(a), len(b))
+    return next((i for i in range(size) if a[i] != b[i]), size)
+
+
+def _independent(text: str) -> list[int]:
+    """Characters at which the text can be cut so that its parts are normalised as the whole is."""
+    starts: list[int] = []
+    for i, char in enumerate(text):
+        before = text[starts[-1] : i] if starts else ""
+        apart = unicodedata.normalize("NFC", before) + unicodedata.normalize("NFC", char)
+        if not starts or (not unicodedata.combining(char) and unicodedata.normalize("NFC", before + char) == apart):
+            starts.append(i)
+    return starts

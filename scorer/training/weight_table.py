@@ -1,0 +1,118 @@
+"""Random access to published weights: by position beside a shard, or by the dataset's own id."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scorer.errors import TableError
+from scorer.training.reader import PublishedWeights, read_weights
+from scorer.training.rows import Derive, Rows, WeightRow
+
+
+class WeightTable:
+    """A published output whose rows are looked up in any order.
+
+    A shard's file is read when one of its rows is first asked for, and kept. It pickles without what it has read, so
+    that every worker of a ``DataLoader`` reads the shards that it needs.
+
+    Args:
+        published: see :func:`scorer.training.read_weights`; or use :meth:`open`.
+        keep_shards: how many shards are kept in memory at once, those used last; None for all. A kept shard costs
+            about 30 bytes a token.
+    """
+
+    def __init__(self, published: PublishedWeights, *, keep_shards: int | None = None) -> None:
+        if keep_shards is not None and keep_shards < 1:
+            raise TableError(f"keep_shards is {keep_shards}; give 1 or more, or None to keep every shard")
+        self.published = published
+        self.keep_shards = keep_shards
+        self._loaded: OrderedDict[str, Rows] = OrderedDict()
+        self._places: dict[str, tuple[str, int] | None] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        method: Derive | None = None,
+        allow_unfinished: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        keep_shards: int | None = None,
+    ) -> WeightTable:
+        """Open a published output. Arguments and errors are those of :func:`scorer.training.read_weights`."""
+        published = read_weights(
+            path, method=method, allow_unfinished=allow_unfinished, storage_options=storage_options
+        )
+        return cls(published, keep_shards=keep_shards)
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the published files, in the run's order."""
+        return self.published.shards
+
+    def __len__(self) -> int:
+        return sum(self.published.rows_of(name) for name in self.shards)
+
+    def __iter__(self) -> Iterator[WeightRow]:
+        """Every row in order; nothing is kept."""
+        return iter(self.published)
+
+    def row(self, shard: str, index: int) -> WeightRow:
+        """The row at ``index`` of a shard: the weights of the same row of the dataset's file of that name.
+
+        Raises:
+            TableError: there is no such shard, or it has no such row.
+        """
+        rows = self._rows(shard)
+        if not 0 <= index < len(rows):
+            raise TableError(f"{self.published.root}/{shard} has {len(rows)} rows; there is no row {index}")
+        return rows[index]
+
+    def find(self, sample_id: str) -> WeightRow:
+        """The row of a sample, by the dataset's own id (``<shard>#<row>`` where it has none).
+
+        The first call reads the ids of all shards, and keeps them: about 200 bytes a row.
+
+        Raises:
+            TableError: no row or several rows have this id.
+        """
+        if self._places is None:
+            self._places = self._all_places()
+        if sample_id not in self._places:
+            raise TableError(
+                f"{self.published.root} has no row with the id {sample_id!r} among its {len(self):,}; ids are those of "
+                "the column that the run was told, or <shard>#<row>: look a row up by row(shard, index) instead"
+            )
+        place = self._places[sample_id]
+        if place is None:
+            raise TableError(
+                f"{self.published.root} has several rows with the id {sample_id!r}; look them up by row(shard, index)"
+            )
+        return self.row(*place)
+
+    def _rows(self, shard: str) -> Rows:
+        rows = self._loaded.get(shard)
+        if rows is None:
+            rows = self._loaded[shard] = Rows(self.published.load(shard), shard, self.published.derive)
+            if self.keep_shards is not None and len(self._loaded) > self.keep_shards:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(shard)
+        return rows
+
+    def _all_places(self) -> dict[str, tuple[str, int] | None]:
+        """Id → shard and row; None for an id that several rows have."""
+        places: dict[str, tuple[str, int] | None] = {}
+        for shard in self.shards:
+            ids = self.published.load(shard, columns=["sample_id"]).column("sample_id").to_pylist()
+            for index, sample_id in enumerate(ids):
+                places[sample_id] = None if sample_id in places else (shard, index)
+        return places
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"published": self.published, "keep_shards": self.keep_shards}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["published"], keep_shards=state["keep_shards"])  # type: ignore[misc]  # same class

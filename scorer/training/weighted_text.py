@@ -1,0 +1,97 @@
+"""A published row beside the texts that a trainer has for it: the source side of carrying weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scorer.errors import SpanError
+from scorer.training.rows import WeightRow
+from scorer.types import BoolArray, Float32Array, Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedText:
+    """A published row, and the texts that the trainer has for it.
+
+    Attributes:
+        row: the row's weights.
+        texts: all assistant turns of the conversation, or all captions of the row, as the dataset has them; they must
+            be those that were scored.
+        turns: which of ``texts`` are trained on in this sequence, ascending; None for all. ``(2,)`` where a trainer
+            masks all turns but the last of three, or takes caption 2 of a row that has several.
+    """
+
+    row: WeightRow
+    texts: Sequence[str]
+    turns: Sequence[int] | None = None
+
+    def check(self, unscored: float | None) -> None:
+        """Refuse other texts than those scored, turns that are not there, and weights that cannot weigh.
+
+        Args:
+            unscored: the weight of what has none; None refuses it.
+
+        Raises:
+            TableError: the texts are others, or the row was not scored.
+            SpanError: turns or weights that are wrong.
+        """
+        if self.turns is not None and list(self.turns) != sorted(set(self.turns) & set(range(len(self.texts)))):
+            raise SpanError(
+                f"{self.row.name}: turns are {list(self.turns)} of {len(self.texts)} texts; name each once, in order, "
+                "from 0"
+            )
+        if self.row.ok or unscored is None:
+            self.row.check_text(self.texts)
+        if self.row.weights is None or unscored is not None:
+            return
+        wrong = ~_usable(self.row.weights)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            raise SpanError(
+                f"{self.row.name}: the weight of token {i} is {self.row.weights[i]}; weights must be finite and at "
+                "least 0: give unscored=<weight> to use instead, or use another method"
+            )
+
+    def spans(
+        self, first_group: int, unscored: float | None
+    ) -> tuple[Float32Array, Int64Array, Int64Array, Int64Array]:
+        """Weights, starts, ends and groups of the row's tokens, all [N], for :func:`scorer.spans.project`.
+
+        White space that the reference's template trimmed off a text's ends goes to the token next to it.
+
+        Args:
+            first_group: group of the first text; the others follow.
+            unscored: as in :meth:`check`.
+
+        Raises:
+            SpanError: a text that is trained on was not scored to its end.
+        """
+        scores, weights = self.row.scores, self.row.weights
+        if scores is None or weights is None:
+            nothing = np.zeros(0, np.int64)
+            return np.zeros(0, np.float32), nothing, nothing, nothing
+        if unscored is not None:
+            weights = np.where(_usable(weights), weights, np.float32(unscored))
+        starts, ends = scores.token_starts.astype(np.int64), scores.token_ends.astype(np.int64)
+        edges = np.searchsorted(scores.token_turns, np.arange(len(self.texts) + 1)).tolist()
+        for turn, text in enumerate(self.texts):
+            data, (first, end) = text.encode(), edges[turn : turn + 2]
+            scored = int(ends[end - 1]) if end > first else 0
+            if data[scored:].strip():
+                if unscored is None and (self.turns is None or turn in self.turns):
+                    raise SpanError(
+                        f"{self.row.name}: text {turn} has {len(data)} bytes, of which the first {scored} were scored "
+                        "(the reference's context was full); give unscored=<weight> for the rest, or leave the row out"
+                    )
+            elif end > first:
+                ends[end - 1] = len(data)
+            if end > first and not data[: starts[first]].strip():
+                starts[first] = 0
+        return weights, starts, ends, first_group + scores.token_turns.astype(np.int64)
+
+
+def _usable(weights: Float32Array) -> BoolArray:
+    return np.isfinite(weights) & (weights >= 0)

@@ -1,0 +1,102 @@
+// The scored text as coloured pieces, and the walk through them with the keyboard.
+import { el } from "./dom.js";
+import { drawn, pieces, visible } from "./pieces.js";
+import { gapLevel } from "./scale.js";
+
+/** Sums over tokens first … last − 1: a piece of several tokens has the product of their probabilities. */
+function numbersOf(piece, offset, tokens) {
+  const own = tokens.slice(offset + piece.first, offset + piece.last);
+  const sum = (name) => own.reduce((total, token) => total + (token[name] ?? NaN), 0);
+  const [clean, contrast] = [sum("logprob_clean"), sum("logprob_contrast")];
+  return {
+    text: piece.text.trim() || visible(piece.text) || "∅",
+    from: offset + piece.first,
+    to: offset + piece.last,
+    gap: clean - contrast,
+    logit: sum("logit_gap"),
+    clean: Math.exp(clean),
+    contrast: Math.exp(contrast),
+  };
+}
+
+/** Mean weight of a part's tokens. */
+export function weightOf(part, weights) {
+  let total = 0;
+  for (let i = part.from; i < part.to; i++) total += weights[i];
+  return total / (part.to - part.from);
+}
+
+function drawPart(paragraph, piece, offset, tokens) {
+  if (piece.first === piece.last) {
+    paragraph.append(el("span", { class: "unscored" }, piece.text));
+    return [];
+  }
+  const part = numbersOf(piece, offset, tokens);
+  const { before, core, after } = drawn(piece.text);
+  const doubt = Math.min(0, gapLevel(part.gap) ?? 0);
+  const attributes = { role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip" };
+  part.element = el("span", { class: core.trim() ? "t" : "t space", "data-doubt": doubt || null, ...attributes }, core);
+  paragraph.append(before, part.element, after);
+  return [part];
+}
+
+/** Draws all turns into ``host`` and returns their scored parts, in order. */
+export function drawCaption(host, { turns, tokens }) {
+  const parts = [];
+  host.replaceChildren();
+  turns.forEach((text, turn) => {
+    const offset = tokens.findIndex((token) => token.turn === turn);
+    const own = offset < 0 ? [] : tokens.filter((token) => token.turn === turn);
+    const name = turns.length > 1 ? `Text ${turn + 1} of ${turns.length}` : "Caption";
+    const paragraph = el("p", {
+      class: "caption",
+      dir: "auto",
+      role: "listbox",
+      "aria-orientation": "horizontal",
+      "aria-label": `${name}, token by token; the arrow keys move`,
+    });
+    const starts = own.map((token) => token.start);
+    for (const piece of pieces(text, starts, own.map((token) => token.end))) {
+      parts.push(...drawPart(paragraph, piece, Math.max(0, offset), tokens));
+    }
+    paragraph.querySelector(".t")?.setAttribute("tabindex", "0");
+    host.append(paragraph);
+  });
+  return parts;
+}
+
+/** Colours every part by level(part): an integer, or null where the number is not defined. */
+export function paint(host, parts, by, level) {
+  host.dataset.by = by;
+  for (const part of parts) {
+    const step = level(part);
+    part.element.dataset.level = step === null ? "none" : step;
+  }
+}
+
+const STEPS = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
+
+/** The arrow keys, Home and End move between the parts; one of them at a time is in the page's tab order. */
+export function walkWithKeys(host) {
+  host.addEventListener("keydown", (event) => {
+    const at = event.target.closest(".t");
+    if (!at || event.ctrlKey || event.metaKey || event.altKey) return;
+    const all = [...host.querySelectorAll(".t")];
+    const rightToLeft = getComputedStyle(at).direction === "rtl" && /Left|Right/.test(event.key);
+    const step = (STEPS[event.key] ?? 0) * (rightToLeft ? -1 : 1);
+    const next = { Home: all[0], End: all.at(-1) }[event.key] ?? (step ? all[all.indexOf(at) + step] : null);
+    if (event.key in STEPS || next) event.preventDefault();
+    next?.focus();
+  });
+  host.addEventListener("focusin", (event) => {
+    const at = event.target.closest(".t");
+    if (!at) return;
+    for (const other of at.parentElement.querySelectorAll('.t[tabindex="0"]')) {
+      other.tabIndex = -1;
+      other.setAttribute("aria-selected", "false");
+    }
+    at.tabIndex = 0;
+    at.setAttribute("aria-selected", "true");
+  });
+  host.addEventListener("click", (event) => event.target.closest(".t")?.focus());
+}

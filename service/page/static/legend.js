@@ -1,0 +1,41 @@
+// What the colours mean.
+import { el } from "./dom.js";
+import { GAP_STEPS, WEIGHT_STEPS, ratio, signed } from "./scale.js";
+
+const swatch = (level, label, doubt = null) =>
+  el("i", { class: "t", "data-level": level, "data-doubt": doubt }, label);
+
+const LEVELS = [-4, -3, -2, -1, 0, 1, 2, 3, 4];
+
+function gapLegend(by) {
+  const logit = by === "logit";
+  const label = (level) => {
+    if (Math.abs(level) < 2) return "";
+    const edge = GAP_STEPS[Math.abs(level) - 1];
+    return logit ? signed(Math.sign(level) * edge, 1) : (level < 0 ? "÷" : "×") + ratio(edge);
+  };
+  const steps = LEVELS.map((level) => swatch(level, label(level), !logit && level < 0 ? level : null));
+  return [logit ? "lower" : "less likely", steps, logit ? "higher" : "more likely"];
+}
+
+function weightLegend([low, high], binary) {
+  if (binary) return ["weight", [swatch(0, "0"), swatch(WEIGHT_STEPS - 1, "1")], ""];
+  const steps = Array.from({ length: WEIGHT_STEPS }, (_, i) =>
+    swatch(i, (low + ((high - low) * i) / WEIGHT_STEPS).toFixed(1)),
+  );
+  return ["weight", steps, `to ${high.toFixed(1)}`];
+}
+
+/** Fills ``host`` for what the tokens are coloured by; says what is ``doubted`` or ``unknown`` where any token is.
+ * ``binary``: a weight is 0 or 1. */
+export function drawLegend(host, by, range, { binary, doubted, unknown }) {
+  const [before, steps, after] = by === "weight" ? weightLegend(range, binary) : gapLegend(by);
+  host.dataset.by = by;
+  const scale = el("span", { class: "steps", "aria-hidden": "true" }, ...steps);
+  host.replaceChildren(el("p", { class: "key" }, el("span", {}, before), scale, el("span", {}, after)));
+  const notes = el("p", { class: "notes" });
+  const underlined = el("u", { "data-doubt": -3 }, "underlined");
+  if (doubted) notes.append(el("span", {}, underlined, ": the picture speaks against it"));
+  if (unknown) notes.append(el("span", {}, swatch("none", "?"), " not defined"));
+  if (doubted || unknown) host.append(notes);
+}

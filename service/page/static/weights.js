@@ -1,0 +1,95 @@
+// Raw scores → token weights: scorer/weights.py, so that a changed setting needs no request.
+// Same operations in the same order, float64 inside, float32 out. What is undefined is NaN (null in JSON).
+
+/** null and NaN → NaN; numbers rounded to float32, which they are in the engine. */
+const numbers = (values) => Float64Array.from(values, (value) => (value === null ? NaN : Math.fround(value)));
+
+/** Clamp to [low, high], then average over a centred window that never leaves its turn. */
+export function clampAndPool(gap, turns, low, high, window) {
+  const clamped = gap.map((value) => Math.min(Math.max(value, low), high)); // NaN stays NaN
+  const half = Math.floor(window / 2);
+  const out = new Float32Array(clamped.length);
+  for (let t = 0; t < clamped.length; t++) {
+    let total = 0;
+    let count = 0;
+    for (let s = Math.max(0, t - half); s <= Math.min(clamped.length - 1, t + half); s++) {
+      if (turns[s] !== turns[t]) continue;
+      total += clamped[s];
+      count++;
+    }
+    out[t] = total / count;
+  }
+  return out;
+}
+
+function prior(contrast, alpha) {
+  const surprise = contrast.map((logprob) => -Math.expm1(Math.min(logprob, 0)));
+  const largest = surprise.reduce((most, value) => Math.max(most, value), 0); // one NaN makes it NaN
+  if (largest === 0) return new Float32Array(surprise.length).fill(1);
+  const powers = surprise.map((value) => Math.pow(value / largest, alpha));
+  const sum = powers.reduce((total, value) => total + value, 0);
+  return Float32Array.from(powers, (value) => (powers.length * value) / sum);
+}
+
+/** ⌈share · n⌉ of the decimal number as it is written: 0.07 · 100 is 7, and not 8 as in floating point. */
+export function shareOf(share, n) {
+  const [digits, exponent = "0"] = String(share).split("e");
+  const [whole, fraction = ""] = digits.split(".");
+  const places = fraction.length - Number(exponent);
+  const product = BigInt(whole + fraction) * BigInt(n);
+  if (places <= 0) return Number(product * 10n ** BigInt(-places));
+  const unit = 10n ** BigInt(places);
+  return Number((product + unit - 1n) / unit);
+}
+
+function vig(gap, threshold, keep) {
+  if (threshold !== null) {
+    return Float32Array.from(gap, (value) => (Number.isNaN(value) ? NaN : Number(value >= threshold)));
+  }
+  const defined = [...gap.keys()].filter((i) => !Number.isNaN(gap[i]));
+  const out = new Float32Array(gap.length).fill(NaN);
+  for (const i of defined) out[i] = 0;
+  // Highest first; the sort is stable, so that the earlier token wins a tie. (∞ − ∞ would be NaN.)
+  const ranked = defined.sort((a, b) => (gap[a] === gap[b] ? 0 : gap[b] > gap[a] ? 1 : -1));
+  for (const i of ranked.slice(0, shareOf(keep, defined.length))) out[i] = 1;
+  return out;
+}
+
+const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - contrast[i]);
+
+const CLAMP = { low: 1, high: 5, window: 3 };
+
+/** Defaults of every method's parameters, and its weights from {turns, gap, clean, contrast}. */
+export const METHODS = {
+  cal: {
+    params: CLAMP,
+    weigh: (raw, { low, high, window }) => clampAndPool(raw.gap, raw.turns, low, high, window),
+  },
+  "cal-logprob": {
+    params: CLAMP,
+    weigh: (raw, { low, high, window }) => clampAndPool(logprobGap(raw), raw.turns, low, high, window),
+  },
+  prior: {
+    params: { alpha: 1 },
+    weigh: (raw, { alpha }) => prior(raw.contrast, alpha),
+  },
+  vig: {
+    params: { threshold: null, keep: 0.7 },
+    weigh: (raw, { threshold, keep }) => vig(logprobGap(raw), threshold, keep),
+  },
+};
+
+/** The response's tokens as arrays. */
+export function rawScores(tokens) {
+  return {
+    turns: tokens.map((token) => token.turn),
+    gap: numbers(tokens.map((token) => token.logit_gap)),
+    clean: numbers(tokens.map((token) => token.logprob_clean)),
+    contrast: numbers(tokens.map((token) => token.logprob_contrast)),
+  };
+}
+
+/** Float32Array [N]; every parameter must be given. */
+export function derive(method, params, raw) {
+  return METHODS[method].weigh(raw, params);
+}

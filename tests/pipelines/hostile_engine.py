@@ -1,0 +1,65 @@
+"""An engine on which words of a text do harm: ``hang-encode`` hangs its encoding, ``gulp-score`` eats the scorer's
+memory, and so on for every word of :data:`HARM` and both stages. Importable by the processes that it harms."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipelines.engines import RowEncoder, RowScorer
+from pipelines.engines.fake import FakeEngine
+from scorer.types import EncodedSample, Failure, Result, Sample
+from tests.pipelines.ray_engines import WrappedScorer
+
+
+def _gulp() -> None:
+    np.empty(1 << 60, dtype=np.uint8)
+
+
+HARM: Final[dict[str, Callable[[], object]]] = {
+    "hang": lambda: time.sleep(3600),
+    "slow": lambda: time.sleep(0.2),
+    "nap": lambda: time.sleep(2),
+    "gulp": _gulp,
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HostileEngine(FakeEngine):
+    """See the module. Scores are the fake engine's, and so is the fingerprint."""
+
+    def encoder(self) -> RowEncoder:
+        return _HostileEncoder(FakeEngine.encoder(self))
+
+    def scorer(self) -> RowScorer:
+        return _HostileScorer(self, FakeEngine.scorer(self))
+
+
+@dataclass(frozen=True, slots=True)
+class _HostileEncoder:
+    inner: RowEncoder
+
+    def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+        words = " ".join(sample.scored_texts).split()
+        for name, harm in HARM.items():
+            if f"{name}-encode" in words:
+                harm()
+        row = self.inner.try_encode(sample)
+        if isinstance(row, EncodedSample):
+            row.clean.pixels.update({name: row.token_ids for name in HARM if f"{name}-score" in words})
+        return row
+
+
+class _HostileScorer(WrappedScorer[HostileEngine]):
+    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+        for name, harm in HARM.items():
+            if any(isinstance(row, EncodedSample) and name in row.clean.pixels for row in rows):
+                harm()
+        return self.inner.score_encoded(rows)

@@ -1,0 +1,135 @@
+"""What the aligner refuses, naming the row, and the weight that is given to what has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from scorer.errors import ConfigError, SpanError, TableError
+from scorer.table import SCORE_FIELDS
+from scorer.training import WeightAligner, WeightedText
+from tests.scorer.training.rows import failed_row, row_of
+from tests.scorer.training.trainers import BYTE_LEVEL, by_token, chatml
+
+
+def test_rows_that_were_not_scored() -> None:
+    text = "A red kite"
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
+    with pytest.raises(TableError, match=r"row 8 of train\.parquet .* was not scored: image_missing"):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(failed_row(), [text])])
+    (got,) = WeightAligner(BYTE_LEVEL, unscored=2.5)([ids], [labels], [WeightedText(failed_row(), [text])])
+    assert by_token(BYTE_LEVEL, ids, got)[:3] == [("A", 2.5), (" red", 2.5), (" kite", 2.5)]
+
+
+def test_a_text_that_was_scored_in_part() -> None:
+    text = "A red kite"
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
+    whole = row_of([text], {"red": 5})
+    assert whole.scores is not None
+    assert whole.weights is not None
+    cut = replace(whole.scores, **{field.name: getattr(whole.scores, field.name)[:2] for field in SCORE_FIELDS})
+    row = replace(whole, scores=cut, weights=whole.weights[:2])
+    with pytest.raises(SpanError, match=r"text 0 has 10 bytes, of which the first 5 were scored .* give unscored="):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row, [text])])
+    (got,) = WeightAligner(BYTE_LEVEL, unscored=1.5)([ids], [labels], [WeightedText(row, [text])])
+    assert by_token(BYTE_LEVEL, ids, got)[:3] == [("A", 2), (" red", 5), (" kite", 1.5)]
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
+def test_weights_that_cannot_weigh(value: float) -> None:
+    text = "A red kite"
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
+    sample = WeightedText(row_of([text], {"red": value}), [text])
+    with pytest.raises(SpanError, match=rf"row 7 .*the weight of token 1 is {value}; .*unscored=<weight>"):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [sample])
+    (got,) = WeightAligner(BYTE_LEVEL, unscored=1.5)([ids], [labels], [sample])
+    assert by_token(BYTE_LEVEL, ids, got)[1] == (" red", 1.5)
+
+
+def test_what_is_trained_on_twice_is_refused() -> None:
+    """A prompt that is trained on and spells the answer: either place could be the answer's."""
+    text = "red kite"
+    ids, labels = chatml(BYTE_LEVEL, [(f"Is it a {text}", text)])
+    with pytest.raises(SpanError, match=r"row 7 .*stands in what is trained on more than once.* mask the prompt"):
+        WeightAligner(BYTE_LEVEL)([ids], [ids], [WeightedText(row_of([text]), [text])])
+    (got,) = WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row_of([text]), [text])])
+    assert got.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: replace(s, texts=["A red kites"]), r"row 7 of train\.parquet .* the text 'A red kites' has hash"),
+        (lambda s: replace(s, turns=[1]), r"turns are \[1\] of 1 texts"),
+        (lambda s: replace(s, turns=[0, 0]), r"turns are \[0, 0\] of 1 texts"),
+    ],
+)
+def test_other_texts_are_refused(change: Callable[[WeightedText], WeightedText], message: str) -> None:
+    ids, labels = chatml(BYTE_LEVEL, [("What?", "A red kite")])
+    sample = WeightedText(row_of(["A red kite"]), ["A red kite"])
+    with pytest.raises((SpanError, TableError), match=message):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [change(sample)])
+
+
+def test_a_text_that_is_not_there_is_refused() -> None:
+    ids, labels = chatml(BYTE_LEVEL, [("What?", "A RED KITE")])
+    sample = WeightedText(row_of(["A red kite"]), ["A red kite"])
+    with pytest.raises(SpanError, match=r"row 7 .*Texts: 'A red kite'\. Trained on.*'A RED KITE'"):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [sample])
+    with pytest.raises(SpanError, match=r"Trained on, .* nothing"):
+        WeightAligner(BYTE_LEVEL)([ids], [[-100] * len(ids)], [sample])
+
+
+def test_captions_that_spell_control_tokens() -> None:
+    """As text they are text; where the trainer's tokenizer makes control tokens of them, the row is refused."""
+    text = "an <image> of <|im_end|>"
+    row = row_of([text], {"of": 5})
+    ids = [i for char in text for i in BYTE_LEVEL.encode(char, add_special_tokens=False)]
+    (got,) = WeightAligner(BYTE_LEVEL)([ids], [ids], [WeightedText(row, [text])])
+    assert sorted(set(got.tolist())) == [2, 5]
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
+    with pytest.raises(SpanError, match=r"row 7 .*is not, or not in this order"):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row, [text])])
+
+
+def test_shapes_and_ids_that_do_not_fit() -> None:
+    sample = WeightedText(row_of(["a"]), ["a"])
+    aligner = WeightAligner(BYTE_LEVEL)
+    with pytest.raises(SpanError, match="2 sequences, 1 labels, 1 samples"):
+        aligner([[1], [1]], [[1]], [sample])
+    with pytest.raises(SpanError, match=r"sequence 0 has ids \(2,\) and labels \(1,\)"):
+        aligner([[1, 2]], [[1]], [sample])
+    with pytest.raises(SpanError, match=r"position 1 is trained on and has the id -200, but the tokenizer has ids 0"):
+        aligner([[1, -200]], [[-100, -200]], [sample])
+    size = len(aligner.vocabulary)
+    with pytest.raises(SpanError, match=rf"position 0 is trained on and has the id {size}"):
+        aligner([[size]], [[size]], [sample])
+
+
+def test_a_tokenizer_that_loses_bytes_is_refused() -> None:
+    lower = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    lower.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(SpanError, match=r"does not keep a text's bytes: it makes \['a', 'b'\] of 'a b'"):
+        WeightAligner(lower)
+    with pytest.raises(SpanError, match="str is no fast tokenizer"):
+        WeightAligner("a tokenizer")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"template_weight": -1},
+        {"template_weight": np.nan},
+        {"unscored": np.inf},
+        {"normalize": "sum"},
+        {"max_length": 0},
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        WeightAligner(BYTE_LEVEL, **options)

@@ -1,0 +1,83 @@
+"""What the documents say can be done, can be done: links, options, and the README's Python."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.command.options import build_parser as job_parser
+from pipelines.housekeeping.cli import build_parser as compact_parser
+from pipelines.inspection.cli import build_parser as inspect_parser
+from tests.pipelines.helpers import make_job, run, write_dataset
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path for folder in (".", "docs", "deploy", "examples", "benchmarks") for path in (ROOT / folder).glob("*.md")
+)
+SCRIPTS = {
+    "pipelines/score_dataset.py": job_parser,
+    "pipelines/compact.py": compact_parser,
+    "pipelines/inspect_run.py": inspect_parser,
+}
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text()
+    assert "@@" not in text and "TODO" not in text
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file) if file else path
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked.read_text()), target
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_commands_use_options_that_exist(script: str) -> None:
+    known = {option for action in SCRIPTS[script]()._actions for option in action.option_strings}
+    used = set()
+    for path in DOCUMENTS:
+        commands = "\n".join(re.findall(r"```(?:console|sh|bash)\n(.*?)```", path.read_text(), flags=re.S))
+        for command in re.sub(r"\\\n", " ", commands).splitlines():
+            if script in command:
+                used |= set(re.findall(r"(?<=\s)(--[a-z][a-z-]*)", command.partition(script)[2].partition(" #")[0]))
+    assert used, f"no document shows how to run {script}"
+    assert used <= known, f"{used - known} of {script} do not exist"
+
+
+def test_methods_and_formats_of_the_readme_exist() -> None:
+    options = {option for build in SCRIPTS.values() for action in build()._actions for option in action.option_strings}
+    text = (ROOT / "README.md").read_text()
+    words = set(re.findall(r"`(--[a-z][a-z-]*)", text))
+    assert len(words) > 5
+    elsewhere = {"--help", "--json", "--seeds"}
+    assert words <= options | elsewhere, f"{words - options - elsewhere} are options of no script"
+
+
+def test_the_reading_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+        if "read_weights" in block
+    )
+    run(make_job(write_dataset(tmp_path / "data"), tmp_path / "out" / "demo"))
+    monkeypatch.chdir(tmp_path)
+    reading, training = snippet.split("\n\nloss = ")
+    names = {"starts": [0], "ends": [1]}  # a trainer's one token, on the first byte
+    exec(reading, names)
+    assert names["weights"].shape == (1,)
+    batch = {"logits": torch.zeros(1, 2, 4), "labels": torch.tensor([[-100, 3]]), "weights": torch.ones(1, 2)}
+    exec("loss = " + training, names | batch | {"weighted_cross_entropy": names["weighted_cross_entropy"]}, found := {})
+    assert found["loss"].item() == pytest.approx(torch.tensor(4.0).log().item())
