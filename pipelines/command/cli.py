@@ -15,7 +15,11 @@ from pipelines.command.console import render_summary
 from pipelines.command.dry_run import print_plan
 from pipelines.command.options import make_executor, make_job, parse_options
 from pipelines.command.preflight import check_paths
+from pipelines.executors import Executor
+from pipelines.progress.file import ProgressFile
 from pipelines.progress.line import ProgressLine
+from pipelines.progress.ray_metrics import RayMetrics
+from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.job import Job, Run, prepare
 from pipelines.storage.local import LocalStore
 from scorer.errors import ConfigError, TokensightError
@@ -50,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TokensightError, OSError) as error:
         return _fail(error, WRONG)
     try:
-        summary = run.execute(executor, ProgressLine())
+        summary = run.execute(executor, _watch(options, executor, job))
     except ConfigError as error:
         return _fail(error, WRONG)
     except (TokensightError, OSError) as error:
@@ -61,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)
     return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
+
+
+def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> ProgressWatch:
+    displays: list[Display] = [ProgressLine(), ProgressFile(job.store)]
+    if options.executor == "ray":
+        displays.append(RayMetrics(job.store.root))
+    return ProgressWatch(displays, lambda: executor.workers)
 
 
 def _write_report(options: argparse.Namespace, job: Job, run: Run) -> str | None:
