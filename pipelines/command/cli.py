@@ -80,7 +80,7 @@ def _write_report(options: argparse.Namespace, job: Job, run: Run) -> str | None
     if options.no_report or (options.report is None and not local):
         return None
     destination = options.report or str(Path(job.store.root) / "report.html")
-    finished_before = not run.pending and run.state.is_finished
+    finished_before = run.summary is not None
     if options.report is None and finished_before and Path(destination).exists():
         return destination  # a finished run given again writes nothing
     try:
