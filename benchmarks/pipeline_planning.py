@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.pipeline_runs import NoWatch
 from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
 from pipelines.run.commit import COMMITS, PUBLISHED, SUCCESS, UNITS, PublishedShard, UnitMarker, as_json
 from pipelines.run.job import Job, Run, prepare
 from pipelines.run.summary import summarize
-from pipelines.run.tally import Tally
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
 from pipelines.storage import open_store
@@ -24,16 +24,6 @@ from scorer.weights import Method
 
 FOLDER = 1_000
 """Shards in one folder."""
-
-
-class NoWatch:
-    """See :class:`pipelines.run.job.Watch`."""
-
-    def begin(self, rows: int, done: int) -> None: ...
-
-    def add(self, tally: Tally) -> None: ...
-
-    def end(self) -> None: ...
 
 
 def measure(folder: Path, shards: int) -> dict[str, Any]:
