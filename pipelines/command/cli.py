@@ -15,7 +15,11 @@ from pipelines.command.console import render_summary
 from pipelines.command.dry_run import print_plan
 from pipelines.command.options import make_executor, make_job, parse_options
 from pipelines.command.preflight import check_paths
+from pipelines.executors import Executor
+from pipelines.progress.file import ProgressFile
 from pipelines.progress.line import ProgressLine
+from pipelines.progress.ray_metrics import RayMetrics
+from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.job import Job, Run, prepare
 from pipelines.storage.local import LocalStore
 from scorer.errors import ConfigError, TokensightError
@@ -50,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TokensightError, OSError) as error:
         return _fail(error, WRONG)
     try:
-        summary = run.execute(executor, ProgressLine())
+        summary = run.execute(executor, _watch(options, executor, job))
     except ConfigError as error:
         return _fail(error, WRONG)
     except (TokensightError, OSError) as error:
@@ -63,13 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
 
 
+def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> ProgressWatch:
+    displays: list[Display] = [ProgressLine(), ProgressFile(job.store)]
+    if options.executor == "ray":
+        displays.append(RayMetrics(job.store.root))
+    return ProgressWatch(displays, lambda: executor.workers)
+
+
 def _write_report(options: argparse.Namespace, job: Job, run: Run) -> str | None:
     """The report is a convenience: where it fails, the scores are none the worse and the run is no failure."""
     local = isinstance(job.store, LocalStore)
     if options.no_report or (options.report is None and not local):
         return None
     destination = options.report or str(Path(job.store.root) / "report.html")
-    finished_before = not run.pending and run.state.is_finished
+    finished_before = run.summary is not None
     if options.report is None and finished_before and Path(destination).exists():
         return destination  # a finished run given again writes nothing
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
+from pipelines.executors import Workers
 from pipelines.executors.thread import LeavableThread
 from pipelines.isolation import attempts
 from pipelines.isolation.pulse import Pulse, WatchedEncoder, WatchedScorer, put_off_last_resort
@@ -34,6 +35,10 @@ class LocalExecutor:
     A row that kills this process ends the run; given again often enough, the run isolates the row. One that hangs is
     left behind with its thread, and isolated after all others.
     """
+
+    @property
+    def workers(self) -> Workers:
+        return Workers(encoders=1, scorers=1, shared=True, alive=1)
 
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
         if not units:

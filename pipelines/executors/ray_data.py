@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from pipelines.executors import Workers
 from pipelines.executors.resources import ActorOptions, Allocation, ClusterSize, allocate
 from pipelines.isolation import attempts
 from pipelines.isolation import rows as isolation
@@ -46,6 +48,9 @@ BYTES_AHEAD: Final = 1 << 30
 _UNIT: Final = "unit"
 _PAYLOAD: Final = "payload"
 _MARKER: Final = "marker"
+_ACTOR: Final = "actor"
+SILENCE: Final = 120.0
+"""Seconds after which an actor that has ended no unit is not counted as alive."""
 
 
 class RayDataExecutor:
@@ -60,12 +65,21 @@ class RayDataExecutor:
         self._options = options or ActorOptions()
         self._address = address
         self._publish: Any = None
+        self._allocation: Allocation | None = None
+        self._heard: dict[str, float] = {}
+
+    @property
+    def workers(self) -> Workers | None:
+        if self._allocation is None:
+            return None
+        heard = [when for when in self._heard.values() if time.monotonic() - when < SILENCE]
+        return Workers(self._allocation.encoders, self._allocation.actors, shared=False, alive=len(heard))
 
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
         if not units:
             return
         connect(self._address)
-        allocation = allocate(cluster_size(), self._options, len(units))
+        self._allocation = allocation = allocate(cluster_size(), self._options, len(units))
         log.info(
             "%d actors (%g CPU, %g GPU each), %d encoders",
             allocation.actors,
@@ -76,6 +90,7 @@ class RayDataExecutor:
         left = {unit.id: unit for unit in units}
         with _readable_errors():
             for row in _pipeline(work, units, allocation).iter_rows():
+                self._heard[row[_ACTOR]] = time.monotonic()
                 if row[_MARKER] is not None:
                     marker = UnitMarker.from_bytes(row[_MARKER])
                     del left[marker.unit]
@@ -174,8 +189,8 @@ class EncodeActor:
         unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
         encoder = _loaded(self._encoder)
         begun = attempts.begin(self._work.store, unit, "encode")
-        rows = self._work.encode(unit, encoder) if begun else None
-        payload = pickle.dumps((unit, rows), protocol=pickle.HIGHEST_PROTOCOL)
+        encoded = self._work.encode(unit, encoder) if begun else None
+        payload = pickle.dumps((unit, encoded), protocol=pickle.HIGHEST_PROTOCOL)
         # large_binary: a unit of many large pictures may exceed the 2 GiB that binary's offsets reach.
         return pa.table({_PAYLOAD: pa.array([payload], pa.large_binary())})
 
@@ -190,12 +205,13 @@ class ScoreActor:
         end_process_on_hang(pulse)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        unit, rows = pickle.loads(batch[_PAYLOAD][0].as_buffer())
+        unit, encoded = pickle.loads(batch[_PAYLOAD][0].as_buffer())
         scorer = _loaded(self._scorer)
         marker = None
-        if rows is not None and attempts.begin(self._work.store, unit, "score"):
-            marker = self._work.score(unit, rows, scorer).to_bytes()
-        return pa.table({_MARKER: pa.array([marker], pa.binary())})
+        if encoded is not None and attempts.begin(self._work.store, unit, "score"):
+            marker = self._work.score(unit, encoded, scorer).to_bytes()
+        actor = ray.get_runtime_context().get_actor_id()
+        return pa.table({_MARKER: pa.array([marker], pa.binary()), _ACTOR: [actor]})
 
 
 def _load(make: Callable[[], T]) -> T | Exception:

@@ -47,7 +47,7 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
             _blame_rows_only(unit, results)
     finally:
         sacrifice.close()
-    return work.commit(unit, results, started, "isolated", Usage())
+    return work.commit(unit, results, started, "isolated", Usage(), {"score": time.time() - started})
 
 
 def _score_row(sacrifice: Sacrifice, row: Unit) -> Result:

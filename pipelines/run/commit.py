@@ -27,7 +27,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.run.plan import ShardPlan, Unit, shard_key
+from pipelines.run.plan import ShardPlan, Unit
 from pipelines.run.tally import Tally, total
 from pipelines.storage import Store
 from scorer.errors import RunError
@@ -194,11 +194,11 @@ class OutputState:
 
     def is_published(self, planned: ShardPlan) -> bool:
         """Whether this shard's file was published, from this content."""
-        return shard_key(planned.shard) in self._published
+        return planned.key in self._published
 
     def is_changed(self, planned: ShardPlan) -> bool:
         """Whether rows of this shard were committed when its content was another."""
-        name, content = shard_key(planned.shard).split("-")
+        name, content = planned.key.split("-")
         return bool(self._contents.get(name, set()) - {content})
 
 
@@ -216,7 +216,7 @@ def _marker_key(unit: Unit) -> str:
 
 
 def _published_key(planned: ShardPlan) -> str:
-    return f"{PUBLISHED}{shard_key(planned.shard)}.json"
+    return f"{PUBLISHED}{planned.key}.json"
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:

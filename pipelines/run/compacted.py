@@ -10,7 +10,7 @@ import json
 from typing import Final
 
 from pipelines.run.commit import PublishedShard, read_published
-from pipelines.run.plan import ShardPlan, shard_key
+from pipelines.run.plan import ShardPlan
 from pipelines.storage import Store
 
 KEY: Final = "_compacted.json"
@@ -26,7 +26,7 @@ def read_compacted(store: Store) -> frozenset[str]:
 
 def published_before(store: Store, planned: ShardPlan) -> PublishedShard | None:
     """The shard as it was published, if its units were compacted away since and the file is whole; None otherwise."""
-    if shard_key(planned.shard) not in read_compacted(store):
+    if planned.key not in read_compacted(store):
         return None
     try:
         shard = read_published(store, planned)

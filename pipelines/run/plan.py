@@ -37,8 +37,12 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """A shard and all its units, in row order; none for a shard without rows."""
+    """A shard and all its units, in row order; none for a shard without rows.
 
+    ``key`` is its :func:`shard_key`, made once: a run looks at it many times.
+    """
+
+    key: str
     shard: Shard
     units: tuple[Unit, ...]
 
@@ -62,7 +66,7 @@ def _plan_shard(shard: Shard, rows_per_unit: int) -> ShardPlan:
     key = shard_key(shard)
     ranges = [(start, min(start + rows_per_unit, shard.rows)) for start in range(0, shard.rows, rows_per_unit)]
     units = (Unit(f"{key}-{start}-{stop}", shard.part(start, stop), start, stop) for start, stop in ranges)
-    return ShardPlan(shard.unindexed(), tuple(units))
+    return ShardPlan(key, shard.unindexed(), tuple(units))
 
 
 def _digest(text: str) -> str:

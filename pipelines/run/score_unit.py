@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pipelines.run.captions import EncodedRow, encode_row, join_captions, take_a
 from pipelines.run.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
 from pipelines.run.compacted import published_before
 from pipelines.run.plan import ShardPlan, Unit
-from pipelines.run.tally import tally_results
+from pipelines.run.tally import Tally, tally_results
 from pipelines.sources import Row, Shard, Source
 from pipelines.storage import Store
 from scorer.errors import ConfigError, FailureCode, RunError
@@ -29,6 +29,14 @@ from scorer.weights import Method
 log = logging.getLogger(__name__)
 
 Layout = Literal["sidecar", "merged"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedUnit:
+    """A unit's rows on their way to the model, and the seconds that each stage has taken so far."""
+
+    rows: list[EncodedRow]
+    stages: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +59,43 @@ class UnitWork:
     session: str
     row_timeout: float | None = None
 
-    def encode(self, unit: Unit, encoder: RowEncoder) -> list[EncodedRow]:
+    def encode(self, unit: Unit, encoder: RowEncoder) -> EncodedUnit:
         """Read the unit's rows and encode them. CPU only."""
+        started = time.monotonic()
         rows = self.source.read(unit.shard, unit.start, unit.stop)
         if len(rows) != unit.rows:
             raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {unit.rows} rows asked for, {len(rows)} read")
-        return encode_rows(rows, encoder)
+        read = time.monotonic()
+        encoded = encode_rows(rows, encoder)
+        return EncodedUnit(encoded, {"read": read - started, "encode": time.monotonic() - read})
 
-    def score(self, unit: Unit, rows: Sequence[EncodedRow], scorer: RowScorer) -> UnitMarker:
+    def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer) -> UnitMarker:
         """Score encoded rows and commit them."""
-        started = time.time()
+        started, clock = time.time(), time.monotonic()
         before = scorer.usage
-        results = score_rows(rows, scorer)
-        _check_coverage(unit, rows, results)
-        return self.commit(unit, results, started, scorer.path, scorer.usage - before)
+        results = score_rows(encoded.rows, scorer)
+        _check_coverage(unit, encoded.rows, results)
+        stages = {**encoded.stages, "score": time.monotonic() - clock}
+        return self.commit(unit, results, started, scorer.path, scorer.usage - before, stages)
 
-    def commit(self, unit: Unit, results: Sequence[Result], started: float, path: str, usage: Usage) -> UnitMarker:
-        """Commit one result per row, in order.
+    def commit(
+        self,
+        unit: Unit,
+        results: Sequence[Result],
+        started: float,
+        path: str,
+        usage: Usage,
+        stages: Mapping[str, float],
+    ) -> UnitMarker:
+        """Commit one result per row, in order. The marker that is returned tells of the time for this, too.
 
         Args:
             started: when scoring them began, seconds since the epoch.
             path: how they were scored; see :class:`pipelines.run.tally.Tally`.
             usage: what the model ran for them.
+            stages: seconds by stage so far.
         """
+        clock = time.monotonic()
         table = self._table(unit, results)
         tally = tally_results(
             results,
@@ -83,8 +105,10 @@ class UnitWork:
             usage=usage,
             session=self.session,
             span=(started, time.time()),
+            stages=stages,
         )
-        return commit_unit(self.store, unit, table, tally)
+        marker = commit_unit(self.store, unit, table, tally)
+        return replace(marker, tally=marker.tally + Tally(stages={"write": time.monotonic() - clock}))
 
     def run(self, unit: Unit, encoder: RowEncoder, scorer: RowScorer) -> UnitMarker:
         """The whole of it, in one process."""

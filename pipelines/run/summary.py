@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.run.commit import SUCCESS, PublishedShard, as_json
+from pipelines.run.commit import SUCCESS, OutputState, PublishedShard, as_json
+from pipelines.run.plan import ShardPlan
 from pipelines.run.record import RunRecord
 from pipelines.run.tally import total
 from pipelines.storage import Store
@@ -51,6 +52,25 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, 
         "shards": [_shard(shard) for shard in shards],
     }
     return dict(json.loads(as_json(summary)))  # exactly what a later reader will get
+
+
+def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> dict[str, Any] | None:
+    """The summary that is stored, if every shard of the plan was published since it is what it is, and no other.
+
+    One object is read, however many shards there are.
+    """
+    try:
+        summary: Mapping[str, Any] = json.loads(store.get(SUCCESS))
+    except FileNotFoundError:
+        return None
+    entries = summary["shards"]
+    if len(entries) != len(plans):
+        return None
+    for planned, entry in zip(plans, entries, strict=True):
+        same = (entry["name"], entry["rows"]) == (planned.shard.name, planned.shard.rows)
+        if not (same and state.is_published(planned) and state.sizes.get(entry["name"]) == entry["bytes"]):
+            return None
+    return dict(summary)
 
 
 def read_summary(store: Store, shards: Sequence[PublishedShard]) -> dict[str, Any] | None:

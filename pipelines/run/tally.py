@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from scorer.types import Result, TokenScores, Usage
 
@@ -12,6 +12,7 @@ MAX_EXAMPLES: Final = 10
 _MAX_MESSAGE: Final = 300
 
 Span = tuple[float, float]
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Tally:
         sessions: for every process that scored some of the rows, when its first unit began to be scored and its last
             one was committed (seconds since the epoch): a resumed run's working time is the sum of these, its pauses
             left out.
+        stages: working seconds by stage, over all workers: ``read``, ``encode``, ``score`` and, of units that this
+            process has had committed, ``write``.
     """
 
     rows: int = 0
@@ -59,6 +62,7 @@ class Tally:
     paths: Mapping[str, int] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     sessions: Mapping[str, Span] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def failed(self) -> int:
@@ -81,9 +85,10 @@ class Tally:
             self.ok + other.ok,
             self.tokens + other.tokens,
             {code: self.failures.get(code, none) + other.failures.get(code, none) for code in codes},
-            {path: self.paths.get(path, 0) + other.paths.get(path, 0) for path in sorted({*self.paths, *other.paths})},
+            _sum(self.paths, other.paths),
             self.usage + other.usage,
             sessions,
+            _sum(self.stages, other.stages),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,11 +102,25 @@ class Tally:
         }
         sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
         usage = Usage(**data["usage"])
-        return cls(data["rows"], data["ok"], data["tokens"], failures, data["paths"], usage, sessions)
+        stages = data.get("stages", {})  # outputs of before have none
+        return cls(data["rows"], data["ok"], data["tokens"], failures, data["paths"], usage, sessions, stages)
+
+
+def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:
+    """By key; keys are sorted, so that equal sums are written equally."""
+    return {key: ours.get(key, 0) + theirs.get(key, 0) for key in sorted({*ours, *theirs})}
 
 
 def tally_results(
-    results: Sequence[Result], shard: str, first_row: int, *, path: str, usage: Usage, session: str, span: Span
+    results: Sequence[Result],
+    shard: str,
+    first_row: int,
+    *,
+    path: str,
+    usage: Usage,
+    session: str,
+    span: Span,
+    stages: Mapping[str, float],
 ) -> Tally:
     """Count one unit's results."""
     failures: dict[str, FailureTally] = {}
@@ -114,7 +133,7 @@ def tally_results(
         code = result.code.value
         failures[code] = failures.get(code, FailureTally()) + FailureTally(1, (example,))
     ok = len(results) - sum(failure.count for failure in failures.values())
-    return Tally(len(results), ok, tokens, dict(sorted(failures.items())), {path: ok}, usage, {session: span})
+    return Tally(len(results), ok, tokens, dict(sorted(failures.items())), {path: ok}, usage, {session: span}, stages)
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

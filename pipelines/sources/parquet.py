@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,17 +28,18 @@ class ParquetSource(ColumnSource):
 
     def _look(self) -> tuple[list[Shard], Columns]:
         files = list_files(self.url, SUFFIXES)
-        with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-            footers = list(pool.map(self._footer, files))
-        first = footers[0][1]
-        columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
-        for file, (_, schema) in zip(files, footers, strict=True):
-            _same_types(columns, files[0].name, first, file.name, schema)
         fs, _ = open_input(self.url)
-        return [
-            Shard(display_path(fs, file.path), file.name, file.size, file.etag, rows)
-            for file, (rows, _) in zip(files, footers, strict=True)
-        ], columns
+        _, first = _footer(fs, files[0])
+        columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
+
+        def look(file: FileInfo) -> Shard:
+            rows, schema = _footer(fs, file)
+            _same_types(columns, files[0].name, first, file.name, schema)
+            return Shard(display_path(fs, file.path), file.name, file.size, file.etag, rows)
+
+        # Schemas are dropped as they are compared: of 100,000 shards they would fill a gigabyte.
+        with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+            return list(pool.map(look, files)), columns
 
     def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
         reader = self._reader(shard)
@@ -52,13 +54,13 @@ class ParquetSource(ColumnSource):
         return pa.Table.from_batches(self._batches(shard, start, stop, None), schema=self.schema(shard))
 
     def schema(self, shard: Shard) -> pa.Schema:
-        with self._open(shard.path) as file:
+        with _open(open_input(self.url)[0], shard.path) as file:
             return file.schema_arrow
 
     def _batches(self, shard: Shard, start: int, stop: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Exactly the rows start..stop, from the row groups that hold them."""
         left = stop - start
-        with _shard_errors(shard), self._open(shard.path) as file:
+        with _shard_errors(shard), _open(open_input(self.url)[0], shard.path) as file:
             groups, skip = _row_groups(file.metadata, start, stop)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
                 if skip >= batch.num_rows:
@@ -72,23 +74,24 @@ class ParquetSource(ColumnSource):
         if left:
             raise RunError(f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run")
 
-    def _footer(self, file: FileInfo) -> tuple[int, pa.Schema]:
-        try:
-            with self._open(file.path) as parquet:
-                return parquet.metadata.num_rows, parquet.schema_arrow
-        except (pa.ArrowException, OSError) as error:
-            raise ConfigError(f"{file.path} cannot be read as Parquet: {error}") from error
 
-    @contextmanager
-    def _open(self, path: str) -> Iterator[pq.ParquetFile]:
-        fs, _ = open_input(self.url)
-        if is_local(fs):
-            with pq.ParquetFile(path) as file:
-                yield file
-        else:
-            # Arrow's own pre-buffering joins the ranges it needs; a second cache below it would read ahead for nothing.
-            with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
-                yield file
+def _footer(fs: fsspec.AbstractFileSystem, file: FileInfo) -> tuple[int, pa.Schema]:
+    try:
+        with _open(fs, file.path) as parquet:
+            return parquet.metadata.num_rows, parquet.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"{file.path} cannot be read as Parquet: {error}") from error
+
+
+@contextmanager
+def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
+    if is_local(fs):
+        with pq.ParquetFile(path) as file:
+            yield file
+    else:
+        # Arrow's own pre-buffering joins the ranges it needs; a second cache below it would read ahead for nothing.
+        with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
+            yield file
 
 
 def _cell(batch: pa.RecordBatch, column: str, i: int) -> Any:
@@ -115,6 +118,8 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
 
 def _same_types(columns: Columns, first_name: str, first: pa.Schema, name: str, schema: pa.Schema) -> None:
     """Shards may differ in columns that are not read; in those that are, a difference stops the run."""
+    if schema.equals(first):
+        return
     for column in columns.names():
         expected = first.field(column).type
         actual = schema.field(column).type if schema.names.count(column) == 1 else None

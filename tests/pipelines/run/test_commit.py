@@ -101,7 +101,7 @@ def test_a_shard_with_a_unit_too_few_is_never_published(work: UnitWork, planned:
     for unit in planned.units:
         score(work, unit)
     with pytest.raises(RunError, match="has 25 rows but 20 are committed"):
-        publish_shard(work.store, ShardPlan(planned.shard, planned.units[:-1]), EMPTY)
+        publish_shard(work.store, ShardPlan(planned.key, planned.shard, planned.units[:-1]), EMPTY)
     assert planned.shard.name not in work.store.sizes()
 
 

@@ -106,6 +106,17 @@ def test_a_rerun_after_success_scores_nothing_and_writes_nothing(
     assert snapshot(output) == before
 
 
+def test_a_rerun_after_success_reads_no_marker(dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run of 100,000 shards, that would be 100,000 requests."""
+    run(make_job(dataset, output))
+    read: list[str] = []
+    get = LocalStore.get
+    monkeypatch.setattr(LocalStore, "get", lambda self, key: (read.append(key), get(self, key))[1])
+    run(make_job(dataset, output))
+    assert set(read) == {"_run.json", "_SUCCESS"}
+    assert len(read) <= 3
+
+
 def test_an_object_store_gets_no_write_from_a_rerun_either(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

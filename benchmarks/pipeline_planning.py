@@ -1,0 +1,100 @@
+"""The part of `pipeline_scale.py` that scores nothing: a dataset of very many shards, listed, planned and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.pipeline_runs import NoWatch
+from pipelines.engines.fake import FakeEngine
+from pipelines.executors.local import LocalExecutor
+from pipelines.run.commit import COMMITS, PUBLISHED, SUCCESS, UNITS, PublishedShard, UnitMarker, as_json
+from pipelines.run.job import Job, Run, prepare
+from pipelines.run.summary import summarize
+from pipelines.sources.columns import Columns
+from pipelines.sources.parquet import ParquetSource
+from pipelines.storage import open_store
+from scorer.weights import Method
+
+FOLDER = 1_000
+"""Shards in one folder."""
+
+
+def measure(folder: Path, shards: int) -> dict[str, Any]:
+    """Seconds to list, plan and resume a dataset of ``shards`` shards of one row each, and what its output holds."""
+    _write_shards(folder / "data", shards)
+    found: dict[str, Any] = {"shards": shards}
+    started = time.perf_counter()
+    run = prepare(_job(folder))
+    found["list_and_plan_seconds"] = _since(started)
+    found["driver_mb_after_planning"] = _peak_mb()
+    published = _forge_units_and_shards(run, folder / "out")
+    started = time.perf_counter()
+    run = prepare(_job(folder))
+    pending = run.pending
+    assert not pending
+    found["resume_unfinished_seconds"] = _since(started)
+    summary = summarize(run.record, published)
+    (folder / "out" / SUCCESS).write_bytes(as_json(summary))
+    found["success_mb"] = round((folder / "out" / SUCCESS).stat().st_size / 1e6, 1)
+    started = time.perf_counter()
+    assert prepare(_job(folder)).execute(LocalExecutor(), NoWatch()) == summary
+    found["resume_finished_seconds"] = _since(started)
+    found["objects"] = len(open_store(str(folder / "out")).sizes())
+    found["objects_per_unit"] = found["objects"] / shards
+    found["driver_mb_after_resume"] = _peak_mb()
+    return found
+
+
+def _job(folder: Path) -> Job:
+    data = str(folder / "data")
+    source = ParquetSource(data, Columns(), prompt="Describe.")
+    return Job(input=data, source=source, store=open_store(str(folder / "out")), engine=FakeEngine(), method=Method())
+
+
+def _write_shards(root: Path, count: int) -> None:
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array([{"bytes": b"ok", "path": None}], image), "caption": pa.array(["a red kite"])})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    data = sink.getvalue().to_pybytes()
+    for i in range(count):
+        if i % FOLDER == 0:
+            (root / f"{i // FOLDER:04}").mkdir(parents=True)
+        (root / f"{i // FOLDER:04}" / f"{i:07}.parquet").write_bytes(data)
+
+
+def _forge_units_and_shards(run: Run, output: Path) -> list[PublishedShard]:
+    """What a finished run leaves, of one scored unit again and again: scoring is measured elsewhere."""
+    first = run.pending[0]
+    work = run.work
+    marker = work.run(first, FakeEngine().encoder(), FakeEngine().scorer())
+    data = (output / marker.key).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    published = []
+    (output / PUBLISHED).mkdir()
+    for planned in run.plans:
+        (unit,) = planned.units
+        key = f"{UNITS}{unit.id}.{digest}.parquet"
+        (output / key).write_bytes(data)
+        (output / f"{COMMITS}{unit.id}.json").write_bytes(UnitMarker(unit.id, key, digest, marker.tally).to_bytes())
+        shard = PublishedShard(planned.shard.name, len(data), digest, marker.tally)
+        (output / shard.name).parent.mkdir(exist_ok=True)
+        (output / shard.name).write_bytes(data)
+        (output / f"{PUBLISHED}{planned.key}.json").write_bytes(shard.to_bytes())
+        published.append(shard)
+    return published
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 2)
+
+
+def _peak_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,0 +1,135 @@
+"""Datasets and runs for `pipeline_scale.py`: the Ray pipeline, and the bare loop that it is held against."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.engines import Engine
+from pipelines.executors.ray_data import RayDataExecutor
+from pipelines.executors.resources import ActorOptions
+from pipelines.run.job import Job, prepare
+from pipelines.run.score_unit import encode_rows, score_rows
+from pipelines.run.tally import Tally
+from pipelines.sources.columns import Columns
+from pipelines.sources.parquet import ParquetSource
+from pipelines.storage import open_store
+from scorer.mini import SAMPLE_PATH
+from scorer.weights import Method
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+SHARD_ROWS = 50_000
+BARE_UNITS = 4
+
+
+def fake_dataset(root: Path, rows: int, image_bytes: int = 2_000) -> Path:
+    """Captions of ten words and pictures that no one decodes."""
+    root.mkdir(parents=True)
+    for first in range(0, rows, SHARD_ROWS):
+        count = min(SHARD_ROWS, rows - first)
+        table = pa.table(
+            {
+                "image": pa.array([{"bytes": bytes(image_bytes), "path": None}] * count, IMAGE),
+                "caption": [f"a red kite over two boats by the lake {first + i}" for i in range(count)],
+            }
+        )
+        pq.write_table(table, root / f"{first // SHARD_ROWS:05}.parquet", row_group_size=1_024)
+    return root
+
+
+def packaged_dataset(root: Path, rows: int) -> Path:
+    """The packaged sample again and again, without its rows that fail."""
+    root.mkdir(parents=True)
+    sample = pa.concat_tables([pq.read_table(path, columns=["image", "caption"]) for path in SAMPLE_PATH.iterdir()])
+    good = [
+        i for i, row in enumerate(sample.to_pylist()) if row["caption"] and row["image"]["bytes"] and i not in (80, 200)
+    ]
+    table = pa.concat_tables([sample.take(good)] * (rows // len(good) + 1)).slice(0, rows)
+    pq.write_table(table, root / "sample.parquet", row_group_size=64)
+    return root
+
+
+def job(data: Path, output: Path, engine: Engine, rows_per_unit: int) -> Job:
+    return Job(
+        input=str(data),
+        source=ParquetSource(str(data), Columns(), prompt="Describe the image."),
+        store=open_store(str(output)),
+        engine=engine,
+        method=Method(),
+        rows_per_unit=rows_per_unit,
+    )
+
+
+def bare_rate(data: Path, engine: Engine, rows_per_unit: int) -> float:
+    """Rows/s of the engine alone in this process: rows that are encoded already, scored, no more."""
+    source = ParquetSource(str(data), Columns(), prompt="Describe the image.")
+    shard = source.shards()[0]
+    encoder, scorer = engine.encoder(), engine.scorer()
+    rows = min(shard.rows, BARE_UNITS * rows_per_unit)
+    units = [
+        encode_rows(source.read(shard, start, min(start + rows_per_unit, rows)), encoder)
+        for start in range(0, rows, rows_per_unit)
+    ]
+    score_rows(units[0], scorer)  # warms up
+    started = time.perf_counter()
+    for unit in units:
+        score_rows(unit, scorer)
+    return rows / (time.perf_counter() - started)
+
+
+def pipeline_run(
+    data: Path, output: Path, engine: Engine, actors: int, rows_per_unit: int, watch: Any = None
+) -> dict[str, Any]:
+    """Run the whole job on the connected cluster; its summary. Rates leave the start of the workers out."""
+    run = prepare(job(data, output, engine, rows_per_unit))
+    return run.execute(RayDataExecutor(ActorOptions(actors=actors, cpus_per_actor=1)), watch or NoWatch())
+
+
+@contextmanager
+def cluster(cpus: int) -> Iterator[None]:
+    """A cluster of so many logical CPUs on this machine."""
+    import ray
+
+    from pipelines.executors.ray_data import set_up_ray_data
+
+    set_up_ray_data()
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Call again and again beside a block."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class NoWatch:
+    """See :class:`pipelines.run.job.Watch`."""
+
+    def begin(self, rows: int, done: int) -> None: ...
+
+    def add(self, tally: Tally) -> None: ...
+
+    def end(self) -> None: ...

@@ -1,0 +1,118 @@
+"""The Ray pipeline at scale, with an engine that costs what it is told to: what the pipeline itself costs.
+
+    python -m benchmarks.pipeline_scale [--only overhead,packaged,memory,planning]
+
+    overhead    rows/s of 1, 2, 4 and 8 logical actors ÷ as many bare loops', both without their start
+    packaged    rows/s of one actor with the packaged model ÷ the bare engine's, both on one core for the model
+    memory      resident memory of driver and actors over 10,000, 100,000 and 1,000,000 rows
+    planning    100,000 shards listed, planned, resumed; the objects that their run leaves
+
+Logical actors wait instead of computing, so that eight of them fit two cores: what is left is the pipeline's own cost.
+Results go to `benchmarks/results/pipeline_scale.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import pipeline_memory, pipeline_planning
+from benchmarks.pipeline_runs import bare_rate, cluster, fake_dataset, packaged_dataset, pipeline_run
+from pipelines.command.options import packaged_model
+from pipelines.engines import Engine, ModelEngine
+from pipelines.engines.fake import FakeEngine
+from scorer.config import ScorerConfig
+
+RESULT = Path(__file__).parent / "results" / "pipeline_scale.json"
+PAIRS = 5
+SECONDS_PER_ROW = 0.004
+UNITS_PER_ACTOR = 12
+ROWS_PER_UNIT = 256
+PACKAGED_ROWS = 960
+SHARDS = 100_000
+ROWS = (10_000, 100_000, 1_000_000)
+
+
+def overhead(folder: Path) -> dict[str, Any]:
+    """By number of actors: rows/s, and the share of what bare loops do."""
+    engine = FakeEngine(seconds_per_row=SECONDS_PER_ROW)
+    found: dict[str, Any] = {"seconds_per_row": SECONDS_PER_ROW, "rows_per_unit": ROWS_PER_UNIT}
+    for actors in (1, 2, 4, 8):
+        data = fake_dataset(folder / f"data-{actors}", actors * UNITS_PER_ACTOR * ROWS_PER_UNIT)
+        with cluster(cpus=actors + 2):
+            found[f"{actors}_actors"] = _pairs(data, folder, engine, actors, ROWS_PER_UNIT)
+    return found
+
+
+def packaged(folder: Path) -> dict[str, Any]:
+    """The packaged model, one thread for it in either."""
+    engine = ModelEngine(packaged_model(), ScorerConfig(device="cpu"))
+    with cluster(cpus=3):
+        return _pairs(packaged_dataset(folder / "data", PACKAGED_ROWS), folder, engine, 1, 64)
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    return {f"{rows}_rows": pipeline_memory.measure(folder / str(rows), rows) for rows in ROWS}
+
+
+def planning(folder: Path) -> dict[str, Any]:
+    return pipeline_planning.measure(folder, SHARDS)
+
+
+def _pairs(data: Path, folder: Path, engine: Engine, actors: int, rows_per_unit: int) -> dict[str, Any]:
+    """Bare loop and pipeline in turn."""
+    ratios, rates = [], []
+    for pair in range(PAIRS):
+        bare = bare_rate(data, engine, rows_per_unit) * actors
+        output = folder / f"out-{data.name}-{pair}"
+        rate = pipeline_run(data, output, engine, actors, rows_per_unit)["rows_per_second"]
+        rates.append(rate)
+        ratios.append(rate / bare)
+    return {
+        "rows_per_second": round(statistics.median(rates), 1),
+        "share_of_bare": round(statistics.median(ratios), 3),
+        "range": [round(min(ratios), 3), round(max(ratios), 3)],
+        "pairs": PAIRS,
+    }
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "overhead": overhead,
+    "packaged": packaged,
+    "memory": memory,
+    "planning": planning,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
+    chosen = parser.parse_args().only.split(",")
+    unknown = sorted(set(chosen) - PARTS.keys())
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    for name in chosen:
+        started, cpu = time.perf_counter(), time.process_time()
+        with tempfile.TemporaryDirectory(prefix="scale-", ignore_cleanup_errors=True) as folder:
+            results[name] = PARTS[name](Path(folder))
+        results[name]["load_of_the_machine"] = round(os.getloadavg()[1], 1)
+        RESULT.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+        seconds = (
+            f"{time.perf_counter() - started:.0f} s, of which {time.process_time() - cpu:.0f} s CPU of this process"
+        )
+        print(f"{name} ({seconds})")
+        for key, value in results[name].items():
+            print(f"  {key:<28} {value}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""How far a run is, in numbers: what every display shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipelines.executors import Workers
+from pipelines.run.tally import Tally
+
+_ENCODERS: Final = ("read", "encode")
+_SCORERS: Final = ("score", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A moment of a run.
+
+    Rates count the rows that this process has had scored, over the time from its first unit's start to its last
+    unit's commit: starting workers and loading models take no part in the estimate of what is left.
+
+    Attributes:
+        rows: rows of the dataset.
+        before: of these, rows that were committed by earlier processes.
+        tally: what this process has had committed.
+        workers: who is at work, as far as known.
+    """
+
+    rows: int
+    before: int
+    tally: Tally
+    workers: Workers | None = None
+
+    @property
+    def done(self) -> int:
+        """Rows committed."""
+        return self.before + self.tally.rows
+
+    @property
+    def share(self) -> float:
+        """Of all rows, 0 to 1."""
+        return self.done / self.rows if self.rows else 1.0
+
+    @property
+    def rows_per_second(self) -> float:
+        return self._rate(self.tally.rows)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._rate(self.tally.tokens)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None before the first unit."""
+        rate = self.rows_per_second
+        return (self.rows - self.done) / rate if rate else None
+
+    @property
+    def busy(self) -> Mapping[str, float]:
+        """The share of its workers' time that each stage takes, 0 to 1: the greatest is what limits the run."""
+        if self.workers is None or self.tally.seconds <= 0:
+            return {}
+        counts = dict.fromkeys(_ENCODERS, self.workers.encoders)
+        counts |= dict.fromkeys(_SCORERS, self.workers.scorers)
+        return {
+            stage: min(1.0, self.tally.stages.get(stage, 0.0) / (count * self.tally.seconds))
+            for stage, count in counts.items()
+        }
+
+    @property
+    def limit(self) -> str | None:
+        """The stage that limits the run: the longer one of the two that keep the busier workers busy."""
+        busy = self.busy
+        if not any(busy.values()):
+            return None
+        pools = [_ENCODERS + _SCORERS] if self.workers and self.workers.shared else [_ENCODERS, _SCORERS]
+        busiest = max(pools, key=lambda pool: sum(busy[stage] for stage in pool))
+        return max(busiest, key=lambda stage: busy[stage])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "rows": self.rows,
+            "rows_done": self.done,
+            "rows_done_here": self.tally.rows,
+            "rows_failed_here": self.tally.failed,
+            "tokens_here": self.tally.tokens,
+            "rows_per_second": self.rows_per_second,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds_left": self.seconds_left,
+            "actors": None if self.workers is None else self.workers.scorers,
+            "actors_alive": None if self.workers is None else self.workers.alive,
+            "busy": dict(self.busy),
+            "limited_by": self.limit,
+        }
+
+    def _rate(self, count: int) -> float:
+        return count / self.tally.seconds if self.tally.seconds > 0 else 0.0
