@@ -47,15 +47,13 @@ class PublishedWeights:
         Raises:
             TableError: there is no such file, or it is not the file that the run published.
         """
-        self._check_name(name)
-        for batch in self._batches(name):
+        for batch in self.batches(name):
             rows = Rows(batch, name, self.derive)
             yield from (rows[i] for i in range(len(rows)))
 
     def load(self, name: str, *, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
         """All rows of one published file as an Arrow table, some or all of our columns. Raises TableError as above."""
-        self._check_name(name)
-        batches = list(self._batches(name, columns))
+        batches = list(self.batches(name, columns))
         return pa.Table.from_batches(batches, batches[0].schema if batches else _only(columns))
 
     def rows_of(self, name: str) -> int:
@@ -72,14 +70,16 @@ class PublishedWeights:
         if name not in self.shards:
             raise TableError(f"{self.root} has no shard {name!r}; it has {shown(self.shards)}")
 
-    def _batches(self, name: str, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.RecordBatch]:
+    def batches(self, name: str, columns: Sequence[str] | None = SCHEMA.names) -> Iterator[pa.RecordBatch]:
+        """The file's columns piece by piece; None for all, the dataset's own too in files of ``--layout merged``."""
+        self._check_name(name)
         fs, root = url_to_fs(self.root, **self.storage_options)
         path = f"{root.rstrip('/')}/{name}"
         try:
             with fs.open(path, "rb") as file:
                 parquet = pq.ParquetFile(file)
                 self._check(name, parquet)
-                yield from parquet.iter_batches(batch_size=1024, columns=list(columns))
+                yield from parquet.iter_batches(batch_size=1024, columns=columns and list(columns))
         except FileNotFoundError as error:
             raise TableError(f"{path} is gone, though the run published it; run the job again to restore it") from error
         except pa.ArrowInvalid as error:

@@ -91,6 +91,50 @@ class WeightRow:
         arrays = {f.name: np.array(columns[f.name], dtype=f.type.value_type.to_pandas_dtype()) for f in _LISTS}
         return _row(identity, arrays, columns["text_hash"], as_function(derive))
 
+    def to_record(self) -> dict[str, Any]:
+        """Spans and weights as plain data, for formats that hold them beside the text; :meth:`from_record` reads it.
+
+        Raises:
+            TableError: the row was not scored.
+        """
+        if self.scores is None or self.weights is None:
+            raise TableError(f"{self.name} was not scored: {self.status} ({self.error}); leave it out")
+        return {
+            "starts": self.scores.token_starts.tolist(),
+            "ends": self.scores.token_ends.tolist(),
+            "turns": self.scores.token_turns.tolist(),
+            "weights": short_floats(self.weights),
+            "text_hash": self.scores.text_hash,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], sample_id: str = "?", shard: str = "?") -> WeightRow:
+        """Back from :meth:`to_record`. Token ids are -1 and raw scores NaN: a record does not hold them.
+
+        Raises:
+            TableError: something is absent, or of another length than the rest.
+        """
+        names = ("starts", "ends", "turns", "weights", "text_hash")
+        lengths = {name: len(record[name]) for name in names[:-1] if name in record}
+        if len(set(lengths.values())) != 1 or any(name not in record for name in names):
+            raise TableError(
+                f"the weights of sample {sample_id!r} have {shown(list(record))}, lists of {lengths} elements; give "
+                f"{', '.join(names)}, all lists of one length, as python -m scorer.training.export writes them"
+            )
+        nothing = np.full(lengths["weights"], np.nan, np.float32)
+        scores = TokenScores(
+            sample_id=sample_id,
+            token_ids=np.full(lengths["weights"], -1, np.int32),
+            token_starts=np.array(record["starts"], np.int32),
+            token_ends=np.array(record["ends"], np.int32),
+            token_turns=np.array(record["turns"], np.int16),
+            text_hash=record["text_hash"],
+            logit_gap=nothing,
+            logprob_clean=nothing,
+            logprob_contrast=nothing,
+        )
+        return cls(shard, -1, sample_id, OK, None, scores, np.array(record["weights"], np.float32))
+
 
 class Rows:
     """The rows of one Arrow table, each built when it is asked for, from arrays that are cut once.
@@ -135,6 +179,11 @@ def _row(
                 f"{len(scores.token_ids)} tokens; it must give one per token"
             )
     return WeightRow(*identity, scores, weights)
+
+
+def short_floats(values: Float32Array) -> list[float]:
+    """The shortest decimal numbers that read back as the same float32."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def as_function(derive: Derive | None) -> DeriveFunction | None:

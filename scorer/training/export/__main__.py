@@ -1,0 +1,134 @@
+"""The command line: ``python -m scorer.training.export --to FORMAT --weights OUTPUT --data DATASET --output FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scorer.config import DEFAULT_PROMPT
+from scorer.errors import ConfigError, TokensightError
+from scorer.training.alignment import WeightAligner
+from scorer.training.export.dataset import Columns, read_examples
+from scorer.training.export.formats import FORMATS, Options
+from scorer.training.export.images import ImageFiles
+from scorer.training.weight_table import WeightTable
+from scorer.weights import METHODS, Method
+
+_DESCRIPTION = """\
+Write a dataset with its published weights into one file that a trainer reads by itself.
+
+  jsonl          messages, image paths, and spans and weights, for WeightRow.from_record; any trainer
+  ms-swift       answers as token ids with a loss_scale each; needs --tokenizer; train with --is_binary_loss_scale false
+  llava-json     LLaVA's JSON with spans and weights in every record
+  llama-factory  samples of LLaMA-Factory's v1 with the weights in extra_info
+  axolotl        messages with train_detail: tokens of at least --threshold are trained on
+
+Rows that were not scored are left out and counted. Image bytes are written beside the output file.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 2 where something is wrong."""
+    options = _parser().parse_args(argv)
+    try:
+        method = _method(options)
+        table = WeightTable.open(
+            options.weights, method=method, allow_unfinished=options.allow_unfinished, keep_shards=1
+        )
+        written = _write(table, options)
+    except (TokensightError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    left_out = sum(not row.ok for row in table)
+    print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m scorer.training.export",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
+    parser.add_argument("--weights", required=True, help="output of a scoring run; local, or any URL that fsspec opens")
+    parser.add_argument("--data", type=Path, help="the dataset that was scored; not needed with --layout merged")
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    parser.add_argument("--text-column", help="column of captions or conversations; found by its name if left out")
+    parser.add_argument("--image-column", help="column of images; found by its name if left out")
+    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="the question that a bare caption answers")
+    parser.add_argument("--method", choices=METHODS, help="derive weights by this method instead of the run's own")
+    parser.add_argument(
+        "--method-param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of --method"
+    )
+    parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
+    parser.add_argument("--threshold", type=float, default=0.5, help="axolotl: least weight trained on (default 0.5)")
+    parser.add_argument("--allow-unfinished", action="store_true", help="read what an unfinished run has published")
+    return parser
+
+
+def _method(options: argparse.Namespace) -> Method | None:
+    if options.method is None:
+        if options.method_param:
+            raise ConfigError("--method-param without --method; name the method whose parameter it is")
+        return None
+    return Method(options.method, dict(_parameter(text) for text in options.method_param))
+
+
+def _parameter(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ConfigError(f"--method-param {text!r}; it must be NAME=NUMBER") from None
+
+
+def _write(table: WeightTable, options: argparse.Namespace) -> int:
+    columns = Columns(options.text_column, options.image_column, options.prompt)
+    images = ImageFiles(options.output.with_suffix(".images"))
+    settings = _settings(options)
+    to_object = FORMATS[options.to]
+
+    def objects() -> Iterator[str]:
+        for example in read_examples(table, options.data, columns):
+            paths = [images.path(image) for image in example.images] if options.to != "axolotl" else []
+            yield json.dumps(to_object(example, paths, settings), ensure_ascii=False)
+
+    count = 0
+    partial = options.output.with_name(f".{options.output.name}.partial")
+    array = options.to == "llava-json"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("w", encoding="utf-8") as file:
+        for count, line in enumerate(objects(), 1):
+            file.write(("[" if count == 1 else ",\n") + line if array else line + "\n")
+        if array:
+            file.write("]\n" if count else "[]\n")
+    partial.replace(options.output)  # a whole file or none
+    return count
+
+
+def _settings(options: argparse.Namespace) -> Options:
+    if options.to != "ms-swift":
+        return Options(None, None, options.threshold)
+    if options.tokenizer is None:
+        raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer by --tokenizer")
+    tokenize, tokenizer = _load_tokenizer(options.tokenizer)
+    return Options(tokenize, WeightAligner(tokenizer), options.threshold)
+
+
+def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:
+    """As transformers loads it, since trainers do; it may not be what tokenizer.json alone says."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ConfigError(f"--tokenizer needs transformers ({error}); pip install transformers") from error
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

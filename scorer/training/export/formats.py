@@ -1,0 +1,159 @@
+"""One function per trainer: an example as the object that its files hold.
+
+What each trainer does with it is in ``docs/training.md`` and held by tests against its own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from scorer.errors import TableError
+from scorer.messages import to_messages
+from scorer.spans import char_to_byte
+from scorer.training.alignment import WeightAligner
+from scorer.training.export.dataset import Example
+from scorer.training.rows import short_floats
+from scorer.training.weighted_text import WeightedText
+from scorer.types import IMAGE, Turn
+
+
+@dataclass(frozen=True)
+class Options:
+    """What formats need besides the example.
+
+    Attributes:
+        tokenize: text → the trainer's token ids; for formats that hold ids.
+        aligner: for that tokenizer.
+        threshold: tokens of at least this weight are trained on; for formats that select.
+    """
+
+    tokenize: Callable[[str], Sequence[int]] | None
+    aligner: WeightAligner | None
+    threshold: float
+
+
+def jsonl(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+    """Messages in Hugging Face's form, and the spans and weights of :meth:`WeightRow.to_record`."""
+    return {
+        "id": example.name,
+        "images": list(images),
+        "messages": to_messages(example.turns),
+        "token_weights": _record(example),
+    }
+
+
+def llava_json(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+    """A record of LLaVA's JSON, and beside it the spans and weights of :meth:`WeightRow.to_record`."""
+    roles = {"user": "human", "assistant": "gpt", "system": "system"}
+    conversations = [{"from": roles[turn.role], "value": _with_markers(turn, "<image>\n")} for turn in example.turns]
+    if len(images) > 1:
+        raise TableError(f"{example.row.name} has {len(images)} images; a record of LLaVA has one: use --to jsonl")
+    named = {"image": images[0]} if images else {}
+    return {"id": example.name, **named, "conversations": conversations, "token_weights": _record(example)}
+
+
+def ms_swift(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+    """Answers as ms-swift takes them from rollouts: token ids with a float ``loss_scale`` each.
+
+    Tokens with ``loss_scale`` 0 are not labelled there. Weights average 1 over an answer, since ms-swift divides by the
+    number of labels.
+    """
+    assert options.tokenize is not None
+    assert options.aligner is not None
+    messages: list[dict[str, Any]] = []
+    answers = iter(example.trained)
+    for turn in example.turns:
+        if turn.role != "assistant":
+            messages.append({"role": turn.role, "content": _with_markers(turn, "<image>")})
+            continue
+        ids = list(options.tokenize(turn.text))
+        sample = WeightedText(example.row, example.texts, turns=[next(answers)])
+        (weights,) = options.aligner([ids], [ids], [sample])
+        scale = len(ids) / float(weights.sum()) if weights.any() else 1.0
+        content = {"token_ids": ids, "loss_scale": short_floats(weights * np.float32(scale))}
+        messages.append({"role": "assistant", "content": content})
+    return {"messages": messages, "images": list(images)}
+
+
+def axolotl(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+    """Messages with ``train_detail``: ranges of characters, both ends included, that are trained on or not."""
+    answers = iter(example.trained)
+    messages = []
+    for turn in example.turns:
+        message: dict[str, Any] = {"role": turn.role, "content": turn.text}
+        if turn.role == "assistant":
+            message["train_detail"] = _train_detail(example, next(answers), options.threshold)
+        messages.append(message)
+    return {"messages": messages}
+
+
+def llama_factory(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+    """A sample of LLaMA-Factory's v1, with the weights in ``extra_info`` as JSON."""
+    import json
+
+    messages = [
+        {
+            "role": turn.role,
+            "content": [{"type": "text", "value": turn.text}],
+            "loss_weight": 1.0 if turn.role == "assistant" else 0.0,
+        }
+        for turn in example.turns
+    ]
+    return {"messages": messages, "extra_info": json.dumps({"id": example.name, "token_weights": _record(example)})}
+
+
+Format = Callable[[Example, Sequence[str], Options], Mapping[str, Any]]
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "ms-swift": ms_swift,
+    "axolotl": axolotl,
+    "llava-json": llava_json,
+    "llama-factory": llama_factory,
+    "jsonl": jsonl,
+}
+
+
+def _record(example: Example) -> dict[str, Any]:
+    """The row's record, of the trained texts only: caption k of several is a conversation of its own."""
+    record = example.row.to_record()
+    if example.trained == tuple(range(len(example.texts))):
+        return record
+    from scorer.table import text_hash
+
+    at = {turn: i for i, turn in enumerate(example.trained)}
+    kept = [i for i, turn in enumerate(record["turns"]) if turn in at]
+    lists = {name: [record[name][i] for i in kept] for name in ("starts", "ends", "weights")}
+    turns = [at[record["turns"][i]] for i in kept]
+    return {**lists, "turns": turns, "text_hash": text_hash([example.texts[turn] for turn in example.trained])}
+
+
+def _with_markers(turn: Turn, marker: str) -> str:
+    if "<image>" in turn.text:
+        raise TableError(
+            f"a {turn.role} turn spells <image>, which the trainer takes for a picture: {turn.text[:60]!r}"
+        )
+    return "".join(marker if part is IMAGE else str(part) for part in turn.content)
+
+
+def _train_detail(example: Example, text_index: int, threshold: float) -> list[dict[str, Any]]:
+    """Neighbouring tokens on one side of the threshold as one range; bytes that no token covers are trained on."""
+    text = example.texts[text_index]
+    scores, weights = example.row.scores, example.row.weights
+    assert scores is not None
+    assert weights is not None
+    edges = char_to_byte(text)  # [characters + 1]
+    trained = np.ones(len(text), dtype=np.bool_)
+    for i in np.flatnonzero(scores.token_turns == text_index):
+        first = int(np.searchsorted(edges, scores.token_starts[i], side="right")) - 1
+        end = int(np.searchsorted(edges, scores.token_ends[i], side="left"))
+        trained[first:end] = weights[i] >= threshold
+    breaks = np.flatnonzero(np.diff(trained)) + 1
+    starts = [0, *breaks.tolist()] if len(text) else []
+    return [
+        {"begin_offset": start, "end_offset": end - 1, "train": bool(trained[start])}
+        for start, end in zip(starts, [*starts[1:], len(text)], strict=True)
+    ]

@@ -1,0 +1,37 @@
+"""Pictures of a dataset as paths, which is what trainers' JSON names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Final
+
+from scorer.errors import TableError
+
+_SIGNATURES: Final = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
+
+
+class ImageFiles:
+    """Gives every image a path: its own, or that of a file that its bytes are written to, named by their digest.
+
+    Args:
+        folder: where bytes are written; made when the first are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, image: Any) -> str:
+        """Raises TableError for what is neither a path nor bytes of an image."""
+        if isinstance(image, dict):  # Hugging Face's struct
+            image = image.get("bytes") or image.get("path")
+        if isinstance(image, str) and image:
+            return image
+        if not isinstance(image, bytes):
+            raise TableError(f"an image is {type(image).__name__}; a path, bytes or Hugging Face's struct is needed")
+        suffix = next((suffix for start, suffix in _SIGNATURES.items() if image.startswith(start)), ".img")
+        file = self.folder / f"{hashlib.blake2b(image, digest_size=12).hexdigest()}{suffix}"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(image)
+        return str(file)
