@@ -84,7 +84,7 @@ def refused(client: TestClient, body: bytes | str, path: str = "/v1/score", head
         (f'{{"image": {IMAGE}, "text": "\\ud800"}}', (422, "text_invalid")),
         (f'{{"image": {IMAGE}, "text": "a", "prompt": "\\ud800"}}', (422, "text_invalid")),
         (f'{{"image": {IMAGE}, "text": "a", "method": "\\ud800"}}', (422, "invalid_request")),
-        (b'{"image": {"url": "http://\\ud800/"}, "text": "a"}', (422, "image_url_refused")),
+        (b'{"image": {"url": "http://\\ud800/"}, "text": "a"}', (422, "invalid_request")),
         ('{"text": "a"}'.encode("utf-16"), (400, "json_invalid")),
         (f'{{"image": {IMAGE}, "\\ud800": "a"}}', (422, "invalid_request")),
         (f'{{"image": {IMAGE}, "text": "a", "messages": []}}', (422, "invalid_request")),

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from tests.service.helpers import KEY, Answer, encoded, picture, png, request
+from tests.service.helpers import KEY, Answer, encoded, eventually, picture, png, request
 from tests.service.process import ROOT, Process, service_process
 
 pytestmark = pytest.mark.xdist_group("service")
@@ -51,6 +51,7 @@ def test_requests_are_logged_by_the_id_that_the_answer_carries(process: Process)
     given = process.live.send("POST", "/v1/score", request(CAPTION), {**HEADERS, "X-Request-ID": "mine-1"})
     assert (given.headers["x-request-id"], given.json()["request_id"]) == ("mine-1", "mine-1")
     made = process.live.send("GET", "/nowhere?secret=1", headers={**HEADERS, "X-Request-ID": 'a"\tb'})
+    eventually(lambda: any(made.headers["x-request-id"] in line for line in process.lines))
     logged = {entry.get("request_id"): entry for entry in process.log if entry["message"] == "request"}
     assert (logged["mine-1"]["status"], logged["mine-1"]["path"]) == (200, "/v1/score")
     assert logged[made.headers["x-request-id"]]["status"] == 404
