@@ -12,9 +12,11 @@ are free.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -42,7 +44,9 @@ T = TypeVar("T")
 LOCAL_CPUS: Final = 4
 """Logical CPUs of a cluster that is started here, at least: below that, nothing is left beside an actor."""
 UNITS_AHEAD: Final = 2
-"""Units that an actor is given at a time: one in work and one that waits, so that it never does."""
+"""Units that an encoder is given at a time: one in work and one that waits, so that it never does."""
+CALLS: Final = 2
+"""Units that a scorer has in work: one is scored, one is committed."""
 BYTES_AHEAD: Final = 1 << 30
 """Encoded bytes per actor that may wait in the object store before encoding waits."""
 _UNIT: Final = "unit"
@@ -169,11 +173,19 @@ def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> 
             fn_constructor_args=(work,),
             batch_format="pyarrow",
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=allocation.actors, max_tasks_in_flight_per_actor=UNITS_AHEAD),
             num_cpus=allocation.cpus_per_actor,
             num_gpus=allocation.gpus_per_actor,
+            **_threaded(allocation.actors),
         )
     )
+
+
+def _threaded(actors: int) -> dict[str, Any]:
+    """A pool whose actors are called by :data:`CALLS` threads each, in the words of the Ray that is installed."""
+    options = {"size": actors, "max_tasks_in_flight_per_actor": CALLS + 1, "enable_true_multi_threading": True}
+    if "max_concurrent_calls_per_actor" in inspect.signature(ray.data.ActorPoolStrategy).parameters:
+        return {"compute": ray.data.ActorPoolStrategy(**options, max_concurrent_calls_per_actor=CALLS)}
+    return {"compute": ray.data.ActorPoolStrategy(**options), "max_concurrency": CALLS}
 
 
 class EncodeActor:
@@ -196,10 +208,14 @@ class EncodeActor:
 
 
 class ScoreActor:
-    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left."""
+    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left.
+
+    Called by :data:`CALLS` threads: while one commits, which waits for storage, another scores.
+    """
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
+        self._scoring = threading.Lock()
         pulse = Pulse(work.row_timeout)
         self._scorer = _load(lambda: WatchedScorer(work.engine.scorer(), pulse))
         end_process_on_hang(pulse)
@@ -207,9 +223,12 @@ class ScoreActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit, encoded = pickle.loads(batch[_PAYLOAD][0].as_buffer())
         scorer = _loaded(self._scorer)
-        marker = None
-        if encoded is not None and attempts.begin(self._work.store, unit, "score"):
-            marker = self._work.score(unit, encoded, scorer).to_bytes()
+        scored = None
+        with self._scoring:
+            # Begun in here: what kills the process counts against no unit that only waits for its turn.
+            if encoded is not None and attempts.begin(self._work.store, unit, "score"):
+                scored = self._work.score(unit, encoded, scorer)
+        marker = None if scored is None else self._work.commit(unit, scored).to_bytes()
         actor = ray.get_runtime_context().get_actor_id()
         return pa.table({_MARKER: pa.array([marker], pa.binary()), _ACTOR: [actor]})
 
