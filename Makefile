@@ -41,6 +41,7 @@ format: install  ## mend lint and format
 bench: install  ## the figures in the README
 	$(BIN)/python benchmarks/grounding.py --captions 300
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.pipeline_scale
 
 train-mini: install  ## make the packaged reference model again, from nothing
 	$(BIN)/python -m scorer.mini.train

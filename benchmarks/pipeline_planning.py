@@ -30,22 +30,21 @@ def measure(folder: Path, shards: int) -> dict[str, Any]:
     """Seconds to list, plan and resume a dataset of ``shards`` shards of one row each, and what its output holds."""
     _write_shards(folder / "data", shards)
     found: dict[str, Any] = {"shards": shards}
-    started = time.perf_counter()
+    started = _now()
     run = prepare(_job(folder))
-    found["list_and_plan_seconds"] = _since(started)
+    _tell(found, "list_and_plan", started)
     found["driver_mb_after_planning"] = _peak_mb()
     published = _forge_units_and_shards(run, folder / "out")
-    started = time.perf_counter()
+    started = _now()
     run = prepare(_job(folder))
-    pending = run.pending
-    assert not pending
-    found["resume_unfinished_seconds"] = _since(started)
+    assert not run.pending
+    _tell(found, "resume_unfinished", started)
     summary = summarize(run.record, published)
     (folder / "out" / SUCCESS).write_bytes(as_json(summary))
     found["success_mb"] = round((folder / "out" / SUCCESS).stat().st_size / 1e6, 1)
-    started = time.perf_counter()
+    started = _now()
     assert prepare(_job(folder)).execute(LocalExecutor(), NoWatch()) == summary
-    found["resume_finished_seconds"] = _since(started)
+    _tell(found, "resume_finished", started)
     found["objects"] = len(open_store(str(folder / "out")).sizes())
     found["objects_per_unit"] = found["objects"] / shards
     found["driver_mb_after_resume"] = _peak_mb()
@@ -92,8 +91,15 @@ def _forge_units_and_shards(run: Run, output: Path) -> list[PublishedShard]:
     return published
 
 
-def _since(started: float) -> float:
-    return round(time.perf_counter() - started, 2)
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _tell(found: dict[str, Any], what: str, started: tuple[float, float]) -> None:
+    """Wall-clock and CPU seconds: other work on the machine lengthens the one and not the other."""
+    wall, cpu = _now()
+    found[f"{what}_seconds"] = round(wall - started[0], 1)
+    found[f"{what}_cpu_seconds"] = round(cpu - started[1], 1)
 
 
 def _peak_mb() -> int:

@@ -97,7 +97,7 @@ def cluster(cpus: int) -> Iterator[None]:
     """A cluster of so many logical CPUs on this machine."""
     import ray
 
-    from pipelines.executors.ray_data import set_up_ray_data
+    from pipelines.executors.ray_cluster import set_up_ray_data
 
     set_up_ray_data()
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)

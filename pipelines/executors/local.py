@@ -93,17 +93,18 @@ class _Bench:
             RunError: too many did.
         """
         try:
-            rows = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._pulse))
+            encoded = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._pulse))
         except HungError:
             self._replace()
             self._encoder = self._work.engine.encoder()
             raise
         try:
-            return self._call(self._work.score, unit, rows, WatchedScorer(self._scorer, self._pulse))
+            scored = self._call(self._work.score, unit, encoded, WatchedScorer(self._scorer, self._pulse))
         except HungError:
             self._replace()
             self._scorer = self._work.engine.scorer()
             raise
+        return self._work.commit(unit, scored)
 
     def close(self) -> None:
         """End the thread; one at work, when its row is done."""

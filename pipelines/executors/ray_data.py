@@ -12,14 +12,14 @@ are free.
 
 from __future__ import annotations
 
+import inspect
 import logging
-import os
 import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -27,22 +27,26 @@ import ray
 import ray.data
 
 from pipelines.executors import Workers
-from pipelines.executors.resources import ActorOptions, Allocation, ClusterSize, allocate
+from pipelines.executors.ray_cluster import cluster_size, connect
+from pipelines.executors.resources import ActorOptions, Allocation, allocate
 from pipelines.isolation import attempts
 from pipelines.isolation import rows as isolation
 from pipelines.isolation.pulse import Pulse, WatchedEncoder, WatchedScorer, end_process_on_hang
 from pipelines.run.commit import PublishedShard, UnitMarker
 from pipelines.run.plan import ShardPlan, Unit
 from pipelines.run.score_unit import UnitWork
-from scorer.errors import ConfigError, RunError, TokensightError
+from scorer.errors import RunError, TokensightError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-LOCAL_CPUS: Final = 4
-"""Logical CPUs of a cluster that is started here, at least: below that, nothing is left beside an actor."""
 UNITS_AHEAD: Final = 2
-"""Units that an actor is given at a time: one in work and one that waits, so that it never does."""
+"""Units that an encoder is given at a time: one in work and one that waits, so that it never does."""
+CALLS: Final = 2
+"""Units that a scorer has in work: one is scored, one is committed."""
+WAVE: Final = 20_000
+"""Units of one pipeline. Before it begins, Ray Data makes a block of each, which takes 1.5 ms and 3 kB of the driver;
+after it, the next one's actors load the model anew."""
 BYTES_AHEAD: Final = 1 << 30
 """Encoded bytes per actor that may wait in the object store before encoding waits."""
 _UNIT: Final = "unit"
@@ -79,6 +83,10 @@ class RayDataExecutor:
         if not units:
             return
         connect(self._address)
+        for first in range(0, len(units), WAVE):
+            yield from self._score_wave(work, units[first : first + WAVE])
+
+    def _score_wave(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
         self._allocation = allocation = allocate(cluster_size(), self._options, len(units))
         log.info(
             "%d actors (%g CPU, %g GPU each), %d encoders",
@@ -110,42 +118,6 @@ class RayDataExecutor:
         return _translated(self._publish.remote(work, planned).future())
 
 
-def connect(address: str | None = None) -> None:
-    """Join the cluster at ``address`` or ``RAY_ADDRESS`` (which ``ray job submit`` sets), else start one here."""
-    set_up_ray_data()
-    if ray.is_initialized():
-        return
-    try:
-        if address is not None or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address)
-            return
-        _let_workers_import()
-        # "local" and not the default: that would join whatever cluster was last started on this machine.
-        cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-        raise ConfigError(f"no Ray cluster at {where}: {error}; check the address, or leave it out") from error
-
-
-def cluster_size() -> ClusterSize:
-    """The connected cluster's logical resources."""
-    resources = ray.cluster_resources()
-    return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-
-
-def set_up_ray_data() -> None:
-    """Leave progress to this program: Ray Data's bars count blocks, which mean nothing to a reader."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else the cause arrives as text
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
-    # A worker's error reaches us whole, and is reported once.
-    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
-
-
 def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
@@ -169,11 +141,19 @@ def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> 
             fn_constructor_args=(work,),
             batch_format="pyarrow",
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=allocation.actors, max_tasks_in_flight_per_actor=UNITS_AHEAD),
             num_cpus=allocation.cpus_per_actor,
             num_gpus=allocation.gpus_per_actor,
+            **_threaded(allocation.actors),
         )
     )
+
+
+def _threaded(actors: int) -> dict[str, Any]:
+    """A pool whose actors are called by :data:`CALLS` threads each, in the words of the Ray that is installed."""
+    options = {"size": actors, "max_tasks_in_flight_per_actor": CALLS + 1, "enable_true_multi_threading": True}
+    if "max_concurrent_calls_per_actor" in inspect.signature(ray.data.ActorPoolStrategy).parameters:
+        return {"compute": ray.data.ActorPoolStrategy(**options, max_concurrent_calls_per_actor=CALLS)}
+    return {"compute": ray.data.ActorPoolStrategy(**options), "max_concurrency": CALLS}
 
 
 class EncodeActor:
@@ -196,10 +176,14 @@ class EncodeActor:
 
 
 class ScoreActor:
-    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left."""
+    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left.
+
+    Called by :data:`CALLS` threads: while one commits, which waits for storage, another scores.
+    """
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
+        self._scoring = threading.Lock()
         pulse = Pulse(work.row_timeout)
         self._scorer = _load(lambda: WatchedScorer(work.engine.scorer(), pulse))
         end_process_on_hang(pulse)
@@ -207,9 +191,12 @@ class ScoreActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit, encoded = pickle.loads(batch[_PAYLOAD][0].as_buffer())
         scorer = _loaded(self._scorer)
-        marker = None
-        if encoded is not None and attempts.begin(self._work.store, unit, "score"):
-            marker = self._work.score(unit, encoded, scorer).to_bytes()
+        scored = None
+        with self._scoring:
+            # Begun in here: what kills the process counts against no unit that only waits for its turn.
+            if encoded is not None and attempts.begin(self._work.store, unit, "score"):
+                scored = self._work.score(unit, encoded, scorer)
+        marker = None if scored is None else self._work.commit(unit, scored).to_bytes()
         actor = ray.get_runtime_context().get_actor_id()
         return pa.table({_MARKER: pa.array([marker], pa.binary()), _ACTOR: [actor]})
 
@@ -234,14 +221,6 @@ def _isolate(work: UnitWork, unit: Unit) -> UnitMarker:
 
 def _publish(work: UnitWork, planned: ShardPlan) -> PublishedShard:
     return work.publish(planned)
-
-
-def _let_workers_import() -> None:
-    """Workers of a cluster that is started here inherit this process's environment: show them this package."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if root not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Final
 from pipelines.isolation.process import Sacrifice, WorkerDiedError
 from pipelines.run.commit import UnitMarker, find_marker
 from pipelines.run.plan import Unit
-from pipelines.run.score_unit import UnitWork
+from pipelines.run.score_unit import ScoredUnit, UnitWork
 from scorer.errors import FailureCode, RunError
 from scorer.types import Failure, Result, TokenScores, Usage
 
@@ -47,7 +47,8 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
             _blame_rows_only(unit, results)
     finally:
         sacrifice.close()
-    return work.commit(unit, results, started, "isolated", Usage(), {"score": time.time() - started})
+    stages = {"score": time.time() - started}
+    return work.commit(unit, ScoredUnit(results, started, "isolated", Usage(), stages))
 
 
 def _score_row(sacrifice: Sacrifice, row: Unit) -> Result:

@@ -40,6 +40,25 @@ class EncodedUnit:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredUnit:
+    """A unit's results on their way to the store.
+
+    Attributes:
+        results: one per row, in order.
+        started: when scoring them began, seconds since the epoch.
+        path: how they were scored; see :class:`pipelines.run.tally.Tally`.
+        usage: what the model ran for them.
+        stages: seconds by stage so far.
+    """
+
+    results: Sequence[Result]
+    started: float
+    path: str
+    usage: Usage
+    stages: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class UnitWork:
     """All that a worker needs to know of a run; it pickles.
 
@@ -69,50 +88,35 @@ class UnitWork:
         encoded = encode_rows(rows, encoder)
         return EncodedUnit(encoded, {"read": read - started, "encode": time.monotonic() - read})
 
-    def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer) -> UnitMarker:
-        """Score encoded rows and commit them."""
+    def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer) -> ScoredUnit:
+        """Score encoded rows. All that the model is needed for."""
         started, clock = time.time(), time.monotonic()
         before = scorer.usage
         results = score_rows(encoded.rows, scorer)
         _check_coverage(unit, encoded.rows, results)
         stages = {**encoded.stages, "score": time.monotonic() - clock}
-        return self.commit(unit, results, started, scorer.path, scorer.usage - before, stages)
+        return ScoredUnit(results, started, scorer.path, scorer.usage - before, stages)
 
-    def commit(
-        self,
-        unit: Unit,
-        results: Sequence[Result],
-        started: float,
-        path: str,
-        usage: Usage,
-        stages: Mapping[str, float],
-    ) -> UnitMarker:
-        """Commit one result per row, in order. The marker that is returned tells of the time for this, too.
-
-        Args:
-            started: when scoring them began, seconds since the epoch.
-            path: how they were scored; see :class:`pipelines.run.tally.Tally`.
-            usage: what the model ran for them.
-            stages: seconds by stage so far.
-        """
+    def commit(self, unit: Unit, scored: ScoredUnit) -> UnitMarker:
+        """Commit one result per row, in order. The marker that is returned tells of the time for this, too."""
         clock = time.monotonic()
-        table = self._table(unit, results)
+        table = self._table(unit, scored.results)
         tally = tally_results(
-            results,
+            scored.results,
             unit.shard.name,
             unit.start,
-            path=path,
-            usage=usage,
+            path=scored.path,
+            usage=scored.usage,
             session=self.session,
-            span=(started, time.time()),
-            stages=stages,
+            span=(scored.started, time.time()),
+            stages=scored.stages,
         )
         marker = commit_unit(self.store, unit, table, tally)
         return replace(marker, tally=marker.tally + Tally(stages={"write": time.monotonic() - clock}))
 
     def run(self, unit: Unit, encoder: RowEncoder, scorer: RowScorer) -> UnitMarker:
         """The whole of it, in one process."""
-        return self.score(unit, self.encode(unit, encoder), scorer)
+        return self.commit(unit, self.score(unit, self.encode(unit, encoder), scorer))
 
     def publish(self, planned: ShardPlan) -> PublishedShard:
         """Publish a shard of which every unit is committed, unless it was and its units are compacted away."""

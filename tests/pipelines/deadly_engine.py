@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ class _DeadlyEncoder:
 class _DeadlyScorer(WrappedScorer[DeadlyEngine]):
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         if any(isinstance(row, EncodedSample) and "deadly" in row.clean.pixels for row in rows):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            # To this thread: to the process, another thread may take it, and this one commits the row meanwhile.
+            signal.raise_signal(signal.SIGSEGV)
+            time.sleep(60)  # a handler may have put it off for its own words
         return self.inner.score_encoded(rows)
 
 

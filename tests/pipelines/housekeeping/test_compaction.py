@@ -132,7 +132,8 @@ def test_who_comes_late_leaves_the_published_file_alone(dataset: Path, output: P
     planned = late.plans[0]
     other = type(late.work.engine)(seed=1)  # type: ignore[call-arg]
     for unit in planned.units[:1]:
-        late.work.score(unit, late.work.encode(unit, other.encoder()), other.scorer())
+        scored = late.work.score(unit, late.work.encode(unit, other.encoder()), other.scorer())
+        late.work.commit(unit, scored)
     assert late.work.publish(planned).sha256 == hashlib.sha256(before[planned.shard.name]).hexdigest()
     assert published(output) == before
     assert snapshot(output / "_published") == marker

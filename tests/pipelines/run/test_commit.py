@@ -144,7 +144,8 @@ def test_the_loser_of_a_race_publishes_the_winners_rows(dataset: Path, output: P
     other = FakeEngine(seed=1)  # stands for the same model, rounding otherwise
     expected = [score(run.work, unit) for unit in planned.units]
     for unit in planned.units:
-        loser = run.work.score(unit, run.work.encode(unit, other.encoder()), other.scorer())
+        scored = run.work.score(unit, run.work.encode(unit, other.encoder()), other.scorer())
+        loser = run.work.commit(unit, scored)
         assert loser in expected
     run.work.publish(planned)
     rows = pq.read_table(output / "a.parquet")["logit_gap"].to_pylist()
