@@ -27,7 +27,7 @@ serve: install  ## score over HTTP at http://127.0.0.1:8000 with the packaged mo
 	$(BIN)/python -m service
 
 test: install  ## the whole test suite, in JOBS processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS)
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .

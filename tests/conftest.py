@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,22 +16,37 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("tokensight", deadline=None)
 settings.load_profile("tokensight")
 
-RAY = "ray"
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: a second thread would only wait for the first
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module stays in one process, whose fixtures it shares; all of Ray is one group, and begins first.
+def together(nodeid: str) -> str:
+    """What runs in one process, where it shares its fixtures: all of Ray, a folder of the service, else a module.
 
-    One cluster at a time: several would fight for the cores. First, because it is the longest.
+    One Ray cluster at a time: several would fight for the cores.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") != pytest.mark.xdist_group(RAY).mark)
+    module = PurePosixPath(nodeid.partition("::")[0])
+    if module.name.startswith("test_ray_"):
+        return "ray"
+    return str(module.parent if "service" in module.parts else module)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray first: it is the longest, and must not be what is waited for at the end."""
+    items.sort(key=lambda item: together(item.nodeid) != "ray")
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the processes what runs together, in the order of collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    config.option.loadscopereorder = False  # the order is made above
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

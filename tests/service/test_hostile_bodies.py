@@ -17,8 +17,6 @@ from service.problems import ProblemError
 from service.scoring import MAX_WINDOW
 from tests.service.helpers import encoded, picture, request
 
-pytestmark = pytest.mark.xdist_group("service")
-
 IMAGE = json.dumps(encoded(picture()))
 TOO_WIDE = MAX_WINDOW + 2
 JSON = {"Content-Type": "application/json"}

@@ -16,8 +16,6 @@ from service.models import ReferenceModels
 from tests.service.held import Clients, Held, answer_of, gauge, head, held
 from tests.service.helpers import Live, app_of, eventually, request, serving
 
-pytestmark = pytest.mark.xdist_group("service")
-
 LIMIT = 100_000
 
 

@@ -23,8 +23,6 @@ from service.app import create_app
 from tests.service import helpers
 from tests.service.helpers import Live
 
-pytestmark = pytest.mark.xdist_group("service")
-
 DESCRIPTION: dict[str, Any] = create_app(helpers.settings()).openapi()
 schema = schemathesis.openapi.from_dict(DESCRIPTION)
 

@@ -21,8 +21,6 @@ from PIL import Image
 from tests.service.helpers import KEY, Answer, encoded, eventually, picture, png, request
 from tests.service.process import ROOT, Process, service_process
 
-pytestmark = pytest.mark.xdist_group("service")
-
 MIB = 2**20
 HEADERS = {"X-API-Key": KEY}
 CAPTION = "a caption that nobody's log should hold"

@@ -20,8 +20,6 @@ from service import schemas
 from service.models import ReferenceModels
 from tests.service.helpers import encoded, picture, request
 
-pytestmark = pytest.mark.xdist_group("service")
-
 CONTRASTS = get_args(schemas.ContrastName)
 TEXT = "Two red kites 🪁 over a naïve boat."
 TOLERANCE = 1e-4

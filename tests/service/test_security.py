@@ -11,8 +11,6 @@ from service.models import ReferenceModels
 from service.security import OPEN_PATHS, routed_path
 from tests.service.helpers import KEY, Live, app_of, request, serving
 
-pytestmark = pytest.mark.xdist_group("service")
-
 OTHER_KEY = "schlüssel-🗝-zwei"
 
 PATHS = [

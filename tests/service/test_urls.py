@@ -15,8 +15,6 @@ from tests.scorer.web import fetcher as guarded_fetcher
 from tests.service import helpers
 from tests.service.helpers import Answer, Live, app_of, picture
 
-pytestmark = pytest.mark.xdist_group("service")
-
 SECRET = b"the secret of an inner service"
 
 ADDRESSES = [

@@ -30,7 +30,6 @@ from tests.pipelines.hostile_engine import HostileEngine
 from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),
     pytest.mark.usefixtures("ray_cluster"),
     # Ray Data warns of its own deprecated defaults when it makes its context.
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context"),

@@ -15,8 +15,6 @@ from tests.pipelines.helpers import make_job, published, run, write_dataset
 SHARDS = {"a.parquet": 70, "b.parquet": 33, "empty.parquet": 0}
 ROWS_PER_UNIT = 5
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.mark.timeout(900)  # on a busy machine, starting a node takes long
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own test cluster

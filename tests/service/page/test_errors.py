@@ -11,8 +11,6 @@ from selenium.webdriver.support.select import Select
 from tests.service.page.browser import Browser
 from tests.service.page.server import Answer, Server
 
-pytestmark = pytest.mark.xdist_group("page")
-
 ATTACK = '<img src=x onerror="pwned=1"><script>pwned=1</script>\';pwned=1//'
 
 

@@ -13,8 +13,6 @@ from selenium.webdriver.common.keys import Keys
 from tests.service.page.browser import Browser
 from tests.service.page.server import Server
 
-pytestmark = pytest.mark.xdist_group("page")
-
 AA = 4.5
 """WCAG 2.2, 1.4.3: contrast of text."""
 LINES = 3.0

@@ -19,8 +19,6 @@ from scorer.weights import METHODS, Method
 from tests.service.page.browser import Browser
 from tests.service.page.server import Server
 
-pytestmark = pytest.mark.xdist_group("page")
-
 
 @pytest.fixture(scope="module")
 def page(server: Server, chromium: Browser) -> Iterator[Browser]:

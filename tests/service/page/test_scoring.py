@@ -18,8 +18,6 @@ from tests.service.helpers import KEY
 from tests.service.page.browser import Browser
 from tests.service.page.server import Server
 
-pytestmark = pytest.mark.xdist_group("page")
-
 CAPTION = "There are two purple hearts at the upper right."
 
 

@@ -16,7 +16,7 @@ from scorer.mini import MODEL_PATH
 from service.serve import ReplicaOptions, app, gpus
 from tests.service.helpers import KEY, Live, encoded, picture, request
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 HEADERS = {"X-API-Key": KEY}
 
