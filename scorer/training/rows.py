@@ -70,10 +70,11 @@ class WeightRow:
             )
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Any], derive: Derive | None = None, shard: str = "?") -> WeightRow:
+    def from_columns(cls, columns: Mapping[str, Any], method: Derive | None = None, shard: str = "?") -> WeightRow:
         """A row as other readers of Parquet give it: a mapping of column to value, lists as lists or arrays.
 
-        For rows of ``datasets``, pandas, polars, DuckDB and WebDataset; ``shard`` only names it in messages.
+        For rows of ``datasets``, pandas, polars, DuckDB and pyarrow. ``method`` derives the weights anew; ``shard``
+        only names the row in messages.
 
         Raises:
             TableError: a column is absent; its message says which.
@@ -89,7 +90,7 @@ class WeightRow:
         if identity[3] != OK:
             return cls(*identity, None, None)
         arrays = {f.name: np.array(columns[f.name], dtype=f.type.value_type.to_pandas_dtype()) for f in _LISTS}
-        return _row(identity, arrays, columns["text_hash"], as_function(derive))
+        return _row(identity, arrays, columns["text_hash"], as_function(method))
 
     def to_record(self) -> dict[str, Any]:
         """Spans and weights as plain data, for formats that hold them beside the text; :meth:`from_record` reads it.

@@ -78,14 +78,20 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
 def llava_scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LLaVA's JSON: conversations of two turns, with images in a folder; ``weights`` is its output."""
     root = tmp_path_factory.mktemp("llava")
-    (root / "images").mkdir()
+    (root / "data" / "images").mkdir(parents=True)
     sample = pq.read_table(SAMPLE_PATH / "train-00000-of-00002.parquet").slice(0, 4).to_pylist()
     records = []
     for row in sample:
-        (root / "images" / f"{row['id']}.jpg").write_bytes(row["image"]["bytes"])
+        (root / "data" / "images" / f"{row['id']}.jpg").write_bytes(row["image"]["bytes"])
         records.append({"id": row["id"], "image": f"{row['id']}.jpg", "conversations": two_turns(row["caption"])})
-    (root / "data.json").write_text(json.dumps(records, ensure_ascii=False))
-    arguments = ["--input", str(root / "data.json"), "--image-root", str(root / "images"), "--no-report"]
+    (root / "data" / "train.json").write_text(json.dumps(records, ensure_ascii=False))
+    arguments = [
+        "--input",
+        str(root / "data" / "train.json"),
+        "--image-root",
+        str(root / "data" / "images"),
+        "--no-report",
+    ]
     assert score([*arguments, "--output", str(root / "weights"), "--executor", "local", "--device", "cpu"]) == 0
     return root
 

@@ -68,9 +68,9 @@ def test_a_collator_reads_weights_from_records(scored: Scored, chatml_model: Pat
 def test_llava_json(llava_scored: Path, tmp_path: Path) -> None:
     """LLaVA's reader takes the whole array, and record["image"] and record["conversations"] of it."""
     file = tmp_path / "train.json"
-    arguments = ["--weights", str(llava_scored / "weights"), "--data", str(llava_scored / "data.json")]
+    arguments = ["--weights", str(llava_scored / "weights"), "--data", str(llava_scored / "data" / "train.json")]
     assert main(["--to", "llava-json", *arguments, "--output", str(file)]) == 0
-    written, original = json.loads(file.read_text()), json.loads((llava_scored / "data.json").read_text())
+    written, original = json.loads(file.read_text()), json.loads((llava_scored / "data" / "train.json").read_text())
     assert len(written) == len(original) == 4
     table = WeightTable.open(llava_scored / "weights")
     for record, source in zip(written, original, strict=True):
