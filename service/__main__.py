@@ -52,6 +52,9 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Longer than clients and load balancers keep idle connections (60 s is usual): who closes first must not be the
+        # server, which would cut off a request that is under way to it.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
     server = uvicorn.Server(config)
