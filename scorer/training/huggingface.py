@@ -61,7 +61,7 @@ class WeightedSteps:
         return batches, total
 
     def total(self, batch: Any) -> Tensor:
-        """What one batch adds to the divisor: scalar float64."""
+        """What one batch adds to the divisor: scalar float32."""
         labels, weights = batch["labels"], take_weights(batch)
         return total_weight(labels, weights if self.normalization == "weights" else torch.ones_like(weights))
 

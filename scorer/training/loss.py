@@ -79,9 +79,9 @@ def weighted_cross_entropy(
 
 
 def total_weight(labels: Tensor, weights: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Σ w of what a batch predicts: the scalar float64 that :func:`weighted_cross_entropy` divides by, before shifting.
+    """Σ w of what a batch predicts: the scalar float32 that :func:`weighted_cross_entropy` divides by, before shifting.
 
     Args:
         labels, weights: [B, T], aligned with the input ids; the first position is predicted by nothing.
     """
-    return weights[:, 1:].double()[labels[:, 1:] != ignore_index].sum()
+    return weights[:, 1:].float()[labels[:, 1:] != ignore_index].sum()

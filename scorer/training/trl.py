@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from trl import SFTTrainer
 
@@ -86,9 +87,10 @@ class _Weighing:
                 f"the model gives log-probabilities of shape {tuple(log_probs.shape)} for weights of shape "
                 f"{tuple(weights.shape)}: prompt-learning PEFT adds positions; use LoRA"
             )
-        total = max(float(self.total), 0.0) or 1.0
-        scale = outputs.label_mask.sum().clamp(min=1) / total if self.per_token else 1 / total
-        outputs.log_probs = log_probs * weights.detach() * scale
+        total = torch.as_tensor(self.total).to(log_probs)
+        total = torch.where(total > 0, total, torch.ones_like(total))
+        divided_by = outputs.label_mask.sum().clamp(min=1) if self.per_token else 1
+        outputs.log_probs = log_probs * weights.detach() * (divided_by / total)
         return outputs
 
 

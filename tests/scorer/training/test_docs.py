@@ -22,9 +22,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from pipelines.cli import main as score
 from scorer.training.export.__main__ import main as export
 from scorer.weights import Method
+from tests.scorer.training.chat_collator import ChatCollator
 from tests.scorer.training.conftest import Scored
 from tests.scorer.training.splice import SplicingLlava
-from tests.scorer.training.test_huggingface import ChatCollator
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
 BLOCKS = re.findall(r"^#+ (.*?)$|^```(python|console)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

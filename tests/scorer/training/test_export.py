@@ -20,8 +20,8 @@ from scorer.training import WeightAligner, WeightedCollator, WeightRow, WeightTa
 from scorer.training.export.__main__ import main
 from scorer.training.export.formats import FORMATS
 from tests.pipelines.helpers import make_job, run
+from tests.scorer.training.chat_collator import ChatCollator
 from tests.scorer.training.conftest import BROKEN, Scored
-from tests.scorer.training.test_huggingface import ChatCollator
 
 Captured = pytest.CaptureFixture[str]
 

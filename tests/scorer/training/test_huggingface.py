@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,35 +15,16 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from scorer.errors import ConfigError, TableError, WeightsError
 from scorer.training import WeightAligner, WeightedCollator, WeightedText
 from scorer.training.huggingface import WeightedTrainer, refuse_what_loses_weights
+from tests.scorer.training import distributed_driver
+from tests.scorer.training.chat_collator import ChatCollator, arguments
 from tests.scorer.training.conftest import Scored
 
-
-class ChatCollator:
-    """Renders, tokenizes and pads; trains on what follows the prompt. A trainer's own, as users write them."""
-
-    def __init__(self, processor: Any, max_length: int | None = None) -> None:
-        self.processor, self.max_length = processor, max_length
-
-    def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        render = self.processor.apply_chat_template
-        images = [image for sample in samples for image in sample["images"]]
-        texts = [render(sample["messages"]) for sample in samples]
-        prompts = [render(sample["messages"][:-1]) + "<|im_start|>assistant\n" for sample in samples]
-        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
-        lengths = self.processor(images=images, text=prompts, padding=True, return_tensors="pt")["attention_mask"].sum(
-            -1
-        )
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        for row, length in enumerate(lengths):
-            labels[row, :length] = -100
-        cut = {"input_ids", "attention_mask"} if self.max_length else set()
-        out = {name: value[:, : self.max_length] if name in cut else value for name, value in batch.items()}
-        return {**out, "labels": labels[:, : self.max_length]}
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -51,25 +35,6 @@ def model(chatml_model: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def processor(chatml_model: Path) -> Any:
     return AutoProcessor.from_pretrained(chatml_model)
-
-
-def arguments(folder: Path, **options: Any) -> TrainingArguments:
-    defaults = {
-        "output_dir": str(folder),
-        "report_to": [],
-        "use_cpu": True,
-        "save_strategy": "no",
-        "remove_unused_columns": False,
-        "disable_tqdm": True,
-        "optim": "sgd",
-        "learning_rate": 0.5,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "num_train_epochs": 1,
-        "logging_steps": 1,
-        "seed": 0,
-    }
-    return TrainingArguments(**{**defaults, **options})
 
 
 def weighted(scored: Scored, processor: Any, **options: Any) -> WeightedCollator:
@@ -259,3 +224,19 @@ def test_a_collator_that_cuts(scored: Scored, processor: Any) -> None:
     whole = weighted(scored, processor)(samples)
     collator = WeightedCollator(ChatCollator(processor, 60), WeightAligner(processor, max_length=60), scored.table())
     assert torch.equal(collator(samples)["token_weights"], whole["token_weights"][:, :60])
+
+
+def test_two_processes_make_the_same_step(scored: Scored, chatml_model: Path, tmp_path: Path) -> None:
+    """2 processes × 2 micro-batches of 2 rows = 1 process × 2 of 4: Σ w is gathered, and gradients are averaged."""
+    paths = [str(scored.weights), str(scored.data), str(chatml_model)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", distributed_driver.__name__, *paths, str(tmp_path / "two.pt"), "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    distributed_driver.main(*paths, str(tmp_path / "one.pt"), "4")
+    two, one = (torch.load(tmp_path / f"{name}.pt") for name in ("two", "one"))
+    assert (two["world"], one["world"]) == (2, 1)
+    before = AutoModelForImageTextToText.from_pretrained(chatml_model).parameters()
+    assert (torch.cat([p.detach().flatten() for p in before]) - one["parameters"]).abs().max() > 1e-3
+    assert_allclose(two["parameters"].numpy(), one["parameters"].numpy(), atol=1e-6)
