@@ -155,6 +155,7 @@ class Batcher:
                 self._metrics.dropped.labels("client_gone").inc()
 
     def _run(self) -> None:
+        batch: list[Job] = []
         try:
             model = self._load()
             model.check()
@@ -164,9 +165,13 @@ class Batcher:
                 self._score(model, batch)
         except BaseException as error:  # the thread must not end in silence, whatever ends it
             logger.exception("the model's thread ends")
-            with self._changed:
+            with self._changed:  # before anyone is told: who asks again must not be told that all is well
                 self._error = error
-            self._refuse_waiting(NotReadyError(f"the model's thread ended: {type(error).__name__}"))
+            reason = NotReadyError(f"the model's thread ended: {type(error).__name__}")
+            for job in batch:
+                if not job.future.done():
+                    job.future.set_exception(reason)
+            self._refuse_waiting(reason)
             if self._on_death is not None:
                 self._on_death(error)
 
@@ -234,13 +239,7 @@ class Batcher:
             self._metrics.queue_wait.observe(started - job.queued)
         self._metrics.batch_rows.observe(len(batch))
         self._metrics.batch_tokens.observe(sum(job.row.length for job in batch))
-        try:
-            self._score_or_split(model, batch)
-        except BaseException as error:
-            for job in batch:
-                if not job.future.done():
-                    job.future.set_exception(NotReadyError(f"the model does not work any more: {type(error).__name__}"))
-            raise
+        self._score_or_split(model, batch)
         seconds = time.monotonic() - started
         self._metrics.engine_seconds.inc(seconds)
         per_row = seconds / len(batch)

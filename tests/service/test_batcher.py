@@ -225,13 +225,16 @@ def test_whatever_ends_the_thread_reaches_every_waiter(error: BaseException) -> 
     bench.begin()
     first = bench.occupied()
     futures = [bench.submit(str(i)) for i in range(3)]
+    told: list[str | None] = []
+    for future in (first, *futures):
+        future.add_done_callback(lambda _: told.append(bench.batcher.why_not_ready()))
     bench.model.raises["first"] = error
     bench.model.checks = error
     bench.model.gate.set()
     for future in (first, *futures):
         with pytest.raises(NotReadyError):
             future.result(30)
-    assert bench.batcher.why_not_ready() is not None
+    assert len(told) == 4 and None not in told, "who is told asks again, and must not be sent here again"
     eventually(lambda: bench.deaths == [error])
 
 

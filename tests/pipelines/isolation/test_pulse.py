@@ -13,7 +13,7 @@ from pipelines.isolation import pulse as module
 from pipelines.isolation.pulse import HUNG_STATUS, AbandonedError, Pulse, WatchedEncoder, WatchedScorer
 from pipelines.run.score_unit import encode_rows
 from scorer.types import EncodedSample, Failure, Result, Sample, Usage
-from tests.pipelines.conftest import ROOT
+from tests.conftest import ROOT
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pytest
 import torch
 from datasets import Dataset
 from numpy.testing import assert_array_equal
-from pipelines.cli import main as score
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from pipelines.command.cli import main as score
 from scorer.training.export.__main__ import main as export
 from scorer.weights import Method
 from tests.scorer.training.chat_collator import ChatCollator
