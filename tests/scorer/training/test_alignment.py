@@ -119,6 +119,21 @@ def test_white_space_that_either_template_trims(tokenizer: PreTrainedTokenizerFa
             assert sum(weight == 3 for _, weight in by_token(tokenizer, ids, got)) >= 1
 
 
+@pytest.mark.parametrize("trimmed_by_reference", [False, True])
+def test_white_space_weighs_what_stands_next_to_it(trimmed_by_reference: bool) -> None:
+    """Where the trainer keeps white space at a text's ends, whether the reference saw it or not."""
+    text = "\n\n A kite\n"
+    row = row_of([text], {"A": 4, "kite": 3, "": 3})
+    assert row.scores is not None
+    if trimmed_by_reference:  # its spans begin at "A" and end with "kite"
+        row.scores.token_starts[0] = 3
+        row.scores.token_starts[-1] = row.scores.token_ends[-1] = len(text) - 1
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
+    (got,) = WeightAligner(BYTE_LEVEL, template_weight=0.5)([ids], [labels], [WeightedText(row, [text])])
+    by_weight = spelled(BYTE_LEVEL, ids, got)
+    assert (by_weight[4], by_weight[3], by_weight[0.5]) == ("\n\n A", " kite\n", "<|im_end|>\n")
+
+
 def test_a_normalising_tokenizer() -> None:
     """Qwen's composes e + accent to one character: the token has the weight of both."""
     tokenizer = tiny.byte_level_tokenizer()
