@@ -43,13 +43,11 @@ def _measure(folder: Path, rows: int) -> dict[str, Any]:
                 continue
 
     with cluster(cpus=4), every(0.5, look):
-        before = _private_mb(me)
         started = time.perf_counter()
         summary = pipeline_run(data, folder / "out", FakeEngine(), 1, ROWS_PER_UNIT)
         seconds = time.perf_counter() - started
     assert summary["rows"] == rows
     return {
-        "driver_mb_before": round(before),
         "driver_mb": round(peaks["driver"]),
         "encoder_mb": round(peaks["EncodeActor"]),
         "scorer_mb": round(peaks["ScoreActor"]),

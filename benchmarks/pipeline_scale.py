@@ -32,6 +32,7 @@ from scorer.config import ScorerConfig
 
 RESULT = Path(__file__).parent / "results" / "pipeline_scale.json"
 PAIRS = 5
+ACTORS = (1, 2, 4, 8)
 SECONDS_PER_ROW = 0.004
 UNITS_PER_ACTOR = 12
 ROWS_PER_UNIT = 256
@@ -44,10 +45,11 @@ def overhead(folder: Path) -> dict[str, Any]:
     """By number of actors: rows/s, and the share of what bare loops do."""
     engine = FakeEngine(seconds_per_row=SECONDS_PER_ROW)
     found: dict[str, Any] = {"seconds_per_row": SECONDS_PER_ROW, "rows_per_unit": ROWS_PER_UNIT}
-    for actors in (1, 2, 4, 8):
+    for actors in ACTORS:
         data = fake_dataset(folder / f"data-{actors}", actors * UNITS_PER_ACTOR * ROWS_PER_UNIT)
         with cluster(cpus=actors + 2):
             found[f"{actors}_actors"] = _pairs(data, folder, engine, actors, ROWS_PER_UNIT)
+        print(f"  {actors} actors: {found[f'{actors}_actors']}", flush=True)
     return found
 
 
@@ -72,7 +74,7 @@ def _pairs(data: Path, folder: Path, engine: Engine, actors: int, rows_per_unit:
     for pair in range(PAIRS):
         bare = bare_rate(data, engine, rows_per_unit) * actors
         output = folder / f"out-{data.name}-{pair}"
-        rate = pipeline_run(data, output, engine, actors, rows_per_unit)["rows_per_second"]
+        rate = pipeline_run(data, output, engine, actors, rows_per_unit)["steady"]
         rates.append(rate)
         ratios.append(rate / bare)
     return {
