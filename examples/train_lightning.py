@@ -7,6 +7,7 @@ train. Only where batches differ much in Σ w does that differ from one large ba
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import lightning
 import torch
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> lightning.Trainer:
     rows = read_dataset(options.data, options.weights)
     tokenizer = train_tokenizer([caption for _, caption, _ in rows])
     examples = [encode(*row, tokenizer) for row in rows]
-    loader = DataLoader(examples, batch_size=options.batch, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
+    rows: Any = examples  # a list is as good as a Dataset, which the loader's type does not say
+    loader = DataLoader(rows, batch_size=options.batch, shuffle=True, collate_fn=collate)
     trainer = lightning.Trainer(
         max_steps=options.steps,
         accelerator="auto",
