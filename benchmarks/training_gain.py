@@ -14,8 +14,11 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +48,63 @@ def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example],
 
 def trainings(options: argparse.Namespace, document: dict[str, Any]) -> None:
     """Every cell that is not in `document` yet; written after each. Seeds outermost: a part is a fair part."""
-    held = noisy.clean("held out", options.held_out)
-    held_pictures = pictures_of(held)
-    lessons = {noise: Lesson.read(*prepare(options.folder, noise, options.rows)) for noise in options.noises}
-    document["weights"] = {str(noise): lesson.weights_by_label() for noise, lesson in lessons.items()}
-    for seed, noise, method in product(range(options.seeds), options.noises, METHODS):
-        cell = f"noise {noise}, {method}, seed {seed}"
-        if cell in document["cells"]:
-            continue
-        student = train(lessons[noise], method, seed, options.steps, options.batch)
-        figures = measure(student, lessons[noise].tokenizer, held, held_pictures)
-        document["cells"][cell] = {"noise": noise, "method": method, "seed": seed, **figures}
-        print(cell, {name: round(value, 3) for name, value in figures.items()}, flush=True)
+    for noise in options.noises:
+        lesson = Lesson.read(*prepare(options.folder, noise, options.rows))
+        document["weights"] = document.get("weights", {}) | {str(noise): lesson.weights_by_label()}
+    cells = {
+        f"noise {noise}, {method}, seed {seed}": (noise, method, seed)
+        for seed, noise, method in product(range(options.seeds), options.noises, METHODS)
+    }
+    missing = {name: cell for name, cell in cells.items() if name not in document["cells"]}
+    for name, figures in _examinations(missing, options):
+        noise, method, seed = missing[name]
+        document["cells"][name] = {"noise": noise, "method": method, "seed": seed, **figures}
+        print(name, {figure: round(value, 3) for figure, value in figures.items()}, flush=True)
         write(options.out, document)
+
+
+def _examinations(
+    cells: Mapping[str, tuple[float, str, int]], options: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """What was found in each cell, as they are done."""
+    if options.jobs == 1:
+        _begin(options)
+        yield from ((name, _examined(*cell)) for name, cell in cells.items())
+        return
+    # Processes that begin anew: threads of torch do not survive a fork.
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), _begin, (options,)) as pool:
+        running = {pool.submit(_examined, *cell): name for name, cell in cells.items()}
+        yield from ((running[done], done.result()) for done in as_completed(running))
+
+
+_options: argparse.Namespace
+"""Of this process of the pool."""
+
+
+def _begin(options: argparse.Namespace) -> None:
+    global _options
+    _options = options
+    _lesson.cache_clear()
+    _held_out.cache_clear()
+    torch.set_num_threads(options.threads)
+
+
+@cache
+def _lesson(noise: float) -> Lesson:
+    return Lesson.read(*prepare(_options.folder, noise, _options.rows))
+
+
+@cache
+def _held_out() -> tuple[list[noisy.Example], torch.Tensor]:
+    held = noisy.clean("held out", _options.held_out)
+    return held, pictures_of(held)
+
+
+def _examined(noise: float, method: str, seed: int) -> dict[str, float]:
+    """Train one student and examine it."""
+    lesson = _lesson(noise)
+    student = train(lesson, method, seed, _options.steps, _options.batch)
+    return measure(student, lesson.tokenizer, *_held_out())
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
@@ -74,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--held-out", type=int, default=300, help="scenes and captions that students are examined on")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a process each")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, for each training")
     parser.add_argument("--pairs", type=int, default=7, help="rounds of the cost's measurement")
     parser.add_argument("--folder", type=Path, default=Path("out/gain"), help="datasets and weights")
     parser.add_argument("--out", type=Path, default=RESULTS)

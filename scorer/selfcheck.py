@@ -21,7 +21,7 @@ class SelfCheck:
     """The verdict on one batch.
 
     Attributes:
-        difference: the largest of any logit or log-probability; infinite where one side alone is NaN.
+        difference: the largest of any logit or log-probability; infinite where one side alone is not finite.
         limit: what rounding explains, from the dtype and the largest logit.
     """
 
@@ -34,14 +34,19 @@ class SelfCheck:
 
 
 def compare(fast: Sequence[Pair], plain: Sequence[Pair], dtype: str) -> SelfCheck:
-    """Hold ``fast`` against ``plain``: (clean, contrast) scores of the same rows. NaN on both sides is equal."""
+    """Hold ``fast`` against ``plain``: (clean, contrast) scores of the same rows.
+
+    NaN on both sides is equal, and so is the same infinity; what is infinite does not widen the limit.
+    """
     difference, scale = 0.0, 1.0
     for ours, theirs in zip(fast, plain, strict=True):
         for a, b in zip(ours, theirs, strict=True):
-            scale = max(scale, float(np.nan_to_num(np.abs(b.logit)).max()))
-            for x, y in ((a.logit, b.logit), (a.logprob, b.logprob)):
-                both_nan = np.isnan(x) & np.isnan(y)
-                difference = max(
-                    difference, float(np.nan_to_num(np.abs(x - y)[~both_nan], nan=np.inf).max(initial=0.0))
-                )
+            scale = max(scale, float(np.abs(b.logit[np.isfinite(b.logit)]).max(initial=0.0)))
+            difference = max(difference, _distance(a.logit, b.logit), _distance(a.logprob, b.logprob))
     return SelfCheck(difference, TOLERANCE[dtype] * scale)
+
+
+def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference; infinite where one side alone is NaN or infinite, or the signs of infinities differ."""
+    differ = ~((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
+    return float(np.nan_to_num(np.abs(ours[differ] - theirs[differ]), nan=np.inf, posinf=np.inf).max(initial=0.0))

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,15 +22,21 @@ GRID: Final = 3
 IMAGE_TOKENS: Final = GRID * GRID
 WIDTH: Final = 96
 MAX_TOKENS: Final = 64
+VOCABULARY: Final = 600
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
 
 
 def train_tokenizer(captions: Sequence[str]) -> Tokenizer:
-    """WordPiece on lower-cased text: nothing like the reference's byte-level BPE."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    """BPE on lower-cased characters: nothing like the reference's bytes. The same captions give the same ids.
+
+    No trainer with prefixes for the insides of words (WordPiece): those number their pieces in an order that each
+    process draws anew, and a student would begin elsewhere whenever a broken-off run goes on.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=[PAD, END, UNKNOWN], show_progress=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[PAD, END, UNKNOWN], show_progress=False)
     tokenizer.train_from_iterator(captions, trainer)
     return tokenizer
 

@@ -67,15 +67,20 @@ def weighted_cross_entropy(
         kept = kept.float()
     nll = F.cross_entropy(kept, labels[labelled], reduction="none")  # [K]
     w = weights[labelled].detach().to(nll.dtype)  # [K]
-    wrong = ~(torch.isfinite(w) & (w >= 0))
+    _check_weights(w, labelled, shift)
+    divisor = w.sum() if total is None else torch.as_tensor(total, dtype=w.dtype, device=w.device)
+    return (w * nll).sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def _check_weights(weights: Tensor, labelled: Tensor, shift: bool) -> None:
+    """``weights`` [K] stand where ``labelled`` bool [B, T] is true, one position early where shifted."""
+    wrong = ~(torch.isfinite(weights) & (weights >= 0))
     if bool(wrong.any()):
         row, position = (int(i) for i in labelled.nonzero()[wrong][0])
         raise WeightsError(
-            f"the weight at row {row}, position {position + shift} is {float(w[wrong][0])}; weights of labelled "
+            f"the weight at row {row}, position {position + shift} is {float(weights[wrong][0])}; weights of labelled "
             "positions must be finite and at least 0: mask the position with the ignored label, or mend its weight"
         )
-    divisor = w.sum() if total is None else torch.as_tensor(total, dtype=w.dtype, device=w.device)
-    return (w * nll).sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
 
 
 def total_weight(labels: Tensor, weights: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:

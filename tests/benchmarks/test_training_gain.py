@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +71,21 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Lesson:
     return Lesson.read(*training_gain.prepare(tmp_path_factory.mktemp("gain"), 0.4, 24))
 
 
+def test_every_process_numbers_the_same_tokens() -> None:
+    """Else a student would begin elsewhere wherever a broken-off run goes on."""
+    program = (
+        "from benchmarks.gain import noisy, student\n"
+        "captions = [one.caption.text for one in noisy.noisy('test', 40, 0.4)]\n"
+        "print(sorted(student.train_tokenizer(captions).get_vocab().items()))"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    )
+    assert first == second
+    assert "triangle" in first
+
+
 def test_students_train_with_the_published_weights(lesson: Lesson) -> None:
     for index, (row, tokens) in enumerate(zip(lesson.rows, lesson.tokens, strict=True)):
         assert row.scores is not None
@@ -117,7 +134,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFi
     def run(*more: str) -> dict[str, object]:
         out = tmp_path / "gain.json"
         small = ["--rows", "16", "--batch", "8", "--noises", "0.2", "--folder", str(tmp_path), "--only", "trainings"]
-        small += ["--held-out", "4"]
+        small += ["--held-out", "4", "--jobs", "1"]
         training_gain.main([*small, "--out", str(out), "--plot", str(tmp_path / "plot.png"), "--seeds", "1", *more])
         cells: dict[str, object] = json.loads(out.read_text())["cells"]
         return cells

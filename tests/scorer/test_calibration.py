@@ -11,7 +11,7 @@ import torch
 
 from scorer import calibration
 from scorer.engine import Scorer
-from tests.scorer.test_engine import load
+from tests.scorer.scoring import load
 
 GIB = 2**30
 

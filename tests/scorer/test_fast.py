@@ -16,7 +16,7 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.forward import FastPath, fast, prefix, score_two_forwards
 from scorer.forward.model import ReferenceModel
 from scorer.types import EncodedSample, Usage
-from tests.scorer.test_engine import CONTRASTS, TEXTS, TOLERANCE, load, picture, samples
+from tests.scorer.scoring import CONTRASTS, TEXTS, TOLERANCE, load, picture, samples
 
 
 def captions_of_one_image(count: int = 5, seed: int = 0) -> list[Sample]:

@@ -15,13 +15,9 @@ from transformers import LlavaForConditionalGeneration
 from scorer import Sample, Scorer, ScorerConfig, TokenScores, loading
 from scorer.errors import ConfigError, ModelError
 from scorer.forward import compilation
-from tests.scorer.test_engine import picture
+from tests.scorer.scoring import load, picture
 
 ROWS = [Sample.caption(str(n), picture(50, 30, n), "A red kite over two boats. " * n) for n in (1, 2)]
-
-
-def load(path: Path, **options: Any) -> Scorer:
-    return Scorer.load(path, ScorerConfig(device="cpu", **options))
 
 
 def scores(scorer: Scorer) -> np.ndarray:
@@ -193,3 +189,41 @@ def test_a_decoder_without_blocks_is_not_compiled(chatml_model: Path) -> None:
     model.get_decoder = lambda: torch.nn.Linear(1, 1)
     with pytest.raises(ModelError, match="Linear has no repeated blocks"):
         compilation.compile_decoder(model)
+
+
+def test_unsupported_family_is_refused_before_loading(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(ModelError, match=r"'clip'.*llava"):
+        Scorer.load(tmp_path)
+
+
+def test_model_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        Scorer.load(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="neither a local directory nor a hub repository"):
+        Scorer.load("nobody/nothing")
+
+
+def test_weights_in_another_format_are_refused(chatml_model: Path, tmp_path: Path) -> None:
+    for file in chatml_model.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        Scorer.load(tmp_path)
+
+
+def test_fingerprint_names_what_decides_scores(chatml_model: Path, tmp_path: Path) -> None:
+    base = load(chatml_model).fingerprint
+    assert base == load(chatml_model, max_batch_tokens=77).fingerprint
+    assert base != load(chatml_model, contrast="masked").fingerprint
+    for file in chatml_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    copy = load(tmp_path).fingerprint
+    assert {key for key in base if base[key] != copy[key]} == {"model"}
+    weights = tmp_path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert load(tmp_path).fingerprint["weights_sha256"] != base["weights_sha256"]

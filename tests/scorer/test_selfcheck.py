@@ -42,3 +42,14 @@ def test_nan_on_one_side_never_passes_and_on_both_is_equal() -> None:
     assert not compare([pair(NAN, 1)], [pair(1, 1)], "bfloat16").passed
     assert not compare([pair(1, 1)], [pair(NAN, 1)], "bfloat16").passed
     assert compare([pair(NAN, 1)], [pair(NAN, 1)], "bfloat16").passed
+
+
+def test_the_same_infinity_on_both_sides_is_equal_and_does_not_widen_the_limit() -> None:
+    infinite = math.inf
+    verdict = compare([pair(infinite, 1)], [pair(infinite, 1)], "float32")
+    assert verdict.passed
+    assert verdict.limit == pytest.approx(2 * TOLERANCE["float32"])
+    assert not compare([pair(infinite, 1.1)], [pair(infinite, 1)], "float32").passed
+    for other in (1.0, -infinite, NAN):
+        assert not compare([pair(other, 1)], [pair(infinite, 1)], "bfloat16").passed
+        assert not compare([pair(infinite, 1)], [pair(other, 1)], "bfloat16").passed

@@ -20,7 +20,7 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 
-from scorer import Sample, Scorer, ScorerConfig, TokenScores, reference
+from scorer import Sample, TokenScores, reference
 from scorer.errors import FailureCode, ModelError
 from scorer.families import UNLISTED_VISION
 from scorer.reference import Reference
@@ -28,13 +28,9 @@ from scorer.types import Failure
 from scorer.weights import Method
 from tests.scorer import tiny
 from tests.scorer.families.checkpoints import common, gemma3
-from tests.scorer.test_engine import hugging_face_scores, picture
+from tests.scorer.scoring import conversation, hugging_face_scores, load, picture
 
 ROWS = [Sample.caption(str(n), picture(50, 30, n), "A red kite over two boats. " * n) for n in (1, 2, 3)]
-
-
-def load(path: Path, **options: Any) -> Scorer:
-    return Scorer.load(path, ScorerConfig(device="cpu", **options))
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +70,9 @@ def test_a_class_without_a_record_takes_the_plain_path(
 def test_what_cannot_be_known_of_a_class_is_refused(vip_llava: Path) -> None:
     with pytest.raises(ModelError, match="masked"):
         load(vip_llava, contrast="masked")
-    several = tiny_conversation()
-    (result,) = load(vip_llava).score([several])
+    (result,) = load(vip_llava).score([conversation()])  # two pictures
     assert isinstance(result, Failure)
     assert result.code is FailureCode.CONVERSATION_INVALID
-
-
-def tiny_conversation() -> Sample:
-    from tests.scorer.test_engine import conversation
-
-    return conversation()
 
 
 def test_a_class_that_needs_more_than_is_known_is_refused_when_it_is_loaded(

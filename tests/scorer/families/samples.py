@@ -12,7 +12,7 @@ from scorer.encode import Encoder
 from scorer.families import Family
 from scorer.reference import Reference
 from scorer.types import IMAGE, Turn
-from tests.scorer.test_engine import picture
+from tests.scorer.scoring import picture
 
 TOLERANCE = 1e-5
 """float32, relative to max(1, |x|)."""

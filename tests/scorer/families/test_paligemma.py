@@ -19,7 +19,7 @@ from scorer.types import IMAGE, Failure, Turn
 from tests.scorer.families.checkpoints import paligemma
 from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
 from tests.scorer.families.samples import Case, caption, two_turns
-from tests.scorer.test_engine import picture
+from tests.scorer.scoring import picture
 
 ROWS = [caption("a", (30, 50), "A red kite over boats."), caption("b", (30, 50), "Two boats.", "And what is this?")]
 

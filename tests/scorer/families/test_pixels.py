@@ -23,7 +23,7 @@ from tests.scorer.families.cases import CASES
 from tests.scorer.families.checkpoints import deepseek_vl, gemma3, idefics3, instructblip, mllama, paligemma
 from tests.scorer.families.harness import encode, one_at_a_time
 from tests.scorer.families.samples import Case, caption, two_images
-from tests.scorer.test_engine import picture
+from tests.scorer.scoring import picture
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     **{name: make for name, (make, _) in CASES.items()},
