@@ -98,7 +98,8 @@ class Encoder:
         rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
         kept = self._labels_that_fit(rendered)
         clean = self._branch(sample, rendered, kept, processed)
-        return self._encoded(sample, rendered, kept, clean, self._contrast(sample, images, clean, rendered, kept))
+        contrast = self._contrast(sample, images, processed, clean, rendered, kept)
+        return self._encoded(sample, rendered, kept, clean, contrast)
 
     def _encoded(
         self, sample: Sample, rendered: RenderedTokens, kept: int, clean: Branch, contrast: Branch
@@ -174,7 +175,13 @@ class Encoder:
         )
 
     def _contrast(
-        self, sample: Sample, images: list[Image], clean: Branch, rendered: RenderedTokens, kept: int
+        self,
+        sample: Sample,
+        images: list[Image],
+        processed: list[ProcessedImage],
+        clean: Branch,
+        rendered: RenderedTokens,
+        kept: int,
     ) -> Branch:
         """The branch that the clean one is compared with."""
         image_tokens = clean.input_ids == self.image_token_id
@@ -187,7 +194,9 @@ class Encoder:
         if self.config.contrast == "image":
             return self._other_images(sample, kept)
         replaced = self._altered(images)
-        rendered = self._chat.encode(sample.turns, [image.replacement for image in replaced])
+        replacements = [image.replacement for image in replaced]
+        if replacements != [image.replacement for image in processed]:  # else the prompt is the same
+            rendered = self._chat.encode(sample.turns, replacements)
         branch = self._branch(sample, rendered, kept, replaced)
         if not np.array_equal(branch.input_ids, clean.input_ids):
             raise RowError(

@@ -85,8 +85,7 @@ class ChatTokenizer:
         self._tokenizer = with_renamed_tokens(tokenizer, self._names)
         longest_first = sorted(self._names, key=len, reverse=True)
         self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        # A row's branches write the same conversation.
-        self._written = lru_cache(maxsize=1)(ChatTemplate(render).write)
+        self._template = ChatTemplate(render)
         self._slot = None if slot is None else self._names[slot]
         self._image_token = image_token or ""
         image_token_id = None if image_token is None else tokenizer.token_to_id(image_token)
@@ -109,7 +108,7 @@ class ChatTokenizer:
                 text or an image; ``text_missing`` if there is no token to score; ``text_invalid`` if a text cannot be
                 encoded as UTF-8.
         """
-        written = self._written(tuple(turns))
+        written = self._template.write(turns)
         fragments, runs_of_image = self._with_images([self._renamed(part) for part in written.fragments], images)
         prompt, scored = fragments[0], []
         for text, fragment in zip(written.texts, fragments[1:], strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import uvicorn
@@ -21,6 +22,9 @@ logger = logging.getLogger("service")
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop; 1 where the model cannot be loaded or does not work any more, 2 for wrong options."""
+    # The model's threads share the cores with the event loop and with encoding: who waits must sleep, not spin. Read
+    # once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         check_environment()
         settings = CliApp.run(Settings, cli_args=sys.argv[1:] if arguments is None else arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +47,8 @@ class ReferenceModels:
         from scorer.engine import Scorer
 
         disable_progress_bar()
-        torch.set_num_threads(settings.torch_threads or max(1, len(os.sched_getaffinity(0)) - 1))
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
         default = Scorer.load(settings.model, settings.scorer_config(), settings.revision)
         scorers: dict[str, Scorer] = {settings.contrast: default}
         for contrast in settings.contrasts:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import gc
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -74,7 +76,7 @@ class ScoringService:
         )
         self.admission = Admission(settings.queue_size, lambda: self.batcher.expected_wait, self.metrics)
         self._fetcher = fetcher or settings.image_fetcher()
-        self._encode_pool = ThreadPoolExecutor(settings.encode_threads, "encode")
+        self._encode_pool = ThreadPoolExecutor(settings.encode_threads or _default_encode_threads(), "encode")
         self._fetch_pool = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
         self._parse_pool = ThreadPoolExecutor(_PARSE_THREADS, "parse")
         self.metrics.queue_depth.set_function(lambda: self.batcher.depth)
@@ -101,6 +103,9 @@ class ScoringService:
 
     def _load_models(self) -> ReferenceModels:
         self._models = self._load(self.settings)
+        # A full collection walks every object of torch and transformers, while no request is answered: not again.
+        gc.collect()
+        gc.freeze()
         return self._models
 
     def check_ready(self) -> None:
@@ -208,6 +213,11 @@ class ScoringService:
     def _failed(self, code: FailureCode, message: str) -> ProblemError:
         self.metrics.failures.labels(code.value).inc()
         return of_row(code, message)
+
+
+def _default_encode_threads() -> int:
+    """Encoding holds the interpreter for most of its time: every further thread lets the event loop wait longer."""
+    return max(1, len(os.sched_getaffinity(0)) // 4)
 
 
 def make_method(name: str, params: dict[str, float | None]) -> Method:

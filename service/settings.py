@@ -66,8 +66,8 @@ class Settings(BaseSettings):
     max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one forward pass; default: what fits")
     max_batch_rows: int = Field(32, ge=1, description="samples of one batch: bounds how long the next one waits")
     batch_wait_ms: float = Field(4.0, ge=0, le=1000, description="how long the first of a batch waits for others")
-    encode_threads: int = Field(2, ge=1, description="threads that decode pictures and encode")
-    torch_threads: int = Field(0, ge=0, description="threads of the model on a CPU; 0: all cores but one")
+    encode_threads: int = Field(0, ge=0, description="threads that decode and encode; 0: one for four cores")
+    torch_threads: int = Field(0, ge=0, description="threads of the model on a CPU; 0: OMP_NUM_THREADS, or all cores")
 
     queue_size: int = Field(256, ge=1, description="samples accepted and not yet answered; beyond it: 429")
     request_seconds: float = Field(30.0, gt=0, description="deadline of one request, seconds; beyond it: 504")

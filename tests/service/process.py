@@ -71,13 +71,10 @@ class Process:
         return 1024 * int(status.split(f"{name}:")[1].split()[0])
 
     @property
-    def cpu_seconds(self) -> dict[int, float]:
-        """CPU time by thread."""
-        found = {}
-        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
-            found[int(task.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return found
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def reset_peak(self) -> None:
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
