@@ -129,6 +129,18 @@ def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:
             assert np.abs(first.logit_gap - second.logit_gap).max() > 1e-3
 
 
+@pytest.mark.parametrize(("contrast", "times"), [("blank", 1), ("noise", 1), ("masked", 1), ("image", 2)])
+def test_a_prompt_is_encoded_again_only_where_the_contrast_may_change_it(
+    chatml_model: Path, contrast: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(chatml_model, contrast=contrast).encoder
+    calls: list[object] = []
+    original = encoder._chat.encode
+    monkeypatch.setattr(encoder._chat, "encode", lambda *given: calls.append(given) or original(*given))
+    encoder.encode(samples()[0])
+    assert len(calls) == times
+
+
 def test_only_caption_positions_reach_the_vocabulary_projection(chatml_model: Path) -> None:
     scorer = load(chatml_model)
     rows = samples()

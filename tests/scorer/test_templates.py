@@ -198,15 +198,6 @@ def test_a_template_that_writes_the_date_is_not_tied_to_yesterday() -> None:
     assert decode(list(second.ids[second.scored])) == "A boat."
 
 
-def test_a_conversation_is_rendered_once_for_both_branches() -> None:
-    calls: list[Any] = []
-    chat = tokenizer_of(lambda messages: calls.append(messages) or f"<image>{joined(messages)}")  # type: ignore[func-returns-value]
-    for text in ("A kite.", "A boat."):
-        for _ in range(2):
-            chat.encode(caption(text), ["<image>"])
-    assert len(calls) == 3  # two conversations, and their shape
-
-
 def test_a_text_of_which_no_token_is_left_is_a_row_error() -> None:
     tokenizer = tiny.byte_level_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
