@@ -67,21 +67,26 @@ def job(data: Path, output: Path, engine: Engine, rows_per_unit: int) -> Job:
     )
 
 
-def bare_rate(data: Path, engine: Engine, rows_per_unit: int) -> float:
-    """Rows/s of the engine alone in this process: rows that are encoded already, scored, no more."""
-    source = ParquetSource(str(data), Columns(), prompt="Describe the image.")
-    shard = source.shards()[0]
-    encoder, scorer = engine.encoder(), engine.scorer()
-    rows = min(shard.rows, BARE_UNITS * rows_per_unit)
-    units = [
-        encode_rows(source.read(shard, start, min(start + rows_per_unit, rows)), encoder)
-        for start in range(0, rows, rows_per_unit)
-    ]
-    score_rows(units[0], scorer)  # warms up
-    started = time.perf_counter()
-    for unit in units:
-        score_rows(unit, scorer)
-    return rows / (time.perf_counter() - started)
+class BareLoop:
+    """The engine alone in this process: rows that are encoded already, scored, no more."""
+
+    def __init__(self, data: Path, engine: Engine, rows_per_unit: int) -> None:
+        source = ParquetSource(str(data), Columns(), prompt="Describe the image.")
+        shard = source.shards()[0]
+        encoder, self._scorer = engine.encoder(), engine.scorer()
+        self._rows = min(shard.rows, BARE_UNITS * rows_per_unit)
+        self._units = [
+            encode_rows(source.read(shard, start, min(start + rows_per_unit, self._rows)), encoder)
+            for start in range(0, self._rows, rows_per_unit)
+        ]
+        score_rows(self._units[0], self._scorer)  # warms up
+
+    def rate(self) -> float:
+        """Rows/s."""
+        started = time.perf_counter()
+        for unit in self._units:
+            score_rows(unit, self._scorer)
+        return self._rows / (time.perf_counter() - started)
 
 
 def pipeline_run(data: Path, output: Path, engine: Engine, actors: int, rows_per_unit: int) -> dict[str, Any]:

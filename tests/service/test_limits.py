@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -154,6 +155,13 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(models: ReferenceModels
             status, problem = answer_of(connection)
         assert (status, problem["code"]) == (408, "body_slow")
         assert gauge(live, "in_flight") == 0
+
+
+def test_a_full_collection_does_not_stop_the_service_to_walk_the_model(models: ReferenceModels) -> None:
+    gc.unfreeze()
+    with serving(app_of(models)) as live:
+        live.wait_until_ready()
+        assert gc.get_freeze_count() > len(gc.get_objects())
 
 
 def test_a_dead_worker_is_not_ready(models: ReferenceModels) -> None:

@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 """float32, relative to max(1, |x|)."""
 
 SIZES = [(1, 1), (8, 8), (1500, 40), (30, 50), (50, 30), (64, 64)]
-LONG = "A red kite over two boats, très naïve 日本語 🪁! " * 30
+LONG = "A red kite over two boats, très naïve 日本語 🪁! " * 14
 PROMPT = "What is it?"
 
 
