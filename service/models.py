@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from scorer.allocator import keep_freed_memory
 from scorer.config import fingerprint_digest
 from scorer.errors import ModelError
 from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores
@@ -47,6 +48,7 @@ class ReferenceModels:
         from scorer.engine import Scorer
 
         disable_progress_bar()
+        keep_freed_memory()
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
         default = Scorer.load(settings.model, settings.scorer_config(), settings.revision)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
+from scorer.allocator import keep_freed_memory
 from scorer.config import ScorerConfig
 from scorer.types import EncodedSample, Failure, Result, Sample, Usage
 
@@ -87,6 +88,7 @@ class ModelEngine:
         from scorer.engine import Scorer
 
         disable_progress_bar()  # one a worker, in the middle of the run's own
+        keep_freed_memory()
         return Scorer.load(self.model, self.config, self.revision)
 
     def spell(self) -> Callable[[Sequence[int]], str]:

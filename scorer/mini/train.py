@@ -5,9 +5,7 @@ Everything is drawn, written and initialised from the seed. About an hour on two
 
 import argparse
 import copy
-import ctypes
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from scorer.allocator import keep_freed_memory
 from scorer.mini import MODEL_PATH
 from scorer.mini.batches import PROMPTS, REMOVED, SYSTEM, Batch, Encoder, Rows, Stage, collate
 from scorer.mini.captions import write
@@ -72,16 +71,6 @@ def caption_texts(seed: int, count: int) -> Iterator[str]:
     for index in range(count):
         rng = seeded("tokenizer", seed, index)
         yield write(sample_scene(rng), rng).text
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them to the kernel each step: a quarter of the time here."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            trim, mmap = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of <malloc.h>
-            libc.mallopt(mmap, 2**30)
-            libc.mallopt(trim, 2**31 - 1)
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
