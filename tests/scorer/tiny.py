@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ def byte_level_tokenizer(specials: Sequence[str] = CONTROL_TOKENS, **options: An
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>", **options)
 
 
+def ascii_alphabet(texts: Iterable[str]) -> dict[str, Any]:
+    """Trainer options: what is not ASCII falls back to bytes. Named, since a mere limit picks other characters of equal
+    counts in each process."""
+    alphabet = sorted({"▁", *(character for text in texts for character in text if character.isascii())})
+    return {"initial_alphabet": alphabet, "limit_alphabet": len(alphabet)}
+
+
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     """LLaMA-like: BPE with byte fallback, a space before the first word, the tokenizer writes BOS."""
     from tokenizers.processors import TemplateProcessing
@@ -63,7 +70,7 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
     specials = ["<unk>", "<s>", "</s>"]
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=specials + pieces, limit_alphabet=40)
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=specials + pieces, **ascii_alphabet(corpus()))
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

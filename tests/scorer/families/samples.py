@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 """float32, relative to max(1, |x|)."""
 
 SIZES = [(1, 1), (8, 8), (1500, 40), (30, 50), (50, 30), (64, 64)]
-LONG = "A red kite over two boats, très naïve 日本語 🪁! " * 14
+LONG = "A red kite over two boats, très naïve 日本語 🪁! " * 30
 PROMPT = "What is it?"
 
 
@@ -32,6 +32,7 @@ class Case:
         refused: sizes that the family's own image processor refuses.
         several_images: a sample may hold more than one image.
         several_turns: a conversation may have more than one assistant turn.
+        long: a caption of at least 300 tokens.
         nested_images: the processor is given a sample's images as a list of its own, [[a, b]].
         inputs: (scorer, sample, images) → what the family's own processor makes of a sample that it is not given as
             a rendered prompt.
@@ -44,6 +45,7 @@ class Case:
     several_images: bool = True
     several_turns: bool = True
     nested_images: bool = False
+    long: str = LONG
     inputs: Callable[[Scorer, Sample, Sequence[Any]], dict[str, Any]] | None = None
     tolerance: float = TOLERANCE
 
@@ -64,7 +66,7 @@ class Case:
         """Mixed sizes and lengths, shared images, special tokens as text, several images and turns."""
         sizes = [size for size in SIZES if size not in self.refused]
         rows = [caption(f"{w}x{h}", (w, h), text) for w, h in sizes for text in ("A", "A red kite over boats.")]
-        rows += [caption(f"long {n}", (50, 30), LONG[:n]) for n in (40, len(LONG))]
+        rows += [caption(f"long {n}", (50, 30), self.long[:n]) for n in (40, len(self.long))]
         rows += [caption(f"prompt {n}", (50, 30), "A kite.", "What is it? " * n) for n in (1, 3)]
         rows.append(caption("no prompt", (50, 30), "A kite.", ""))
         rows.append(self.spelling())

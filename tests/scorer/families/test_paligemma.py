@@ -18,7 +18,7 @@ from scorer.forward import score_two_forwards
 from scorer.types import IMAGE, Failure, Turn
 from tests.scorer.families.checkpoints import paligemma
 from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
-from tests.scorer.families.samples import Case, caption, two_turns
+from tests.scorer.families.samples import LONG, Case, caption, two_turns
 from tests.scorer.scoring import picture
 
 ROWS = [caption("a", (30, 50), "A red kite over boats."), caption("b", (30, 50), "Two boats.", "And what is this?")]
@@ -39,6 +39,7 @@ def case_of(path: Path) -> Case:
         special_tokens=paligemma.SPECIALS,
         several_images=False,  # the suite writes text between images, which PaliGemma has no form for
         several_turns=False,
+        long=LONG[: len(LONG) // 3],  # its tokenizer knows few words
         inputs=suffix_inputs,
     )
 

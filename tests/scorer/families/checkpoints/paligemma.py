@@ -26,8 +26,9 @@ def gemma_tokenizer() -> GemmaTokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=specials + pieces, limit_alphabet=40)
-    tokenizer.train_from_iterator([*tiny.corpus(), *["\n\nA kite."] * 50], trainer)  # line breaks merge
+    texts = [*tiny.corpus(), *["\n\nA kite."] * 50]  # line breaks merge
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=specials + pieces, **tiny.ascii_alphabet(texts))
+    tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return GemmaTokenizer(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]])
 
