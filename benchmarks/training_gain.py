@@ -53,7 +53,7 @@ def trainings(options: argparse.Namespace, document: dict[str, Any]) -> None:
         document["weights"] = document.get("weights", {}) | {str(noise): lesson.weights_by_label()}
     cells = {
         f"noise {noise}, {method}, seed {seed}": (noise, method, seed)
-        for seed, noise, method in product(range(options.seeds), options.noises, METHODS)
+        for seed, noise, method in product(range(options.seeds), options.noises, options.methods)
     }
     missing = {name: cell for name, cell in cells.items() if name not in document["cells"]}
     for name, figures in _examinations(missing, options):
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=("trainings", "cost"), default=["trainings", "cost"])
     parser.add_argument("--noises", nargs="+", type=float, default=NOISES, metavar="P")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=4000, help="captions of each training set")
     parser.add_argument("--steps", type=int, default=400)
