@@ -1,6 +1,7 @@
 """Does weighting help? Small VLMs trained from nothing on partly wrong captions, with weights and without.
 
-    python -m benchmarks.training_gain                     # what is missing of 90 trainings, then table and plot
+    python -m benchmarks.training_gain                     # what is missing of 90 trainings, table, plot, and the cost
+    python -m benchmarks.training_gain --only summary      # table and plot of what there is
     python -m benchmarks.training_gain --only cost         # what the weights cost a training step
 
 The reference model scores each dataset once, by the job that users run; every student reads the weights from its
@@ -32,6 +33,7 @@ from benchmarks.gain.student import pictures_of
 RESULTS = Path(__file__).parent / "results" / "training_gain.json"
 PLOT = Path(__file__).parents[1] / "docs" / "training_gain.png"
 NOISES = (0.0, 0.2, 0.4)
+PARTS = ("trainings", "summary", "cost")
 
 
 def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example], Path]:
@@ -114,7 +116,7 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=("trainings", "cost"), default=["trainings", "cost"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--noises", nargs="+", type=float, default=NOISES, metavar="P")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
@@ -136,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{options.out} holds results of {document['settings']}, not of {settings}; give another --out")
     if "trainings" in options.only:
         trainings(options, document)
+    if "summary" in options.only:
         print(summary.table(document["cells"]))
         print(summary.weights_table(document["weights"]))
         summary.plot(document["cells"], options.plot)

@@ -57,6 +57,8 @@ def table(cells: Cells) -> str:
 
 def _cell(cells: Cells, noise: float, method: str, figure: str) -> str:
     mean, half = interval(list(of(cells, noise, method, figure).values()))
+    if math.isinf(half):  # of one seed nothing follows
+        return f"{100 * mean:.1f}"
     text = f"{100 * mean:.1f} ± {100 * half:.1f}"
     if method == UNIFORM:
         return text
@@ -83,13 +85,19 @@ def plot(cells: Cells, path: Path) -> None:
     from matplotlib import pyplot
 
     noises = sorted({cell["noise"] for cell in cells.values()})
-    methods = [name for name in METHODS if any(cell["method"] == name for cell in cells.values())]
+    seeds = max(cell["seed"] for cell in cells.values()) + 1  # what has fewer is not finished, and not shown
+    finished = {
+        method: [noise for noise in noises if len(of(cells, noise, method, "visual_accuracy")) == seeds]
+        for method in METHODS
+    }
+    methods = [method for method, there in finished.items() if there]
     colours = dict(zip(METHODS, ("#6b7280", "#c2410c", "#f59e0b", "#2563eb", "#059669", "#a8a29e"), strict=True))
     figure, axes = pyplot.subplots(1, len(FIGURES), figsize=(12, 3.6), layout="constrained")
     for axis, (name, title) in zip(axes, FIGURES.items(), strict=True):
         for k, method in enumerate(methods):
-            points = [interval(list(of(cells, noise, method, name).values())) for noise in noises]
-            places = [100 * noise + 0.5 * (k - len(methods) / 2) for noise in noises]  # side by side, to be told apart
+            points = [interval(list(of(cells, noise, method, name).values())) for noise in finished[method]]
+            # Side by side, to be told apart.
+            places = [100 * noise + 0.5 * (k - len(methods) / 2) for noise in finished[method]]
             axis.errorbar(
                 places,
                 [100 * mean for mean, _ in points],

@@ -127,15 +127,29 @@ def test_intervals_are_student_s() -> None:
     assert summary.interval([0.5]) == (0.5, math.inf)
 
 
+def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    figures = dict.fromkeys(summary.FIGURES, 0.5)
+    cells = {
+        "a": {"noise": 0.0, "method": "CAL", "seed": 0, **figures},
+        "b": {"noise": 0.2, "method": "uniform", "seed": 0, **figures},
+    }
+    assert summary.table(cells).splitlines()[2:] == [
+        "| 0% | CAL | 50.0 | 50.0 | 50.0 | 1 |",
+        "| 20% | uniform | 50.0 | 50.0 | 50.0 | 1 |",
+    ]
+    summary.plot(cells, tmp_path / "plot.png")
+
+
 def test_a_run_goes_on_where_it_stopped(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*more: str) -> dict[str, object]:
         out = tmp_path / "gain.json"
         small = ["--rows", str(ROWS), "--batch", "8", "--noises", str(NOISE), "--folder", str(folder)]
-        small += ["--held-out", "4", "--jobs", "1", "--only", "trainings"]
+        small += ["--held-out", "4", "--jobs", "1", "--only", "trainings", "summary"]
         training_gain.main([*small, "--out", str(out), "--plot", str(tmp_path / "plot.png"), "--seeds", "1", *more])
         cells: dict[str, object] = json.loads(out.read_text())["cells"]
         return cells
 
+    assert list(run("--steps", "1", "--methods", "CAL")) == ["noise 0.4, CAL, seed 0"]
     first = run("--steps", "1")
     assert len(first) == len(METHODS)
     assert "| 40% | CAL |" in capsys.readouterr().out
