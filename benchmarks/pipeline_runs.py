@@ -68,25 +68,34 @@ def job(data: Path, output: Path, engine: Engine, rows_per_unit: int) -> Job:
 
 
 class BareLoop:
-    """The engine alone in this process: rows that are encoded already, scored, no more."""
+    """The engine alone in this process, on the first units of a dataset."""
 
     def __init__(self, data: Path, engine: Engine, rows_per_unit: int) -> None:
         source = ParquetSource(str(data), Columns(), prompt="Describe the image.")
         shard = source.shards()[0]
         encoder, self._scorer = engine.encoder(), engine.scorer()
-        self._rows = min(shard.rows, BARE_UNITS * rows_per_unit)
+        self._rows = source.read(shard, 0, min(shard.rows, BARE_UNITS * rows_per_unit))
         self._units = [
-            encode_rows(source.read(shard, start, min(start + rows_per_unit, self._rows)), encoder)
-            for start in range(0, self._rows, rows_per_unit)
+            encode_rows(self._rows[start : start + rows_per_unit], encoder)
+            for start in range(0, len(self._rows), rows_per_unit)
         ]
         score_rows(self._units[0], self._scorer)  # warms up
 
-    def rate(self) -> float:
-        """Rows/s."""
+    def scored(self) -> float:
+        """Rows/s of rows that are encoded already, scored, no more."""
         started = time.perf_counter()
         for unit in self._units:
             score_rows(unit, self._scorer)
-        return self._rows / (time.perf_counter() - started)
+        return len(self._rows) / (time.perf_counter() - started)
+
+    def encoded_and_scored(self) -> float:
+        """Rows/s of an engine that does both, encoding in a thread ahead of the model: what a job does."""
+        from scorer.engine import Scorer  # torch, which runs that watch memory do without
+
+        assert isinstance(self._scorer, Scorer)
+        started = time.perf_counter()
+        self._scorer.score(self._rows, encode_threads=1)
+        return len(self._rows) / (time.perf_counter() - started)
 
 
 def pipeline_run(data: Path, output: Path, engine: Engine, actors: int, rows_per_unit: int) -> dict[str, Any]:
