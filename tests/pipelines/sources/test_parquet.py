@@ -95,6 +95,10 @@ def test_shards_must_agree_in_the_columns_that_are_read(dataset: Path) -> None:
     pq.write_table(table.drop_columns(["caption"]), dataset / "z.parquet")
     with pytest.raises(ConfigError, match=r"'caption' is absent in shard z\.parquet"):
         source(dataset).shards()
+    wide = table.set_column(2, "caption", table["caption"].cast(pa.large_string()))
+    pq.write_table(wide, dataset / "z.parquet")  # only the footer's own Arrow schema tells it from a string
+    with pytest.raises(ConfigError, match=r"'caption' is large_string in shard z\.parquet"):
+        source(dataset).shards()
 
 
 def test_the_etag_follows_the_content_and_not_the_clock(dataset: Path) -> None:
