@@ -19,8 +19,9 @@ from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
 _REMOTE_THREADS: Final = 16
-_LOCAL_THREADS: Final = 2
-"""A local footer is there at once: more threads wait for the interpreter, and cost twice the time."""
+_LOCAL_THREADS: Final = 4
+"""A footer on a disk is there at once, and many threads only wait for the interpreter; of a network file system, which
+is a local path too, some at once still help."""
 _BATCH_ROWS: Final = 64
 """Rows decoded at a time while skipping to a range: bounds memory, since a row may hold megabytes of image."""
 
