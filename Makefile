@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
-JOBS ?= 3
+JOBS ?= 2
 
 .PHONY: help install demo serve test check format bench train-mini clean
 
