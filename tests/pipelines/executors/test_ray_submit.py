@@ -61,6 +61,7 @@ def head() -> Iterator[str]:
 def test_a_submitted_job_scores_the_packaged_sample(head: str, tmp_path: Path) -> None:
     output = tmp_path / "weights"
     arguments = ["--input", str(SAMPLE_PATH), "--output", str(output), "--actors", "1", "--no-report"]
+    arguments += ["--cpus-per-actor", "3"]  # and one encoder: each takes seconds to load the tokenizer
     arguments += ["--max-failed-rows", "2%"]  # four of 240 are planted to fail
     command = [str(BIN / "ray"), "job", "submit", "--address", head, "--working-dir", ".", "--"]
     done = _submit([*command, "python", "pipelines/score_dataset.py", *arguments])

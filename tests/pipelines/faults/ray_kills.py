@@ -94,7 +94,7 @@ class Campaign:
         return False
 
     def _drive(self, cluster: Cluster) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.pipelines.executors.ray_driver", str(self.dataset), str(self.output)]
+        command = [sys.executable, "-m", "tests.pipelines.faults.ray_driver", str(self.dataset), str(self.output)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with (self.folder / "said").open("ab") as said:
             return subprocess.Popen(

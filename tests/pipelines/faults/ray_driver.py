@@ -1,21 +1,18 @@
-"""A driver process to be killed: ``python -m tests.pipelines.executors.ray_driver INPUT OUTPUT ADDRESS [LOG]``."""
+"""A driver process to be killed: ``python -m tests.pipelines.faults.ray_driver INPUT OUTPUT ADDRESS LOG``."""
 
 from __future__ import annotations
 
 import sys
 
-from pipelines.engines.fake import FakeEngine
 from pipelines.executors.ray_data import RayDataExecutor
 from pipelines.executors.resources import ActorOptions
 from pipelines.run.job import prepare
 from tests.pipelines.helpers import RecordingWatch, make_job
 from tests.pipelines.ray_engines import LoggingEngine
 
-SLOW = FakeEngine(seconds_per_row=0.06)
-
 if __name__ == "__main__":
-    input_, output, address, *log = sys.argv[1:]
-    engine = LoggingEngine(seconds_per_row=SLOW.seconds_per_row, log=log[0]) if log else SLOW
+    input_, output, address, log = sys.argv[1:]
+    engine = LoggingEngine(seconds_per_row=0.06, log=log)
     prepare(make_job(input_, output, engine)).execute(
         RayDataExecutor(ActorOptions(actors=2), address), RecordingWatch()
     )
