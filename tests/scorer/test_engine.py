@@ -56,7 +56,8 @@ def _positions_among_text(scorer: Scorer, sample: Sample) -> np.ndarray:
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 def test_any_batch_composition_and_order_equals_one_at_a_time(path: Path, contrast: str) -> None:
-    rows = samples()
+    # What differs from "blank" by its picture alone is computed alike: a quarter of the rows, of every size, will do.
+    rows = samples()[:: -4 if contrast in ("blur", "noise", "image") else 1]
     alone = load(path, contrast=contrast, max_batch_tokens=1).score(rows)
     order = np.random.default_rng(1).permutation(len(rows))
     for budget in (300, 100_000):

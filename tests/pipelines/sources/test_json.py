@@ -152,7 +152,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(st.dictionaries(st.text(), JSON_VALUES), max_size=6), st.integers(1, 40), st.booleans(), st.data())
 def test_any_array_and_any_window(records: list[Any], chunk: int, ascii_only: bool, data: st.DataObject) -> None:
     indent = data.draw(st.sampled_from([None, 1]))

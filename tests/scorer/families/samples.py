@@ -64,17 +64,23 @@ class Case:
 
     def rows(self) -> list[Sample]:
         """Mixed sizes and lengths, shared images, special tokens as text, several images and turns."""
-        sizes = [size for size in SIZES if size not in self.refused]
-        rows = [caption(f"{w}x{h}", (w, h), text) for w, h in sizes for text in ("A", "A red kite over boats.")]
-        rows += [caption(f"long {n}", (50, 30), self.long[:n]) for n in (40, len(self.long))]
+        rows = [caption(f"{w}x{h} short", (w, h), "A") for w, h in self._sizes]
         rows += [caption(f"prompt {n}", (50, 30), "A kite.", "What is it? " * n) for n in (1, 3)]
-        rows.append(caption("no prompt", (50, 30), "A kite.", ""))
-        rows.append(self.spelling())
+        return [*rows, caption("long", (50, 30), self.long), *self.few_rows()]
+
+    def few_rows(self) -> list[Sample]:
+        """One row of every size, and of every kind that is encoded differently."""
+        rows = [caption(f"{w}x{h}", (w, h), "A red kite over boats.") for w, h in self._sizes]
+        rows += [self.spelling(), caption("medium", (50, 30), self.long[:40]), caption("bare", (50, 30), "A kite.", "")]
         if self.several_images:
             rows.append(two_images())
         if self.several_turns:
             rows.append(two_turns(images=2 if self.several_images else 1))
         return rows
+
+    @property
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [size for size in SIZES if size not in self.refused]
 
     def spelling(self, word: str | None = None) -> Sample:
         """A prompt and a caption that spell the special tokens, or ``word`` in the place of each."""
