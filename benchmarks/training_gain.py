@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
@@ -29,6 +27,7 @@ from benchmarks.gain import cost, noisy, summary
 from benchmarks.gain.learning import METHODS, Lesson, train
 from benchmarks.gain.measures import measure
 from benchmarks.gain.student import pictures_of
+from pipelines.command.cli import main as score_dataset
 
 RESULTS = Path(__file__).parent / "results" / "training_gain.json"
 PLOT = Path(__file__).parents[1] / "docs" / "training_gain.png"
@@ -42,9 +41,9 @@ def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example],
     data, weights = folder / f"data-{noise}-{rows}", folder / f"weights-{noise}-{rows}"
     if not (weights / "_SUCCESS").exists():
         noisy.write_shard(examples, data / "train.parquet")
-        script = Path(__file__).parents[1] / "pipelines" / "score_dataset.py"
-        command = [sys.executable, str(script), "--input", str(data), "--output", str(weights), "--no-report"]
-        subprocess.run([*command, "--executor", "local"], check=True)
+        arguments = ["--input", str(data), "--output", str(weights), "--no-report", "--executor", "local"]
+        if code := score_dataset(arguments):
+            raise SystemExit(code)
     return examples, weights
 
 

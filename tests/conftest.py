@@ -18,6 +18,8 @@ settings.load_profile("tokensight")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: a second thread would only wait for the first
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Ray's workers are nice to everything else: beside another process of the suite they would hardly run at all.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def together(nodeid: str) -> str:

@@ -67,7 +67,7 @@ def test_of_racing_creators_one_wins(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ObjectStore(f"{new_bucket(request.getfixturevalue(name), monkeypatch)}/out")
-    for number in range(20):
+    for number in range(10):
         won = at_once(8, lambda who, key=f"marker-{number}": store.create(key, str(who).encode()))
         assert won.count(True) == 1
         assert store.get(f"marker-{number}") == str(won.index(True)).encode()

@@ -148,12 +148,18 @@ def test_lists_and_numbered_columns_of_texts(tmp_path: Path, kind: str) -> None:
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=5), part, max_size=3),
+    max_leaves=6,
 )
 
 
-@settings(max_examples=30)
-@given(st.lists(st.dictionaries(st.text(), JSON_VALUES), max_size=6), st.integers(1, 40), st.booleans(), st.data())
+@settings(max_examples=60)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=5), JSON_VALUES, max_size=3), max_size=4),
+    st.integers(1, 40),
+    st.booleans(),
+    st.data(),
+)
 def test_any_array_and_any_window(records: list[Any], chunk: int, ascii_only: bool, data: st.DataObject) -> None:
     indent = data.draw(st.sampled_from([None, 1]))
     raw = json.dumps(records, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")

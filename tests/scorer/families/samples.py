@@ -63,7 +63,8 @@ class Case:
         return Encoder.load(self.path, ScorerConfig(device="cpu"))
 
     def rows(self) -> list[Sample]:
-        """Mixed sizes and lengths, shared images, special tokens as text, several images and turns."""
+        """Mixed sizes and lengths, shared images, special tokens as text, several images and turns; last, the
+        :meth:`few_rows`."""
         rows = [caption(f"{w}x{h} short", (w, h), "A") for w, h in self._sizes]
         rows += [caption(f"prompt {n}", (50, 30), "A kite.", "What is it? " * n) for n in (1, 3)]
         return [*rows, caption("long", (50, 30), self.long), *self.few_rows()]
