@@ -42,6 +42,7 @@ def measure(folder: Path, shards: int) -> dict[str, Any]:
     summary = summarize(run.record, published)
     (folder / "out" / SUCCESS).write_bytes(as_json(summary))
     found["success_mb"] = round((folder / "out" / SUCCESS).stat().st_size / 1e6, 1)
+    del run, published  # a run given again is a process of its own
     started = _now()
     assert prepare(_job(folder)).execute(LocalExecutor(), NoWatch()) == summary
     _tell(found, "resume_finished", started)

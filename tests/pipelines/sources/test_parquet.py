@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,29 @@ def test_shards_must_agree_in_the_columns_that_are_read(dataset: Path) -> None:
     pq.write_table(wide, dataset / "z.parquet")  # only the footer's own Arrow schema tells it from a string
     with pytest.raises(ConfigError, match=r"'caption' is large_string in shard z\.parquet"):
         source(dataset).shards()
+
+
+def test_shards_without_arrow_s_schema_must_agree_too(tmp_path: Path) -> None:
+    """As Spark and DuckDB write them: their footers' metadata are the same, and empty."""
+    table = pa.table({"image": [b"ok"], "caption": ["a kite"]})
+    for name, data in (("a", table), ("b", table), ("c", table.set_column(1, "caption", pa.array([1])))):
+        pq.write_table(data, tmp_path / f"{name}.parquet", store_schema=False)
+    with pytest.raises(ConfigError, match=r"'caption' is int64 in shard c\.parquet but is string in a\.parquet"):
+        source(tmp_path).shards()
+
+
+def test_footers_are_not_kept(tmp_path: Path) -> None:
+    """Nor left to the collector of cycles, which comes too late: they are most of what planning would hold."""
+    write_dataset(tmp_path, {f"{i:02}.parquet": 1 for i in range(40)})
+    planned = source(tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        planned.shards()
+        kept = sum(isinstance(thing, pq.FileMetaData) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept <= 1, "the first one's, that the others are compared with"
 
 
 def test_the_etag_follows_the_content_and_not_the_clock(dataset: Path) -> None:
