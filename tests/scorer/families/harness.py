@@ -1,4 +1,5 @@
-"""What every family is held to. A family's test file subclasses :class:`FamilySuite` and names its checkpoint.
+"""What every family is held to. A family's test file subclasses :class:`FamilySuite` and names its checkpoint; a
+variant of one whose texts and pictures are encoded alike takes :class:`ScoreSuite`.
 
 Three computations of the same scores are compared, to :data:`TOLERANCE`:
 
@@ -73,8 +74,13 @@ def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
     return max(error(scores, plain) for scores in fast_scores(scorer, encoded))
 
 
-class FamilySuite:
-    """The checks. Subclasses give a fixture ``case``; each test is small, so that a failure names what broke."""
+def plain_text(case: Case) -> list[Sample]:
+    """Rows without spelled special tokens, which the processor takes for real ones."""
+    return [row for row in case.rows() if row.sample_id != "spelling"]
+
+
+class ScoreSuite:
+    """Checks of scores. Subclasses give a fixture ``case``; each test is small, so that a failure names what broke."""
 
     CONTRASTS: ClassVar = sorted(ALL_CONTRASTS)
 
@@ -102,29 +108,9 @@ class FamilySuite:
         assert all(isinstance(result, TokenScores) for result in results)
         assert scorer.path == ("fast" if scorer.reference.family.fast else "plain")
 
-    def test_ids_and_pixels_are_those_of_the_processor(self, case: Case) -> None:
-        scorer = case.load()
-        for sample in self._plain_text(case):
-            encoded = scorer.encoder.encode(sample)
-            for branch, inputs in zip(
-                (encoded.clean, encoded.contrast), oracle_inputs(case, scorer, sample), strict=True
-            ):
-                ids = inputs["input_ids"][0].numpy()
-                np.testing.assert_array_equal(branch.input_ids, ids[: len(branch.input_ids)])
-                assert set(branch.pixels) <= set(inputs)
-                for name, values in branch.pixels.items():
-                    theirs = inputs[name].numpy()
-                    if name not in scorer.reference.family.pixel_names:  # per token, like the ids
-                        theirs = theirs[:, : values.shape[1]]
-                    np.testing.assert_array_equal(values, theirs, err_msg=f"{sample.sample_id}: {name}")
-            texts = sample.scored_texts
-            for turn, text in enumerate(texts):
-                scored = encoded.token_ids[encoded.token_turns == turn]
-                assert scorer.encoder._processor.tokenizer.decode(scored).strip() == text.strip()
-
     def test_scores_are_those_of_the_class(self, case: Case, record_property: Any) -> None:
         scorer = case.load()
-        samples = self._plain_text(case)
+        samples = plain_text(case)
         encoded = encode(scorer, samples)
         expected = []
         for sample, row in zip(samples, encoded, strict=True):
@@ -145,16 +131,36 @@ class FamilySuite:
         if contrast not in case.family.contrasts:
             pytest.skip("the family does not define it")
         scorer = case.load(contrast)
-        for sample in self._plain_text(case)[-4:]:
+        for sample in plain_text(case)[-4:]:
             row = scorer.encoder.encode(sample)
             inputs = text_only_oracle_inputs(case, scorer, sample)
             expected = oracle_scores(scorer, inputs, row.contrast.label_index)
             ((clean, contrasted),) = score_two_forwards(scorer.model, [row])
             assert error([(clean, contrasted)], [(clean, expected)]) <= case.tolerance
 
-    def _plain_text(self, case: Case) -> list[Sample]:
-        """Rows without spelled special tokens, which the processor takes for real ones; and not the longest."""
-        return [row for row in case.rows() if row.sample_id != "spelling"]
+
+class FamilySuite(ScoreSuite):
+    """The checks of scores, and of what is encoded."""
+
+    def test_ids_and_pixels_are_those_of_the_processor(self, case: Case) -> None:
+        scorer = case.load()
+        for sample in plain_text(case):
+            encoded = scorer.encoder.encode(sample)
+            for branch, inputs in zip(
+                (encoded.clean, encoded.contrast), oracle_inputs(case, scorer, sample), strict=True
+            ):
+                ids = inputs["input_ids"][0].numpy()
+                np.testing.assert_array_equal(branch.input_ids, ids[: len(branch.input_ids)])
+                assert set(branch.pixels) <= set(inputs)
+                for name, values in branch.pixels.items():
+                    theirs = inputs[name].numpy()
+                    if name not in scorer.reference.family.pixel_names:  # per token, like the ids
+                        theirs = theirs[:, : values.shape[1]]
+                    np.testing.assert_array_equal(values, theirs, err_msg=f"{sample.sample_id}: {name}")
+            texts = sample.scored_texts
+            for turn, text in enumerate(texts):
+                scored = encoded.token_ids[encoded.token_turns == turn]
+                assert scorer.encoder._processor.tokenizer.decode(scored).strip() == text.strip()
 
     def test_special_tokens_in_texts_stay_text(self, case: Case) -> None:
         encoder = case.encoder()

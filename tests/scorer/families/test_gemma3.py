@@ -12,7 +12,7 @@ from scorer.families import Family
 from scorer.forward import model as forward_model
 from scorer.forward import score_two_forwards
 from tests.scorer.families.checkpoints import gemma3
-from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
+from tests.scorer.families.harness import FamilySuite, ScoreSuite, encode, error, fast_error
 from tests.scorer.families.samples import Case, caption
 
 
@@ -56,7 +56,7 @@ class TestGemma3(FamilySuite):
         assert error(score_two_forwards(scorer.model, [replace(row, contrast=bare)]), right) > 0.01
 
 
-class TestSlidingWindow(FamilySuite):
+class TestSlidingWindow(ScoreSuite):
     """A window that is shorter than most rows."""
 
     @pytest.fixture(scope="class")

@@ -17,7 +17,7 @@ from scorer.families import Family
 from scorer.forward import score_two_forwards
 from scorer.types import IMAGE, Failure, Turn
 from tests.scorer.families.checkpoints import paligemma
-from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
+from tests.scorer.families.harness import FamilySuite, ScoreSuite, encode, error, fast_error
 from tests.scorer.families.samples import LONG, Case, caption, two_turns
 from tests.scorer.scoring import picture
 
@@ -129,7 +129,7 @@ class TestPaliGemma2(Suite):
         assert error(score_two_forwards(scorer.model, rows), right) > 0.01
 
 
-class TestPaliGemma2SlidingWindow(Suite):
+class TestPaliGemma2SlidingWindow(ScoreSuite):
     """A window that is shorter than most rows."""
 
     @pytest.fixture(scope="class")
