@@ -60,7 +60,6 @@ def test_units_go_through_two_stages_and_encoding_does_not_run_ahead(
     encoders = {event.pid for event in events if event.kind == "encode"}
     scorers = {event.pid for event in events if event.kind == "score"}
     assert len(scorers) == 1
-    assert len(encoders) == 2
     assert encoders.isdisjoint(scorers), "the stages were fused: encoding would cost the GPU's time"
     assert os.getpid() not in encoders | scorers
     ahead = max(accumulate(1 if event.kind == "encode" else -1 for event in events))
