@@ -18,7 +18,7 @@ from scorer.forward import fast, score_two_forwards
 from scorer.reference import Reference
 from scorer.types import Failure, Turn
 from tests.scorer.families.checkpoints import instructblip
-from tests.scorer.families.harness import FamilySuite, encode, error, fast_error
+from tests.scorer.families.harness import FamilySuite, encode, error, fast_error, plain_text
 from tests.scorer.families.oracle import oracle_scores
 from tests.scorer.families.samples import Case, caption, two_images, two_turns
 
@@ -48,7 +48,7 @@ class TestInstructBlip(FamilySuite):
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
         """``removed`` is its language model alone: its own class wants an image in any case."""
         scorer = case.load(contrast)
-        for sample in self._plain_text(case):
+        for sample in plain_text(case):
             (row,) = encode(scorer, [sample])
             inputs = prompt_and_caption(scorer, sample, sample.images)
             shown = inputs["input_ids"] != scorer.encoder.image_token_id
