@@ -23,7 +23,7 @@ _LOCAL_THREADS: Final = 4
 """A footer on a disk is there at once, and many threads only wait for the interpreter; of a network file system, which
 is a local path too, some at once still help."""
 _FILES_TOGETHER: Final = 16
-"""Files that a thread is given at a time: handing out each alone takes as long as reading it."""
+"""Files that a thread is given at a time: a future for each would cost time and memory."""
 _BATCH_ROWS: Final = 64
 """Rows decoded at a time while skipping to a range: bounds memory, since a row may hold megabytes of image."""
 
