@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from scorer import Sample, Scorer, ScorerConfig
+from scorer.config import Contrast
 from scorer.encode import Encoder
 from scorer.families import Family
 from scorer.reference import Reference
@@ -49,9 +51,13 @@ class Case:
     inputs: Callable[[Scorer, Sample, Sequence[Any]], dict[str, Any]] | None = None
     tolerance: float = TOLERANCE
 
-    def load(self, contrast: str = "blank", **options: Any) -> Scorer:
-        """The engine on this checkpoint."""
+    def load(self, contrast: Contrast = "blank", **options: Any) -> Scorer:
+        """The engine on this checkpoint, for a test to do with as it likes."""
         return Scorer.load(self.path, ScorerConfig(device="cpu", contrast=contrast, **options))
+
+    def shared(self, contrast: Contrast = "blank") -> Scorer:
+        """The engine on this checkpoint, on weights that are loaded once: nothing of it may be changed."""
+        return _shared(self.path).with_contrast(contrast)
 
     @property
     def family(self) -> Family:
@@ -87,6 +93,11 @@ class Case:
         """A prompt and a caption that spell the special tokens, or ``word`` in the place of each."""
         spelled = " ".join(word or token for token in self.special_tokens)
         return caption("spelling", (30, 50), f"A {spelled} kite", f"What is {spelled} here?")
+
+
+@lru_cache(maxsize=1)  # a file's tests stand together
+def _shared(path: Path) -> Scorer:
+    return Scorer.load(path, ScorerConfig(device="cpu"))
 
 
 def caption(name: str, size: tuple[int, int], text: str, prompt: str = PROMPT) -> Sample:

@@ -47,7 +47,7 @@ class TestInstructBlip(FamilySuite):
     @pytest.mark.parametrize("contrast", ["masked", "removed"])
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
         """``removed`` is its language model alone: its own class wants an image in any case."""
-        scorer = case.load(contrast)
+        scorer = case.shared(contrast)
         for sample in plain_text(case):
             (row,) = encode(scorer, [sample])
             inputs = prompt_and_caption(scorer, sample, sample.images)
