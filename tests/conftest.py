@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.ray_head import Head, started_head
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The time of one example says nothing on a shared machine.
 settings.register_profile("tokensight", deadline=None)
 settings.load_profile("tokensight")
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # a token that another cluster left in the home directory is not this one's
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: a second thread would only wait for the first
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,8 +40,19 @@ def together(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray first: it is the longest, and must not be what is waited for at the end."""
-    items.sort(key=lambda item: together(item.nodeid) != "ray")
+    """Ray and the stores first: they are the longest, and must not be what is waited for at the end."""
+    first = ("ray", "tests/stores/test_s3.py")
+    items.sort(key=lambda item: first.index(scope) if (scope := together(item.nodeid)) in first else len(first))
+
+
+gc.disable()  # while everything is imported, there is nothing to collect
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a full collection, and trainers ask for many, need not walk through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
@@ -51,30 +68,33 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
+_RAY = ExitStack()
+"""What ends Ray."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """End the cluster behind the last test that needs it: idle, it takes a tenth of a core."""
     if together(item.nodeid) == "ray" and (nextitem is None or together(nextitem.nodeid) != "ray"):
-        import ray
+        _RAY.close()
 
-        ray.shutdown()
+
+def pytest_unconfigure() -> None:
+    _RAY.close()  # the suite was interrupted
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """One Ray cluster for every test that needs one; yields its address."""
+def ray_head() -> Head:
+    """The Ray head of every test that needs one."""
+    return _RAY.enter_context(started_head())
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_head: Head) -> str:
+    """This process is a driver of the head; returns its address."""
     import ray
 
-    paths = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), paths]))  # workers import the tests' engines
-    try:
-        context = ray.init(
-            address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False
-        )
-    finally:
-        if paths is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = paths
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
+    workers = {"env_vars": {"PYTHONPATH": str(ROOT)}}  # they import the tests' engines
+    ray.init(ray_head.address, runtime_env=workers, logging_level="ERROR", log_to_driver=False)
+    _RAY.callback(ray.shutdown)
+    return ray_head.address

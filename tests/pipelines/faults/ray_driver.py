@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sys
 
+from pipelines.executors import ray_data
 from pipelines.executors.ray_data import RayDataExecutor
 from pipelines.executors.resources import ActorOptions
 from pipelines.run.job import prepare
 from tests.pipelines.helpers import RecordingWatch, make_job
 from tests.pipelines.ray_engines import LoggingEngine
 
+ROW_BYTES = 1 << 20
+
 if __name__ == "__main__":
     input_, output, address, log = sys.argv[1:]
-    engine = LoggingEngine(seconds_per_row=0.06, log=log)
+    engine = LoggingEngine(seconds_per_row=0.06, log=log, row_bytes=ROW_BYTES)
+    # As with real pictures, encoding is but a few units ahead. Units that were encoded for two drivers that were killed
+    # are tried row by row: were that all of them, no actor would be left to kill.
+    ray_data.BYTES_AHEAD = 2 * 5 * ROW_BYTES
     prepare(make_job(input_, output, engine)).execute(
         RayDataExecutor(ActorOptions(actors=2), address), RecordingWatch()
     )

@@ -26,7 +26,6 @@ from ray.cluster_utils import Cluster
 from tests.conftest import ROOT
 
 KINDS: Final = ("driver", "actor", "node", "raylet")
-NODES: Final = 2
 ACTORS: Final = 2
 RANDOM_SECONDS: Final = 0.6
 """Of two units' scoring time."""
@@ -65,9 +64,9 @@ class Campaign:
         """Returns when a run has ended well."""
         chosen = random.Random(self.seed)
         with ExitStack() as stack:
-            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
             stack.callback(cluster.shutdown)
-            nodes = [cluster.add_node(num_cpus=2) for _ in range(NODES)]
+            nodes = [cluster.add_node(num_cpus=2)]  # that may be lost; the head works too, and is not
             waiting = list(self.kinds)
             while True:
                 with self._drive(cluster) as driver:
@@ -115,7 +114,7 @@ def strike(kind: str, cluster: Cluster, nodes: list[Any], driver: subprocess.Pop
         driver.kill()
         return True
     if kind == "actor":
-        actors = [pid for node in nodes for pid in children(raylet(node), "ScoreActor")]
+        actors = [pid for node in (cluster.head_node, *nodes) for pid in children(raylet(node), "ScoreActor")]
         if actors:
             os.kill(actors[0], signal.SIGKILL)
         return bool(actors)
