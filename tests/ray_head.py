@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 BIN: Final = Path(sys.executable).parent
 CPUS: Final = 4
 
@@ -42,7 +43,13 @@ def started_head() -> Iterator[Head]:
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
     ports = dict(zip(names, _free_ports(len(names)), strict=True))
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}  # a job's `python` is the head's
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is the head's
+        "PYTHONPATH": str(ROOT),  # workers import the tests' engines
+        # A worker that is idle is ended after a second, and the next task starts another, at two seconds of CPU.
+        "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    }
     # A short path: sockets lie below it, and their names are limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [str(BIN / "ray"), "start", "--head", "--block", f"--num-cpus={CPUS}", f"--temp-dir={folder}"]

@@ -107,6 +107,5 @@ def test_rows_that_hang_or_kill_their_encoder_fail_alone(tmp_path: Path) -> None
 
 
 def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Path, output: Path) -> None:
-    # Last: what is left of a failed pipeline holds its CPUs for seconds.
     with pytest.raises(ModelError, match="the weights are not what they seemed"):
         prepare(make_job(dataset, output, UnloadableEngine())).execute(RayDataExecutor(ONE), RecordingWatch())
