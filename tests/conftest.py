@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: first.index(scope) if (scope := together(item.nodeid)) in first else len(first))
 
 
-gc.disable()  # while everything is imported, there is nothing to collect
+gc.disable()  # while everything is imported: nothing of it is garbage
 
 
 def pytest_collection_finish() -> None:
@@ -92,7 +92,7 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def ray_head() -> Head:
     """The Ray head of every test that needs one."""
-    return _RAY.enter_context(started_head())
+    return _RAY.enter_context(started_head(ROOT))  # its workers import the tests' engines
 
 
 @pytest.fixture(scope="session")

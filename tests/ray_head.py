@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 BIN: Final = Path(sys.executable).parent
 CPUS: Final = 4
 
@@ -38,15 +37,15 @@ class Head:
 
 
 @contextmanager
-def started_head() -> Iterator[Head]:
-    """A head with ports and a folder of its own, and :data:`CPUS` logical CPUs."""
+def started_head(python_path: Path) -> Iterator[Head]:
+    """A head with ports and a folder of its own, and :data:`CPUS` logical CPUs; workers import from ``python_path``."""
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
     ports = dict(zip(names, _free_ports(len(names)), strict=True))
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is the head's
-        "PYTHONPATH": str(ROOT),  # workers import the tests' engines
+        "PYTHONPATH": str(python_path),
         # A worker that is idle is ended after a second, and the next task starts another, at two seconds of CPU.
         "RAY_idle_worker_killing_time_threshold_ms": "600000",
     }
