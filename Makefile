@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 JOBS ?= 2
-# The suite starts a hundred processes: each would compile every module again.
+# Tests and jobs start many processes: each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo serve test check format bench train-mini clean

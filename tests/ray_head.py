@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,10 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.ports import free_ports
 
 BIN: Final = Path(sys.executable).parent
 CPUS: Final = 4
@@ -41,7 +42,7 @@ def started_head(python_path: Path) -> Iterator[Head]:
     """A head with ports and a folder of its own, and :data:`CPUS` logical CPUs; workers import from ``python_path``."""
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     names += ("metrics-export-port", "ray-client-server-port", "runtime-env-agent-port")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is the head's
@@ -62,14 +63,6 @@ def started_head(python_path: Path) -> Iterator[Head]:
                 yield Head(f"127.0.0.1:{ports['port']}", dashboard, environment)
             finally:
                 _end(process)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

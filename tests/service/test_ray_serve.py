@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from scorer import Sample, Scorer
 from scorer.mini import MODEL_PATH
 from service.serve import ReplicaOptions, app, gpus
+from tests.ports import free_ports
 from tests.service.helpers import KEY, Live, encoded, picture, request
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -25,9 +25,7 @@ HEADERS = {"X-API-Key": KEY}
 def served(ray_cluster: str) -> Iterator[Live]:
     from ray import serve
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TOKENSIGHT_API_KEYS", KEY)
         environment.setenv("TOKENSIGHT_CONTRASTS", "blank")

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,15 +88,6 @@ def skip(store: str, reason: object) -> None:
     if store in os.environ.get("TOKENSIGHT_REQUIRED_STORES", "").split():
         pytest.fail(message)
     pytest.skip(message)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:

@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.stores import Endpoint, NotInstallableError, cache, daemon, free_ports, locked, wait_for
+from tests.ports import free_ports
+from tests.stores import Endpoint, NotInstallableError, cache, daemon, locked, wait_for
 
 PACKAGES: Final = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
 KEY, SECRET = "test-access", "test-secret"

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.stores import Endpoint, NotInstallableError, cache, daemon, free_ports, locked, wait_for
+from tests.ports import free_ports
+from tests.stores import Endpoint, NotInstallableError, cache, daemon, locked, wait_for
 
 VERSION: Final = "2.38.3"
 BACKENDS: Final = ("account", "container", "object")
