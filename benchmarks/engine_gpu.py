@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import naive
 from benchmarks.engine_flops import flops
 from benchmarks.engine_profile import matmul_rate
-from benchmarks.random_models import SHAPES, RandomReference
+from benchmarks.random_models import SHAPES, RandomCheckpoint
 from scorer import Sample
 from scorer.config import ScorerConfig
 from scorer.engine import Scorer
@@ -98,8 +98,8 @@ def one_batch(scorer: Scorer, encoded: Sequence[EncodedSample]) -> list[EncodedS
     return middle[: max(1, scorer.budget.tokens // middle[len(middle) // 2].length)]
 
 
-def measure(reference: RandomReference, options: argparse.Namespace) -> dict[str, Any]:
-    scorer = Scorer(reference, ScorerConfig(dtype=options.dtype, compile=options.compile))
+def measure(checkpoint: RandomCheckpoint, options: argparse.Namespace) -> dict[str, Any]:
+    scorer = Scorer(checkpoint, ScorerConfig(dtype=options.dtype, compile=options.compile))
     data = samples(options.samples, 120 if options.tiny else 640)
     started = time.perf_counter()
     encoded = [row for row in map(scorer.encoder.try_encode, data) if isinstance(row, EncodedSample)]

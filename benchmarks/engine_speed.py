@@ -18,9 +18,9 @@ import torch
 
 from benchmarks import naive, shapes
 from benchmarks.engine_flops import flops
-from scorer.batching import TokenBudget, map_batches
-from scorer.calibration import DEFAULT_TOKENS
 from scorer.forward import FastPath, ReferenceModel
+from scorer.forward.batching import TokenBudget, map_batches
+from scorer.forward.calibration import DEFAULT_TOKENS
 from scorer.types import EncodedSample
 
 CACHE = 2**32

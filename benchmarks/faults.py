@@ -99,7 +99,7 @@ def ray(folder: Path) -> dict[str, Any]:
 
 
 def proxy(folder: Path) -> dict[str, Any]:
-    from pipelines.storage.object_store import ObjectStore
+    from pipelines.output.store.object_store import ObjectStore
     from tests.stores import swift
     from tests.stores.conftest import new_bucket
     from tests.stores.proxy import faulting

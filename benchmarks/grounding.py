@@ -26,11 +26,11 @@ import torch
 from scorer.config import Contrast, ScorerConfig
 from scorer.engine import Scorer
 from scorer.mini import MODEL_PATH
+from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.captions import Caption
 from scorer.mini.drawing import draw
 from scorer.mini.evaluation import held_out
 from scorer.mini.labels import auroc, token_labels
-from scorer.mini.telling import CONTRADICTORY, FILLER, VISUAL
 from scorer.types import Branch, EncodedSample, Sample, TokenScores
 from scorer.weights import cal, cal_logprob
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorer.encoding.image_processing import join_pixels
 from scorer.forward import ReferenceModel
-from scorer.processing import join_pixels
 from scorer.types import Branch, EncodedSample
 
 

@@ -25,7 +25,7 @@ def _measure(folder: Path, rows: int) -> dict[str, Any]:
     import psutil
 
     from benchmarks.pipeline_runs import cluster, every, fake_dataset, pipeline_run
-    from pipelines.engines.fake import FakeEngine
+    from tests.pipelines.fake_engine import FakeEngine
 
     data = fake_dataset(folder / "data", rows)
     peaks: dict[str, float] = defaultdict(float)

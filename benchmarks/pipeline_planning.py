@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.pipeline_runs import NoWatch
-from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
-from pipelines.run.commit import COMMITS, PUBLISHED, SUCCESS, UNITS, PublishedShard, UnitMarker, as_json
-from pipelines.run.job import Job, Run, prepare
-from pipelines.run.summary import summarize
+from pipelines.output.commit import COMMITS, PUBLISHED, SUCCESS, UNITS, PublishedShard, UnitMarker, as_json
+from pipelines.output.store import open_store
+from pipelines.output.summary import summarize
+from pipelines.run.job import Job, PreparedRun, prepare
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
-from pipelines.storage import open_store
 from scorer.weights import Method
+from tests.pipelines.fake_engine import FakeEngine
 
 FOLDER = 1_000
 """Shards in one folder."""
@@ -70,7 +70,7 @@ def _write_shards(root: Path, count: int) -> None:
         (root / f"{i // FOLDER:04}" / f"{i:07}.parquet").write_bytes(data)
 
 
-def _forge_units_and_shards(run: Run, output: Path) -> list[PublishedShard]:
+def _forge_units_and_shards(run: PreparedRun, output: Path) -> list[PublishedShard]:
     """What a finished run leaves, of one scored unit again and again: scoring is measured elsewhere."""
     first = run.pending[0]
     work = run.work

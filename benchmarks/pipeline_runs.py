@@ -12,15 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.engines import Engine
 from pipelines.executors.ray_data import RayDataExecutor
 from pipelines.executors.resources import ActorOptions
+from pipelines.output.store import open_store
+from pipelines.output.tally import Tally
+from pipelines.run.engine import Engine
 from pipelines.run.job import Job, prepare
 from pipelines.run.score_unit import encode_rows, score_rows
-from pipelines.run.tally import Tally
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
-from pipelines.storage import open_store
 from scorer.mini import SAMPLE_PATH
 from scorer.weights import Method
 

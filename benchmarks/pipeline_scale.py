@@ -26,10 +26,10 @@ from typing import Any
 
 from benchmarks import pipeline_memory, pipeline_planning
 from benchmarks.pipeline_runs import BareLoop, cluster, fake_dataset, packaged_dataset, pipeline_run
-from pipelines.command.options import packaged_model
-from pipelines.engines import Engine, ModelEngine
-from pipelines.engines.fake import FakeEngine
+from pipelines.cli.options import packaged_model
+from pipelines.run.engine import CheckpointEngine, Engine
 from scorer.config import ScorerConfig
+from tests.pipelines.fake_engine import FakeEngine
 
 RESULT = Path(__file__).parent / "results" / "pipeline_scale.json"
 PAIRS = 5
@@ -57,7 +57,7 @@ def overhead(folder: Path) -> dict[str, Any]:
 
 def packaged(folder: Path) -> dict[str, Any]:
     """The packaged model, one thread for it in either; one of two cores is left to encode."""
-    engine = ModelEngine(packaged_model(), ScorerConfig(device="cpu"))
+    engine = CheckpointEngine(packaged_model(), ScorerConfig(device="cpu"))
     data = packaged_dataset(folder / "data", PACKAGED_ROWS)
     bare = BareLoop(data, engine, 64)
     loops = {"bare": bare.scored, "engine": bare.encoded_and_scored}

@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from benchmarks import shapes
+from scorer.checkpoint.files import Checkpoint
+from scorer.checkpoint.loading import resolve_device
 from scorer.config import ScorerConfig
-from scorer.loading import resolve_device
 from scorer.mini import MODEL_PATH
-from scorer.reference import Reference
 
 CHATML = """\
 {%- for message in messages -%}
@@ -39,7 +39,7 @@ CHATML = """\
 
 
 @dataclass(frozen=True)
-class RandomReference(Reference):
+class RandomCheckpoint(Checkpoint):
     """A directory without weights: they are drawn on the device."""
 
     def load_model(self, config: ScorerConfig) -> Any:
@@ -51,7 +51,7 @@ class RandomReference(Reference):
         return model.eval().requires_grad_(False)
 
 
-def llava_7b(path: Path, tiny: bool) -> RandomReference:
+def llava_7b(path: Path, tiny: bool) -> RandomCheckpoint:
     """LLaVA-1.5-7B: 576 image tokens of a CLIP ViT-L/14 at 336 pixels, Llama with 32 layers of 4096."""
     words = AutoTokenizer.from_pretrained(MODEL_PATH)
     text = {
@@ -82,7 +82,7 @@ def llava_7b(path: Path, tiny: bool) -> RandomReference:
     return _saved(path, config, words, image_processor, {"processor_class": "LlavaProcessor", **options})
 
 
-def qwen2_5_vl_7b(path: Path, tiny: bool) -> RandomReference:
+def qwen2_5_vl_7b(path: Path, tiny: bool) -> RandomCheckpoint:
     """Qwen2.5-VL-7B: any resolution, 28 layers of 3584 with grouped queries, a vocabulary of 152,064."""
     words = AutoTokenizer.from_pretrained(MODEL_PATH)
     specials = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -136,8 +136,8 @@ def qwen2_5_vl_7b(path: Path, tiny: bool) -> RandomReference:
 SHAPES = {"LLaVA-1.5-7B": llava_7b, "Qwen2.5-VL-7B": qwen2_5_vl_7b}
 
 
-def _saved(path: Path, config: Any, words: Any, image_processor: Any, processor: dict[str, Any]) -> RandomReference:
+def _saved(path: Path, config: Any, words: Any, image_processor: Any, processor: dict[str, Any]) -> RandomCheckpoint:
     for part in (config, words, image_processor):
         part.save_pretrained(path)
     (path / "processor_config.json").write_text(json.dumps(processor))
-    return RandomReference(path.name, None, path)
+    return RandomCheckpoint(path.name, None, path)

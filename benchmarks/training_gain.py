@@ -27,7 +27,7 @@ from benchmarks.gain import cost, noisy, summary
 from benchmarks.gain.learning import METHODS, Lesson, train
 from benchmarks.gain.measures import measure
 from benchmarks.gain.student import pictures_of
-from pipelines.command.cli import main as score_dataset
+from pipelines.cli.score import main as score_dataset
 
 RESULTS = Path(__file__).parent / "results" / "training_gain.json"
 PLOT = Path(__file__).parents[1] / "docs" / "training_gain.png"

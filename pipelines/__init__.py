@@ -1,11 +1,14 @@
 """The dataset job: it wraps :mod:`scorer` in sources, units, commits and executors, and holds no scoring maths.
 
-The natural way of a run, each step one folder::
+Each folder is a floor and imports only floors below it (tests/test_imports.py)::
 
-    command/ (options → job) → sources/ (list shards, read rows) → run/ (plan, score and commit units, publish shards)
-        over engines/ (what scores) and storage/ (where the output lies), on executors/ (this process, or Ray);
-        isolation/ takes units that kill or hang their workers
+    cli/        options → job; what is printed
+    progress/   what people see while a run goes on
+    executors/  where units run: this process, or Ray
+    run/        a job from start to end; the protocols of engine and executor
+    report/     the HTML report, the dataset card, what the scores say about the data
+    output/     what is stored, how it becomes durable, how it is read and checked
+    sources/    list shards, read rows
 
-``report/``, ``quality/`` and ``progress/`` tell of it; ``inspection/`` and ``housekeeping/`` are for outputs that are
-there. ``score_dataset.py``, ``inspect_run.py`` and ``compact.py`` are the command lines, thin.
+``score_dataset.py``, ``inspect_run.py`` and ``compact.py`` are the scripts, thin.
 """

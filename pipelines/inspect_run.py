@@ -9,6 +9,6 @@ from pathlib import Path
 if __name__ == "__main__":
     # As in score_dataset.py: the repository's root takes the place of this script's folder.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pipelines.inspection.cli import main
+    from pipelines.cli.inspect import main
 
     sys.exit(main())

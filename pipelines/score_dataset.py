@@ -10,6 +10,6 @@ if __name__ == "__main__":
     # A script's own folder leads sys.path. The repository's root takes its place, so that this runs from a checkout
     # that is not installed, and no file beside this one can shadow another package's module.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from pipelines.command.cli import main
+    from pipelines.cli.score import main
 
     sys.exit(main())

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scorer.config import DEFAULT_PROMPT, ScorerConfig
-from scorer.types import IMAGE, EncodedSample, Sample, TokenScores, Turn
+from scorer.config import ScorerConfig
+from scorer.types import DEFAULT_PROMPT, IMAGE, EncodedSample, Sample, TokenScores, Turn
 
 if TYPE_CHECKING:
-    from scorer.encode import Encoder
+    from scorer.encoding.encoder import Encoder
     from scorer.engine import Scorer
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
 
         return Scorer
     if name == "Encoder":
-        from scorer.encode import Encoder
+        from scorer.encoding.encoder import Encoder
 
         return Encoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

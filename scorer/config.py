@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from scorer.errors import ConfigError
-
-DEFAULT_PROMPT: Final = "Describe the image."
-"""The instruction that a bare caption answers; part of the fingerprint."""
+from scorer.types import DEFAULT_PROMPT
 
 Contrast = Literal["blank", "masked", "removed", "blur", "noise", "image"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -50,7 +48,7 @@ class ScorerConfig:
         max_image_pixels: limit of one decoded image, width × height.
         contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, bytes.
         max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens; None takes what a short
-            trial at load finds to fit the device (:mod:`scorer.calibration`).
+            trial at load finds to fit the device (:mod:`scorer.forward.calibration`).
     """
 
     contrast: Contrast = "blank"

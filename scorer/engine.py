@@ -14,13 +14,15 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from scorer import calibration, forward, selfcheck, verify
-from scorer.batching import TokenBudget, map_batches
+from scorer import forward
+from scorer.checkpoint.files import Checkpoint
+from scorer.checkpoint.fingerprint import fingerprint
 from scorer.config import Contrast, ScorerConfig
-from scorer.encode import Encoder
+from scorer.encoding.encoder import Encoder
 from scorer.errors import FailureCode
-from scorer.forward import LabelScores
-from scorer.reference import Reference, fingerprint
+from scorer.forward import LabelScores, calibration, verify
+from scorer.forward.batching import TokenBudget, map_batches
+from scorer.forward.self_check import TOLERANCE, Pair, SelfCheck, compare
 from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores, Usage
 
 logger = logging.getLogger(__name__)
@@ -43,15 +45,15 @@ class Scorer:
         self_check: what the first batch showed of the fast path; None before it, and for models without one.
     """
 
-    def __init__(self, reference: Reference, config: ScorerConfig) -> None:
-        self.reference = reference
-        self.encoder = Encoder(reference, config)
-        self.model = forward.ReferenceModel(reference.load_model(config), reference.family, config.compile)
+    def __init__(self, checkpoint: Checkpoint, config: ScorerConfig) -> None:
+        self.checkpoint = checkpoint
+        self.encoder = Encoder(checkpoint, config)
+        self.model = forward.ReferenceModel(checkpoint.load_model(config), checkpoint.family, config.compile)
         self.budget = TokenBudget(
-            config.max_batch_tokens or calibration.batch_tokens(self.model, reference.context_length)
+            config.max_batch_tokens or calibration.batch_tokens(self.model, checkpoint.context_length)
         )
         self._begin(config)
-        if reference.family.class_forward:
+        if checkpoint.family.class_forward:
             self._check_unlisted()
 
     @classmethod
@@ -63,15 +65,15 @@ class Scorer:
         Raises:
             ModelError: it cannot be had, or its family is not supported.
         """
-        return cls(Reference.locate(model, revision), config or ScorerConfig())
+        return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
 
     def _begin(self, config: ScorerConfig) -> None:
         """What belongs to one contrast."""
         self.config = config
         self._fast: forward.FastPath | None = None
-        if self.reference.family.fast:
+        if self.checkpoint.family.fast:
             self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
-        self.self_check: selfcheck.SelfCheck | None = None
+        self.self_check: SelfCheck | None = None
         self._fingerprint: dict[str, Any] | None = None
 
     def with_contrast(self, contrast: Contrast) -> Scorer:
@@ -88,17 +90,17 @@ class Scorer:
         return other
 
     def _check_unlisted(self) -> None:
-        """A model without a verified record is held to its own class; see :mod:`scorer.verify`."""
-        if self.reference.family.text_only:
+        """A model without a verified record is held to its own class; see :mod:`scorer.forward.verify`."""
+        if self.checkpoint.family.text_only:
             verify.check_causal(self.encoder, self.model)
             return
         logger.warning(
             "model %s is of type %s, which has no verified record: each row is scored alone by its class's own forward "
             "pass, several times slower than a verified type",
-            self.reference.name,
-            self.reference.config.model_type,
+            self.checkpoint.name,
+            self.checkpoint.config.model_type,
         )
-        verify.check_unlisted(self.encoder, self.model, selfcheck.TOLERANCE[self.config.dtype])
+        verify.check_unlisted(self.encoder, self.model, TOLERANCE[self.config.dtype])
 
     @property
     def path(self) -> str:
@@ -112,14 +114,14 @@ class Scorer:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that decides the scores; see :func:`scorer.reference.fingerprint`.
+        """Everything that decides the scores; see :func:`scorer.checkpoint.files.fingerprint`.
 
         ``path`` among it tells a model that fell back to two full passes, once the first batch has shown it.
         """
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.reference.path, self.config) | {
-                "model": self.reference.name,
-                "revision": self.reference.revision,
+            self._fingerprint = fingerprint(self.checkpoint.path, self.config) | {
+                "model": self.checkpoint.name,
+                "revision": self.checkpoint.revision,
             }
         return self._fingerprint | {"path": self.path}
 
@@ -163,10 +165,10 @@ class Scorer:
             for row, (clean, contrast) in zip(rows, pairs, strict=True)
         ]
 
-    def _check(self, rows: list[EncodedSample], fast: list[selfcheck.Pair]) -> list[selfcheck.Pair]:
+    def _check(self, rows: list[EncodedSample], fast: list[Pair]) -> list[Pair]:
         """Score the first batch of a process both ways; where they differ beyond rounding, stay with the plain way."""
         plain = forward.score_two_forwards(self.model, rows)
-        self.self_check = selfcheck.compare(fast, plain, self.config.dtype)
+        self.self_check = compare(fast, plain, self.config.dtype)
         if self.self_check.passed:
             return fast
         logger.warning(
@@ -175,7 +177,7 @@ class Scorer:
             self.self_check.difference,
             self.self_check.limit,
             self.config.dtype,
-            self.reference.name,
+            self.checkpoint.name,
         )
         self._fast = None
         return plain

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from scorer.errors import FailureCode, RowError
-from scorer.types import IMAGE, ImageSource, Part, Role, Sample, Turn
+from scorer.types import IMAGE, ContentPart, ImageSource, Role, Sample, Turn
 
 _MARKER_AND_BREAKS: Final = re.compile("\n?<image>\n?")
 _ROLES: Final[Mapping[str, Role]] = {
@@ -89,7 +89,7 @@ def _turn(index: int, message: Mapping[str, Any]) -> Turn:
     return turn
 
 
-def _part(index: int, part: Any) -> Part:
+def _part(index: int, part: Any) -> ContentPart:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
@@ -119,7 +119,7 @@ def _place_images(turns: list[Turn], count: int) -> list[Turn]:
 
 def _split_markers(turn: Turn) -> Turn:
     """LLaVA writes ``<image>\\n`` before or after the question; the line break belongs to the marker."""
-    parts: list[Part] = []
+    parts: list[ContentPart] = []
     for piece in turn.content:
         if not isinstance(piece, str):
             parts.append(piece)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scorer.errors import SpanError
-from scorer.pieces import byte_level_piece, sentencepiece_piece
+from scorer.token_bytes import byte_level_piece, sentencepiece_piece
 from scorer.types import Float32Array, Int32Array, Int64Array
 
 Offset = tuple[int, int]

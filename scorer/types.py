@@ -22,6 +22,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 Role = Literal["system", "user", "assistant"]
 
+DEFAULT_PROMPT: Final = "Describe the image."
+"""The instruction that a bare caption answers; part of the fingerprint."""
+
 ImageSource = Any
 """Encoded bytes, a local path, or a decoded PIL image (typed Any to keep Pillow optional)."""
 
@@ -37,7 +40,7 @@ class ImageSlot:
 
 
 IMAGE: Final = ImageSlot()
-Part = str | ImageSlot
+ContentPart = str | ImageSlot
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Turn:
     """
 
     role: Role
-    content: tuple[Part, ...]
+    content: tuple[ContentPart, ...]
 
     @property
     def text(self) -> str:
@@ -78,9 +81,7 @@ class Sample:
         prompt: str | None = None,
         contrast_image: ImageSource | None = None,
     ) -> Sample:
-        """A picture and its caption, asked for by ``prompt`` (default :data:`scorer.config.DEFAULT_PROMPT`)."""
-        from scorer.config import DEFAULT_PROMPT
-
+        """A picture and its caption, asked for by ``prompt`` (default :data:`scorer.types.DEFAULT_PROMPT`)."""
         question = DEFAULT_PROMPT if prompt is None else prompt
         user = Turn("user", (IMAGE, question) if question else (IMAGE,))
         contrast = () if contrast_image is None else (contrast_image,)

@@ -19,7 +19,13 @@ from service.scoring import ScoringService
 from service.security import KeyCheck
 from service.settings import Settings
 
-_PARSED_HERE = (schemas.ScoreRequest, schemas.BatchRequest, schemas.WeightsRequest, schemas.Options, schemas.Problem)
+_PARSED_HERE = (
+    schemas.ScoreRequest,
+    schemas.BatchRequest,
+    schemas.WeightsRequest,
+    schemas.ScoringOptions,
+    schemas.Problem,
+)
 """Models that FastAPI does not see in a signature."""
 
 

@@ -18,8 +18,8 @@ from typing import Final, Protocol
 
 from scorer.errors import FailureCode
 from scorer.types import EncodedSample, Failure, Result
-from service.jobs import DeadlinePassedError, Job, NotReadyError, QueueFullError, Scored
 from service.metrics import Metrics
+from service.pending import DeadlinePassedError, NotReadyError, PendingSample, QueueFullError, Scored
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Batcher:
         self._wait_seconds = wait_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._on_death = on_death
-        self._queue: deque[Job] = deque()
+        self._queue: deque[PendingSample] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._model: BatchModel | None = None
@@ -137,7 +137,7 @@ class Batcher:
             NotReadyError, QueueFullError: at once. The future raises NotReadyError and DeadlinePassedError too, or
             what the model raised.
         """
-        job = Job(row, contrast, deadline)
+        job = PendingSample(row, contrast, deadline)
         with self._changed:
             if self._stopping or self._model is None or self._error is not None:
                 raise NotReadyError(self.why_not_ready() or "the service starts")
@@ -148,14 +148,14 @@ class Batcher:
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         return job.future
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: PendingSample) -> None:
         with self._changed:
             if job in self._queue:
                 self._queue.remove(job)
                 self._metrics.dropped.labels("client_gone").inc()
 
     def _run(self) -> None:
-        batch: list[Job] = []
+        batch: list[PendingSample] = []
         try:
             model = self._load()
             model.check()
@@ -178,7 +178,7 @@ class Batcher:
     def _sign_of_life(self) -> None:
         self._beat = time.monotonic()
 
-    def _next_batch(self, model: BatchModel) -> list[Job]:
+    def _next_batch(self, model: BatchModel) -> list[PendingSample]:
         """The next samples to score together; none where the service stops."""
         with self._changed:
             while True:
@@ -202,10 +202,10 @@ class Batcher:
         rows = len(self._queue)
         return rows >= self._max_rows or sum(job.row.length for job in self._queue) >= model.batch_tokens
 
-    def _take(self, model: BatchModel) -> list[Job]:
+    def _take(self, model: BatchModel) -> list[PendingSample]:
         """Take a batch off the queue: the oldest sample, and those behind it that may run with it."""
-        batch: list[Job] = []
-        left: deque[Job] = deque()
+        batch: list[PendingSample] = []
+        left: deque[PendingSample] = deque()
         widest = 0
         now = time.monotonic()
         for job in self._queue:
@@ -227,12 +227,12 @@ class Batcher:
         self._queue = left
         return batch
 
-    def _expire(self, job: Job) -> None:
+    def _expire(self, job: PendingSample) -> None:
         if job.future.set_running_or_notify_cancel():
             self._metrics.dropped.labels("deadline").inc()
             job.future.set_exception(DeadlinePassedError("the deadline passed before the model came to the sample"))
 
-    def _score(self, model: BatchModel, batch: list[Job]) -> None:
+    def _score(self, model: BatchModel, batch: list[PendingSample]) -> None:
         started = time.monotonic()
         for job in batch:
             job.started = started
@@ -245,7 +245,7 @@ class Batcher:
         per_row = seconds / len(batch)
         self._seconds_per_row += _SMOOTHING * (per_row - self._seconds_per_row)
 
-    def _score_or_split(self, model: BatchModel, batch: list[Job]) -> None:
+    def _score_or_split(self, model: BatchModel, batch: list[PendingSample]) -> None:
         """Score a batch; where that raises, its halves, down to the sample that is at fault."""
         self._sign_of_life()
         started = time.monotonic()

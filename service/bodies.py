@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
 from service.problems import ProblemError, of_validation
-from service.schemas import ImageIn, Options, ScoreRequest
+from service.schemas import ImageIn, ScoreRequest, ScoringOptions
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,7 +40,7 @@ class ScoreCall:
     """One sample to score."""
 
     picture: Picture
-    options: Options
+    options: ScoringOptions
 
 
 async def read_json(request: Request, parse: Callable[[bytes], T], pool: InPool[T]) -> T:
@@ -136,7 +136,7 @@ async def _read_form(request: Request) -> ScoreCall:
         if document is None:
             raise _form_error("the part request is missing; it is the JSON of /v1/score without image")
         text = await document.read() if isinstance(document, UploadFile) else document.encode("utf-8", "surrogatepass")
-        options = validate(Options, parse_json(text), ("request",))
+        options = validate(ScoringOptions, parse_json(text), ("request",))
         return ScoreCall(Picture(uploaded=await file.read()), options)
     finally:
         await form.close()

@@ -52,7 +52,7 @@ _FORM = {
             "additionalProperties": False,
             "properties": {
                 "image": {"type": "string", "format": "binary", "description": "the picture's file"},
-                "request": {"$ref": "#/components/schemas/Options"},
+                "request": {"$ref": "#/components/schemas/ScoringOptions"},
             },
         },
         "encoding": {"request": {"contentType": "application/json"}},

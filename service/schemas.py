@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 Method = Literal["cal", "cal-logprob", "prior", "vig"]
 ContrastName = Literal["blank", "masked", "removed", "blur", "noise"]
 """The contrasts that need nothing but the picture: all of :data:`scorer.config.Contrast` but ``image``."""
-Part = Literal["tokens", "spans", "raw", "weights"]
-PARTS: Final[tuple[Part, ...]] = ("tokens", "spans", "raw", "weights")
+ReturnedPart = Literal["tokens", "spans", "raw", "weights"]
+PARTS: Final[tuple[ReturnedPart, ...]] = ("tokens", "spans", "raw", "weights")
 
 FLOAT32_MAX: Final = 3.4e38
 
@@ -65,7 +65,7 @@ class Message(Strict):
     content: str | Annotated[list[TextPart | ImagePart], Field(max_length=64)]
 
 
-class Options(Strict):
+class ScoringOptions(Strict):
     """What to score, and how."""
 
     text: str | None = Field(None, description="the caption; or give messages")
@@ -78,12 +78,12 @@ class Options(Strict):
         default_factory=dict, description="parameters of the method; see /v1/models"
     )
     contrast: ContrastName | None = Field(None, description="what the picture is replaced by; default: the server's")
-    parts: Annotated[list[Part], Field(max_length=8)] = Field(
+    parts: Annotated[list[ReturnedPart], Field(max_length=8)] = Field(
         list(PARTS), alias="return", description="what of each token is returned"
     )
 
     @model_validator(mode="after")
-    def _one_text(self) -> Options:
+    def _one_text(self) -> ScoringOptions:
         if (self.text is None) == (self.messages is None):
             raise ValueError("give exactly one of text and messages")
         if self.prompt is not None and self.messages is not None:
@@ -91,7 +91,7 @@ class Options(Strict):
         return self
 
 
-class ScoreRequest(Options):
+class ScoreRequest(ScoringOptions):
     """One picture and its text."""
 
     model_config = ConfigDict(

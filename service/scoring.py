@@ -19,19 +19,19 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from scorer.errors import ConfigError, FailureCode, RowError
-from scorer.fetch import Fetcher
+from scorer.fetching.fetcher import Fetcher
 from scorer.messages import parse_conversation
 from scorer.types import EncodedSample, Failure, Sample
 from scorer.weights import Method
 from service import responses
 from service.batcher import Batcher
 from service.bodies import Picture, ScoreCall
-from service.jobs import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from service.limits import Admission, busy
 from service.metrics import Metrics
-from service.models import ReferenceModels
+from service.pending import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from service.problems import ProblemError, of_row
-from service.schemas import Options
+from service.schemas import ScoringOptions
+from service.scorer_pool import ScorerPool
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -57,14 +57,14 @@ class ScoringService:
     def __init__(
         self,
         settings: Settings,
-        load: Callable[[Settings], ReferenceModels] = ReferenceModels.load,
+        load: Callable[[Settings], ScorerPool] = ScorerPool.load,
         on_death: Callable[[BaseException], None] | None = None,
         fetcher: Fetcher | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self._load = load
-        self._models: ReferenceModels | None = None
+        self._models: ScorerPool | None = None
         self.batcher = Batcher(
             self._load_models,
             self.metrics,
@@ -101,7 +101,7 @@ class ScoringService:
         for pool in (self._encode_pool, self._fetch_pool, self._parse_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load_models(self) -> ReferenceModels:
+    def _load_models(self) -> ScorerPool:
         self._models = self._load(self.settings)
         # A full collection walks every object of torch and transformers, while no request is answered: not again.
         gc.collect()
@@ -115,7 +115,7 @@ class ScoringService:
             raise _not_ready(why)
 
     @property
-    def models(self) -> ReferenceModels:
+    def models(self) -> ScorerPool:
         """The model. Raises ProblemError 503 until it is loaded."""
         if self._models is None:
             raise _not_ready("the model is being loaded")
@@ -165,7 +165,7 @@ class ScoringService:
         scored: Scored,
         sample: Sample,
         method: Method,
-        options: Options,
+        options: ScoringOptions,
         contrast: str,
         request_id: str,
         arrived: float,
@@ -188,7 +188,7 @@ class ScoringService:
         }
 
     async def _encode(
-        self, models: ReferenceModels, call: ScoreCall, contrast: str, deadline: float
+        self, models: ScorerPool, call: ScoreCall, contrast: str, deadline: float
     ) -> tuple[Sample, EncodedSample]:
         loop = asyncio.get_running_loop()
         picture = call.picture
@@ -198,7 +198,7 @@ class ScoringService:
         encode = partial(_encode, models, picture, call.options, contrast)
         return await loop.run_in_executor(self._encode_pool, encode)
 
-    def _check_texts(self, options: Options) -> None:
+    def _check_texts(self, options: ScoringOptions) -> None:
         texts = [options.text or "", options.prompt or ""]
         for message in options.messages or ():
             content = message.content
@@ -233,7 +233,9 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
     return method
 
 
-def _encode(models: ReferenceModels, picture: Picture, options: Options, contrast: str) -> tuple[Sample, EncodedSample]:
+def _encode(
+    models: ScorerPool, picture: Picture, options: ScoringOptions, contrast: str
+) -> tuple[Sample, EncodedSample]:
     """In the pool. Raises RowError."""
     sample = _sample(options, _picture_bytes(picture), models.settings.prompt)
     try:
@@ -246,7 +248,7 @@ def _encode(models: ReferenceModels, picture: Picture, options: Options, contras
         raise RowError(FailureCode.SCORING_FAILED, reason) from error
 
 
-def _sample(options: Options, picture: bytes, prompt: str) -> Sample:
+def _sample(options: ScoringOptions, picture: bytes, prompt: str) -> Sample:
     if options.messages is None:
         return Sample.caption("request", picture, options.text or "", options.prompt or prompt)
     messages = [message.model_dump() for message in options.messages]

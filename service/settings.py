@@ -12,10 +12,11 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from scorer.config import DEFAULT_PROMPT, Attention, DType, Quantization, ScorerConfig
+from scorer.config import Attention, DType, Quantization, ScorerConfig
 from scorer.errors import ConfigError
-from scorer.fetch import Fetcher
+from scorer.fetching.fetcher import Fetcher
 from scorer.mini import MODEL_PATH
+from scorer.types import DEFAULT_PROMPT
 from service.schemas import ContrastName
 
 PREFIX: Final = "TOKENSIGHT_"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.command.options import build_parser as job_parser
-from pipelines.housekeeping.cli import build_parser as compact_parser
-from pipelines.inspection.cli import build_parser as inspect_parser
+from pipelines.cli.compact import build_parser as compact_parser
+from pipelines.cli.inspect import build_parser as inspect_parser
+from pipelines.cli.options import build_parser as job_parser
 from tests.pipelines.helpers import make_job, run, write_dataset
 
 ROOT = Path(__file__).parents[1]

@@ -17,11 +17,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scorer.mini.caption_writer import Fact, Span
 from scorer.mini.captions import BACKGROUND, LAYOUT, NUMBER_WORDS, Caption, possibilities, write
 from scorer.mini.drawing import draw
 from scorer.mini.phrases import FULL, TERSE
 from scorer.mini.sample_data import SCHEMA as SAMPLE_SCHEMA
-from scorer.mini.telling import Fact, Span
 from scorer.mini.world import Scene, World, sample_scene, seeded
 
 WORLD: Final = World(

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
-from pipelines.executors import Workers
+from pipelines.executors.isolation.heartbeat import Heartbeat, WatchedEncoder, WatchedScorer, put_off_last_resort
+from pipelines.executors.isolation.isolate import isolate
 from pipelines.executors.thread import LeavableThread
-from pipelines.isolation import attempts
-from pipelines.isolation.pulse import Pulse, WatchedEncoder, WatchedScorer, put_off_last_resort
-from pipelines.isolation.rows import isolate
-from pipelines.run.commit import PublishedShard, UnitMarker
-from pipelines.run.plan import ShardPlan, Unit
+from pipelines.output import attempts
+from pipelines.output.commit import PublishedShard, UnitMarker
+from pipelines.output.plan import ShardPlan, Unit
+from pipelines.run.executor import Workers
 from pipelines.run.score_unit import UnitWork
 from scorer.errors import RunError
 
@@ -81,7 +81,7 @@ class _Bench:
         self._work = work
         self._left_behind = 0
         self._thread: LeavableThread | None = None
-        self._pulse = Pulse(work.row_timeout)
+        self._heartbeat = Heartbeat(work.row_timeout)
         self._encoder = work.engine.encoder()
         self._scorer = work.engine.scorer()
 
@@ -93,13 +93,13 @@ class _Bench:
             RunError: too many did.
         """
         try:
-            encoded = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._pulse))
+            encoded = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._heartbeat))
         except HungError:
             self._replace()
             self._encoder = self._work.engine.encoder()
             raise
         try:
-            scored = self._call(self._work.score, unit, encoded, WatchedScorer(self._scorer, self._pulse))
+            scored = self._call(self._work.score, unit, encoded, WatchedScorer(self._scorer, self._heartbeat))
         except HungError:
             self._replace()
             self._scorer = self._work.engine.scorer()
@@ -108,19 +108,19 @@ class _Bench:
 
     def close(self) -> None:
         """End the thread; one at work, when its row is done."""
-        self._pulse.abandoned = True
+        self._heartbeat.abandoned = True
         if self._thread is not None:
             self._thread.close()
 
     def _call(self, step: Callable[..., T], *args: Any) -> T:
-        if self._pulse.timeout is None:
+        if self._heartbeat.timeout is None:
             return step(*args)
         self._thread = self._thread or LeavableThread()
         future = self._thread.submit(step, *args)
         try:
-            while not wait([future], self._pulse.poll).done:
-                put_off_last_resort(self._pulse)
-                if self._pulse.hangs():
+            while not wait([future], self._heartbeat.poll).done:
+                put_off_last_resort(self._heartbeat)
+                if self._heartbeat.hangs():
                     raise HungError
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -128,11 +128,11 @@ class _Bench:
 
     def _replace(self) -> None:
         self.close()
-        self._thread, self._pulse = None, Pulse(self._pulse.timeout)
+        self._thread, self._heartbeat = None, Heartbeat(self._heartbeat.timeout)
         self._left_behind += 1
         if self._left_behind > MAX_LEFT_BEHIND:
             raise RunError(
-                f"rows of {self._left_behind} units hung for over {self._pulse.timeout:g} s each, and this process "
+                f"rows of {self._left_behind} units hung for over {self._heartbeat.timeout:g} s each, and this process "
                 "cannot be rid of them; raise --row-timeout if rows are slow and not stuck, or use --executor ray, "
                 "where a process that hangs is ended"
             )

@@ -26,14 +26,14 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines.executors import Workers
+from pipelines.executors.isolation import isolate as isolation
+from pipelines.executors.isolation.heartbeat import Heartbeat, WatchedEncoder, WatchedScorer, end_process_on_hang
 from pipelines.executors.ray_cluster import cluster_size, connect
 from pipelines.executors.resources import ActorOptions, Allocation, allocate
-from pipelines.isolation import attempts
-from pipelines.isolation import rows as isolation
-from pipelines.isolation.pulse import Pulse, WatchedEncoder, WatchedScorer, end_process_on_hang
-from pipelines.run.commit import PublishedShard, UnitMarker
-from pipelines.run.plan import ShardPlan, Unit
+from pipelines.output import attempts
+from pipelines.output.commit import PublishedShard, UnitMarker
+from pipelines.output.plan import ShardPlan, Unit
+from pipelines.run.executor import Workers
 from pipelines.run.score_unit import UnitWork
 from scorer.errors import RunError, TokensightError
 
@@ -161,9 +161,9 @@ class EncodeActor:
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
-        pulse = Pulse(work.row_timeout)
-        self._encoder = _load(lambda: WatchedEncoder(work.engine.encoder(), pulse))
-        end_process_on_hang(pulse)
+        heartbeat = Heartbeat(work.row_timeout)
+        self._encoder = _load(lambda: WatchedEncoder(work.engine.encoder(), heartbeat))
+        end_process_on_hang(heartbeat)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
@@ -184,9 +184,9 @@ class ScoreActor:
     def __init__(self, work: UnitWork) -> None:
         self._work = work
         self._scoring = threading.Lock()
-        pulse = Pulse(work.row_timeout)
-        self._scorer = _load(lambda: WatchedScorer(work.engine.scorer(), pulse))
-        end_process_on_hang(pulse)
+        heartbeat = Heartbeat(work.row_timeout)
+        self._scorer = _load(lambda: WatchedScorer(work.engine.scorer(), heartbeat))
+        end_process_on_hang(heartbeat)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit, encoded = pickle.loads(batch[_PAYLOAD][0].as_buffer())

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from pipelines.output.commit import as_json
+from pipelines.output.store import Store
+from pipelines.output.summary import now
 from pipelines.progress.snapshot import Snapshot
-from pipelines.run.commit import as_json
-from pipelines.run.summary import now
-from pipelines.storage import Store
 
 KEY: Final = "_progress.json"
 

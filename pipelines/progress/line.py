@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Final, TextIO
 
-from pipelines.command.console import duration
+from pipelines.formatting import duration
 from pipelines.progress.snapshot import Snapshot
 
 PLAIN_SECONDS: Final = 10.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipelines.executors import Workers
-from pipelines.run.tally import Tally
+from pipelines.output.tally import Tally
+from pipelines.run.executor import Workers
 
 _ENCODERS: Final = ("read", "encode")
 _SCORERS: Final = ("score", "write")

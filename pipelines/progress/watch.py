@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from pipelines.executors import Workers
+from pipelines.output.tally import Tally
 from pipelines.progress.snapshot import Snapshot
-from pipelines.run.tally import Tally
+from pipelines.run.executor import Workers
 
 log = logging.getLogger(__name__)
 

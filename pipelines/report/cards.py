@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipelines.output.reader import ScoredRow, Window
 from pipelines.report.chart import gap_level, weight_level
-from pipelines.report.data import ScoredRow, Window
 from pipelines.report.words import pieces, words
 from pipelines.sources import Captions, Source
 from scorer import table
-from scorer.config import DEFAULT_PROMPT, ScorerConfig
+from scorer.config import ScorerConfig
+from scorer.encoding.images import load_image
 from scorer.errors import RowError, TableError
-from scorer.images import load_image
-from scorer.types import ImageSource, Sample
+from scorer.types import DEFAULT_PROMPT, ImageSource, Sample
 
 CONTRADICTED: Final = 8
 """At most so many rows are shown for their least fitting word."""
@@ -57,7 +57,7 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShownPart:
     """A piece of a caption: white space around the coloured text; ``number`` is None where it was not scored."""
 
     before: str
@@ -86,7 +86,7 @@ class Turn:
     """One scored turn, and the question before it where it says something."""
 
     question: str
-    parts: Sequence[Part]
+    parts: Sequence[ShownPart]
     left_out: int
 
 
@@ -239,7 +239,7 @@ def _turn(
                 "w": weight_level(scores.weight, *weights),
             }
         marked = doubt is not None and any(int(token) in doubt.tokens for token in tokens)
-        parts.append(Part(piece.text[:at], core, piece.text[at + len(core) :], number, levels, marked))
+        parts.append(ShownPart(piece.text[:at], core, piece.text[at + len(core) :], number, levels, marked))
     return Turn(question, parts, max(0, len(cut) - MAX_PIECES))
 
 

@@ -11,8 +11,8 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pipelines.run.record import RunRecord
-from pipelines.storage import Store
+from pipelines.output.record import RunRecord
+from pipelines.output.store import Store
 from scorer.config import fingerprint_digest
 
 KEY: Final = "README.md"

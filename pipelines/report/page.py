@@ -18,10 +18,10 @@ import fsspec
 import jinja2
 import numpy as np
 
+from pipelines.output.reader import FinishedRun, ScoredRow, choose_windows, read_rows, read_run
 from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect, pick
 from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, Histogram, histogram, signed
-from pipelines.report.data import Run, ScoredRow, choose_windows, read_rows, read_run
-from pipelines.report.quality import SCAN_ROWS, Quality, find_quality, worst
+from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
 from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer.types import Float32Array
@@ -98,7 +98,7 @@ def render(values: Mapping[str, Any]) -> str:
 
 
 def context(
-    run: Run, rows: Sequence[ScoredRow], collected: Collected, quality: Quality, samples: int
+    run: FinishedRun, rows: Sequence[ScoredRow], collected: Collected, quality: Quality, samples: int
 ) -> dict[str, Any]:
     """Everything the template shows, as plain values and records."""
     weights = _concatenated([row.weights for row in rows])

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from pipelines.engines import RowEncoder
-from pipelines.sources import Captions, Row
+from pipelines.run.engine import RowEncoder
+from pipelines.sources import Captions, ReadRow
 from scorer.errors import FailureCode, RunError
 from scorer.table import text_hash
 from scorer.types import EncodedSample, Failure, Result, TokenScores
@@ -36,7 +36,7 @@ class EncodedCaptions:
 EncodedRow = EncodedSample | EncodedCaptions | Failure
 
 
-def encode_row(row: Row, encoder: RowEncoder) -> EncodedRow:
+def encode_row(row: ReadRow, encoder: RowEncoder) -> EncodedRow:
     """Encode what was read. A text that cannot be encoded fails its row; an empty one has no tokens."""
     if isinstance(row, Failure):
         return row

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.engines import Engine, RowScorer
+from pipelines.output.plan import Unit
 from pipelines.run.captions import EncodedRow, take_apart
-from pipelines.run.plan import Unit
+from pipelines.run.engine import Engine, RowScorer
 from pipelines.run.score_unit import encode_rows, score_rows
-from pipelines.sources import Row, Source
+from pipelines.sources import ReadRow, Source
 from scorer.types import EncodedSample
 
 WINDOWS: Final = 12
@@ -30,7 +30,7 @@ class SampledRow:
 
     shard: str
     row_index: int
-    row: Row
+    row: ReadRow
     encoded: EncodedRow
 
     @property
@@ -116,7 +116,7 @@ def _score(rows: Sequence[EncodedRow], scorer: RowScorer) -> tuple[float, float]
 def _flops(rows: Sequence[EncodedRow], scorer: RowScorer) -> int:
     if scorer.usage.tokens == 0:  # no model has run
         return 0
-    from scorer.flops import count_flops
+    from scorer.forward.flops import count_flops
 
     return count_flops(lambda: score_rows(rows, scorer))
 

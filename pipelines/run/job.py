@@ -11,17 +11,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pipelines.engines import Engine
-from pipelines.executors import Executor
+from pipelines.output.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
+from pipelines.output.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
+from pipelines.output.record import CONFIG, RunRecord, claim, compare, confirm_writable, read_record
+from pipelines.output.store import Store
+from pipelines.output.summary import now, read_summary, stored_summary, summarize
+from pipelines.output.tally import Tally
 from pipelines.report.dataset_card import write_card
-from pipelines.run.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
-from pipelines.run.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
-from pipelines.run.record import CONFIG, RunRecord, claim, compare, confirm_writable, read_record
+from pipelines.run.engine import Engine
+from pipelines.run.executor import Executor
 from pipelines.run.score_unit import Layout, UnitWork, check_mergeable
-from pipelines.run.summary import now, read_summary, stored_summary, summarize
-from pipelines.run.tally import Tally
 from pipelines.sources import Shard, Source
-from pipelines.storage import Store
 from scorer.errors import OtherRunError, RunError
 from scorer.weights import Method
 
@@ -77,7 +77,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PreparedRun:
     """A job that was found to be in order, and how far it has come. Made by :func:`prepare`.
 
     Attributes:
@@ -168,7 +168,7 @@ class Run:
         return {shard.name: shard for shard in shards if self.state.sizes.get(shard.name) == shard.size}
 
 
-def prepare(job: Job, *, write: bool = True) -> Run:
+def prepare(job: Job, *, write: bool = True) -> PreparedRun:
     """Look at input and output, and refuse what cannot end well, before any weights are loaded.
 
     Writes ``_run.json`` and ``_config.yaml`` in a new output and nothing else; not even these without ``write``.
@@ -224,7 +224,7 @@ def prepare(job: Job, *, write: bool = True) -> Run:
         row_timeout=job.row_timeout,
     )
     done = None if changed or not state.is_finished else stored_summary(job.store, plans, state)
-    return Run(record, work, plans, state, frozenset(changed), done)
+    return PreparedRun(record, work, plans, state, frozenset(changed), done)
 
 
 def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Shard]) -> None:

@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipelines.engines import Engine, RowEncoder, RowScorer
+from pipelines.output.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
+from pipelines.output.compacted import published_before
+from pipelines.output.plan import ShardPlan, Unit
+from pipelines.output.store import Store
+from pipelines.output.tally import Tally, tally_results
 from pipelines.run.captions import EncodedRow, encode_row, join_captions, take_apart
-from pipelines.run.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
-from pipelines.run.compacted import published_before
-from pipelines.run.plan import ShardPlan, Unit
-from pipelines.run.tally import Tally, tally_results
-from pipelines.sources import Row, Shard, Source
-from pipelines.storage import Store
+from pipelines.run.engine import Engine, RowEncoder, RowScorer
+from pipelines.sources import ReadRow, Shard, Source
 from scorer.errors import ConfigError, FailureCode, RunError
 from scorer.table import SCHEMA, build_table
 from scorer.types import EncodedSample, Failure, Result, Usage
@@ -46,7 +46,7 @@ class ScoredUnit:
     Attributes:
         results: one per row, in order.
         started: when scoring them began, seconds since the epoch.
-        path: how they were scored; see :class:`pipelines.run.tally.Tally`.
+        path: how they were scored; see :class:`pipelines.output.tally.Tally`.
         usage: what the model ran for them.
         stages: seconds by stage so far.
     """
@@ -64,7 +64,7 @@ class UnitWork:
 
     Attributes:
         metadata: the schema's metadata, equal in every process of a run whatever happens.
-        session: names the process that drives; see :class:`pipelines.run.tally.Tally`.
+        session: names the process that drives; see :class:`pipelines.output.tally.Tally`.
         row_timeout: seconds that encoding a row, or scoring a batch, may take before the row counts as hanging; None
             is for ever.
     """
@@ -135,7 +135,7 @@ class UnitWork:
         return merge(self.source.schema(shard).empty_table(), table)
 
 
-def encode_rows(rows: Sequence[Row], encoder: RowEncoder) -> list[EncodedRow]:
+def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow]:
     """Encode what was read. A row on which the encoder raises, which it should not, fails alone.
 
     Raises:
@@ -188,7 +188,7 @@ def _raised(who: str, sample_id: str, error: Exception) -> Failure:
     return Failure(sample_id, FailureCode.SCORING_FAILED, f"{who} raised {type(error).__name__}: {error}")
 
 
-def _blame_rows_only(errors: Sequence[Exception], rows: Sequence[Row | EncodedRow]) -> None:
+def _blame_rows_only(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
     """Where everything fails, the rows are not what is wrong, and a whole dataset must not be stored as failed."""
     tried = sum(not isinstance(row, Failure) for row in rows)
     if len(errors) == tried > 1:

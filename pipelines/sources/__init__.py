@@ -45,7 +45,7 @@ class Captions:
         return Sample(self.sample_id, self.images, turns, self.contrast_images)
 
 
-Row = Sample | Captions | Failure
+ReadRow = Sample | Captions | Failure
 """What reading one row gives."""
 
 
@@ -98,7 +98,7 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
+    def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         """Rows ``start`` to ``stop`` (exclusive): exactly one entry per row, in order."""
         ...
 

@@ -13,7 +13,7 @@ import fsspec
 from pipelines.sources.listing import is_local, open_input
 from pipelines.sources.redacted import without_secrets
 from scorer.errors import FailureCode, RowError
-from scorer.fetch import Fetcher
+from scorer.fetching.fetcher import Fetcher
 from scorer.types import ImageSource
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol, cast
 import fsspec
 import pyarrow as pa
 
-from pipelines.sources import Row, Shard
+from pipelines.sources import ReadRow, Shard
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource
 from pipelines.sources.columns import Columns, resolve
@@ -97,7 +97,7 @@ class IndexedSource(ColumnSource):
         ]
         return shards, self._detect(shards)
 
-    def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
+    def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         if shard.index is None:
             raise ValueError(f"shard {shard.path} has no index; take it from shards() or from a unit")
         extent = shard.index.extent(start, stop)

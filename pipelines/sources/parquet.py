@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.sources import Row, Shard
+from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource
 from pipelines.sources.columns import Columns, describe, resolve
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
@@ -52,10 +52,10 @@ class ParquetSource(ColumnSource):
             found = pool.map(lambda batch: [look(file) for file in batch], batches)
             return [shard for shards in found for shard in shards], columns
 
-    def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
+    def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         reader = self._reader(shard)
         names = self.columns.names()
-        rows: list[Row] = []
+        rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
             records = [{name: _cell(batch, name, i) for name in names} for i in range(batch.num_rows)]
             rows += reader.rows(records, start + len(rows))

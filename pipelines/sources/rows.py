@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipelines.sources import Captions, Row, Shard
+from pipelines.sources import Captions, ReadRow, Shard
 from pipelines.sources.columns import Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.errors import FailureCode, RowError
@@ -29,7 +29,7 @@ class RowReader:
     resolver: ImageResolver
     prompt: str
 
-    def rows(self, records: Sequence[Record], first: int) -> list[Row]:
+    def rows(self, records: Sequence[Record], first: int) -> list[ReadRow]:
         """Consecutive rows, the first of which is row ``first`` of the shard; one entry per record."""
         places = range(first, first + len(records))
         if not self.resolver.waits:
@@ -37,7 +37,7 @@ class RowReader:
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(self.row, records, places))
 
-    def row(self, record: Record, row_index: int) -> Row:
+    def row(self, record: Record, row_index: int) -> ReadRow:
         """Row ``row_index`` of the shard."""
         sample_id = self.shard.row_id(row_index)
         try:

@@ -4,7 +4,7 @@ Names are taken apart as the ``webdataset`` library does, which the tests hold t
 is a stream: to reach a unit's rows it would have to be read from its start for every unit, members of a key that are
 not neighbours would be two samples, and importing it loads torch. So the headers are read once, and members by place.
 They are never extracted, and none is decoded but by its suffix: ``json`` as JSON, ``txt`` as text, pictures not at all
-before :func:`scorer.images.load_image`. Nothing is ever unpickled.
+before :func:`scorer.encoding.images.load_image`. Nothing is ever unpickled.
 """
 
 from __future__ import annotations

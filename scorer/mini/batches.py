@@ -20,12 +20,12 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from scorer.mini.caption_writer import FILLER
 from scorer.mini.captions import Caption, drill, write
 from scorer.mini.drawing import draw
 from scorer.mini.labels import token_labels
 from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
 from scorer.mini.phrases import FULL, READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Phrasebook
-from scorer.mini.telling import FILLER
 from scorer.mini.world import CELLS, Scene, World, in_order, sample_scene, seeded
 
 PROMPT = "Describe the image."
@@ -71,7 +71,7 @@ class Branch:
         self.weights += weights or [0.0] * len(ids)
 
 
-class Encoder:
+class SceneEncoder:
     """Writes dialogues as the chat template does, piece by piece, so that every token's role is known."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -124,7 +124,7 @@ class Encoder:
 
 
 @dataclass(slots=True)
-class Row:
+class TrainingRow:
     """The scenes and pictures of a row (none where its text stands alone), its opening's ids, and its branches;
     `blank` hides all pictures."""
 
@@ -155,20 +155,20 @@ class Stage:
         return set(self.modes) == {REMOVED}
 
 
-class Rows(Dataset[Row]):
+class Rows(Dataset[TrainingRow]):
     """The training rows of a stage; each is made when asked for, from a generator of its own.
 
     In a stage with `dialogues`, one step in twelve holds dialogues of two turns (of their own, because rows of one
     length waste no padding).
     """
 
-    def __init__(self, encoder: Encoder, stage: Stage, seed: int) -> None:
+    def __init__(self, encoder: SceneEncoder, stage: Stage, seed: int) -> None:
         self.encoder, self.stage, self.seed = encoder, stage, seed
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.rows
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> TrainingRow:
         rng = seeded("train", self.seed, self.stage.name, index)
         step = index // self.stage.rows
         scenes = [sample_scene(rng)]
@@ -182,7 +182,7 @@ class Rows(Dataset[Row]):
             scenes = []
         pictures = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
         opening = self.encoder.opening(system=rng.random() < 0.1, picture=not self.stage.text_only)
-        return Row(scenes, pictures, opening, branches, blank)
+        return TrainingRow(scenes, pictures, opening, branches, blank)
 
     def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
         """A question and its answer; a second turn is about the same picture or about another."""
@@ -235,7 +235,7 @@ def scene_classes(scene: Scene, world: World) -> list[list[int]]:
     return rows
 
 
-def lay_out(row: Row, image_id: int) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
+def lay_out(row: TrainingRow, image_id: int) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
     """Ids, positions, loss weights, branch numbers, and whether the images are hidden, for each token of `row`."""
     start = len(row.opening)
     ids, positions = list(row.opening), list(range(start))
@@ -251,7 +251,7 @@ def lay_out(row: Row, image_id: int) -> tuple[list[int], list[int], list[float],
     return ids, positions, weights, numbers, hidden
 
 
-def collate(rows: Sequence[Row], encoder: Encoder, multiple: int = 32) -> Batch:
+def collate(rows: Sequence[TrainingRow], encoder: SceneEncoder, multiple: int = 32) -> Batch:
     """Pad `rows` to one batch, to a multiple of tokens (few distinct shapes run faster)."""
     laid_out = [lay_out(row, encoder.image_id) for row in rows]
     length = -(-max(len(columns[0]) for columns in laid_out) // multiple) * multiple

@@ -1,7 +1,7 @@
 """Captions of scenes, with the truth about every word: visual, filler or contradictory.
 
 The grammar is data (`phrases`); this module fills its slots. All free choices go through `rng.choice` and never look
-at a fact that the text has not told yet, so the label of a word follows from `telling` alone.
+at a fact that the text has not told yet, so the label of a word follows from `caption` alone.
 """
 
 import random
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scorer.mini.caption_writer import CONTRADICTORY, CaptionWriter, Fact, Facts, Span
 from scorer.mini.phrases import FULL, Phrasebook
-from scorer.mini.telling import CONTRADICTORY, Fact, Facts, Span, Telling
 from scorer.mini.world import GRID, Layout, Scene, World, in_order
 
 LAYOUT: Fact = ("layout", 0)
@@ -62,9 +62,9 @@ class _Writer:
     """Fills the slots of phrases; `i` is the number of the group at hand, in the order of mention."""
 
     def __init__(
-        self, telling: Telling, book: Phrasebook, order: tuple[int, ...], rng: random.Random, most_groups: int
+        self, caption: CaptionWriter, book: Phrasebook, order: tuple[int, ...], rng: random.Random, most_groups: int
     ) -> None:
-        self.telling, self.book, self.order, self.rng = telling, book, order, rng
+        self.caption, self.book, self.order, self.rng = caption, book, order, rng
         self.most_groups = most_groups
         self.i = 0
         self.said: set[str] = set()
@@ -80,11 +80,11 @@ class _Writer:
             if part.startswith("{"):
                 getattr(self, f"_{part[1:-1]}")()
             else:
-                self.telling.say(part)
+                self.caption.say(part)
 
     def more(self) -> bool:
         """Whether the picture holds a group after the one at hand."""
-        return self.telling.ask(LAYOUT, lambda cells: len(cells) > self.i + 1)
+        return self.caption.ask(LAYOUT, lambda cells: len(cells) > self.i + 1)
 
     def _cell(self, layout: Layout, i: int) -> int:
         return sorted(layout, key=self.order.index)[i]
@@ -94,38 +94,38 @@ class _Writer:
         self.fill(self.place)
 
     def _count(self) -> None:
-        self.telling.tell(("count", self.i), lambda n: NUMBER_WORDS.get(n, self.one))
+        self.caption.tell(("count", self.i), lambda n: NUMBER_WORDS.get(n, self.one))
 
     def _size(self) -> None:
-        self.telling.tell(("size", self.i), lambda size: self.size_words[size])
+        self.caption.tell(("size", self.i), lambda size: self.size_words[size])
 
     def _colour(self, i: int | None = None) -> None:
         i = self.i if i is None else i
-        self.telling.tell(("colour", i), str)
+        self.caption.tell(("colour", i), str)
         for other in range(self.most_groups):
             if other != i:
-                self.telling.rule_out(("colour", other), self.telling.value(("colour", i)))
+                self.caption.rule_out(("colour", other), self.caption.value(("colour", i)))
 
     def _shape(self, i: int | None = None) -> None:
         i = self.i if i is None else i
-        plural = self.telling.value(("count", i)) > 1
-        self.telling.tell(("shape", i), lambda shape: shape + ("es" if shape == "cross" else "s") * plural)
+        plural = self.caption.value(("count", i)) > 1
+        self.caption.tell(("shape", i), lambda shape: shape + ("es" if shape == "cross" else "s") * plural)
 
     def _be(self) -> None:
-        self.telling.tell(("count", self.i), lambda n: "is" if n == 1 else "are")
+        self.caption.tell(("count", self.i), lambda n: "is" if n == 1 else "are")
 
     def _background(self) -> None:
-        self.telling.tell(BACKGROUND, str)
+        self.caption.tell(BACKGROUND, str)
 
     def _kinds(self) -> None:
-        self.telling.tell(LAYOUT, lambda cells: NUMBER_WORDS.get(len(cells), "one"))
+        self.caption.tell(LAYOUT, lambda cells: NUMBER_WORDS.get(len(cells), "one"))
 
     def _corner(self) -> None:
         def wording(layout: Layout) -> str:
             row, column = divmod(self._cell(layout, self.i), GRID)
             return f"{self.heights[row]} {('left', 'right')[column]}"
 
-        self.telling.tell(LAYOUT, wording)
+        self.caption.tell(LAYOUT, wording)
 
     def _after(self) -> None:
         self._relation(self.i, self.i - 1)
@@ -137,7 +137,7 @@ class _Writer:
         def wording(layout: Layout) -> str:
             return self.relations[relation(self._cell(layout, here), self._cell(layout, there))]
 
-        self.telling.tell(LAYOUT, wording)
+        self.caption.tell(LAYOUT, wording)
 
     def _the(self) -> None:
         self._mention(self.i)
@@ -146,12 +146,12 @@ class _Writer:
         self._mention(self.i - 1)
 
     def _mention(self, i: int) -> None:
-        self.telling.say("the")
+        self.caption.say("the")
         self._colour(i)
         self._shape(i)
 
     def _them(self) -> None:
-        self.telling.tell(("count", self.i - 1), lambda n: "it" if n == 1 else "them")
+        self.caption.tell(("count", self.i - 1), lambda n: "it" if n == 1 else "them")
 
     def _closer(self) -> None:
         fresh = [closer for closer in self.book.closers if closer not in self.said]
@@ -169,7 +169,7 @@ def _list(writer: _Writer) -> None:
     while writer.more():
         # The next group is announced by "and" where it is the last, else by a comma.
         writer.i += 1
-        writer.telling.say("," if writer.more() else final)
+        writer.caption.say("," if writer.more() else final)
         writer.fill("{np}")
     _end(writer)
 
@@ -186,7 +186,7 @@ def _chain(writer: _Writer) -> None:
 
 
 def _end(writer: _Writer) -> None:
-    known = writer.telling.is_known(BACKGROUND)
+    known = writer.caption.is_known(BACKGROUND)
     writer.fill(writer.rng.choice([end for end in writer.book.endings if not (known and "{background}" in end)]))
 
 
@@ -203,13 +203,13 @@ STYLES = {"list": _list, "chain": _chain, "sentences": _sentences}
 
 def _follow_up(writer: _Writer, groups: int) -> None:
     """A further sentence, on a group, on the background, or about nothing; none twice."""
-    telling, rng = writer.telling, writer.rng
+    caption, rng = writer.caption, writer.rng
     template = rng.choice(writer.book.followups)
     first = 1 if "{the_previous}" in template else 0
     mentions = [i for i in range(first, groups) if f"{i}: {template}" not in writer.said]
     if "{size}" in template:
-        mentions = [i for i in mentions if not telling.is_known(("size", i))]
-    if not mentions or ("{background}" in template and telling.is_known(BACKGROUND)):
+        mentions = [i for i in mentions if not caption.is_known(("size", i))]
+    if not mentions or ("{background}" in template and caption.is_known(BACKGROUND)):
         template = "{closer}"
     else:
         writer.i = rng.choice(mentions)
@@ -230,13 +230,13 @@ def write(
     order = rng.choice(book.orders)
     true = facts_of(scene, order.cells)
     told: Facts = {**true, **(false or {})}
-    telling = Telling(told, true, possibilities(world))
-    writer = _Writer(telling, book, order.cells, rng, max(world.group_numbers))
-    telling.say(order.announcement)
+    caption = CaptionWriter(told, true, possibilities(world))
+    writer = _Writer(caption, book, order.cells, rng, max(world.group_numbers))
+    caption.say(order.announcement)
     STYLES[rng.choice(book.styles)](writer)
-    for _ in range(min(rng.choice(book.extra_sentences), book.most_sentences - telling.text.count("."))):
+    for _ in range(min(rng.choice(book.extra_sentences), book.most_sentences - caption.text.count("."))):
         _follow_up(writer, len(scene.groups))
-    return Caption(telling.text, tuple(telling.spans), next((kind for kind, _ in false or {}), None))
+    return Caption(caption.text, tuple(caption.spans), next((kind for kind, _ in false or {}), None))
 
 
 def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Caption:
@@ -247,10 +247,10 @@ def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Ca
     world = world or World()
     vocabulary = (*world.shapes, *world.colours, *world.backgrounds, *world.sizes, *NUMBER_WORDS.values())
     order = rng.sample(vocabulary, rng.randint(4, 12))
-    telling = Telling({}, {}, {})
+    caption = CaptionWriter({}, {}, {})
     for k in range(words):
-        telling.say(order[k % len(order)])
-    return Caption(telling.text, tuple(telling.spans))
+        caption.say(order[k % len(order)])
+    return Caption(caption.text, tuple(caption.spans))
 
 
 def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from scorer.mini.batches import BLANK, PROMPT, REMOVED, SHOWN, Encoder, Row, collate
+from scorer.mini.batches import BLANK, PROMPT, REMOVED, SHOWN, SceneEncoder, TrainingRow, collate
+from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.captions import Caption, write, write_false
 from scorer.mini.drawing import draw
 from scorer.mini.labels import auroc
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE
-from scorer.mini.telling import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.world import Scene, sample_scene, seeded
 
 Column = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    model: LlavaForConditionalGeneration, encoder: Encoder, pairs: Sequence[HeldOut], mode: str
+    model: LlavaForConditionalGeneration, encoder: SceneEncoder, pairs: Sequence[HeldOut], mode: str
 ) -> tuple[list[str | None], Predictions]:
     """Labels and predictions of every caption token, the picture met by `mode`."""
     labels: list[str | None] = []
@@ -60,7 +60,7 @@ def predict(
         for pair in pairs[first : first + 32]:
             branch = encoder.first(SHOWN if mode == BLANK else mode, PROMPT, pair.caption)
             picture = np.asarray(draw(pair.scene, IMAGE_SIZE))
-            rows.append(Row([pair.scene], [picture], encoder.opening(system=False), [branch], mode == BLANK))
+            rows.append(TrainingRow([pair.scene], [picture], encoder.opening(system=False), [branch], mode == BLANK))
             labels += encoder.caption(pair.caption)[1]
         batch = collate(rows, encoder)
         hidden = hidden_states(model, batch, image_features(model, with_blank(batch.pixels)))
@@ -72,7 +72,9 @@ def predict(
     return labels, Predictions(*(torch.cat(column).double().numpy() for column in columns))
 
 
-def grounding(model: LlavaForConditionalGeneration, encoder: Encoder, pairs: Sequence[HeldOut]) -> dict[str, float]:
+def grounding(
+    model: LlavaForConditionalGeneration, encoder: SceneEncoder, pairs: Sequence[HeldOut]
+) -> dict[str, float]:
     """AUROC of the gaps on `pairs`, for `blank` and `removed`."""
     model.eval()
     found, shown = predict(model, encoder, pairs, SHOWN)

@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})},
 )
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 def _encode(index: int, kind: str) -> bytes:
@@ -51,8 +51,8 @@ def _encode(index: int, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def sample_row(index: int) -> Row:
-    """Row `index`, before anything bad is done to it."""
+def sample_row(index: int) -> Record:
+    """Record `index`, before anything bad is done to it."""
     rng = seeded("sample", index)
     scene = sample_scene(rng)
     false = index % FALSE_EVERY == FALSE_EVERY - 1
@@ -67,7 +67,7 @@ def sample_row(index: int) -> Row:
     }
 
 
-def _told(caption: Caption) -> Row:
+def _told(caption: Caption) -> Record:
     truth = [{"start": span.start, "end": span.end, "label": span.label} for span in caption.spans]
     return {"caption": caption.text, "truth": truth}
 
@@ -85,27 +85,27 @@ def decompression_bomb(side: int = BOMB_SIDE) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def _corrupt_jpeg(row: Row, index: int) -> None:
+def _corrupt_jpeg(row: Record, index: int) -> None:
     data = _encode(index, "JPEG")
     row["image"] = {"bytes": data[: len(data) // 2], "path": f"{row['id']}.jpg"}
 
 
-def _missing_path(row: Row, index: int) -> None:
+def _missing_path(row: Record, index: int) -> None:
     row["image"] = {"bytes": None, "path": f"pictures/{row['id']}-is-not-there.jpg"}
 
 
-def _empty_caption(row: Row, index: int) -> None:
+def _empty_caption(row: Record, index: int) -> None:
     row.update(caption="", truth=[])
 
 
-def _literal_image_token(row: Row, index: int) -> None:
+def _literal_image_token(row: Record, index: int) -> None:
     """A legal row: the word is text like any other."""
     start = len(row["caption"].encode()) + 1
     row["caption"] += " <image>"
     row["truth"].append({"start": start, "end": start + len("<image>"), "label": "filler"})
 
 
-def _decompression_bomb(row: Row, index: int) -> None:
+def _decompression_bomb(row: Record, index: int) -> None:
     row["image"] = {"bytes": decompression_bomb(), "path": f"{row['id']}.png"}
 
 
@@ -118,7 +118,7 @@ PLANTED = {
 }
 
 
-def sample_rows() -> list[Row]:
+def sample_rows() -> list[Record]:
     """All rows in order; the same on every call."""
     rows = [sample_row(index) for index in range(SHARDS * ROWS_PER_SHARD)]
     for index, (name, plant) in PLANTED.items():

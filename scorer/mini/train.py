@@ -20,7 +20,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from scorer.allocator import keep_freed_memory
 from scorer.mini import MODEL_PATH
-from scorer.mini.batches import PROMPTS, REMOVED, SYSTEM, Batch, Encoder, Rows, Stage, collate
+from scorer.mini.batches import PROMPTS, REMOVED, SYSTEM, Batch, Rows, SceneEncoder, Stage, collate
 from scorer.mini.captions import write
 from scorer.mini.evaluation import grounding, held_out
 from scorer.mini.objective import SceneProbe, losses
@@ -99,7 +99,7 @@ def build_optimizers(
     )
 
 
-def _batches(recipe: Recipe, encoder: Encoder, workers: int) -> Iterator[Batch]:
+def _batches(recipe: Recipe, encoder: SceneEncoder, workers: int) -> Iterator[Batch]:
     for stage in recipe.stages:
         rows = Rows(encoder, stage, recipe.seed)
         # Collating turns rows into one batch, which the loader's type does not know.
@@ -116,7 +116,7 @@ def train(
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(caption_texts(recipe.seed, recipe.tokenizer_captions))
-    encoder = Encoder(tokenizer)
+    encoder = SceneEncoder(tokenizer)
     model = build_model(tokenizer, hidden=recipe.hidden, layers=recipe.layers).train()
     model.set_attn_implementation("eager")  # the fused kernel's backward is twice as slow on CPU
     probe = SceneProbe(recipe.hidden)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scorer.errors import ConfigError, SpanError
 from scorer.spans import project
 from scorer.training.placement import Place, Text, place
-from scorer.training.token_bytes import TokenBytes
+from scorer.training.vocabulary import TokenBytes
 from scorer.training.weighted_text import WeightedText
 from scorer.types import BoolArray, Float32Array, Int64Array
 
@@ -45,7 +45,7 @@ class WeightAligner:
     """Gives every labelled token of a trainer's sequences its weight.
 
     Args:
-        tokenizer: the trainer's tokenizer or processor; see :class:`scorer.training.token_bytes.TokenBytes`.
+        tokenizer: the trainer's tokenizer or processor; see :class:`scorer.training.vocabulary.TokenBytes`.
         max_length: the length at which the trainer cuts sequences off behind, in tokens. Only a sequence this long
             may lack the end of its texts. None if it cuts nothing.
         template_weight: of a labelled token that holds nothing of a scored text: the end of a turn, a role header.

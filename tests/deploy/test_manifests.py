@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pipelines.command.options import build_parser
+from pipelines.cli.options import build_parser
 from scorer.config import ScorerConfig
 from service.serve import ReplicaOptions
 from service.settings import PREFIX, Settings

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.engines import RowEncoder, RowScorer
-from pipelines.engines.fake import FakeEngine
+from pipelines.run.engine import RowEncoder, RowScorer
 from scorer.types import EncodedSample, Failure, Result, Sample
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.ray_engines import WrappedScorer
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.engines import Engine
-from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
+from pipelines.output.store import open_store
+from pipelines.output.tally import Tally
+from pipelines.run.engine import Engine
 from pipelines.run.job import Job, prepare
-from pipelines.run.tally import Tally
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
-from pipelines.storage import open_store
 from scorer.weights import Method
+from tests.pipelines.fake_engine import FakeEngine
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SHARDS = {"a.parquet": 25, "empty.parquet": 0, "sub/b.parquet": 13}

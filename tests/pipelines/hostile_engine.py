@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from pipelines.engines import RowEncoder, RowScorer
-from pipelines.engines.fake import FakeEngine
+from pipelines.run.engine import RowEncoder, RowScorer
 from scorer.types import EncodedSample, Failure, Result, Sample
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.ray_engines import WrappedScorer
 
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.executors.local import LocalExecutor
-from pipelines.inspection.integrity import check
-from pipelines.inspection.outputs import Problem, look
-from pipelines.run.commit import PublishedShard
+from pipelines.output.check import check
+from pipelines.output.commit import PublishedShard
+from pipelines.output.contents import Problem, look
+from pipelines.output.store import open_store
 from pipelines.run.job import prepare
-from pipelines.storage import open_store
 from tests.pipelines.helpers import make_job
 
 

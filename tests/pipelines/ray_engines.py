@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from pipelines.engines import RowEncoder, RowScorer
-from pipelines.engines.fake import FakeEngine
+from pipelines.run.engine import RowEncoder, RowScorer
 from scorer.errors import ModelError
 from scorer.types import EncodedSample, Failure, Result, Sample, Usage
+from tests.pipelines.fake_engine import FakeEngine
 
 EngineT = TypeVar("EngineT")
 

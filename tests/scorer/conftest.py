@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from scorer.encode import Encoder
+from scorer.encoding.encoder import Encoder
 from tests.scorer import tiny
 
 if TYPE_CHECKING:

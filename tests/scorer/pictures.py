@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind that is decoded, made up for the tests of :mod:`scorer.images`."""
+"""Encoded pictures of every kind that is decoded, made up for the tests of :mod:`scorer.encoding.images`."""
 
 from __future__ import annotations
 

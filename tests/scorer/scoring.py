@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from scorer import Sample, Scorer, ScorerConfig, TokenScores
-from scorer import images as image_ops
+from scorer.encoding import images as image_ops
 from scorer.types import IMAGE, Turn
 
 CONTRASTS = ["blank", "masked", "removed", "blur", "noise", "image"]

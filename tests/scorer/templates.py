@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from scorer.encode import Encoder
+from scorer.encoding.encoder import Encoder
 from scorer.messages import to_messages
 from scorer.types import IMAGE, EncodedSample, Sample, Turn
 from tests.scorer import tiny

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 import pytest
 
-from scorer.config import DEFAULT_PROMPT, EXECUTION_ONLY, Contrast, DType, ScorerConfig
+from scorer.config import EXECUTION_ONLY, Contrast, DType, ScorerConfig
 from scorer.errors import ConfigError
+from scorer.types import DEFAULT_PROMPT
 
 # One valid value other than the default for every option: a new option must be added here.
 CHANGED: dict[str, Any] = {

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from scorer import EncodedSample, Sample, Scorer, TokenScores, encode
+from scorer import EncodedSample, Sample, Scorer, TokenScores
+from scorer.encoding import encoder as encoder_module
 from scorer.errors import ModelError
 from scorer.forward import ReferenceModel, labels
 from tests.scorer.scoring import (
@@ -107,7 +108,7 @@ def test_threads_share_an_encoder_though_its_blanks_overflow(
     chatml_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blanks are kept by size; with more sizes than are kept, one thread drops what another is about to use."""
-    monkeypatch.setattr(encode, "_BLANKS_KEPT", 1)
+    monkeypatch.setattr(encoder_module, "_BLANKS_KEPT", 1)
     interval = sys.getswitchinterval()
     encoder = load(chatml_model).encoder
     rows = [Sample.caption(str(i), picture(8 + i % 5, 8), "A kite.") for i in range(200)]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from scorer.errors import FailureCode, RowError
-from scorer.fetch import Fetcher
-from scorer.urls import Address
+from scorer.fetching.fetcher import Fetcher
+from scorer.fetching.urls import Address
 
 HOST = "images.example.org"
 REFUSED = FailureCode.IMAGE_URL_REFUSED

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from tests.service.helpers import Live, app_of, serving, settings
 
 
 @pytest.fixture(scope="session")
-def models() -> ReferenceModels:
+def models() -> ScorerPool:
     """The packaged model with every contrast."""
-    return ReferenceModels.load(settings())
+    return ScorerPool.load(settings())
 
 
 @pytest.fixture(scope="session")
-def client(models: ReferenceModels) -> Iterator[TestClient]:
+def client(models: ScorerPool) -> Iterator[TestClient]:
     """The application without a server; its errors are answers, as they are behind one."""
     with TestClient(app_of(models), raise_server_exceptions=False) as client:
         wait_until_ready(client)
@@ -27,7 +27,7 @@ def client(models: ReferenceModels) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def live(models: ReferenceModels) -> Iterator[Live]:
+def live(models: ScorerPool) -> Iterator[Live]:
     """The application behind uvicorn."""
     with serving(app_of(models)) as live:
         yield live

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from scorer.types import EncodedSample, Result
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from tests.service.helpers import Live, app_of, request, serving
 
 
@@ -36,7 +36,7 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 class Held:
     """The packaged model behind a gate; counts what it scores."""
 
-    def __init__(self, models: ReferenceModels) -> None:
+    def __init__(self, models: ScorerPool) -> None:
         self._models = models
         self.gate = threading.Event()
         self.entered = threading.Event()
@@ -53,7 +53,7 @@ class Held:
 
 
 @contextmanager
-def held(models: ReferenceModels, **options: Any) -> Iterator[tuple[Live, Held]]:
+def held(models: ScorerPool, **options: Any) -> Iterator[tuple[Live, Held]]:
     model = Held(models)
     with serving(app_of(model, **options)) as live:  # type: ignore[arg-type]  # it does what the model does
         try:

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from service.app import create_app
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from service.scoring import ScoringService
 from service.settings import Settings
 
@@ -55,7 +55,7 @@ def settings(**options: Any) -> Settings:
     return Settings(**{"torch_threads": 1, "batch_wait_ms": 1.0, **options})
 
 
-def app_of(models: ReferenceModels, fetcher: Any = None, **options: Any) -> FastAPI:
+def app_of(models: ScorerPool, fetcher: Any = None, **options: Any) -> FastAPI:
     """An application with a model that is loaded already."""
     chosen = settings(**options)
     return create_app(chosen, ScoringService(chosen, load=lambda _: models, fetcher=fetcher))

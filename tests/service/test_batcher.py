@@ -14,8 +14,8 @@ import pytest
 from scorer.errors import FailureCode
 from scorer.types import Failure
 from service.batcher import Batcher
-from service.jobs import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from service.metrics import Metrics
+from service.pending import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from tests.service.helpers import eventually
 
 FAR = 1e12

@@ -13,7 +13,7 @@ import pytest
 from starlette.types import Message
 
 from scorer.types import EncodedSample, Result
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from tests.service.held import Clients, Held, answer_of, gauge, head, held
 from tests.service.helpers import Live, app_of, eventually, request, serving
 
@@ -21,7 +21,7 @@ LIMIT = 100_000
 
 
 @pytest.fixture(scope="module")
-def small(models: ReferenceModels) -> Iterator[Live]:
+def small(models: ScorerPool) -> Iterator[Live]:
     with serving(app_of(models, max_body_bytes=LIMIT, max_pending_bytes=3 * LIMIT // 2)) as live:
         yield live
 
@@ -73,7 +73,7 @@ def test_bodies_in_memory_are_bounded_together(small: Live) -> None:
         assert time.monotonic() < until, "what a client that left had sent is forgotten"
 
 
-def test_beyond_the_queue_requests_are_told_to_come_again(models: ReferenceModels) -> None:
+def test_beyond_the_queue_requests_are_told_to_come_again(models: ScorerPool) -> None:
     with held(models, queue_size=3, max_items=3) as (live, model):
         clients = Clients(live)
         clients.send(3)
@@ -92,7 +92,7 @@ def test_beyond_the_queue_requests_are_told_to_come_again(models: ReferenceModel
         assert live.send("POST", "/v1/score", request()).status == 200, "the slots are free again"
 
 
-def test_a_batch_takes_as_many_slots_as_it_has_items(models: ReferenceModels) -> None:
+def test_a_batch_takes_as_many_slots_as_it_has_items(models: ScorerPool) -> None:
     with held(models, queue_size=3, max_items=3) as (live, model):
         clients = Clients(live)
         clients.send(1)
@@ -104,7 +104,7 @@ def test_a_batch_takes_as_many_slots_as_it_has_items(models: ReferenceModels) ->
         clients.wait()
 
 
-def test_a_request_beyond_its_deadline_is_answered_and_not_computed(models: ReferenceModels) -> None:
+def test_a_request_beyond_its_deadline_is_answered_and_not_computed(models: ScorerPool) -> None:
     with held(models, request_seconds=1.0) as (live, model):
         clients = Clients(live)
         clients.send(1)
@@ -118,7 +118,7 @@ def test_a_request_beyond_its_deadline_is_answered_and_not_computed(models: Refe
         assert model.scored == 2, "the first, which the model had begun, and the last"
 
 
-def test_what_clients_leave_behind_is_not_computed(models: ReferenceModels) -> None:
+def test_what_clients_leave_behind_is_not_computed(models: ScorerPool) -> None:
     body = json.dumps(request()).encode()
     with held(models) as (live, model):
         clients = Clients(live)
@@ -148,7 +148,7 @@ def test_a_client_that_sends_half_a_body_and_leaves_costs_nothing(small: Live) -
     assert small.send("GET", "/health/ready").status == 200
 
 
-def test_a_body_that_does_not_arrive_in_time_is_given_up(models: ReferenceModels) -> None:
+def test_a_body_that_does_not_arrive_in_time_is_given_up(models: ScorerPool) -> None:
     with serving(app_of(models, request_seconds=0.5)) as live:
         with socket.create_connection(("127.0.0.1", live.port), 30) as connection:
             connection.sendall(head("Content-Length: 1000") + b"{")
@@ -157,14 +157,14 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(models: ReferenceModels
         assert gauge(live, "in_flight") == 0
 
 
-def test_a_full_collection_does_not_stop_the_service_to_walk_the_model(models: ReferenceModels) -> None:
+def test_a_full_collection_does_not_stop_the_service_to_walk_the_model(models: ScorerPool) -> None:
     gc.unfreeze()
     with serving(app_of(models)) as live:
         live.wait_until_ready()
         assert gc.get_freeze_count() > len(gc.get_objects())
 
 
-def test_a_dead_worker_is_not_ready(models: ReferenceModels) -> None:
+def test_a_dead_worker_is_not_ready(models: ScorerPool) -> None:
     class Dying(Held):
         def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
             raise SystemExit(1)
@@ -182,7 +182,7 @@ def test_a_dead_worker_is_not_ready(models: ReferenceModels) -> None:
         assert later.status == 503
 
 
-def test_a_task_that_its_server_cancels_takes_its_work_back(models: ReferenceModels) -> None:
+def test_a_task_that_its_server_cancels_takes_its_work_back(models: ScorerPool) -> None:
     """Ray Serve cancels the task of a client that left, where uvicorn sends a message."""
     model = Held(models)
     app = app_of(model)  # type: ignore[arg-type]  # it does what the model does

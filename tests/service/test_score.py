@@ -17,7 +17,7 @@ from scorer.mini import MODEL_PATH
 from scorer.types import TokenScores
 from scorer.weights import METHODS, Method
 from service import schemas
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from tests.service.helpers import encoded, picture, request
 
 CONTRASTS = get_args(schemas.ContrastName)
@@ -39,7 +39,7 @@ def column(document: dict[str, Any], name: str) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def expected(models: ReferenceModels) -> dict[str, TokenScores]:
+def expected(models: ScorerPool) -> dict[str, TokenScores]:
     """By contrast: what the batch job's engine gives, each contrast by a scorer that was loaded for it alone."""
     sample = Sample.caption("1", picture(), TEXT)
     found = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from service.security import OPEN_PATHS, routed_path
 from tests.service.helpers import KEY, Live, app_of, request, serving
 
@@ -61,7 +61,7 @@ METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", 
 
 
 @pytest.fixture(scope="module")
-def guarded(models: ReferenceModels) -> Iterator[Live]:
+def guarded(models: ScorerPool) -> Iterator[Live]:
     with serving(app_of(models, api_keys=f"{KEY},{OTHER_KEY}")) as live:
         yield live
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from tests.scorer.web import HOST, Resolver, Site, body, first_loopback, serving
 from tests.scorer.web import fetcher as guarded_fetcher
 from tests.service import helpers
@@ -63,7 +63,7 @@ class Net:
 
 
 @pytest.fixture(scope="module")
-def net(models: ReferenceModels) -> Iterator[Net]:
+def net(models: ScorerPool) -> Iterator[Net]:
     def outside(handler: BaseHTTPRequestHandler) -> None:
         answers = {
             "/picture": body(picture()),

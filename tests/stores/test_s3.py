@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.engines.fake import FakeEngine
-from pipelines.run.commit import PublishedShard
+from pipelines.output.commit import PublishedShard
+from pipelines.output.store.object_store import ObjectStore
 from pipelines.run.job import prepare
-from pipelines.storage.object_store import ObjectStore
 from scorer.errors import StoreError
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.faults.fault_points import digest
 from tests.pipelines.helpers import ROWS, SHARDS, RecordingWatch, make_job, published, run
 from tests.stores import Endpoint

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorer.config import DEFAULT_PROMPT
 from scorer.errors import ConfigError, TokensightError
 from scorer.training.alignment import WeightAligner
-from scorer.training.export.dataset import Columns, read_examples
-from scorer.training.export.formats import FORMATS, Options
+from scorer.training.export.dataset import ExportColumns, read_examples
+from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
+from scorer.types import DEFAULT_PROMPT
 from scorer.weights import METHODS, Method
 
 _DESCRIPTION = """\
@@ -88,7 +88,7 @@ def _parameter(text: str) -> tuple[str, float]:
 
 
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
-    columns = Columns(options.text_column, options.image_column, options.prompt)
+    columns = ExportColumns(options.text_column, options.image_column, options.prompt)
     images = ImageFiles(options.output.with_suffix(".images"))
     settings = _settings(options)
     to_object = FORMATS[options.to]
@@ -111,13 +111,13 @@ def _write(table: WeightTable, options: argparse.Namespace) -> int:
     return count
 
 
-def _settings(options: argparse.Namespace) -> Options:
+def _settings(options: argparse.Namespace) -> FormatOptions:
     if options.to != "ms-swift":
-        return Options(None, None, options.threshold)
+        return FormatOptions(None, None, options.threshold)
     if options.tokenizer is None:
         raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer by --tokenizer")
     tokenize, tokenizer = _load_tokenizer(options.tokenizer)
-    return Options(tokenize, WeightAligner(tokenizer), options.threshold)
+    return FormatOptions(tokenize, WeightAligner(tokenizer), options.threshold)
 
 
 def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:

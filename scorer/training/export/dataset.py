@@ -10,12 +10,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from scorer.config import DEFAULT_PROMPT
 from scorer.errors import ConfigError, TableError
 from scorer.messages import parse_conversation
 from scorer.training.rows import WeightRow, shown
 from scorer.training.weight_table import WeightTable
-from scorer.types import Sample, Turn
+from scorer.types import DEFAULT_PROMPT, Sample, Turn
 
 CONVERSATIONS = ("messages", "conversations")
 CAPTIONS = ("caption", "captions", "text")
@@ -44,7 +43,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ExportColumns:
     """Names of a dataset's columns; None finds them by their usual names."""
 
     text: str | None = None
@@ -52,7 +51,7 @@ class Columns:
     prompt: str = DEFAULT_PROMPT
 
 
-def read_examples(table: WeightTable, data: Path | None, columns: Columns) -> Iterator[Example]:
+def read_examples(table: WeightTable, data: Path | None, columns: ExportColumns) -> Iterator[Example]:
     """Every scored row's examples, in the run's order; rows that failed are left out.
 
     Args:
@@ -76,7 +75,7 @@ def read_examples(table: WeightTable, data: Path | None, columns: Columns) -> It
             )
 
 
-def _examples(record: Mapping[str, Any], row: WeightRow, columns: Columns) -> Iterator[Example]:
+def _examples(record: Mapping[str, Any], row: WeightRow, columns: ExportColumns) -> Iterator[Example]:
     images = _images(record, columns)
     text = record.get(_column(record, columns.text, (*CONVERSATIONS, *CAPTIONS), "--text-column"))
     if isinstance(text, list) and text and isinstance(text[0], Mapping):
@@ -98,7 +97,7 @@ def _without_image(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     return tuple(Turn(turn.role, (turn.text,)) for turn in turns)
 
 
-def _images(record: Mapping[str, Any], columns: Columns) -> tuple[Any, ...]:
+def _images(record: Mapping[str, Any], columns: ExportColumns) -> tuple[Any, ...]:
     if columns.image is None and not any(name in record for name in IMAGES):
         return ()
     value = record[_column(record, columns.image, IMAGES, "--image-column")]

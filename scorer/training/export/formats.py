@@ -22,7 +22,7 @@ from scorer.types import IMAGE, Turn
 
 
 @dataclass(frozen=True)
-class Options:
+class FormatOptions:
     """What formats need besides the example.
 
     Attributes:
@@ -36,7 +36,7 @@ class Options:
     threshold: float
 
 
-def jsonl(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+def jsonl(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
     """Messages in Hugging Face's form, and the spans and weights of :meth:`WeightRow.to_record`."""
     return {
         "id": example.name,
@@ -46,7 +46,7 @@ def jsonl(example: Example, images: Sequence[str], options: Options) -> dict[str
     }
 
 
-def llava_json(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+def llava_json(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
     """A record of LLaVA's JSON, and beside it the spans and weights of :meth:`WeightRow.to_record`."""
     roles = {"user": "human", "assistant": "gpt", "system": "system"}
     conversations = [{"from": roles[turn.role], "value": _with_markers(turn, "<image>\n")} for turn in example.turns]
@@ -56,7 +56,7 @@ def llava_json(example: Example, images: Sequence[str], options: Options) -> dic
     return {"id": example.name, **named, "conversations": conversations, "token_weights": _record(example)}
 
 
-def ms_swift(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
     """Answers as ms-swift takes them from rollouts: token ids with a float ``loss_scale`` each.
 
     Tokens with ``loss_scale`` 0 are not labelled there. Weights average 1 over an answer, since ms-swift divides by the
@@ -79,7 +79,7 @@ def ms_swift(example: Example, images: Sequence[str], options: Options) -> dict[
     return {"messages": messages, "images": list(images)}
 
 
-def axolotl(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+def axolotl(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
     """Messages with ``train_detail``: ranges of characters, both ends included, that are trained on or not."""
     answers = iter(example.trained)
     messages = []
@@ -91,7 +91,7 @@ def axolotl(example: Example, images: Sequence[str], options: Options) -> dict[s
     return {"messages": messages}
 
 
-def llama_factory(example: Example, images: Sequence[str], options: Options) -> dict[str, Any]:
+def llama_factory(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
     """A sample of LLaMA-Factory's v1, with the weights in ``extra_info`` as JSON."""
     import json
 
@@ -106,7 +106,7 @@ def llama_factory(example: Example, images: Sequence[str], options: Options) -> 
     return {"messages": messages, "extra_info": json.dumps({"id": example.name, "token_weights": _record(example)})}
 
 
-Format = Callable[[Example, Sequence[str], Options], Mapping[str, Any]]
+Format = Callable[[Example, Sequence[str], FormatOptions], Mapping[str, Any]]
 
 FORMATS: Final[Mapping[str, Format]] = {
     "ms-swift": ms_swift,

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.executors import ray_data
+from pipelines.executors.isolation.isolate import MAX_DEATHS
 from pipelines.executors.ray_data import RayDataExecutor
 from pipelines.executors.resources import ActorOptions
-from pipelines.isolation.attempts import MAX_ATTEMPTS
-from pipelines.isolation.rows import MAX_DEATHS
+from pipelines.output.attempts import MAX_ATTEMPTS
 from pipelines.run.job import prepare
 from scorer.errors import ModelError
 from tests.pipelines.deadly_engine import DeadlyEngine

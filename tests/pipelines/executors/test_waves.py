@@ -11,8 +11,8 @@ import pytest
 from pipelines.executors import ray_data
 from pipelines.executors.ray_data import RayDataExecutor
 from pipelines.executors.resources import Allocation, ClusterSize
+from pipelines.output.plan import Unit
 from pipelines.run.job import prepare
-from pipelines.run.plan import Unit
 from pipelines.run.score_unit import UnitWork
 from tests.pipelines.helpers import ROWS, RecordingWatch, make_job, published, run
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
-from pipelines.run.commit import UnitMarker, find_marker
+from pipelines.output.commit import UnitMarker, find_marker
+from pipelines.output.plan import Unit
 from pipelines.run.job import Job, prepare
-from pipelines.run.plan import Unit
 from pipelines.run.score_unit import UnitWork
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, make_job
 
 SHARDS = {"a.parquet": 4, "empty.parquet": 0, "sub/b.parquet": 2}
@@ -38,7 +38,7 @@ class KilledError(BaseException):
 
 @dataclass
 class DictStore:
-    """See :class:`pipelines.storage.Store`.
+    """See :class:`pipelines.output.store.Store`.
 
     Attributes:
         objects: shared by the stores of one output.

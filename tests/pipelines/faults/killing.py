@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.executors.local import LocalExecutor
-from pipelines.run.commit import UnitMarker
+from pipelines.output.commit import UnitMarker
+from pipelines.output.plan import Unit
 from pipelines.run.job import prepare
-from pipelines.run.plan import Unit
 from pipelines.run.score_unit import UnitWork
 from tests.pipelines.helpers import RecordingWatch, make_job
 

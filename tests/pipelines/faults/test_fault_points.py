@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.run.commit import PublishedShard, UnitMarker
+from pipelines.output.commit import PublishedShard, UnitMarker
 from tests.pipelines.faults.fault_points import (
     SHARDS,
     UNITS,

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
+from pipelines.cli import compact, inspect
 from pipelines.executors.local import LocalExecutor
-from pipelines.housekeeping import cli as compact
-from pipelines.inspection import cli as inspect
+from pipelines.output.store import Store
 from pipelines.progress import watch as watching
 from pipelines.progress.file import KEY, ProgressFile
 from pipelines.progress.watch import ProgressWatch
 from pipelines.run.job import Job, prepare
-from pipelines.storage import Store
 from scorer.training import read_weights
 from tests.pipelines.helpers import ROWS, make_job, published, run, snapshot
 

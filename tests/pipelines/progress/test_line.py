@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
-from pipelines.executors import Workers
+from pipelines.output.tally import Tally
 from pipelines.progress import line as module
 from pipelines.progress.line import ProgressLine
 from pipelines.progress.watch import ProgressWatch
-from pipelines.run.tally import Tally
+from pipelines.run.executor import Workers
 
 
 class Terminal(io.StringIO):

@@ -7,10 +7,10 @@ import urllib.request
 
 import pytest
 
-from pipelines.executors import Workers
+from pipelines.output.tally import Tally
 from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.snapshot import Snapshot
-from pipelines.run.tally import Tally
+from pipelines.run.executor import Workers
 
 OUTPUT = "s3://bucket/out"
 

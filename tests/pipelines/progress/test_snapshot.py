@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.executors import Workers
+from pipelines.output.tally import Tally
 from pipelines.progress.snapshot import Snapshot
-from pipelines.run.tally import Tally
+from pipelines.run.executor import Workers
 
 RAY = Workers(encoders=4, scorers=2, shared=False, alive=2)
 LOCAL = Workers(encoders=1, scorers=1, shared=True, alive=1)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.sources import Row, Shard
+from pipelines.sources import ReadRow, Shard
 from scorer import table, weights
 from scorer.types import Failure, Result, Sample, TokenScores
 
@@ -27,13 +27,13 @@ Entry = tuple[Sample, Result]
 class MemorySource:
     """A dataset in memory. ``reads`` counts how often each row was read."""
 
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[ReadRow]]
     reads: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def shards(self) -> list[Shard]:
         return [Shard(name, name, 1, "tag", len(rows)) for name, rows in sorted(self.rows.items())]
 
-    def read(self, shard: Shard, start: int, stop: int) -> list[Row]:
+    def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         assert 0 <= start < stop <= shard.rows
         self.reads.update((shard.name, row) for row in range(start, stop))
         return list(self.rows[shard.name][start:stop])

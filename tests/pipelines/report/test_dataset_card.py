@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.engines.fake import FakeEngine
+from pipelines.output.record import RunRecord
+from pipelines.output.store import open_store
+from pipelines.output.store.local import LocalStore
 from pipelines.report.dataset_card import OURS, render_card
-from pipelines.run.record import RunRecord
-from pipelines.storage import open_store
-from pipelines.storage.local import LocalStore
 from scorer.config import fingerprint_digest
 from scorer.training import read_weights
 from scorer.weights import METHODS, Method
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset
 from tests.pipelines.outputs import stop_after
 

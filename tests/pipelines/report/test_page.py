@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.report import data as report_data
+from pipelines.output import reader
 from pipelines.report import page as report
 from pipelines.report import quality as report_quality
 from pipelines.report.page import write_report
@@ -258,7 +258,7 @@ def test_a_picture_that_is_gone_is_said_so(tmp_path: Path) -> None:
 
 
 def test_a_large_run_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_data, "MAX_ROWS", 256)
+    monkeypatch.setattr(reader, "MAX_ROWS", 256)
     monkeypatch.setattr(report, "TEXT_WINDOWS", 2)
     source = write_run(tmp_path, {"a.parquet": [entry(f"s{i}", "a red kite") for i in range(1000)]})
     write_report(str(tmp_path), source, str(tmp_path / "report.html"))

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engines.fake import FakeEngine
 from pipelines.executors.local import LocalExecutor
-from pipelines.run.commit import UnitMarker
+from pipelines.output.commit import UnitMarker
+from pipelines.output.plan import Unit
+from pipelines.output.store.local import LocalStore
+from pipelines.output.store.object_store import ObjectStore
 from pipelines.run.job import prepare
-from pipelines.run.plan import Unit
 from pipelines.run.score_unit import UnitWork
 from pipelines.sources.columns import Columns
-from pipelines.storage.local import LocalStore
-from pipelines.storage.object_store import ObjectStore
 from scorer.errors import ConfigError, RunError
 from scorer.table import read_metadata
 from scorer.weights import Method
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import (
     ROWS,
     SHARDS,

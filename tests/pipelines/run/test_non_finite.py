@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pipelines.engines import ModelEngine
+from pipelines.run.engine import CheckpointEngine
 from scorer.config import ScorerConfig
-from scorer.encode import Encoder
+from scorer.encoding.encoder import Encoder
 from scorer.types import Sample
 from tests.pipelines.helpers import make_job, run
 from tests.scorer import tiny
@@ -28,7 +28,7 @@ def test_rows_whose_scores_are_not_finite_fail_alone(tmp_path: Path, value: floa
     (tmp_path / "data").mkdir()
     table = pa.table({"image": [PICTURES["jpeg"]] * 3, "caption": TEXTS})
     pq.write_table(table, tmp_path / "data" / "x.parquet")
-    run(make_job(tmp_path / "data", tmp_path / "clean", ModelEngine(str(model), CONFIG)))
+    run(make_job(tmp_path / "data", tmp_path / "clean", CheckpointEngine(str(model), CONFIG)))
     tokens = [
         Encoder.load(str(model), CONFIG).encode(Sample.caption("", PICTURES["jpeg"], text)).token_ids.tolist()
         for text in TEXTS
@@ -39,7 +39,7 @@ def test_rows_whose_scores_are_not_finite_fail_alone(tmp_path: Path, value: floa
     name = next(name for name in weights if name.endswith("embed_tokens.weight"))
     weights[name][poison] = value
     save_file(weights, model / "model.safetensors", {"format": "pt"})
-    summary = run(make_job(tmp_path / "data", tmp_path / "out", ModelEngine(str(model), CONFIG)))
+    summary = run(make_job(tmp_path / "data", tmp_path / "out", CheckpointEngine(str(model), CONFIG)))
     assert {code: failure["count"] for code, failure in summary["failures"].items()} == {"non_finite": 1}
     found, clean = (pq.read_table(tmp_path / name / "x.parquet").to_pylist() for name in ("out", "clean"))
     assert [row["status"] for row in found] == ["ok", "non_finite", "ok"]

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engines.fake import FakeEngine
 from pipelines.run.job import prepare
 from pipelines.run.score_unit import EncodedRow, encode_rows, score_rows
 from pipelines.sources import Shard
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import FailureCode, RunError
 from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores, Usage
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import make_job
 
 TEXTS = ["a kite", "some poison here", "two boats", "the end"]

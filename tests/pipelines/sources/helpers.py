@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.engines.fake import FakeEngine
+from pipelines.output.store import open_store
 from pipelines.run.job import Job
-from pipelines.sources import Captions, Row, Source
+from pipelines.sources import Captions, ReadRow, Source
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source
 from pipelines.sources.rows import Record
 from pipelines.sources.webdataset import WebDataset
-from pipelines.storage import open_store
 from scorer.types import Failure, Sample
 from scorer.weights import Method
+from tests.pipelines.fake_engine import FakeEngine
 
 Members = Iterable[tuple[str, bytes]]
 
@@ -28,11 +28,11 @@ def source(url: Path | str, **options: Any) -> Any:
     return open_source(str(url), format, columns, prompt="Describe.", **options)
 
 
-def read_all(src: Source) -> list[Row]:
+def read_all(src: Source) -> list[ReadRow]:
     return [row for shard in src.shards() for row in src.read(shard, 0, shard.rows)]
 
 
-def read_units(src: Source, rows: int) -> list[Row]:
+def read_units(src: Source, rows: int) -> list[ReadRow]:
     """The same by units, each reader knowing no more of the shard than its own part."""
     return [
         row
@@ -42,22 +42,22 @@ def read_units(src: Source, rows: int) -> list[Row]:
     ]
 
 
-def sample(row: Row) -> Sample:
+def sample(row: ReadRow) -> Sample:
     assert isinstance(row, Sample), row
     return row
 
 
-def captions(row: Row) -> Captions:
+def captions(row: ReadRow) -> Captions:
     assert isinstance(row, Captions), row
     return row
 
 
-def failure(row: Row) -> Failure:
+def failure(row: ReadRow) -> Failure:
     assert isinstance(row, Failure), row
     return row
 
 
-def texts(rows: Sequence[Row]) -> list[str]:
+def texts(rows: Sequence[ReadRow]) -> list[str]:
     """The one text of every sample."""
     return [sample(row).scored_texts[0] for row in rows]
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.sources import Row
+from pipelines.sources import ReadRow
 from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.parquet import ParquetSource
@@ -24,21 +24,21 @@ def source(url: Path | str, **options: Any) -> ParquetSource:
     return ParquetSource(str(url), options.pop("columns", Columns()), prompt="Describe.", **options)
 
 
-def read_all(src: ParquetSource) -> list[Row]:
+def read_all(src: ParquetSource) -> list[ReadRow]:
     return [row for shard in src.shards() for row in src.read(shard, 0, shard.rows)]
 
 
-def sample(row: Row) -> Sample:
+def sample(row: ReadRow) -> Sample:
     assert isinstance(row, Sample), row
     return row
 
 
-def failure(row: Row) -> Failure:
+def failure(row: ReadRow) -> Failure:
     assert isinstance(row, Failure), row
     return row
 
 
-def one_row(path: Path, data: dict[str, pa.Array], **options: Any) -> Row:
+def one_row(path: Path, data: dict[str, pa.Array], **options: Any) -> ReadRow:
     pq.write_table(pa.table(data), path)
     (row,) = read_all(source(path, **options))
     return row

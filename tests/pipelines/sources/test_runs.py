@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.command import cli, options
-from pipelines.command.options import build_parser, make_job
-from pipelines.engines.fake import FakeEngine
-from pipelines.inspection.dataset import open_dataset
+from pipelines.cli import options, score
+from pipelines.cli.options import build_parser, make_job
+from pipelines.output.dataset import open_dataset
+from pipelines.output.record import read_record
+from pipelines.output.store import open_store
 from pipelines.report.page import write_report
 from pipelines.run.job import prepare
-from pipelines.run.record import read_record
 from pipelines.sources.columns import Columns
-from pipelines.storage import open_store
 from scorer.errors import ConfigError, RunError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import read_weights
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, caption_table, published, run, snapshot, write_dataset
 from tests.pipelines.helpers import make_job as make_parquet_job
 from tests.pipelines.sources.helpers import make_job as make_fake_job
@@ -51,10 +51,10 @@ def write(folder: Path, kind: str) -> Path:
 def test_a_run_publishes_one_file_per_shard_row_for_row(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(options, "ModelEngine", lambda model, config, revision: FakeEngine())
+    monkeypatch.setattr(options, "CheckpointEngine", lambda model, config, revision: FakeEngine())
     data, output = write(tmp_path / "data", kind), tmp_path / "out"
     command = ["--input", str(data), "--output", str(output), "--executor", "local", "--rows-per-unit", "3"]
-    assert cli.main([*command, "--no-report"]) == 0
+    assert score.main([*command, "--no-report"]) == 0
     assert "rows ok      16" in capsys.readouterr().out
     found = read_weights(output)
     assert sorted(found.shards) == ["sub/train-1.parquet", "train-0.parquet"]
@@ -64,7 +64,7 @@ def test_a_run_publishes_one_file_per_shard_row_for_row(
         for i, row in enumerate(rows):
             row.check_text([f"kite № {i}"])
     before = snapshot(output)
-    assert cli.main([*command, "--no-report"]) == 0
+    assert score.main([*command, "--no-report"]) == 0
     assert snapshot(output) == before, "a finished run given again writes nothing"
 
 
@@ -130,7 +130,7 @@ def test_the_packaged_model_scores_a_tar(tmp_path: Path) -> None:
     (tmp_path / "tar" / "x.tar").write_bytes(tar_bytes(members))
     for kind in ("parquet", "tar"):
         argv = ["--input", str(tmp_path / kind), "--output", str(tmp_path / "out" / kind), "--executor", "local"]
-        assert cli.main([*argv, "--no-report", "--device", "cpu"]) == 0
+        assert score.main([*argv, "--no-report", "--device", "cpu"]) == 0
     ours, theirs = (list(read_weights(tmp_path / "out" / kind)) for kind in ("tar", "parquet"))
     assert [row.sample_id for row in ours] == [row.sample_id for row in theirs]
     for one, other in zip(ours, theirs, strict=True):

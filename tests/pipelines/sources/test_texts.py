@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engines.fake import FakeEngine
 from pipelines.run.captions import EncodedCaptions, encode_row
 from pipelines.run.score_unit import encode_rows, score_rows
 from pipelines.sources import Captions
@@ -20,6 +19,7 @@ from scorer.table import text_hash
 from scorer.training import read_weights
 from scorer.types import IMAGE, Failure, Sample, TokenScores, Turn
 from scorer.weights import Method
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import run
 from tests.pipelines.sources.helpers import captions, failure, make_job, read_all, source
 

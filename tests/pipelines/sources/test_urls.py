@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.sources.images import ImageOptions
 from scorer.errors import FailureCode
-from scorer.fetch import Fetcher
+from scorer.fetching.fetcher import Fetcher
 from tests.pipelines.sources.helpers import failure, read_all, sample, source
 from tests.scorer.web import Resolver, body, first_loopback, serving
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scorer import Sample, Scorer
-from scorer import images as image_ops
+from scorer.encoding import images as image_ops
 from scorer.forward import LabelScores
 from tests.scorer.families.samples import Case
 
@@ -50,7 +50,7 @@ def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[
     if hasattr(base, "get_rope_index"):
         positions, _ = base.get_rope_index(**{n: v for n, v in inputs.items() if n != "attention_mask"})
     else:
-        positions = scorer.reference.family.first_position + torch.arange(ids.shape[1])[None]
+        positions = scorer.checkpoint.files.family.first_position + torch.arange(ids.shape[1])[None]
     return {**inputs, "attention_mask": shown.long(), "position_ids": positions}
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from scorer import Sample, Scorer, ScorerConfig
+from scorer.checkpoint.files import Checkpoint
 from scorer.config import Contrast
-from scorer.encode import Encoder
+from scorer.encoding.encoder import Encoder
 from scorer.families import Family
-from scorer.reference import Reference
 from scorer.types import IMAGE, Turn
 from tests.scorer.scoring import picture
 
@@ -62,7 +62,7 @@ class Case:
     @property
     def family(self) -> Family:
         """The checkpoint's record."""
-        return Reference.locate(self.path).family
+        return Checkpoint.locate(self.path).family
 
     def encoder(self) -> Encoder:
         """The engine's encoder alone, with the default contrast."""

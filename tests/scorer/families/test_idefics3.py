@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scorer import processing
+from scorer.encoding import image_processing
 from scorer.errors import FailureCode
 from scorer.forward import score_two_forwards
 from scorer.types import Failure
@@ -57,7 +57,7 @@ class TestIdefics3(FamilySuite):
         assert result.code is FailureCode.IMAGE_UNREADABLE
         assert "zeros" in result.message
         # without the guard the model itself fails, and takes the whole batch with it
-        monkeypatch.setattr(processing, "_every_tile_shows", lambda pixels: True)
+        monkeypatch.setattr(image_processing, "_every_tile_shows", lambda pixels: True)
         scorer = black.load()
         with pytest.raises((ValueError, RuntimeError, IndexError)):
             score_two_forwards(scorer.model, encode(scorer, [caption("zeros", (30, 50), "A kite.")]))

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from scorer import Sample, Scorer, TokenScores
+from scorer.checkpoint.files import Checkpoint
 from scorer.errors import FailureCode, ModelError
 from scorer.families import FAMILIES
 from scorer.forward import fast, score_two_forwards
-from scorer.reference import Reference
 from scorer.types import Failure, Turn
 from tests.scorer.families.checkpoints import instructblip
 from tests.scorer.families.harness import FamilySuite, encode, error, fast_error, plain_text
@@ -115,7 +115,7 @@ class TestInstructBlip(FamilySuite):
 
     def test_an_encoder_decoder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text('{"model_type": "instructblip", "text_config": {"model_type": "t5"}}')
-        reference = Reference.locate(tmp_path)
-        assert reference.config.model_type in FAMILIES
+        checkpoint = Checkpoint.locate(tmp_path)
+        assert checkpoint.config.model_type in FAMILIES
         with pytest.raises(ModelError, match="encoder-decoder"):
-            _ = reference.family
+            _ = checkpoint.family

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from scorer import ScorerConfig
-from scorer.encode import Encoder
+from scorer.encoding.encoder import Encoder
+from scorer.encoding.image_processing import digest_of, join_pixels, process_images
+from scorer.encoding.pixels import pixel_table
 from scorer.families import FAMILIES
 from scorer.forward.transfer import join_on_device
-from scorer.pixels import pixel_table
-from scorer.processing import digest_of, join_pixels, process_images
 from scorer.types import BytePixels, Float32Array, PixelArray
 from tests.scorer.families.cases import CASES
 from tests.scorer.families.checkpoints import deepseek_vl, gemma3, idefics3, instructblip, mllama, paligemma
@@ -136,7 +136,7 @@ def test_a_wrong_table_would_be_seen(name: str, encoder: GetEncoder) -> None:
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen3_vl", "idefics3"])
 def test_scores_are_the_same_to_the_bit(name: str, encoder: GetEncoder) -> None:
-    scorer = Case(path=encoder(name).reference.path, special_tokens=()).load()
+    scorer = Case(path=encoder(name).checkpoint.path, special_tokens=()).load()
     samples = [caption("wide", (211, 60), "A kite."), caption("small", (30, 50), "A boat."), two_images()]
     with_bytes = encode(scorer, samples)
     scorer.encoder.pixel_table = None
@@ -198,7 +198,7 @@ def test_a_processor_that_is_not_pointwise_keeps_its_floats(
 def test_a_processor_of_another_backend_is_not_asked(encoder: GetEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     processor, family = encoder("llava")._processor, encoder("llava").family
     monkeypatch.setattr(type(processor.image_processor), "backend", "torchvision")
-    monkeypatch.delattr("scorer.pixels.process_images")
+    monkeypatch.delattr("scorer.encoding.pixels.process_images")
     assert pixel_table(processor, family) is None
 
 

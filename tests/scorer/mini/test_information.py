@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from scorer.mini.caption_writer import FILLER, VISUAL
 from scorer.mini.captions import Caption, write
 from scorer.mini.phrases import FULL, Phrasebook
-from scorer.mini.telling import FILLER, VISUAL
 from scorer.mini.world import Group, Item, Scene, World
 
 SOMEWHERE = Item(0.5, 0.5, 0.1, 0.0)

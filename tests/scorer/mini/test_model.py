@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from scorer.mini import MODEL_PATH
-from scorer.mini.batches import BLANK, MASKED, PROMPT, REMOVED, SHOWN, Encoder, Row, collate
+from scorer.mini.batches import BLANK, MASKED, PROMPT, REMOVED, SHOWN, SceneEncoder, TrainingRow, collate
+from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.drawing import draw
 from scorer.mini.evaluation import HeldOut, held_out, predict
 from scorer.mini.labels import auroc
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE, IMAGE_TOKENS
-from scorer.mini.telling import CONTRADICTORY, FILLER, VISUAL
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)
 
@@ -33,8 +33,8 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(TOKENIZER)
+def encoder() -> SceneEncoder:
+    return SceneEncoder(TOKENIZER)
 
 
 def test_it_is_small(model: Any) -> None:
@@ -57,7 +57,7 @@ def test_special_tokens_in_a_text_can_be_read_as_text() -> None:
     assert TOKENIZER.decode(ids) == text
 
 
-def test_words_that_need_the_picture_are_single_tokens(encoder: Encoder) -> None:
+def test_words_that_need_the_picture_are_single_tokens(encoder: SceneEncoder) -> None:
     """Else the first piece of a word would carry the word's information and the rest none."""
     for pair in held_out("test tokens", 100):
         by_word = [span.label for span in pair.caption.spans if span.label != FILLER]
@@ -105,14 +105,14 @@ def plain_forward(processor: Any, model: Any, pair: HeldOut, mode: str) -> tuple
 @pytest.mark.parametrize("mode", [SHOWN, BLANK, MASKED, REMOVED])
 @torch.no_grad()
 def test_packed_training_rows_equal_dialogues_one_by_one(
-    processor: Any, model: Any, encoder: Encoder, mode: str
+    processor: Any, model: Any, encoder: SceneEncoder, mode: str
 ) -> None:
     """Two captions share a row's image tokens in training; each must read as if it stood alone."""
     scene = held_out("test packing", 1)[0].scene
     pairs = [HeldOut(scene, pair.caption) for pair in held_out("test packing", 3)]
     branches = [encoder.first(SHOWN if mode == BLANK else mode, PROMPT, pair.caption) for pair in pairs]
     opening = encoder.opening(system=False)
-    row = Row([scene], [np.asarray(draw(scene, IMAGE_SIZE))], opening, branches, blank=mode == BLANK)
+    row = TrainingRow([scene], [np.asarray(draw(scene, IMAGE_SIZE))], opening, branches, blank=mode == BLANK)
     batch = collate([row], encoder)
     logits = model.lm_head(hidden_states(model, batch, image_features(model, with_blank(batch.pixels))))[0]
     start = len(opening)
@@ -124,7 +124,7 @@ def test_packed_training_rows_equal_dialogues_one_by_one(
         start += len(branch.ids)
 
 
-def test_it_is_grounded(model: Any, encoder: Encoder) -> None:
+def test_it_is_grounded(model: Any, encoder: SceneEncoder) -> None:
     """Both gaps tell labels apart; they tell shuffled labels apart no better than chance."""
     pairs = held_out("test grounding", 60)
     found, shown = predict(model, encoder, pairs, SHOWN)

@@ -9,14 +9,14 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from scorer.mini import MODEL_PATH, train
-from scorer.mini.batches import REMOVED, Encoder, Row, Rows, Stage, collate
+from scorer.mini.batches import REMOVED, Rows, SceneEncoder, Stage, TrainingRow, collate
 from scorer.mini.captions import drill
 from scorer.mini.objective import SceneProbe, losses
 from scorer.mini.packaging import IMAGE_TOKENS, build_model
 from scorer.mini.phrases import REPETITIVE, Phrasebook
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)
-ENCODER = Encoder(TOKENIZER)
+ENCODER = SceneEncoder(TOKENIZER)
 
 
 def test_a_step_of_each_stage_from_nothing_to_a_checkpoint_that_loads(
@@ -47,7 +47,7 @@ def test_a_step_of_each_stage_from_nothing_to_a_checkpoint_that_loads(
     assert processor.tokenizer.encode("<image>") == [model.config.image_token_id]
 
 
-def rows(steps: int, seed: int = 1) -> list[Row]:
+def rows(steps: int, seed: int = 1) -> list[TrainingRow]:
     stage = Stage("describe", steps, rows=6, captions=4, dialogues=True)
     made = Rows(ENCODER, stage, seed)
     return [made[k] for k in range(len(made))]

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipelines.command.cli import main as score
-from pipelines.engines import ModelEngine
+from pipelines.cli.score import main as score
+from pipelines.run.engine import CheckpointEngine
 from scorer import ScorerConfig
 from scorer.mini import MODEL_PATH, SAMPLE_PATH
 from scorer.training import WeightTable
@@ -67,7 +67,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     sample = pq.read_table(SAMPLE_PATH / "train-00000-of-00002.parquet", columns=["id", "image", "caption"])
     for name, (first, count) in SHARDS.items():
         pq.write_table(sample.slice(first, count), root / "data" / name)
-    engine = ModelEngine(str(MODEL_PATH), ScorerConfig(device="cpu"))
+    engine = CheckpointEngine(str(MODEL_PATH), ScorerConfig(device="cpu"))
     for layout in ("sidecar", "merged"):
         summary = run(make_job(root / "data", root / layout, engine, layout=layout, rows_per_unit=6))
         assert summary["failed"] == 1

@@ -19,7 +19,7 @@ from datasets import Dataset
 from numpy.testing import assert_array_equal
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pipelines.command.cli import main as score
+from pipelines.cli.score import main as score
 from scorer.training.export.__main__ import main as export
 from scorer.weights import Method
 from tests.scorer.training.chat_collator import ChatCollator

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.engines.fake import FakeEngine
 from scorer.errors import TableError
 from scorer.training import read_weights
 from scorer.types import Sample, TokenScores
 from scorer.weights import Method
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, write_dataset
 
 

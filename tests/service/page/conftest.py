@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from service.models import ReferenceModels
+from service.scorer_pool import ScorerPool
 from tests.service.helpers import KEY, app_of
 from tests.service.page.browser import Browser, NoBrowserError
 from tests.service.page.server import Server, running
 
 
 @pytest.fixture(scope="session")
-def server(models: ReferenceModels) -> Iterator[Server]:
+def server(models: ScorerPool) -> Iterator[Server]:
     with running(app_of(models)) as server:
         yield server
 
@@ -35,7 +35,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def locked_server(models: ReferenceModels) -> Iterator[Server]:
+def locked_server(models: ScorerPool) -> Iterator[Server]:
     """A server that wants ``KEY``."""
     with running(app_of(models, api_keys=(KEY,))) as server:
         yield server

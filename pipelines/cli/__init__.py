@@ -1,0 +1,1 @@
+"""The commands: options in, printed results out. ``score``, ``inspect`` and ``compact`` have a ``main`` each."""

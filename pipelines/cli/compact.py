@@ -1,0 +1,115 @@
+"""``compact.py``: says what may go, and with ``--delete`` removes it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from pipelines.cli.arguments import add_run_output, new_parser
+from pipelines.formatting import file_size
+from pipelines.output.compaction import compact, superseded
+from pipelines.output.contents import look
+from pipelines.output.leftovers import delete_leftovers, find_leftovers, leftover_age
+from pipelines.output.store import Store, open_store
+from scorer.errors import ConfigError, RunError
+
+REFUSED: Final = 1
+WRONG: Final = 2
+_LISTED: Final = 20
+
+_DESCRIPTION: Final = """\
+Free what an output no longer needs. Without --delete nothing is changed: what would go is listed.
+
+A finished run's unit files and markers, and the records of attempts at units, are superseded by the published files.
+They go after every published file has been checked against its digest. The published files, their markers, _run.json,
+_SUCCESS and whatever is not a run's stay. A rerun of the finished run scores nothing, as before; should a published
+file be destroyed later, a rerun scores that shard anew.
+"""
+
+_EPILOG: Final = """\
+left-overs (--gc):
+  Attempts at units that no marker names, and local temporary files of processes that were killed. Something younger
+  than AGE (1h or more) never goes, and an attempt at a unit that is not committed yet goes only where nothing at all
+  was written to the output for AGE: beside a run at work it is safe.
+
+exit status:
+  0  done, or listed
+  1  refused: the run is not finished, or a published file is damaged; nothing was deleted
+  2  an option or the output is wrong
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = new_parser("compact.py", _DESCRIPTION, _EPILOG)
+    add_run_output(parser)
+    add_gc(parser)
+    return parser
+
+
+def add_gc(parser: argparse.ArgumentParser) -> None:
+    """The options of left-overs, which ``inspect_run.py`` has too."""
+    group = parser.add_argument_group("removal")
+    group.add_argument("--gc", metavar="AGE", help="instead: list left-overs older than AGE, such as 7d or 12h")
+    group.add_argument("--delete", action="store_true", help="delete what is listed otherwise")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = build_parser().parse_args(argv)
+    try:
+        store = open_store(options.output)
+        if options.gc is not None:
+            collect(store, options.gc, delete=options.delete)
+        else:
+            _compact(store, delete=options.delete)
+    except ConfigError as error:
+        return _fail(error, WRONG)
+    except (RunError, OSError) as error:
+        return _fail(error, REFUSED)
+    return 0
+
+
+def collect(store: Store, age: str, *, delete: bool) -> None:
+    """List left-overs, or delete them.
+
+    Raises:
+        ConfigError: ``age`` is none, or too young; or there is no run.
+    """
+    limit = leftover_age(age)
+    look(store)
+    leftovers = find_leftovers(store, limit)
+    gone = list(delete_leftovers(store, leftovers.found)) if delete else leftovers.found
+    for leftover in gone[:_LISTED]:
+        print(f"{leftover.item.key}  {file_size(leftover.item.size)}  {leftover.kind}")
+    if len(gone) > _LISTED:
+        print(f"and {len(gone) - _LISTED:,} more")
+    total = file_size(sum(leftover.item.size for leftover in gone))
+    if delete:
+        print(f"deleted {len(gone):,} left-overs, {total}")
+    else:
+        advice = "; --delete removes them" if gone else ""
+        print(f"{len(gone):,} left-overs older than {age}, {total}{advice}")
+    if leftovers.kept:
+        print(
+            f"kept {leftovers.kept:,} attempts at units that are not committed: the output was written to less than "
+            f"{age} ago, by a run that may still commit them"
+        )
+
+
+def _compact(store: Store, *, delete: bool) -> None:
+    output = look(store)
+    found = compact(output) if delete else superseded(output)
+    objects = f"{len(found.keys):,} objects, {file_size(found.bytes)}, of {len(found.stems):,} published shards"
+    if not found.keys:
+        print("nothing to compact")
+    elif delete:
+        print(f"deleted {objects}")
+    else:
+        print(f"superseded: {objects}; --delete checks the published files and removes these")
+
+
+def _fail(error: object, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return status

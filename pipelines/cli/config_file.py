@@ -1,0 +1,163 @@
+"""``--config FILE``: options from a YAML file, and the file that would repeat a run.
+
+A file's keys are the options' names; its values are what would stand behind them on the command line, and go the same
+way from there on. Scalars are taken as they are spelled: a revision 0123456 is no number here, and a no is no false.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import fsspec
+import yaml
+
+from pipelines.output.record import CONFIG
+from pipelines.sources.redacted import without_secrets
+from scorer.errors import ConfigError
+
+_NULLS: Final = ("", "~", "null", "Null", "NULL")
+_FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NOT_REPEATED: Final = frozenset({"help", "config", "dry_run", "force_new_run", "verbose"})
+_OVERRULES: Final = {"report": "no_report", "no_report": "report", "method": "method_param"}
+"""Options of the command line that make another one of the file's void."""
+_SEPARATED: Final = frozenset({"image_column", "text_column", "blank_color"})
+"""Options of which a list is written with commas; of others it stands for the option given again and again."""
+
+
+def with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
+    """``argv`` behind the options of the file that it names, so that it has the last word.
+
+    Raises:
+        ConfigError: the file cannot be read, is no mapping, or has a key or a value that no option takes.
+    """
+    url = _config_of(argv)
+    if url is None:
+        return list(argv)
+    options = _options(parser)
+    words = {word.partition("=")[0] for word in argv}
+    named = {name for name, option in options.items() if words & set(option.option_strings)}
+    void = named | {_OVERRULES[name] for name in named & _OVERRULES.keys()}
+    return [*(word for name, found in _read(url, options) if name not in void for word in found), *argv]
+
+
+def _config_of(argv: Sequence[str]) -> str | None:
+    alone = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    alone.add_argument("--config")
+    try:
+        found: str | None = alone.parse_known_args(argv)[0].config
+    except argparse.ArgumentError:  # the whole parser says so better
+        return None
+    return found
+
+
+def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, list[str]]]:
+    try:
+        with fsspec.open(url, "rt", encoding="utf-8") as file:
+            root = yaml.compose(file.read(), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"--config {url!r} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {url!r} is no YAML: {error}") from error
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"--config {url!r} must hold options and their values, such as 'input: data/train'")
+    seen: set[str] = set()
+    for key, value in root.value:
+        where = f"--config {url!r}, line {key.start_mark.line + 1}"
+        name = str(key.value).replace("-", "_")
+        if name not in options:
+            raise ConfigError(f"{where}: {_unknown(str(key.value), options)}")
+        if name in seen:
+            raise ConfigError(f"{where}: {key.value} is given twice; leave one out")
+        seen.add(name)
+        yield name, _words(options[name], value, where)
+
+
+def _unknown(key: str, options: dict[str, argparse.Action]) -> str:
+    names = [name.replace("_", "-") for name in options]
+    near = difflib.get_close_matches(key.replace("_", "-"), names, n=1, cutoff=0.0)
+    return f"there is no option {key!r}; the nearest is {near[0]!r}, --help lists all"
+
+
+def _words(option: argparse.Action, node: Any, where: str) -> list[str]:
+    """A key's value as the words of a command line."""
+    name = option.option_strings[0]
+    if option.nargs == 0:
+        value = _FLAGS.get(str(node.value).lower()) if isinstance(node, yaml.ScalarNode) else None
+        if value is None:
+            raise ConfigError(f"{where}: {name.lstrip('-')} is {_spelled(node)}; it is true or false")
+        return [name] if value else list(option.option_strings[1:])  # --no-NAME, where there is one
+    values = list(_values(node, where, name))
+    if not values:
+        return []
+    if option.dest in _SEPARATED:
+        values = [",".join(values)]
+    if len(values) > 1 and not isinstance(option, argparse._AppendAction):
+        raise ConfigError(f"{where}: {name.lstrip('-')} takes one value, and {len(values)} are given")
+    return [f"{name}={value}" for value in values]
+
+
+def _values(node: Any, where: str, name: str) -> Iterator[str]:
+    """One value, a list's, or NAME=VALUE of a mapping's."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.style is not None or node.value not in _NULLS:
+            yield str(node.value)
+        return
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+    if any(not isinstance(part, yaml.ScalarNode) for part in parts):
+        raise ConfigError(f"{where}: {name.lstrip('-')} is {_spelled(node)}; no option's value is as deep as that")
+    spelled = [str(part.value) for part in parts]
+    if isinstance(node, yaml.SequenceNode):
+        yield from spelled
+    else:
+        yield from (f"{key}={value}" for key, value in zip(spelled[::2], spelled[1::2], strict=True))
+
+
+def _spelled(node: Any) -> str:
+    return repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+
+
+def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output: str) -> bytes:
+    """The file that would repeat a run of these options into ``output``, its defaults spelled out, without secrets."""
+    document: dict[str, Any] = {}
+    hidden: list[str] = []
+    for option in parser._actions:
+        value = getattr(options, option.dest, None)
+        if option.dest in _NOT_REPEATED or value is None or value == []:
+            continue
+        name = option.option_strings[0].lstrip("-")
+        plain = _plain(option.dest, output if option.dest == "output" else value, options)
+        document[name] = without_secrets(plain) if isinstance(plain, str) else plain
+        if document[name] != plain:
+            hidden.append(name)
+    lines = [
+        "# The options of this run. To repeat it:",
+        f"#   python pipelines/score_dataset.py --config {CONFIG}",
+        "# Relative paths are relative to the folder that the run was started in.",
+        *(f"# {name}: credentials are left out; name it on the command line." for name in hidden),
+    ]
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+    return ("\n".join(lines) + "\n" + body).encode()
+
+
+def _plain(dest: str, value: Any, options: argparse.Namespace) -> Any:
+    if dest == "contrast" and options.contrast_image_column:
+        return f"{value}:{options.contrast_image_column}"
+    if dest == "method_param":
+        return dict(value)
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return value if isinstance(value, (bool, int, float)) else str(value)
+
+
+def _options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Options by their long names."""
+    return {
+        option.option_strings[0].lstrip("-").replace("-", "_"): option
+        for option in parser._actions
+        if option.dest not in ("help", "config")
+    }

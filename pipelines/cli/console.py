@@ -1,0 +1,65 @@
+"""The summary of a finished run, as it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from pipelines.formatting import file_size
+
+_EXAMPLES: Final = 3
+
+
+def render_summary(summary: Mapping[str, Any], output: str, report: str | None, packaged: bool) -> str:
+    """A table of what a run came to and where to look.
+
+    Args:
+        summary: see :mod:`pipelines.output.summary`.
+        report: where the report was written, if it was.
+        packaged: the model is the packaged one.
+    """
+    model = "the packaged mini model (made to try things out; name a real one with --model)" if packaged else None
+    rows = [
+        ("model", model or str(summary["model"])),
+        ("scores", f"contrast {summary['contrast']}, {summary['dtype']}, method {summary['method']['name']}"),
+        ("rows in", f"{summary['rows']:,}"),
+        ("rows ok", f"{summary['ok']:,}"),
+        ("rows failed", f"{summary['failed']:,}"),
+        *(("", line) for line in _failures(summary["failures"])),
+        ("tokens", f"{summary['tokens']:,}"),
+        ("speed", _speed(summary)),
+        *(("", line) for line in _slow_paths(summary["paths"])),
+        ("files", f"{len(summary['shards']):,} in {output}, {file_size(sum(s['bytes'] for s in summary['shards']))}"),
+        ("summary", f"{output}/_SUCCESS"),
+    ]
+    if report is not None:
+        rows.append(("report", report))
+    return table(rows)
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values, one below the other."""
+    return "\n".join(f"{name:<12} {value}".rstrip() for name, value in rows)
+
+
+def _failures(failures: Mapping[str, Any]) -> Iterator[str]:
+    for code, failure in failures.items():
+        yield f"{failure['count']:>6,}  {code}"
+        for example in failure["examples"][:_EXAMPLES]:
+            where = f"{example['shard']} row {example['row_index']} ({example['sample_id']})"
+            yield f"        · {where}: {example['message']}"
+        left = failure["count"] - _EXAMPLES
+        if left > 0:
+            yield f"        · and {left:,} more"
+
+
+def _slow_paths(paths: Mapping[str, int]) -> Iterator[str]:
+    if paths.get("plain"):
+        yield f"{paths['plain']:,} rows took two full passes: the model has no fast path, or failed its self-check"
+
+
+def _speed(summary: Mapping[str, Any]) -> str:
+    if summary["rows_per_second"] is None:
+        return "nothing to score"
+    rates = f"{summary['rows_per_second']:,.1f} rows/s, {summary['tokens_per_second']:,.0f} tokens/s"
+    return f"{rates} over {summary['seconds_scoring']:,.1f} s of scoring, {summary['padding_waste']:.1%} padding"

@@ -1,0 +1,139 @@
+"""Captions in the terminal, every token coloured by what the picture does to it or by its weight.
+
+What comes from the dataset is printed with its control characters spelled out: a caption cannot move the cursor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from pipelines.formatting import printable
+from pipelines.output.contents import Output
+from pipelines.output.reader import ScoredRow, Window, choose_windows, read_rows
+from pipelines.report.cards import collect, pick
+from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, gap_level, signed, weight_level
+from pipelines.report.words import pieces, words
+from pipelines.sources import Source
+from scorer.types import Float32Array, Sample
+
+By = Literal["gap", "weight"]
+
+_RESET: Final = "\x1b[0m"
+_DIM: Final = "\x1b[2m"
+_UP: Final = (223, 215, 208, 202)
+_DOWN: Final = (153, 111, 75, 69)
+_WEIGHT: Final = (None, 225, 219, 177, 135)
+"""Background colours of xterm's 256, from weak to strong; the text on them is black."""
+_NAMED: Final = 4
+"""Words of a caption whose gaps are told as numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """How tokens are shown: by which number, over which range of weights, in colour or not."""
+
+    by: By
+    color: bool
+    weights: tuple[float, float] = (1.0, 5.0)
+
+    def token(self, text: str, gap: float, weight: float) -> str:
+        """A token's text on the colour of its number."""
+        if self.by == "gap":
+            level = gap_level(gap)
+            background = None if level == 0 else (_UP if level > 0 else _DOWN)[abs(level) - 1]
+        else:
+            background = _WEIGHT[weight_level(weight, *self.weights)]
+        if not self.color or background is None:
+            return text
+        return f"\x1b[38;5;16;48;5;{background}m{text}{_RESET}"
+
+    def dim(self, text: str) -> str:
+        return f"{_DIM}{text}{_RESET}" if self.color else text
+
+    def legend(self) -> str:
+        """What the colours mean."""
+        if self.by == "gap":
+            edges = [f"{math.exp(step):.3g}" for step in GAP_STEPS]
+            down = [self.token(f" ÷{edge} ", -step - 1e-6, 0) for edge, step in zip(edges, GAP_STEPS, strict=True)]
+            up = [self.token(f" ×{edge} ", step + 1e-6, 0) for edge, step in zip(edges, GAP_STEPS, strict=True)]
+            return f"less likely with the picture {''.join(reversed(down))} {''.join(up)} more likely"
+        low, high = self.weights
+        edges = [f"{low + (high - low) * i / WEIGHT_STEPS:.1f}" for i in range(WEIGHT_STEPS)]
+        steps = [
+            self.token(f" {edge} ", 0, low + (high - low) * (i + 0.5) / WEIGHT_STEPS) for i, edge in enumerate(edges)
+        ]
+        return f"weight from {''.join(steps)} to {high:.1f}"
+
+
+def choose_samples(output: Output, count: int, seed: int) -> list[ScoredRow]:
+    """``count`` scored rows at random over the shards; at most as many stretches of 64 rows are read as rows."""
+    shards = [{"name": shard.name, "rows": shard.tally.rows, "ok": shard.tally.ok} for shard in output.shards.values()]
+    tallies = [shard.tally for shard in output.shards.values()]
+    tokens = sum(max(0, tally.tokens) for tally in tallies)
+    document = {"shards": shards, "ok": sum(tally.ok for tally in tallies), "tokens": tokens}
+    windows = choose_windows(document, seed)[:count]
+    read = read_rows(output.store.root, windows)
+    return pick([row for rows in read.values() for row in rows], count, seed)
+
+
+def show_samples(rows: Sequence[ScoredRow], source: Source, paint: Paint) -> Iterator[str]:
+    """Lines: of each row its place, its coloured texts and its most telling words.
+
+    Raises:
+        TableError: the dataset has no shard of the name that was scored.
+    """
+    windows = {Window(row.shard, row.row_index, row.row_index + 1): [row] for row in rows}
+    collected = collect(source, windows, rows)
+    if paint.color:
+        yield paint.legend()
+    for row, sample in collected.picks:
+        yield ""
+        place = f"{row.shard} row {row.row_index} · {sample.sample_id} · {len(row.weights)} tokens"
+        yield paint.dim(printable(place))
+        for turn, text in enumerate(sample.scored_texts):
+            yield _colored(row, turn, text, paint)
+        yield paint.dim(_told(row, sample))
+    if collected.changed:
+        yield ""
+        yield f"left out: {collected.changed} whose text is no longer the one that was scored"
+
+
+def weight_range(rows: Sequence[ScoredRow]) -> tuple[float, float]:
+    """The range that the colours of these rows' weights span."""
+    weights = np.concatenate([np.zeros(0, np.float32), *(row.weights for row in rows)])
+    finite: Float32Array = weights[np.isfinite(weights)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+
+
+def _colored(row: ScoredRow, turn: int, text: str, paint: Paint) -> str:
+    own = np.flatnonzero(row.scores.token_turns == turn)
+    gaps = row.scores.logprob_gap.astype(np.float64)
+    shown = []
+    for piece in pieces(text, row.scores.token_starts[own], row.scores.token_ends[own]):
+        tokens = own[piece.first : piece.last]
+        core = piece.text.lstrip()  # a token's leading space is not coloured, so that words stand apart
+        space = printable(piece.text[: len(piece.text) - len(core)])
+        if len(tokens) == 0 or not core:
+            shown.append(printable(piece.text))
+            continue
+        shown.append(space + paint.token(printable(core), float(gaps[tokens].sum()), float(row.weights[tokens].mean())))
+    return "".join(shown)
+
+
+def _told(row: ScoredRow, sample: Sample) -> str:
+    """The words of the largest gaps in numbers, which also serve where there are no colours."""
+    gaps = row.scores.logprob_gap.astype(np.float64)
+    found: list[tuple[float, str]] = []
+    for turn, text in enumerate(sample.scored_texts):
+        own = np.flatnonzero(row.scores.token_turns == turn)
+        for word in words(text, row.scores.token_starts[own], row.scores.token_ends[own]):
+            found.append((float(gaps[own[list(word.tokens)]].sum()), printable(word.text)))
+    telling = sorted((entry for entry in found if abs(entry[0]) >= GAP_STEPS[0]), key=lambda entry: -abs(entry[0]))
+    if not telling:
+        return "no word depends on the picture"
+    return "gaps: " + ", ".join(f"{word} {signed(gap, 1)}" for gap, word in telling[:_NAMED])

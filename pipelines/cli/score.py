@@ -1,0 +1,121 @@
+"""The command: options in, summary out, errors as one message with what to do about them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pipelines.cli.console import render_summary
+from pipelines.cli.dry_run import print_plan
+from pipelines.cli.new_output import prepare_new_output
+from pipelines.cli.options import make_executor, make_job, parse_options
+from pipelines.cli.preflight import check_paths
+from pipelines.output.store.local import LocalStore
+from pipelines.progress.file import ProgressFile
+from pipelines.progress.line import ProgressLine
+from pipelines.progress.ray_metrics import RayMetrics
+from pipelines.progress.watch import Display, ProgressWatch
+from pipelines.run.executor import Executor
+from pipelines.run.job import Job, PreparedRun, prepare
+from scorer.errors import ConfigError, TokensightError
+
+log = logging.getLogger(__name__)
+
+FINISHED: Final = 0
+STOPPED: Final = 1
+WRONG: Final = 2
+TOO_MANY_FAILED: Final = 3
+INTERRUPTED: Final = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        options = parse_options(argv)
+    except ConfigError as error:
+        return _fail(error, WRONG)
+    _set_up_logging(options.verbose)
+    try:
+        _warn_of_lost_output(options.output)
+        check_paths(options.input, options.output)
+        executor = make_executor(options)
+        job = make_job(options)
+        _say(f"{len(job.source.shards()):,} shards in {options.input}")
+        write = not options.dry_run
+        job, run = prepare_new_output(job, write=write) if options.force_new_run else (job, prepare(job, write=write))
+        if options.dry_run:
+            print_plan(job, run)
+            return FINISHED
+    except (TokensightError, OSError) as error:
+        return _fail(error, WRONG)
+    try:
+        summary = run.execute(executor, _watch(options, executor, job))
+    except ConfigError as error:
+        return _fail(error, WRONG)
+    except (TokensightError, OSError) as error:
+        return _fail(error, STOPPED, "what is scored is kept: give the same command again to go on")
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED, "what is scored is kept: give the same command again to go on")
+    report = _write_report(options, job, run)
+    print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
+    verdict = options.max_failed_rows.verdict(summary)
+    return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
+
+
+def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> ProgressWatch:
+    displays: list[Display] = [ProgressLine(), ProgressFile(job.store)]
+    if options.executor == "ray":
+        displays.append(RayMetrics(job.store.root))
+    return ProgressWatch(displays, lambda: executor.workers)
+
+
+def _write_report(options: argparse.Namespace, job: Job, run: PreparedRun) -> str | None:
+    """The report is a convenience: where it fails, the scores are none the worse and the run is no failure."""
+    local = isinstance(job.store, LocalStore)
+    if options.no_report or (options.report is None and not local):
+        return None
+    destination = options.report or str(Path(job.store.root) / "report.html")
+    finished_before = run.summary is not None
+    if options.report is None and finished_before and Path(destination).exists():
+        return destination  # a finished run given again writes nothing
+    try:
+        from pipelines.report.page import write_report
+
+        write_report(job.store.root, job.source, destination)
+    except Exception:
+        log.exception("the report %s could not be written; the scores are complete", destination)
+        return None
+    return destination
+
+
+def _warn_of_lost_output(output: str) -> None:
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if submitted and "://" not in output and not Path(output).is_absolute():
+        log.warning(
+            "--output %s lies inside the job's own copy of its working directory, %s, which Ray deletes in time; "
+            "give an absolute path or a URL",
+            output,
+            Path.cwd(),
+        )
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    for name in ("pipelines", "scorer"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fail(error: object, status: int, advice: str | None = None) -> int:
+    _say(f"error: {error}")
+    if advice is not None:
+        _say(advice)
+    return status

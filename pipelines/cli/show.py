@@ -1,0 +1,143 @@
+"""What an inspection found, as people read it and as one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pipelines.formatting import ago, file_size, printable
+from pipelines.output.commit import UNITS
+from pipelines.output.contents import Output, Problem
+from pipelines.report.quality.figures import Spread
+from pipelines.report.quality.scan import Findings
+from scorer.config import fingerprint_digest
+
+LISTED_PROBLEMS = 50
+
+
+def as_document(
+    output: Output,
+    problems: Sequence[Problem],
+    findings: Findings | None,
+    rows: int | None,
+    last_write: datetime | None,
+) -> dict[str, Any]:
+    """Everything, as plain data.
+
+    Args:
+        findings: None where contents were not read.
+        rows: rows of the dataset, where known.
+        last_write: when anything was last written to the output.
+    """
+    record = output.record
+    return {
+        "output": output.store.root,
+        "state": output.state,
+        "last_write": None if last_write is None else last_write.isoformat(timespec="seconds"),
+        "sound": not problems,
+        "problems": [asdict(problem) for problem in problems],
+        "rows": rows,
+        "rows_committed": output.rows_committed,
+        "shards_published": len(output.shards),
+        "units_waiting": len(output.open_units),
+        "run": None if record is None else {name: getattr(record, name) for name in record.__slots__},
+        "fingerprint_sha256": None if record is None else fingerprint_digest(record.fingerprint),
+        "summary": output.summary,
+        "statistics": None if findings is None else findings.figures.to_dict(),
+        "quality": None if findings is None else findings.to_dict(),
+    }
+
+
+def as_text(
+    output: Output,
+    problems: Sequence[Problem],
+    findings: Findings | None,
+    rows: int | None,
+    last_write: datetime | None,
+) -> str:
+    """A page of text; arguments as of :func:`as_document`."""
+    lines = [f"{name:<12} {value}".rstrip() for name, value in _facts(output, rows, last_write)]
+    if findings is not None and findings.rows:
+        lines += ["", *_table(findings.figures.spreads()), "", *_quality(findings)]
+    lines += ["", *_verdict(output, problems, findings is not None)]
+    return printable_lines(lines)
+
+
+def printable_lines(lines: Sequence[str]) -> str:
+    """Lines whose control characters are spelled out: names and messages come from elsewhere."""
+    return "\n".join(printable(line) for line in lines)
+
+
+def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Iterator[tuple[str, str]]:
+    yield "output", output.store.root
+    written = "" if last_write is None else f", last written to {ago(last_write)}"
+    if output.summary is not None and output.state == "finished":
+        yield "run", f"finished {output.summary['finished_at']}"
+    else:
+        yield "run", f"not finished{written}"
+    record = output.record
+    if record is not None:
+        yield "input", record.input
+        yield "model", str(record.fingerprint.get("model"))
+        contrast, dtype = record.fingerprint.get("contrast"), record.fingerprint.get("dtype")
+        yield "scores", f"contrast {contrast}, {dtype}, method {record.method.get('name')}, {record.layout}"
+        yield "fingerprint", fingerprint_digest(record.fingerprint)
+    tallies = [shard.tally for shard in output.shards.values()]
+    ok, failed = sum(tally.ok for tally in tallies), sum(tally.failed for tally in tallies)
+    total = "" if rows is None else f" of {rows:,} ({output.rows_committed / max(rows, 1):.0%})"
+    yield "rows", f"{output.rows_committed:,}{total} committed"
+    size = sum(shard.size for shard in output.shards.values())
+    yield "published", f"{len(output.shards):,} shards, {file_size(size)}: {ok:,} rows ok, {failed:,} failed"
+    for code, count in sorted(_failures(output).items()):
+        yield "", f"{count:>6,}  {code}"
+    if output.open_units:
+        yield "waiting", f"{len(output.open_units):,} units whose shards are not published yet"
+    units = [bytes_ for key, bytes_ in output.sizes.items() if key.startswith(UNITS)]
+    if units:
+        superfluous = "; compact.py removes what is superseded" if output.state == "finished" else ""
+        yield "unit files", f"{len(units):,}, {file_size(sum(units))}{superfluous}"
+
+
+def _failures(output: Output) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for shard in output.shards.values():
+        for code, failure in shard.tally.failures.items():
+            counts[code] = counts.get(code, 0) + failure.count
+    return counts
+
+
+def _table(spreads: Mapping[str, Spread]) -> Iterator[str]:
+    columns = ("mean", "minimum", "p5", "median", "p95", "maximum")
+    titles = ("mean", "min", "5 %", "median", "95 %", "max")
+    yield f"{'':<16}" + "".join(f"{title:>10}" for title in titles)
+    for name, spread in spreads.items():
+        whole = name.startswith(("tokens", "bytes"))
+        values = [getattr(spread, column) for column in columns]
+        shown = [f"{value:>10,.1f}" if not whole or i == 0 else f"{value:>10,.0f}" for i, value in enumerate(values)]
+        yield f"{name:<16}" + "".join(shown if whole else [f"{value:>+10.2f}" for value in values])
+
+
+def _quality(findings: Findings) -> Iterator[str]:
+    tokens = max(1, findings.figures.gaps.spread().count)
+    up, down = findings.figures.doubled / tokens, findings.figures.halved / tokens
+    yield f"{up:>7.1%}  of the tokens become at least twice as likely with the picture, {down:.1%} at most half"
+    share = 1 / max(1, findings.rows)
+    for count, what in (
+        (findings.contradictions.count, "rows with a word that the picture speaks against"),
+        (findings.language.count, "rows that language alone explains: tokens change by less than a quarter on average"),
+        (findings.duplicates.repeats, "rows that repeat an earlier row's text"),
+    ):
+        yield f"{count:>7,}  {what} ({count * share:.1%})"
+
+
+def _verdict(output: Output, problems: Sequence[Problem], whole: bool) -> Iterator[str]:
+    if problems:
+        yield f"DAMAGED: {len(problems):,} problems"
+        yield from (f"  {problem.key}: {problem.message}" for problem in problems[:LISTED_PROBLEMS])
+        if len(problems) > LISTED_PROBLEMS:
+            yield f"  and {len(problems) - LISTED_PROBLEMS:,} more"
+        return
+    checked = "digests, schema, fingerprint and every row" if whole else "sizes, schema and fingerprint (--quick)"
+    yield f"sound: {len(output.shards):,} published files checked, {checked}"

@@ -1,1 +1,0 @@
-"""The command ``score_dataset.py``: its options, what it refuses at once, what it prints."""

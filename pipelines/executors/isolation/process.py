@@ -1,0 +1,110 @@
+"""The process in which rows are tried one by one, seen from outside: started, asked, ended when it hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pipelines.output.plan import Unit
+from pipelines.run.score_unit import UnitWork
+from scorer.errors import RunError
+from scorer.types import Result
+
+
+class WorkerDiedError(Exception):
+    """The sacrificial process died, or hung and was ended: of what, and on the row of which id, if that is known."""
+
+    def __init__(self, cause: str, sample_id: str | None, hung: bool = False) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.sample_id = sample_id
+        self.hung = hung
+
+
+class RowWorker:
+    """A :mod:`pipelines.executors.isolation.row_worker` process, started at first use and again after each death."""
+
+    def __init__(self, work: UnitWork) -> None:
+        self._work = work
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def score(self, row: Unit) -> Result:
+        """The result of a unit of one row.
+
+        Raises:
+            WorkerDiedError: the process died on it, or was ended since it took longer than the work's row_timeout.
+            Exception: the process's own: the model does not load, the shard cannot be read.
+            RunError: the process died before it came to the row.
+        """
+        if self._process is None:
+            self._start()
+        self._send(row)
+        sample_id = self._receive(None)  # as soon as the row is read, which waits for storage as long as that takes
+        result: Result = self._receive(sample_id, self._work.row_timeout)
+        return result
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            assert self._connection is not None
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+            self._process = self._connection = None
+
+    def _start(self) -> None:
+        self._connection, theirs = Pipe()
+        root = str(Path(__file__).resolve().parents[3])
+        # What this process can import, that one must, to unpickle the work.
+        paths = os.pathsep.join([root, *filter(None, sys.path)])
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.executors.isolation.row_worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+            )
+        self._send(self._work)
+        try:
+            self._receive(None)
+        except WorkerDiedError as death:
+            problem = f"a worker process died of {death.cause} while it loaded the model"
+            raise RunError(
+                f"{problem}; check that the model fits the memory of the worker and of its device"
+            ) from death
+
+    def _send(self, message: object) -> None:
+        assert self._connection is not None
+        with suppress(BrokenPipeError, ConnectionResetError):  # dead: receiving says so
+            self._connection.send(message)
+
+    def _receive(self, sample_id: str | None, timeout: float | None = None) -> Any:
+        assert self._connection is not None
+        assert self._process is not None
+        try:
+            if not self._connection.poll(timeout):
+                self.close()
+                raise WorkerDiedError(f"no answer for {timeout:g} s", sample_id, hung=True)
+            answer = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            cause = _cause_of_death(self._process.wait())
+            self.close()
+            raise WorkerDiedError(cause, sample_id) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _cause_of_death(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    killed = -status == signal.SIGKILL  # by the kernel where memory runs out, by whoever has the right
+    return signal.Signals(-status).name + (" (out of memory?)" if killed else "")

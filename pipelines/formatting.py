@@ -1,0 +1,49 @@
+"""Sizes, times and foreign text as people read them on a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def file_size(count: float) -> str:
+    """``512 B``, ``1.2 kB``, ``34 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """``0:07``, ``1:02:03``; a question mark where it is not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def ago(time: datetime) -> str:
+    """``12 s ago``, ``5 min ago``, ``3 h ago``, ``4 days ago``."""
+    seconds = max(0.0, (datetime.now(UTC) - time) / timedelta(seconds=1))
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds / 86400:.0f} days ago"
+
+
+def printable(text: str) -> str:
+    """Text without control characters and without marks that turn its direction: they are spelled out."""
+    return "".join(_spelled(char) if _is_control(char) else char for char in text)
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI
+
+
+def _spelled(char: str) -> str:
+    return "↵" if char == "\n" else "⇥" if char == "\t" else f"\\u{ord(char):04x}"

@@ -1,0 +1,169 @@
+"""Published files against what the run says of them. Every difference is a problem."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from pipelines.output.batches import BATCH_ROWS, ScoredBatch, scored_batch
+from pipelines.output.commit import PublishedShard
+from pipelines.output.contents import UNKNOWN, Output, Problem, read_unit_markers
+from pipelines.output.record import RunRecord
+from pipelines.output.row_check import RowCheck
+from pipelines.output.store import Store
+from pipelines.output.store.local import LocalStore
+from scorer.table import FORMAT_VERSION, METADATA_KEY, SCHEMA
+
+Consumer = Callable[[ScoredBatch], None]
+
+_SHOWN: Final = 8
+
+
+def check(output: Output, consume: Consumer, *, quick: bool = False) -> Iterator[Problem]:
+    """Check everything that was published, and the units that wait for it.
+
+    Args:
+        consume: is given the sound scored rows, shard by shard in order; none with ``quick``.
+        quick: sizes, footers, schema and metadata only; contents and digests are not read.
+    """
+    yield from output.problems
+    for shard in output.shards.values():
+        yield from check_shard(output.store, shard, output.record, consume, quick=quick)
+    yield from _check_units(output, quick)
+
+
+def check_shard(
+    store: Store, shard: PublishedShard, record: RunRecord | None, consume: Consumer, *, quick: bool
+) -> Iterator[Problem]:
+    """Check one published file."""
+
+    def problem(what: str, remedy: str = "delete the file and give the run's command again") -> Problem:
+        return Problem(shard.name, f"{what}; {remedy}")
+
+    try:
+        with _opened(store, shard.name, quick) as file:
+            size = file.seek(0, io.SEEK_END)
+            if size != shard.size:
+                yield problem(f"it has {size:,} bytes, its marker says {shard.size:,}")
+            file.seek(0)
+            if not quick and _digest(file) != shard.sha256:
+                yield problem("its SHA-256 is not its marker's")
+            with pq.ParquetFile(file) as parquet:
+                for what in _check_file(parquet, shard, record, consume, quick):
+                    yield problem(what)
+    except FileNotFoundError:
+        yield problem("it is absent, though it was published", "give the run's command again to have it written")
+    except (pa.ArrowException, OSError) as error:
+        yield problem(f"it is not a readable Parquet file ({str(error).strip()})")
+
+
+def _check_file(
+    parquet: pq.ParquetFile, shard: PublishedShard, record: RunRecord | None, consume: Consumer, quick: bool
+) -> Iterator[str]:
+    rows = parquet.metadata.num_rows
+    if rows != shard.tally.rows:
+        yield f"it has {rows:,} rows, its marker says {shard.tally.rows:,}"
+    schema = parquet.schema_arrow
+    yield from _check_metadata(schema, record)
+    wrong = list(_check_schema(schema, record))
+    yield from wrong
+    if wrong or quick:
+        return
+    found = RowCheck()
+    for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=SCHEMA.names, use_threads=False):
+        consume(scored_batch(shard.name, found.add(batch)))
+    faults = [str(fault) for fault in found.faults.values()]
+    yield from faults[:_SHOWN]
+    if len(faults) > _SHOWN:
+        yield f"and {len(faults) - _SHOWN} more kinds of faults"
+    for what, actual, said in (
+        ("rows ok", found.ok, shard.tally.ok),
+        ("tokens", found.tokens, shard.tally.tokens),
+    ):
+        if said not in (actual, UNKNOWN):
+            yield f"it has {actual:,} {what}, its marker says {said:,}"
+
+
+def _check_schema(schema: pa.Schema, record: RunRecord | None) -> Iterator[str]:
+    missing = [name for name in SCHEMA.names if schema.names.count(name) != 1]
+    if missing:
+        yield f"it lacks columns {', '.join(missing)}"
+        return
+    types = [(field, schema.field(field.name).type) for field in SCHEMA]
+    for field, actual in types:
+        if actual != field.type:
+            yield f"its column {field.name} is {actual}, not {field.type}"
+    if record is not None and record.layout == "sidecar" and schema.names != SCHEMA.names:
+        yield f"its columns are {', '.join(schema.names)}; a sidecar has {', '.join(SCHEMA.names)}, in this order"
+
+
+def _check_metadata(schema: pa.Schema, record: RunRecord | None) -> Iterator[str]:
+    """The making of the scores, as the file and ``_run.json`` tell it."""
+    try:
+        metadata = json.loads((schema.metadata or {})[METADATA_KEY])
+    except (KeyError, ValueError):
+        yield "its schema has no metadata of a scoring run"
+        return
+    if metadata.get("format_version") != FORMAT_VERSION:
+        yield f"its format version is {metadata.get('format_version')}, this release's {FORMAT_VERSION}"
+    if record is None:
+        return
+    expected: Mapping[str, Any] = {**record.metadata(), "method": dict(record.method)}
+    for name, value in expected.items():
+        if metadata.get(name) != value:
+            yield f"its {name} is not that of _run.json{_difference(metadata.get(name), value)}"
+
+
+def _difference(actual: Any, expected: Any) -> str:
+    if not (isinstance(actual, Mapping) and isinstance(expected, Mapping)):
+        return f": {actual!r}, there {expected!r}"
+    keys = sorted(key for key in {*actual, *expected} if actual.get(key) != expected.get(key))
+    return f": {keys[0]} is {actual.get(keys[0])!r}, there {expected.get(keys[0])!r}"
+
+
+def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
+    """Units that are committed and not yet published: a resumed run will want to read them."""
+    for unit, marker in read_unit_markers(output.store, output.open_units).items():
+        anew = "delete the marker and give the run's command again to have its rows scored anew"
+        key = f"_commits/{unit}.json"
+        if marker is None:
+            yield Problem(key, f"it is not a unit's marker; {anew}")
+        elif marker.key not in output.sizes:
+            yield Problem(key, f"the file that it names, {marker.key}, is absent; {anew}")
+        elif not quick and hashlib.sha256(output.store.get(marker.key)).hexdigest() != marker.sha256:
+            yield Problem(key, f"the file that it names, {marker.key}, has another SHA-256; {anew}")
+
+
+@contextmanager
+def _opened(store: Store, key: str, quick: bool) -> Iterator[IO[bytes]]:
+    """The object as a file. A remote one that is read whole is fetched once, to a temporary file."""
+    if isinstance(store, LocalStore):
+        with (Path(store.root) / key).open("rb") as file:
+            yield file
+        return
+    fs, path = url_to_fs(f"{store.root}/{key}")
+    if quick:
+        with fs.open(path, "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="tokensight-") as folder:
+        copy = Path(folder) / "object"
+        fs.get_file(path, str(copy))
+        with copy.open("rb") as file:
+            yield file
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
+    file.seek(0)
+    return digest

@@ -1,0 +1,224 @@
+"""The commit protocol: what makes a run exact whatever is killed when, and safe beside another run.
+
+    _units/<unit>.<digest>.parquet    built in memory, then one write; the name tells the content, so whoever writes
+                                      it again writes the same
+    _commits/<unit>.json              created if absent: the first attempt wins, the others' files are never read
+    <shard's own name>                all units of a shard, in row order; equal bytes whoever publishes
+    _published/<shard>.json           created if absent, after the shard's file
+    _SUCCESS                          last
+
+A process that dies between two lines leaves files that nobody reads, and the next run goes on from the markers.
+Nothing here deletes.
+
+On a store that looks before it writes, and not while it writes, two creators may both win a unit's marker, and the
+later one's stays. Equal scores make equal files, so that both markers name one file; where scores differ by rounding,
+whoever publishes looks at the markers again afterwards, and publishes again if they are others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.output.plan import ShardPlan, Unit
+from pipelines.output.store import Store
+from pipelines.output.tally import Tally, total
+from scorer.errors import RunError
+
+UNITS: Final = "_units/"
+COMMITS: Final = "_commits/"
+PUBLISHED: Final = "_published/"
+SUCCESS: Final = "_SUCCESS"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitMarker:
+    """The winning attempt of a unit: which object holds it, and what is in it."""
+
+    unit: str
+    key: str
+    sha256: str
+    tally: Tally
+
+    def to_bytes(self) -> bytes:
+        document = {"unit": self.unit, "key": self.key, "sha256": self.sha256, **self.tally.to_dict()}
+        return json.dumps(document, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> UnitMarker:
+        document = json.loads(data)
+        return cls(document["unit"], document["key"], document["sha256"], Tally.from_dict(document))
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedShard:
+    """A published file: which shard it answers, its size and digest, and what is in it."""
+
+    name: str
+    size: int
+    sha256: str
+    tally: Tally
+
+    def to_bytes(self) -> bytes:
+        document = {"name": self.name, "bytes": self.size, "sha256": self.sha256, **self.tally.to_dict()}
+        return json.dumps(document, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PublishedShard:
+        document = json.loads(data)
+        return cls(document["name"], document["bytes"], document["sha256"], Tally.from_dict(document))
+
+
+def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> UnitMarker:
+    """Write a scored unit and claim it. Returns the winner's marker, which is another attempt's if that came first."""
+    if not table.num_rows == tally.rows == unit.rows:
+        counts = f"{unit.rows} rows in, {tally.rows} counted, {table.num_rows} written"
+        raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {counts}; refusing to commit it")
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    data = buffer.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = f"{UNITS}{unit.id}.{sha256}.parquet"
+    marker = UnitMarker(unit.id, key, sha256, tally)
+    store.put(key, data)
+    if store.create(_marker_key(unit), marker.to_bytes()):
+        return marker
+    return read_marker(store, unit)
+
+
+def find_marker(store: Store, unit: Unit) -> UnitMarker | None:
+    """The marker of a unit, if that is committed."""
+    try:
+        return read_marker(store, unit)
+    except FileNotFoundError:
+        return None
+
+
+def read_marker(store: Store, unit: Unit) -> UnitMarker:
+    """The marker of a committed unit."""
+    return UnitMarker.from_bytes(store.get(_marker_key(unit)))
+
+
+def read_unit(store: Store, unit: Unit, marker: UnitMarker) -> pa.Table:
+    """A committed unit's rows.
+
+    Raises:
+        RunError: the file is absent or is not what its marker says.
+    """
+    remedy = f"delete {store.root}/{_marker_key(unit)} and run again to have its {unit.rows} rows scored anew"
+    try:
+        data = store.get(marker.key)
+    except FileNotFoundError:
+        raise RunError(f"{store.root}/{marker.key} is committed but absent; {remedy}") from None
+    if hashlib.sha256(data).hexdigest() != marker.sha256:
+        raise RunError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {remedy}")
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        return file.read(use_threads=False)  # small, and several shards are published at a time
+
+
+def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> PublishedShard:
+    """Write a shard's row-aligned file from its committed units, one row group each, then its marker.
+
+    Args:
+        empty: a table without rows that has the published schema.
+
+    Raises:
+        RunError: a unit's file is absent or damaged, or the units do not make up the shard.
+    """
+    markers = _read_markers(store, planned)
+    while True:
+        published = _write_shard(store, planned, markers, empty)
+        key, document = _published_key(planned), published.to_bytes()
+        if not store.create(key, document) and read_published(store, planned).sha256 != published.sha256:
+            store.put(key, document)
+        used, markers = markers, _read_markers(store, planned)
+        if [marker.key for marker in markers] == [marker.key for marker in used]:
+            return published
+
+
+def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
+    return [read_marker(store, unit) for unit in planned.units]
+
+
+def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table) -> PublishedShard:
+    shard = planned.shard
+    with store.staged(shard.name) as file:
+        with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
+            for unit, marker in zip(planned.units, markers, strict=True):
+                table = read_unit(store, unit, marker)
+                _check_rows(unit, table)
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+            if not planned.units:
+                writer.write_table(empty)
+        rows = sum(unit.rows for unit in planned.units)
+        if rows != shard.rows:
+            raise RunError(f"shard {shard.name} has {shard.rows} rows but {rows} are committed; refusing to publish it")
+        size = file.tell()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
+    return PublishedShard(shard.name, size, sha256, total(marker.tally for marker in markers))
+
+
+def read_published(store: Store, planned: ShardPlan) -> PublishedShard:
+    """The marker of a published shard."""
+    return PublishedShard.from_bytes(store.get(_published_key(planned)))
+
+
+class OutputState:
+    """How far a run has come, from one listing of its output."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        self._committed = _stems(sizes, COMMITS)
+        self._published = _stems(sizes, PUBLISHED)
+        self._contents: dict[str, set[str]] = {}
+        for stem in self._committed | self._published:
+            name, content, *_ = stem.split("-")
+            self._contents.setdefault(name, set()).add(content)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run has ended here; its input may have grown since."""
+        return SUCCESS in self.sizes
+
+    def is_committed(self, unit: Unit) -> bool:
+        """Whether an attempt of this unit has won."""
+        return unit.id in self._committed
+
+    def is_published(self, planned: ShardPlan) -> bool:
+        """Whether this shard's file was published, from this content."""
+        return planned.key in self._published
+
+    def is_changed(self, planned: ShardPlan) -> bool:
+        """Whether rows of this shard were committed when its content was another."""
+        name, content = planned.key.split("-")
+        return bool(self._contents.get(name, set()) - {content})
+
+
+def _check_rows(unit: Unit, table: pa.Table) -> None:
+    if table["row_index"].to_pylist() != list(range(unit.start, unit.stop)):
+        raise RunError(f"unit {unit.id} of shard {unit.shard.name} does not hold rows {unit.start} to {unit.stop - 1}")
+
+
+def _stems(sizes: Mapping[str, int], prefix: str) -> frozenset[str]:
+    return frozenset(key.removeprefix(prefix).removesuffix(".json") for key in sizes if key.startswith(prefix))
+
+
+def _marker_key(unit: Unit) -> str:
+    return f"{COMMITS}{unit.id}.json"
+
+
+def _published_key(planned: ShardPlan) -> str:
+    return f"{PUBLISHED}{planned.key}.json"
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A document as people read it too."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

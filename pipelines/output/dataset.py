@@ -1,0 +1,55 @@
+"""The dataset that an output answers, opened as its run opened it: texts and pictures are in no published file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.output.record import RunRecord
+from pipelines.sources import Source
+from pipelines.sources.columns import Columns
+from pipelines.sources.formats import open_source
+from pipelines.sources.images import ImageOptions
+from scorer.errors import ConfigError
+from scorer.fetching.fetcher import Fetcher
+from scorer.types import DEFAULT_PROMPT
+
+
+def open_dataset(record: RunRecord, input: str | None = None) -> Source:
+    """The source of the run that ``record`` tells of.
+
+    Args:
+        input: where the dataset is by now; None takes the run's own input.
+
+    Raises:
+        ConfigError: the dataset is not there, or not as the run read it.
+    """
+    place = input or record.input
+    if "://" not in place and input is None and not Path(place).is_absolute() and not _is_there(place):
+        raise ConfigError(
+            f"the run's input was {place!r}, relative to a folder that is not this one; name the dataset with --input"
+        )
+    try:
+        columns = {name: _names(value) for name, value in record.source["columns"].items()}
+        hosts = tuple(record.source.get("image_hosts", ()))
+        source = open_source(
+            place,
+            record.source.get("format", "parquet"),
+            Columns(**columns),
+            prompt=str(record.fingerprint.get("prompt", DEFAULT_PROMPT)),
+            contrast_images=columns.get("contrast_image") is not None,
+            images=ImageOptions(record.source.get("image_root"), fetcher=Fetcher(hosts)),
+        )
+        source.shards()
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ConfigError(f"the run's dataset cannot be opened: {error}; name it with --input") from error
+    return source
+
+
+def _names(value: Any) -> Any:
+    """Several columns as a tuple, which JSON has no form for."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_there(place: str) -> bool:
+    return any(Path().glob(place)) if set("*?[") & set(place) else Path(place).exists()

@@ -1,0 +1,127 @@
+"""The ranked rows as one Parquet file, to clean a dataset with: join the two by ``shard`` and ``row_index``.
+
+One row per listed row, in the order of its ranks. What a row is not listed for is null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.output.reader import ScoredRow, Window, read_rows
+from pipelines.report.quality.scan import Findings
+from scorer.errors import ConfigError
+from scorer.table import METADATA_KEY
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row_index", pa.int64(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("text_hash", pa.string(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("lowest_gap", pa.float32(), nullable=False),
+        pa.field("mean_absolute_gap", pa.float32(), nullable=False),
+        pa.field("mean_gap", pa.float32(), nullable=False),
+        pa.field("language_surprise", pa.float32(), nullable=False),
+        pa.field("contradiction_rank", pa.int64()),
+        pa.field("language_rank", pa.int64()),
+        pa.field("duplicate_rank", pa.int64()),
+        pa.field("copies", pa.int64()),
+        pa.field("first_shard", pa.string()),
+        pa.field("first_row_index", pa.int64()),
+    ]
+)
+"""Ranks count from 1. ``mean_gap`` and ``language_surprise`` (minus the log-probability without the picture) are means
+over the row's tokens, in nats. Of a row that repeats an earlier one's text, ``first_…`` is the earliest and ``copies``
+how many rows have it. The other columns are as in the published files, or as
+:mod:`pipelines.report.quality.scan` says."""
+
+_PART: Final = 512
+"""Rows that are read back at a time, for what the scan did not keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A row's ranks, and whom it repeats."""
+
+    contradiction_rank: int | None = None
+    language_rank: int | None = None
+    duplicate_rank: int | None = None
+    copies: int | None = None
+    first_shard: str | None = None
+    first_row_index: int | None = None
+
+
+def listed(findings: Findings) -> dict[tuple[str, int], Listed]:
+    """Every row of the three lists once, contradictions first."""
+    rows: dict[tuple[str, int], Listed] = {}
+    for rank, row in enumerate(findings.contradictions.listed, 1):
+        rows[row] = Listed(contradiction_rank=rank)
+    for rank, row in enumerate(findings.language.listed, 1):
+        rows[row] = replace(rows.get(row, Listed()), language_rank=rank)
+    for rank, repeat in enumerate(findings.duplicates.largest, 1):
+        row, (shard, index) = findings.place(repeat.row), findings.place(repeat.first)
+        rows[row] = replace(
+            rows.get(row, Listed()),
+            duplicate_rank=rank,
+            copies=repeat.copies,
+            first_shard=shard,
+            first_row_index=index,
+        )
+    return rows
+
+
+def export(output: str, findings: Findings, destination: str) -> int:
+    """Write the listed rows to ``destination``, a path or a URL; its folder is made. Returns how many there are.
+
+    Raises:
+        ConfigError: the destination cannot be written to.
+    """
+    rows = listed(findings)
+    note = {"format_version": 1, **findings.to_dict()}
+    schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps({"quality": note}, sort_keys=True).encode()})
+    places = list(rows)
+    try:
+        fs, path = fsspec.core.url_to_fs(destination)
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        with fs.open(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for start in range(0, len(places), _PART):
+                part = {place: rows[place] for place in places[start : start + _PART]}
+                writer.write_table(pa.Table.from_pylist(list(_documents(output, part)), schema=schema))
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"--export-quality {destination!r} cannot be written: {error}; name another file") from error
+    return len(rows)
+
+
+def rows_at(output: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], ScoredRow]:
+    """The scored rows at these places, read back from their row groups."""
+    windows = [Window(shard, row, row + 1) for shard, row in places]
+    found = read_rows(output, windows)
+    return {(row.shard, row.row_index): row for rows in found.values() for row in rows}
+
+
+def _documents(output: str, part: Mapping[tuple[str, int], Listed]) -> Iterator[dict[str, Any]]:
+    read = rows_at(output, list(part))
+    for (shard, index), entry in part.items():
+        scores = read[shard, index].scores
+        gap = scores.logprob_gap.astype(np.float64)
+        yield {
+            "shard": shard,
+            "row_index": index,
+            "sample_id": scores.sample_id,
+            "text_hash": scores.text_hash,
+            "tokens": len(gap),
+            "lowest_gap": np.fmin.reduce(gap),
+            "mean_absolute_gap": np.nanmean(np.abs(gap)),
+            "mean_gap": np.nanmean(gap),
+            "language_surprise": -scores.logprob_contrast.astype(np.float64).mean(),
+            **{name: getattr(entry, name) for name in Listed.__slots__},
+        }

@@ -1,0 +1,140 @@
+"""Where a reference model's files are on this machine, and what its configuration says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from scorer.checkpoint.loading import load_model
+from scorer.checkpoint.processor import load_processor
+from scorer.config import ScorerConfig
+from scorer.errors import ModelError
+from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION, Family
+
+_FILES: Final = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "tokenizer*")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A reference model's files on this machine.
+
+    Attributes:
+        name: as the user gave it: a hub id or a local directory.
+        revision: the hub commit; None for a local directory.
+        path: directory holding config, weights, tokenizer and processor.
+    """
+
+    name: str
+    revision: str | None
+    path: Path
+
+    @classmethod
+    def locate(cls, model: str | PathLike[str], revision: str | None = None) -> Checkpoint:
+        """Find a model directory, or download a hub snapshot (safetensors only).
+
+        Raises:
+            ModelError: neither a directory with a ``config.json`` nor a hub repository that can be had.
+        """
+        path = Path(model)
+        if path.is_dir():
+            if revision is not None:
+                raise ModelError(f"model {model} is a local directory; it has no revision {revision!r}: leave it out")
+            if not (path / "config.json").is_file():
+                raise ModelError(
+                    f"model directory {model} holds no config.json; give a directory saved by transformers"
+                )
+            return cls(str(model), None, path)
+        from huggingface_hub import snapshot_download
+
+        try:
+            snapshot = Path(snapshot_download(str(model), revision=revision, allow_patterns=list(_FILES)))
+        except Exception as error:  # network, authentication, a name that is no repository: all end here
+            raise ModelError(
+                f"model {str(model)!r} is neither a local directory nor a hub repository that can be downloaded "
+                f"({type(error).__name__}: {error}); check the name, the network and HF_TOKEN"
+            ) from error
+        return cls(str(model), snapshot.name, snapshot)
+
+    @cached_property
+    def config(self) -> Any:
+        """The transformers configuration. Raises ModelError where it does not parse or needs remote code."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"the configuration of model {self.name} cannot be read: {error}") from error
+
+    @property
+    def family(self) -> Family:
+        """The family's record; one that trusts nothing for a type without one.
+
+        Raises:
+            ModelError: models of this type do not predict text token by token, or this one is a variant that cannot
+                be scored.
+        """
+        from transformers.models.auto import modeling_auto as auto
+
+        model_type = self.config.model_type
+        if model_type in FAMILIES:
+            family = FAMILIES[model_type]
+        elif model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            family = UNLISTED_VISION
+        elif model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            family = TEXT_ONLY
+        else:
+            raise ModelError(
+                f"model {self.name} is of type {model_type!r}, which is neither a vision-language nor a causal "
+                f"language model of transformers; verified types: {', '.join(FAMILIES)}"
+            )
+        refusal = family.refusal(self.config)
+        if refusal is not None:
+            raise ModelError(f"model {self.name} cannot be scored: {refusal}")
+        return family
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the language model has positions for."""
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return sys.maxsize if limit is None else int(limit)  # a recurrent model has none
+
+    def load_processor(self) -> Any:
+        """Tokenizer, image processor and chat template. Raises ModelError where a part is missing."""
+        return load_processor(self.path, self.config.model_type, self.family)
+
+    def load_model(self, config: ScorerConfig) -> Any:
+        """The model in evaluation mode, frozen, on its device. Raises ModelError where it cannot be had."""
+        return load_model(self.path, self.name, config, text_only=self.family.text_only)
+
+    def weights_digest(self) -> str:
+        """SHA-256 over the names and contents of all safetensors files."""
+        files = sorted(self.path.glob("*.safetensors"))
+        if not files:
+            raise ModelError(
+                f"model {self.name} has no *.safetensors file in {self.path}; other formats are not loaded"
+            )
+        return digest_of_files(files)
+
+
+def digest_of_files(files: Sequence[Path]) -> str:
+    """SHA-256 over the names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    """SHA-256 of a file; the hub's cache names a large file's blob by that very digest, which saves reading it."""
+    blob = file.resolve()
+    if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name):
+        return blob.name
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,133 @@
+"""The weights of a reference model, loaded as the configuration says: dtype, attention, devices, quantised, adapted."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any
+
+from scorer.config import ScorerConfig
+from scorer.errors import ModelError
+
+
+def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) -> Any:
+    """The model of a checkpoint's directory in evaluation mode, frozen, on its device.
+
+    Args:
+        path: the directory.
+        name: the checkpoint as the user knows it, for messages.
+        text_only: load it as a causal language model, not as a vision-language model.
+
+    Raises:
+        ModelError: it cannot be had, a package that an option needs is missing, or the adapter does not fit.
+    """
+    import torch
+
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, config.dtype),
+        # Asked for by name, sdpa is refused for a class that has no sdpa (Gemma 2); unnamed, such a class takes eager.
+        "attn_implementation": None if config.attention == "sdpa" else config.attention,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    device = resolve_device(config.device)
+    if config.attention == "flash_attention_2":
+        _need("flash_attn", f"attention {config.attention!r}", "flash-attn")
+    if config.device_map is not None:
+        _need("accelerate", f"device_map {config.device_map!r}")
+        options["device_map"] = config.device_map
+    if config.quantization is not None:
+        options["quantization_config"] = quantization_config(config.quantization)
+        options.setdefault("device_map", {"": device})
+        _need("accelerate", f"quantization {config.quantization!r}")
+    try:
+        model = _model_class(text_only).from_pretrained(path, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"the weights of model {name} cannot be loaded: {error}") from error
+    if config.adapter is not None:
+        model = _adapted(model, config.adapter)
+    model = model.eval().requires_grad_(False)
+    if "device_map" not in options:
+        model = model.to(device)
+    return model
+
+
+def _model_class(text_only: bool) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForCausalLM if text_only else AutoModelForImageTextToText
+
+
+def quantization_config(name: str) -> Any:
+    """Transformers' configuration for one of :data:`scorer.config.Quantization`. Raises ModelError."""
+    import torch
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    wanted = f"quantization {name!r}"
+    if name == "torchao-int8":
+        _need("torchao", wanted)
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(quant_type=Int8WeightOnlyConfig())
+    _need("bitsandbytes", wanted)
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def adapter_path(adapter: str) -> Path:
+    """The directory of a LoRA adapter: local, or a snapshot of a hub repository (safetensors only).
+
+    Raises:
+        ModelError: there is none, or its weights are in another format.
+    """
+    path = Path(adapter)
+    if not path.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            path = Path(snapshot_download(adapter, allow_patterns=["adapter_config.json", "*.safetensors"]))
+        except Exception as error:  # network, authentication, a name that is no repository: all end here
+            raise ModelError(
+                f"adapter {adapter!r} is neither a local directory nor a hub repository that can be downloaded "
+                f"({type(error).__name__}: {error}); check the name, the network and HF_TOKEN"
+            ) from error
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (path / file).is_file():
+            raise ModelError(f"adapter {adapter} holds no {file}; give a directory saved by peft as safetensors")
+    return path
+
+
+def _adapted(model: Any, adapter: str) -> Any:
+    """The model with a LoRA adapter merged into its weights: as fast as without."""
+    path = adapter_path(adapter)
+    _need("peft", f"adapter {adapter!r}")
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # peft only warns where an adapter's weights have no place in the model, and leaves them out.
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for attributes that have new names
+        warnings.filterwarnings("error", message=".*(missing adapter keys|unexpected keys).*")
+        try:
+            return PeftModel.from_pretrained(model, path, is_trainable=False).merge_and_unload(safe_merge=True)
+        except (UserWarning, RuntimeWarning, ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"adapter {adapter} does not fit the model: {error}") from error
+
+
+def _need(module: str, wanted_by: str, package: str | None = None) -> None:
+    """Raise ModelError where ``module``, of the distribution ``package``, is not installed."""
+    if importlib.util.find_spec(module) is None:
+        name = package or module
+        raise ModelError(f"{wanted_by} needs the package {name}, which is not installed: pip install {name}")
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` → ``cuda`` where there is one, else ``cpu``; anything else as it is, if torch can use it."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu or auto")
+    return device

@@ -1,0 +1,308 @@
+"""``Sample`` → ``EncodedSample``: decode the images, tokenize the conversation, build both branches.
+
+Runs on CPUs, without torch and without the model's weights; the Ray pipeline does it in other processes than the
+forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from os import PathLike
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from scorer.checkpoint.files import Checkpoint
+from scorer.config import Contrast, ScorerConfig
+from scorer.encoding import images as image_ops
+from scorer.encoding.control_tokens import control_tokens, first_token
+from scorer.encoding.image_processing import ProcessedImage, digest_of, join_pixels, process_images
+from scorer.encoding.pixels import pixel_table
+from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
+from scorer.errors import FailureCode, ModelError, RowError
+from scorer.families import Family
+from scorer.families.base import image_token_id
+from scorer.messages import to_messages
+from scorer.table import text_hash
+from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, PixelArray, Sample, Turn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_BLANKS_KEPT: Final = 64
+
+
+class Encoder:
+    """Encodes samples for one reference model under one configuration.
+
+    Attributes:
+        pixel_table: see :func:`scorer.encoding.pixels.pixel_table`; None where pixels are the processor's own floats.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: ScorerConfig) -> None:
+        self.checkpoint = checkpoint
+        self.config = config
+        self.family = checkpoint.family
+        _check_contrast(config.contrast, checkpoint)
+        self._processor = checkpoint.load_processor()
+        self.pixel_table = pixel_table(self._processor, self.family)
+        tokenizer = self._processor.tokenizer
+        self.image_token_id = image_token_id(checkpoint.config)
+        with_images = not self.family.text_only
+        self._chat = ChatTokenizer(
+            tokenizer.backend_tokenizer,
+            control_tokens(self._processor),
+            self.render,
+            slot=str(self._processor.image_token) if with_images else None,
+            image_token=tokenizer.convert_ids_to_tokens(self.image_token_id) if with_images else None,
+            bos=first_token(self._processor, self.family),
+            bos_behind_images=self.family.bos_behind_images,
+            apart=self.family.text_apart,
+        )
+        self._blank_color = config.blank_color or (0, 0, 0)
+        if with_images and config.blank_color is None:
+            self._blank_color = _mean_color(self._processor.image_processor)
+        self._blanks: OrderedDict[tuple[int, int], ProcessedImage] = OrderedDict()
+        self._blanks_lock = Lock()
+
+    @classmethod
+    def load(
+        cls, model: str | PathLike[str], config: ScorerConfig | None = None, revision: str | None = None
+    ) -> Encoder:
+        """Load processor and configuration of a local directory or hub id. Raises ModelError."""
+        return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
+
+    def with_contrast(self, contrast: Contrast) -> Encoder:
+        """An encoder for another contrast; tokenizer and processor stay these. Raises ModelError."""
+        _check_contrast(contrast, self.checkpoint)
+        other = copy(self)
+        other.config = replace(self.config, contrast=contrast)
+        return other
+
+    def encode(self, sample: Sample) -> EncodedSample:
+        """Encode one sample.
+
+        Raises:
+            RowError: this sample cannot be scored; ``code`` says why.
+        """
+        _check_sample(sample)
+        if self.family.text_only:
+            return self._encode_text(sample)
+        _check_images(sample, self.family)
+        images = [self._load(image) for image in sample.images]
+        processed = self._process(images)
+        rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
+        kept = self._labels_that_fit(rendered)
+        clean = self._branch(sample, rendered, kept, processed)
+        contrast = self._contrast(sample, images, processed, clean, rendered, kept)
+        return self._encoded(sample, rendered, kept, clean, contrast)
+
+    def _encoded(
+        self, sample: Sample, rendered: RenderedTokens, kept: int, clean: Branch, contrast: Branch
+    ) -> EncodedSample:
+        return EncodedSample(
+            sample_id=sample.sample_id,
+            token_ids=rendered.ids[rendered.scored[:kept]].astype(np.int32),
+            token_starts=rendered.starts[:kept],
+            token_ends=rendered.ends[:kept],
+            token_turns=rendered.turns[:kept],
+            text_hash=text_hash(sample.scored_texts),
+            clean=clean,
+            contrast=contrast,
+        )
+
+    def _encode_text(self, sample: Sample) -> EncodedSample:
+        """For a language model: images are left out, and the contrast is all there is."""
+        turns = [replace(turn, content=tuple(p for p in turn.content if p is not IMAGE)) for turn in sample.turns]
+        rendered = self._chat.encode(turns, [])
+        kept = self._labels_that_fit(rendered)
+        branch = self._branch(sample, rendered, kept, [])
+        return self._encoded(sample, rendered, kept, branch, branch)
+
+    def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+        """:meth:`encode`, with a row's error as a value: one bad row costs that row only."""
+        try:
+            return self.encode(sample)
+        except RowError as error:
+            return Failure(sample.sample_id, error.code, error.message)
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """A conversation in Hugging Face's form as the prompt that the model's processor is given."""
+        return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+
+    def processor_inputs(self, turns: Sequence[Turn], images: Sequence[Image]) -> dict[str, Any]:
+        """What the model's own processor makes of a conversation: tensors by the model's argument names."""
+        return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
+
+    def _load(self, source: ImageSource) -> Image:
+        return image_ops.load_image(
+            source, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_image_pixels
+        )
+
+    def _process(self, images: list[Image]) -> list[ProcessedImage]:
+        return process_images(self._processor, self.family, images, self.pixel_table)
+
+    def _blank(self, image: Image) -> ProcessedImage:
+        """The blank of an image's size; kept, so that equal blanks are one object and travel once."""
+        with self._blanks_lock:
+            blank = self._blanks.get(image.size)
+        if blank is None:
+            (blank,) = self._process([image_ops.blank_like(image, self._blank_color)])
+        with self._blanks_lock:  # another thread may have made or dropped it meanwhile
+            blank = self._blanks.setdefault(image.size, blank)
+            self._blanks.move_to_end(image.size)
+            if len(self._blanks) > _BLANKS_KEPT:
+                self._blanks.popitem(last=False)
+        return blank
+
+    def _labels_that_fit(self, rendered: RenderedTokens) -> int:
+        """How many labels the model's context holds: all, fewer (``truncate``), or an error."""
+        limit = self.checkpoint.context_length
+        # The last label is predicted and never read, but positions are counted as the model's users do.
+        if rendered.scored[-1] < limit:
+            return len(rendered.scored)
+        kept = int(np.searchsorted(rendered.scored, limit))
+        if self.config.truncate and kept > 0:
+            return kept
+        remedy = "prompt and images leave nothing to score" if self.config.truncate else "shorten it or use --truncate"
+        raise RowError(
+            FailureCode.TEXT_TOO_LONG,
+            f"prompt, images and text take {rendered.scored[-1] + 1} tokens; the model's context has {limit}: {remedy}",
+        )
+
+    def _contrast(
+        self,
+        sample: Sample,
+        images: list[Image],
+        processed: list[ProcessedImage],
+        clean: Branch,
+        rendered: RenderedTokens,
+        kept: int,
+    ) -> Branch:
+        """The branch that the clean one is compared with."""
+        image_tokens = clean.input_ids == self.image_token_id
+        if self.config.contrast == "masked":
+            return replace(clean, attend=~image_tokens)
+        if self.config.contrast == "removed":
+            label_index = (np.cumsum(~image_tokens) - 1)[clean.label_index]
+            ids = clean.input_ids[~image_tokens]
+            return Branch(ids, np.ones(len(ids), dtype=np.bool_), label_index, {}, b"")
+        if self.config.contrast == "image":
+            return self._other_images(sample, kept)
+        replaced = self._altered(images)
+        replacements = [image.replacement for image in replaced]
+        if replacements != [image.replacement for image in processed]:  # else the prompt is the same
+            rendered = self._chat.encode(sample.turns, replacements)
+        branch = self._branch(sample, rendered, kept, replaced)
+        if not np.array_equal(branch.input_ids, clean.input_ids):
+            raise RowError(
+                FailureCode.CONTRAST_UNDEFINED,
+                f"the contrast {self.config.contrast!r} encodes to {len(branch.input_ids)} other tokens than the "
+                f"image's {len(clean.input_ids)}; use the contrast 'removed'",
+            )
+        return branch
+
+    def _altered(self, images: list[Image]) -> list[ProcessedImage]:
+        if self.config.contrast == "blur":
+            return self._process([image_ops.blurred(image, self.config.blur_radius) for image in images])
+        if self.config.contrast == "noise":
+            return self._process([image_ops.noise_like(image, self.config.noise_seed) for image in images])
+        if self.family.joint_images and len(images) > 1:
+            return self._process([image_ops.blank_like(image, self._blank_color) for image in images])
+        return [self._blank(image) for image in images]
+
+    def _other_images(self, sample: Sample, kept: int) -> Branch:
+        """The contrast ``image``: other pictures, which may take another number of tokens."""
+        if len(sample.contrast_images) != len(sample.images):
+            raise RowError(
+                FailureCode.CONTRAST_UNDEFINED,
+                f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
+                "contrast 'image' needs one for each",
+            )
+        others = self._process([self._load(image) for image in sample.contrast_images])
+        rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
+        branch = self._branch(sample, rendered, kept, others)
+        if len(branch.input_ids) > self.checkpoint.context_length:
+            raise RowError(
+                FailureCode.TEXT_TOO_LONG,
+                f"with the contrast image the sequence takes {len(branch.input_ids)} tokens; the model's context has "
+                f"{self.checkpoint.context_length}: use a smaller contrast image",
+            )
+        return branch
+
+    def _branch(self, sample: Sample, rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
+        """A branch that ends with its last label: attention is causal, so what is behind it does not matter."""
+        label_index = rendered.scored[:kept]
+        end = int(label_index[-1]) + 1
+        used = images[: int(np.searchsorted(rendered.images, end))]
+        if self.family.joint_images and len(used) < len(images):
+            raise RowError(
+                FailureCode.CONVERSATION_INVALID,
+                f"image {len(used) + 1} of {len(images)} stands behind the last scored token, but this model processes "
+                "a row's images together; end the row with the turn to be scored, and do not truncate it",
+            )
+        ids = rendered.ids[:end]
+        pixels = _join_pixels(used, self.family.image_axis)
+        digest = b"".join(image.digest for image in used)
+        further = self.family.sample_inputs(self._processor, sample.turns, ids, pixels) if used else {}
+        if further:
+            pixels = {**pixels, **further}
+            digest += digest_of(further)
+        return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
+
+
+def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArray]:
+    if len(images) == 1:
+        return images[0].pixels  # the same object as the cached blank's, so that it travels once
+    return join_pixels([image.pixels for image in images], axis)
+
+
+def _check_contrast(contrast: str, checkpoint: Checkpoint) -> None:
+    if contrast not in checkpoint.family.contrasts:
+        raise ModelError(
+            f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; they have "
+            f"{', '.join(sorted(checkpoint.family.contrasts))}"
+        )
+
+
+def _check_images(sample: Sample, family: Family) -> None:
+    slots = sum(turn.content.count(IMAGE) for turn in sample.turns)
+    if not sample.images:
+        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; visual weights need one")
+    if slots != len(sample.images):
+        raise RowError(
+            FailureCode.CONVERSATION_INVALID,
+            f"the turns have places for {slots} images, the row has {len(sample.images)}; they must match",
+        )
+    if len(sample.images) > 1 and not family.several_images:
+        raise RowError(
+            FailureCode.CONVERSATION_INVALID,
+            f"the row has {len(sample.images)} images; this model takes one",
+        )
+
+
+def _check_sample(sample: Sample) -> None:
+    for turn in sample.turns:
+        for part in turn.content:
+            if part is not IMAGE and not isinstance(part, str):
+                missing = part is None
+                code = FailureCode.TEXT_MISSING if missing else FailureCode.TEXT_INVALID
+                raise RowError(code, f"a text of the {turn.role} turn is {type(part).__name__}; a string is needed")
+    if not "".join(sample.scored_texts).strip():
+        raise RowError(FailureCode.TEXT_MISSING, "the text to score is empty or white space only")
+
+
+def _mean_color(image_processor: Any) -> tuple[int, int, int]:
+    """The processor's mean, which normalises to about zero."""
+    mean = getattr(image_processor, "image_mean", None)
+    if mean is None or len(mean) != 3:
+        raise ModelError(
+            f"the image processor {type(image_processor).__name__} has no RGB mean; set --blank-color for the contrast "
+            "'blank'"
+        )
+    red, green, blue = (min(255, max(0, round(255 * value))) for value in mean)
+    return (red, green, blue)

@@ -1,0 +1,169 @@
+"""One image → what the model takes of it: its tensors, and the text that stands for it in the prompt.
+
+The model's own processor (:mod:`scorer.checkpoint.processor`) decides both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from scorer.errors import FailureCode, RowError
+from scorer.families import Family
+from scorer.types import BytePixels, Float32Array, PixelArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_NOT_NORMALISED: Final = {"do_rescale": False, "do_normalize": False}
+"""An image processor's options for pixels as they are before its two last steps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProcessedImage:
+    """One image as the model takes it.
+
+    Attributes:
+        replacement: the text that takes the place of the image's placeholder in the prompt.
+        pixels: the image processor's tensors by the model's argument names, each with a leading axis of images.
+        digest: identifies ``pixels``; equal digests are equal tensors.
+    """
+
+    replacement: str
+    pixels: dict[str, PixelArray]
+    digest: bytes
+
+
+def process_images(
+    processor: Any, family: Family, images: Sequence[Image], table: Float32Array | None = None
+) -> list[ProcessedImage]:
+    """Run the model's own image processor on one sample's images, together where the family wants it.
+
+    Args:
+        table: float32 [3, 256] of :func:`scorer.encoding.pixels.pixel_table`, to keep pixels as bytes; None for the
+            processor's own floats.
+
+    Raises:
+        RowError: ``image_unreadable`` where the processor refuses an image (an extreme aspect ratio, say).
+    """
+    if len(images) == 1 or not family.joint_images:
+        return [process_image(processor, family, image, table) for image in images]
+    every, replacements = _run(processor, family, [list(images)], images, table)
+    processed = []
+    for i, replacement in enumerate(replacements):
+        # What belongs to the sample and not to an image, such as the number of images, goes with the first.
+        pixels = {n: array[i : i + 1] if array.shape[0] == len(images) else array[i:] for n, array in every.items()}
+        processed.append(ProcessedImage(replacement, pixels, digest_of(pixels)))
+    return processed
+
+
+def _run(
+    processor: Any, family: Family, arranged: Sequence[Any], images: Sequence[Image], table: Float32Array | None
+) -> tuple[dict[str, PixelArray], list[str]]:
+    """The processor's tensors, and the text that stands for each image."""
+    if table is None:
+        own, replacements = _outputs(processor, family, arranged, images, {})
+        return dict(own), replacements
+    raw, replacements = _outputs(processor, family, arranged, images, _NOT_NORMALISED)
+    pixels = {name: kept for name, array in raw.items() if (kept := _as_bytes(array, table)) is not None}
+    if len(pixels) < len(raw):
+        # Neither bytes nor normalised: this image goes another way than those that the table was checked with.
+        return _run(processor, family, arranged, images, None)
+    return pixels, replacements
+
+
+def _as_bytes(array: npt.NDArray[Any], table: Float32Array) -> PixelArray | None:
+    """Pixels that are not normalised with their table, indices as they are; None for floats that are no bytes."""
+    if array.dtype == np.uint8:
+        return BytePixels(array, table)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    if array.min() >= 0 and array.max() <= 255:
+        levels = array.astype(np.uint8)  # Qwen-VL's processor cuts patches in float32
+        if np.array_equal(levels, array):
+            return BytePixels(levels, table)
+    return None
+
+
+def _outputs(
+    processor: Any, family: Family, arranged: Sequence[Any], images: Sequence[Image], switches: Mapping[str, bool]
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    options = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="np")
+    try:
+        outputs, replacements = processor._process_images(arranged, **options["images_kwargs"] | switches)
+    except ValueError as error:
+        sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
+        raise RowError(
+            FailureCode.IMAGE_UNREADABLE,
+            f"the model's image processor refuses an image of {sizes} pixels: {error}",
+        ) from error
+    names = family.pixel_names
+    if names is None:
+        names = tuple(name for name in outputs if name not in processor.unused_input_names)
+    return {name: np.asarray(outputs[name]) for name in names if name in outputs}, replacements
+
+
+def process_image(processor: Any, family: Family, image: Image, table: Float32Array | None = None) -> ProcessedImage:
+    """Run the model's own image processor on one image.
+
+    Args:
+        table: as in :func:`process_images`.
+
+    Raises:
+        RowError: ``image_unreadable`` where the processor refuses the image (an extreme aspect ratio, say).
+    """
+    pixels, replacements = _run(processor, family, [image], [image], table)
+    tokens = replacements[0].count(str(processor.image_token))
+    if tokens < family.min_image_tokens:
+        raise RowError(
+            FailureCode.IMAGE_UNREADABLE,
+            f"an image of {image.width} x {image.height} pixels takes {tokens} image tokens; the model's class needs "
+            f"{family.min_image_tokens}: enlarge the image",
+        )
+    if family.zero_is_padding and not _every_tile_shows(pixels):
+        raise RowError(
+            FailureCode.IMAGE_UNREADABLE,
+            f"a tile of an image of {image.width} x {image.height} pixels is processed to zeros, which the model takes "
+            "for padding; give an image (or a --blank-color) that is not the mean colour of the image processor",
+        )
+    return ProcessedImage(replacements[0], pixels, digest_of(pixels))
+
+
+def _every_tile_shows(pixels: Mapping[str, PixelArray]) -> bool:
+    tiles = np.asarray(pixels["pixel_values"])  # [1, tiles, 3, H, W]
+    return bool(tiles.any(axis=(-3, -2, -1)).all())
+
+
+def join_pixels(images: Sequence[Mapping[str, PixelArray]], axis: int = 0) -> dict[str, PixelArray]:
+    """Join images' tensors along ``axis``, smaller ones padded with zeros behind in the others.
+
+    Pixels that need padding become floats: a model's padding is zero, which no byte is normalised to.
+    """
+    return {name: _join([image[name] for image in images], axis) for name in (images[0] if images else ())}
+
+
+def _join(arrays: Sequence[PixelArray], axis: int) -> PixelArray:
+    shape = np.max([array.shape for array in arrays], axis=0)
+    room = [[(0, int(want - got)) for want, got in zip(shape, a.shape, strict=True)] for a in arrays]
+    for widths in room:
+        widths[axis] = (0, 0)
+    kept = [array for array in arrays if isinstance(array, BytePixels)]
+    if len(kept) == len(arrays) and not np.any(room):
+        return BytePixels(np.concatenate([array.values for array in kept], axis=axis), kept[0].table)
+    padded = [np.pad(np.asarray(a), widths) for a, widths in zip(arrays, room, strict=True)]
+    return np.concatenate(padded, axis=axis)
+
+
+def digest_of(pixels: Mapping[str, PixelArray]) -> bytes:
+    """Identifies arrays by names, shapes, dtypes and contents, a table's contents being part of its pixels'."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(pixels.items()):
+        for part in (array.values, array.table) if isinstance(array, BytePixels) else (array,):
+            digest.update(f"{name}{part.shape}{part.dtype}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.digest()

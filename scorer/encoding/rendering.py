@@ -1,0 +1,229 @@
+"""A conversation → token ids, with every token's place in the scored text known by construction.
+
+Two problems are solved here, both by writing the rendered prompt in an alphabet that no data can spell:
+
+* *Where is the scored text?* :class:`~scorer.encoding.template.ChatTemplate` cuts what the template renders into the
+  template's own fragments and the texts between them; the prompt is these joined, so each text's place is known.
+* *What is a control token?* A caption may spell ``<image>`` or ``<|im_end|>``. The tokenizer is cloned with its
+  control tokens renamed to unguessable strings, and only the template's fragments are rewritten to them. Then the
+  whole prompt is encoded at once, as the reference model saw it in training (encoding the caption alone would change
+  the tokens at its edges), and what the data spells stays text.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from scorer.encoding.control_tokens import with_renamed_tokens
+from scorer.encoding.template import ChatTemplate, RenderTemplate, WrittenText
+from scorer.errors import FailureCode, RowError
+from scorer.spans import token_byte_spans
+from scorer.types import Int16Array, Int32Array, Int64Array, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedTokens:
+    """A rendered and tokenized conversation.
+
+    Attributes:
+        ids: int64 [L], all tokens, images expanded to their placeholder tokens.
+        scored: int64 [N], positions in ``ids`` of the scored tokens, ascending.
+        starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's text as it was
+            given. White space that the template trims is in no span.
+        turns: int16 [N], which scored text the token belongs to.
+        images: int64 [n], position in ``ids`` of each image's first placeholder token.
+    """
+
+    ids: Int64Array
+    scored: Int64Array
+    starts: Int32Array
+    ends: Int32Array
+    turns: Int16Array
+    images: Int64Array
+
+
+class ChatTokenizer:
+    """Renders conversations through a chat template and tokenizes them. See the module's docstring.
+
+    Args:
+        tokenizer: the model's fast tokenizer (the ``tokenizers`` backend).
+        control_tokens: strings of the tokens that only the template may write.
+        render: the model's chat template.
+        slot: what the template writes in an image's place; a control token. None for a model without images.
+        image_token: the token that an image's features take the place of; a control token, or None.
+        bos: id of the token that the tokenizer itself puts before a prompt; the template may write it instead.
+            None for none.
+        bos_behind_images: placeholders begin the prompt and ``bos`` follows them; the text is tokenized as if it
+            began the prompt.
+        apart: the first scored text is tokenized apart from the prompt, as the model saw it in training.
+
+    Raises:
+        ModelError: the tokenizer cannot be cloned with renamed control tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        control_tokens: Sequence[str],
+        render: RenderTemplate,
+        *,
+        slot: str | None,
+        image_token: str | None,
+        bos: int | None,
+        bos_behind_images: bool = False,
+        apart: bool = False,
+    ) -> None:
+        nonce = secrets.token_hex(8)
+        self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
+        self._tokenizer = with_renamed_tokens(tokenizer, self._names)
+        longest_first = sorted(self._names, key=len, reverse=True)
+        self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._template = ChatTemplate(render)
+        self._slot = None if slot is None else self._names[slot]
+        self._image_token = image_token or ""
+        image_token_id = None if image_token is None else tokenizer.token_to_id(image_token)
+        self._image_token_id = -1 if image_token_id is None else image_token_id
+        self._image_run = re.compile(f"(?:{re.escape(self._image_token)})+")
+        self._bos = bos
+        self._apart = apart
+        self._lead = self._names[self._image_token] if bos_behind_images else ""
+        self._renamed = lru_cache(maxsize=1024)(self._with_control_tokens_renamed)
+
+    def encode(self, turns: Sequence[Turn], images: Sequence[str]) -> RenderedTokens:
+        """Tokenize a conversation.
+
+        Args:
+            turns: the conversation, with n images.
+            images: for each image the text that stands for it in the prompt, as the model's processor writes it.
+
+        Raises:
+            RowError: ``template_failed`` if the template refuses the conversation, or drops, repeats or changes a
+                text or an image; ``text_missing`` if there is no token to score; ``text_invalid`` if a text cannot be
+                encoded as UTF-8.
+        """
+        written = self._template.write(turns)
+        fragments, runs_of_image = self._with_images([self._renamed(part) for part in written.fragments], images)
+        prompt, scored = fragments[0], []
+        for text, fragment in zip(written.texts, fragments[1:], strict=True):
+            if text.scored_turn is not None and text.shown:
+                scored.append((len(prompt), text))
+            prompt += text.shown + fragment
+        lead = len(self._lead) if prompt.startswith(self._lead) else 0
+        prompt, scored = prompt[lead:], [(first - lead, text) for first, text in scored]
+        rendered = _locate(prompt, self._tokenized(prompt, scored[0][0] if scored else len(prompt)), scored)
+        if not len(rendered.scored):
+            raise RowError(
+                FailureCode.TEXT_MISSING,
+                "the model's chat template and tokenizer leave no token of the text to score; leave the row out",
+            )
+        if lead:
+            rendered = _inserted(rendered, 0, self._image_token_id)
+        rendered = self._expand(rendered, runs_of_image)
+        place = runs_of_image[0][0] if lead else 0
+        if self._bos is None or (place < len(rendered.ids) and rendered.ids[place] == self._bos):
+            return rendered
+        # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only where the word
+        # begins the string, and so did the reference model's own tokenizer, which adds BOS behind the fact.
+        return _inserted(rendered, place, self._bos)
+
+    def _tokenized(self, prompt: str, first_scored: int) -> Encoding:
+        if not self._apart:
+            return self._tokenizer.encode(prompt, add_special_tokens=False)
+        parts = (prompt[:first_scored], prompt[first_scored:])
+        encodings = [self._tokenizer.encode(part, add_special_tokens=False) for part in parts if part]
+        return Encoding.merge(encodings, growing_offsets=True)
+
+    def _with_images(self, fragments: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[list[int]]]:
+        """Put each image's text into its slot, a run of placeholder tokens written once; and the runs' lengths.
+
+        Placeholders are encoded together with the text around them, because neighbours can merge: Gemma 3 writes line
+        breaks around an image that may follow a line break of the prompt.
+        """
+        if self._slot is None:
+            return list(fragments), []
+        slot = self._slot
+        slots = sum(fragment.count(slot) for fragment in fragments)
+        if slots != len(images):
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                f"the model's chat template writes {slots} image placeholders for {len(images)} images",
+            )
+        width = len(self._image_token)
+        lengths = [[(m.end() - m.start()) // width for m in self._image_run.finditer(text)] for text in images]
+        queue = iter(images)
+
+        def written(match: re.Match[str]) -> str:
+            once = self._image_run.sub(self._image_token, next(queue))
+            return self._with_control_tokens_renamed(once)
+
+        return [re.sub(re.escape(slot), written, fragment) for fragment in fragments], lengths
+
+    def _expand(self, rendered: RenderedTokens, runs_of_image: Sequence[Sequence[int]]) -> RenderedTokens:
+        """Repeat each placeholder token as often as its run is long, and move positions along.
+
+        ids       <user> <start> ▢          <end> What ? <assistant> A kite     scored = [7, 8]
+        expanded  <user> <start> ▢ ▢ ▢ ▢    <end> What ? <assistant> A kite     scored = [10, 11]
+        """
+        repeats = np.ones(len(rendered.ids), dtype=np.int64)
+        places = np.flatnonzero(rendered.ids == self._image_token_id)
+        runs = [length for lengths in runs_of_image for length in lengths]
+        if len(places) != len(runs):
+            raise AssertionError(f"{len(places)} runs of image tokens were encoded, {len(runs)} were written")
+        repeats[places] = runs
+        starts = np.cumsum(repeats) - repeats
+        first_run = np.cumsum([0, *map(len, runs_of_image)])[:-1].astype(np.int64)
+        return replace(
+            rendered,
+            ids=np.repeat(rendered.ids, repeats),
+            scored=starts[rendered.scored],
+            images=starts[places[first_run]] if len(places) else np.zeros(0, dtype=np.int64),
+        )
+
+    def _with_control_tokens_renamed(self, text: str) -> str:
+        return self._control_pattern.sub(lambda match: self._names[match[0]], text)
+
+
+def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedTokens:
+    """One more token ahead of all scored ones."""
+    return replace(
+        rendered,
+        ids=np.insert(rendered.ids, place, token),
+        scored=rendered.scored + 1,
+        images=rendered.images + (rendered.images >= place),
+    )
+
+
+def _locate(prompt: str, encoding: Encoding, scored: Sequence[tuple[int, WrittenText]]) -> RenderedTokens:
+    """Pick the tokens that overlap a scored text; a token that also covers template text keeps the text's bytes.
+
+    ``scored`` are texts and the characters of ``prompt`` at which they begin.
+
+    prompt    assistant:·A·red·kite<end>        · is a space
+    text                 [A·red·kite]
+    tokens    …|:|·A|·red|·kite|<end>           "·A" is scored and spans the text's byte 0 only
+    """
+    token_starts, token_ends = token_byte_spans(prompt, encoding.tokens, encoding.offsets)
+    found = [np.zeros((0, 4), dtype=np.int64)]  # position in ids, start, end, turn
+    for first, text in scored:
+        start = len(prompt[:first].encode())
+        end = start + len(text.shown.encode())
+        inside = np.flatnonzero((token_ends > start) & (token_starts < end) & (token_ends > token_starts))
+        starts = np.maximum(token_starts[inside], start) - start + text.start
+        ends = np.minimum(token_ends[inside], end) - start + text.start
+        found.append(np.stack([inside, starts, ends, np.full(len(inside), text.scored_turn)], axis=1))
+    positions, starts, ends, turns = np.concatenate(found).T
+    return RenderedTokens(
+        ids=np.asarray(encoding.ids, dtype=np.int64),
+        scored=positions,
+        starts=starts.astype(np.int32),
+        ends=ends.astype(np.int32),
+        turns=turns.astype(np.int16),
+        images=np.zeros(0, dtype=np.int64),
+    )

@@ -1,0 +1,199 @@
+"""Where a model's chat template puts a conversation's texts.
+
+A template is a program. It may trim a text, leave a turn out, or write other words because of what a text says. What
+the model is shown is what the template renders, so nothing is assumed about it:
+
+1. The conversation is rendered.
+2. A conversation of the same shape is rendered with a marker in the place of every text. Cut at the markers, that
+   gives the template's own fragments.
+3. Fragments and texts in turn must be the rendered conversation, character by character; only white space that the
+   template trims off a text's ends may be missing.
+
+So each text's place is known and never searched for, and a template that does anything else to a text costs the row.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from scorer.errors import FailureCode, RowError
+from scorer.messages import to_messages
+from scorer.types import ContentPart, Turn
+
+RenderTemplate = Callable[[list[dict[str, Any]]], str]
+"""Messages in Hugging Face's form → the prompt as a string, special tokens spelled out."""
+
+_REMEDY: Final = "leave out what the template does not take, or use another reference model"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenText:
+    """One text as the template writes it.
+
+    Attributes:
+        shown: the text without the white space that the template trims.
+        start: byte of the turn's text at which ``shown`` begins.
+        scored_turn: index among the scored turns; None for a text that is not scored.
+    """
+
+    shown: str
+    start: int
+    scored_turn: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A rendered conversation: the template's n + 1 fragments, and the n texts between them. Empty texts are none."""
+
+    fragments: tuple[str, ...]
+    texts: tuple[WrittenText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One text as the conversation has it; ``start`` is its first byte in the turn's text."""
+
+    text: str
+    message: str
+    start: int
+    scored_turn: int | None
+
+
+class ChatTemplate:
+    """A chat template, and how it treats texts. See the module's docstring."""
+
+    def __init__(self, render: RenderTemplate) -> None:
+        self._render = render
+        # Digits: a template that changes its texts' case leaves the marker as it is, and is found out by the texts.
+        self._marker = f"\U000f0002{secrets.randbits(64)}:"
+        self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
+
+    def write(self, turns: Sequence[Turn]) -> Written:
+        """Render a conversation; neighbouring texts of a turn are one text.
+
+        Raises:
+            RowError: ``template_failed`` if the template refuses the conversation, or drops, repeats, reorders or
+                changes a text; ``text_invalid`` if a text cannot be encoded as UTF-8.
+        """
+        turns = [_with_joined_texts(turn) for turn in turns]
+        texts = list(_texts(turns))
+        for text in texts:
+            _check_utf8(text.text)
+        rendered = self._rendered(turns)
+        shape = self._shape(turns)
+        fragments = self._fragments(shape)
+        shown = _shown(rendered, fragments, texts)
+        if len(shown) < len(texts):
+            self._fragments.cache_clear()  # some templates write the date, and fragments of yesterday do not fit
+            fragments = self._fragments(shape)
+            shown = _shown(rendered, fragments, texts)
+        if len(shown) < len(texts):
+            wrong = texts[len(shown)]
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                f"the model's chat template changes {wrong.message}, {wrong.text[:80]!r}, or what it writes around it "
+                f"depends on what a text says; it may trim white space off a text's ends and nothing else: {_REMEDY}",
+            )
+        return Written(fragments, tuple(shown))
+
+    def _rendered(self, turns: Sequence[Turn]) -> str:
+        try:
+            return self._render(to_messages(turns))
+        except Exception as error:  # a Jinja template is arbitrary code: raise_exception(), type errors, …
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                f"the model's chat template refuses the roles {[turn.role for turn in turns]}: {error}; {_REMEDY}",
+            ) from error
+
+    def _shape(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        """The conversation with a marker in the place of every text; an empty text, which has no place, stays."""
+        shape, count = [], 0
+        for turn in turns:
+            parts: list[ContentPart] = []
+            for part in turn.content:
+                is_text = isinstance(part, str) and part != ""
+                parts.append(f"{self._marker}{count}\U000f0003" if is_text else part)
+                count += is_text
+            shape.append(Turn(turn.role, tuple(parts)))
+        return tuple(shape)
+
+    def _fragments_of_shape(self, shape: tuple[Turn, ...]) -> tuple[str, ...]:
+        """The template's text before, between and behind the markers."""
+        pieces = re.split(f"{self._marker}(\\d+)\U000f0003", self._rendered(shape))
+        order = [int(i) for i in pieces[1::2]]
+        messages = [text.message for text in _texts(shape)]
+        if order == list(range(len(messages))):
+            return tuple(pieces[::2])
+        dropped = [message for i, message in enumerate(messages) if i not in order]
+        does = f"drops {', '.join(dropped)}" if dropped else f"repeats or reorders texts: it writes {order}"
+        raise RowError(
+            FailureCode.TEMPLATE_FAILED,
+            f"the model's chat template {does}; each text must appear once, in order and as it stands: {_REMEDY}",
+        )
+
+
+def _with_joined_texts(turn: Turn) -> Turn:
+    """Neighbouring texts as one, so that no token lies in two of them."""
+    parts: list[ContentPart] = []
+    for part in turn.content:
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return Turn(turn.role, tuple(parts))
+
+
+def _texts(turns: Sequence[Turn]) -> Iterator[_Text]:
+    scored_turns = 0
+    for i, turn in enumerate(turns):
+        is_scored, start = turn.role == "assistant", 0
+        for part in turn.content:
+            if isinstance(part, str) and part:
+                yield _Text(part, f"message {i} ({turn.role})", start, scored_turns if is_scored else None)
+                start += len(part.encode(errors="surrogatepass"))
+        scored_turns += is_scored
+
+
+def _check_utf8(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            FailureCode.TEXT_INVALID, f"the text cannot be encoded as UTF-8 at character {error.start}: {error.reason}"
+        ) from error
+
+
+def _shown(rendered: str, fragments: Sequence[str], texts: Sequence[_Text]) -> list[WrittenText]:
+    """What ``rendered`` shows of each text, up to the first that does not fit.
+
+    rendered   <user>What?<end><assistant>A kite.<end>
+    fragments  <user>····· <end><assistant>·······<end>      the second text was "·A kite.\\n": shown from byte 1
+    """
+    found: list[WrittenText] = []
+    place = len(fragments[0])
+    if not rendered.startswith(fragments[0]):
+        return found
+    for text, fragment in zip(texts, fragments[1:], strict=True):
+        for trimmed, shown in _trimmed(text.text):
+            if rendered.startswith(shown + fragment, place):
+                found.append(WrittenText(shown, text.start + len(trimmed.encode()), text.scored_turn))
+                place += len(shown) + len(fragment)
+                break
+        else:
+            return found
+    return found if place == len(rendered) else found[:-1]
+
+
+def _trimmed(text: str) -> Iterator[tuple[str, str]]:
+    """What is taken off the front and what is left, in the ways that templates trim; the text as it is comes first.
+
+    Line breaks alone or all white space, at one end or both.
+    """
+    for left in (text, text.lstrip("\n"), text.lstrip()):
+        for shown in (left, left.rstrip("\n"), left.rstrip()):
+            yield text[: len(text) - len(left)], shown

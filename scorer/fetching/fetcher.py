@@ -1,0 +1,252 @@
+"""Images by URL, guarded: off unless hosts are allowed, and the address that was checked is the one connected to.
+
+Who writes URLs into a dataset or a request chooses what this machine connects to. So every step is checked, once::
+
+    text ─► parse_url ─► allowed host? ─► resolve ─► all addresses public? ─► connect to *that* address ─► bounded body
+                ▲                                                             (Host and SNI of the name)     │
+                └──────────────────────── Location, same host, at most three times ◄─────────────────────────┘
+
+There is one parser: its parts are what the connection is made from, never the text again. Proxies of the environment
+are not used, since they would resolve the name on their own. Pixels are bounded where they are decoded, in
+:func:`scorer.encoding.images.load_image`. What does not end with the time limit is the system's own name
+resolution, which has limits of its own (``resolv.conf``).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urljoin
+
+import httpcore
+
+from scorer.errors import ConfigError, FailureCode, RowError
+from scorer.fetching.urls import AUTHORITY, NAME, PORTS, UNSAFE, Address, Url, is_public, parse_url, refused, short
+
+MAX_REDIRECTS: Final = 3
+
+Resolver = Callable[[str, int], Sequence[str]]
+"""Name and port → addresses, as text. Raises OSError where there is none."""
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_GONE: Final = frozenset({404, 410})
+_MAY_PASS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+def system_resolver(host: str, port: int) -> list[str]:
+    """The machine's own name resolution."""
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Fetches images from allowed hosts. Pickles; every fetch makes a connection of its own.
+
+    Attributes:
+        hosts: ``images.example.org``, ``*.example.org`` (any name below it) or either with ``:port``; without one, the
+            scheme's own port is meant. None at all: nothing is fetched.
+        max_bytes: limit of one answer's body.
+        seconds: limit of one fetch, redirects included.
+        resolve, is_allowed, ssl_context: for tests, which have no internet.
+    """
+
+    hosts: tuple[str, ...] = ()
+    max_bytes: int = 64 * 2**20
+    seconds: float = 20.0
+    resolve: Resolver = system_resolver
+    is_allowed: Callable[[Address], bool] = is_public
+    ssl_context: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        for host in self.hosts:
+            authority = AUTHORITY.fullmatch(host.removeprefix("*."))
+            if authority is None or not NAME.fullmatch(authority[1].lower()):
+                raise ConfigError(
+                    f"the image host {host!r} is no full DNS name; give one such as images.example.org or "
+                    "*.example.org, without scheme and path, with :port where it is not the scheme's own"
+                )
+        if self.max_bytes < 1 or self.seconds <= 0:
+            raise ConfigError(
+                f"images by URL are limited to {self.max_bytes} bytes and {self.seconds} seconds; both must be above 0"
+            )
+
+    def fetch(self, url: str) -> bytes:
+        """The body that ``url`` answers with, at most ``max_bytes`` long. What may pass is tried twice.
+
+        Raises:
+            RowError: ``image_url_refused`` where a rule forbids it, ``image_not_fetched`` where the server does not
+                deliver, ``image_missing`` where it has no such image, ``image_too_large``.
+        """
+        deadline = time.monotonic() + self.seconds
+        try:
+            return self._follow(url, deadline)
+        except _InterruptedError:
+            return self._follow(url, deadline)
+
+    def _follow(self, text: str, deadline: float) -> bytes:
+        url = self._check(text)
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._get(text, url, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            url = self._redirected(text, url, answer)
+        raise refused(text, f"it redirects more than {MAX_REDIRECTS} times")
+
+    def _check(self, text: str) -> Url:
+        if not self.hosts:
+            raise refused(text, "images by URL are off; allow its host to have it fetched (--allow-image-host)")
+        url = parse_url(text)
+        if not any(_matches(pattern.lower(), url) for pattern in self.hosts):
+            raise refused(text, f"the host {url.host} at port {url.port} is not among those that are allowed")
+        return url
+
+    def _redirected(self, text: str, url: Url, location: str) -> Url:
+        if UNSAFE.search(location):  # before urljoin, which would leave some of them out in silence
+            raise refused(text, f"it redirects to {location[:200]!r}")
+        try:
+            target = urljoin(f"{url.scheme}://{url.host}:{url.port}{url.target}", location)
+        except ValueError as error:
+            raise refused(text, f"it redirects to {location[:200]!r}: {error}") from error
+        found = self._check(target)
+        if found.host != url.host or (url.scheme, found.scheme) == ("https", "http"):
+            raise refused(text, f"it redirects to {target[:200]!r}: another host, or from https to http")
+        return found
+
+    def _addresses(self, text: str, url: Url) -> list[str]:
+        try:
+            found = list(dict.fromkeys(self.resolve(url.host, url.port)))
+        except OSError as error:
+            raise _InterruptedError(text, f"the host {url.host} does not resolve ({error})") from error
+        forbidden = [address for address in found if not self.is_allowed(ip_address(address))]
+        if forbidden or not found:
+            raise refused(text, f"the host {url.host} resolves to {', '.join(forbidden) or 'nothing'}: not public")
+        return found
+
+    def _get(self, text: str, url: Url, deadline: float) -> bytes | str:
+        """The body, or where the answer redirects to."""
+        backend = _PinnedBackend(self._addresses(text, url), deadline)
+        context = (self.ssl_context or _default_ssl_context()) if url.scheme == "https" else None
+        request = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
+        host = url.host if url.port == PORTS[url.scheme] else f"{url.host}:{url.port}"
+        headers = {"Host": host, "User-Agent": "tokensight", "Accept": "image/*", "Accept-Encoding": "identity"}
+        try:
+            with (
+                httpcore.ConnectionPool(ssl_context=context, network_backend=backend) as pool,
+                pool.stream("GET", request, headers=list(headers.items())) as response,
+            ):
+                return self._answer(text, response)
+        except httpcore.TimeoutException as error:
+            raise _not_fetched(text, f"it took longer than {self.seconds:g} seconds") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise _InterruptedError(text, f"{type(error).__name__}: {error}") from error
+
+    def _answer(self, text: str, response: httpcore.Response) -> bytes | str:
+        headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+        if response.status in _REDIRECTS and b"location" in headers:
+            return headers[b"location"]
+        if response.status in _GONE:
+            raise RowError(FailureCode.IMAGE_MISSING, f"{short(text)} does not exist: HTTP status {response.status}")
+        if response.status in _MAY_PASS:
+            raise _InterruptedError(text, f"its server answered with HTTP status {response.status}")
+        if response.status != 200:
+            raise _not_fetched(text, f"its server answered with HTTP status {response.status}")
+        if headers.get(b"content-encoding", "identity") != "identity":
+            raise _not_fetched(text, f"its server compressed it ({headers[b'content-encoding']!r}) without being asked")
+        body = bytearray()
+        for chunk in response.iter_stream():
+            body += chunk
+            if len(body) > self.max_bytes:
+                raise RowError(
+                    FailureCode.IMAGE_TOO_LARGE,
+                    f"{short(text)} has more than max_image_bytes={self.max_bytes} bytes; raise the limit to allow it",
+                )
+        return bytes(body)
+
+
+class _PinnedBackend(httpcore.NetworkBackend):
+    """Connects to addresses that were checked, whatever the name resolves to by now, and keeps one deadline."""
+
+    def __init__(self, addresses: Sequence[str], deadline: float) -> None:
+        self._addresses = addresses
+        self._deadline = deadline
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        for address in self._addresses[:-1]:
+            try:
+                return _TimedStream(self._inner.connect_tcp(address, port, _left(self._deadline)), self._deadline)
+            except httpcore.ConnectError:
+                continue  # such as an IPv6 address where there is no IPv6
+        return _TimedStream(self._inner.connect_tcp(self._addresses[-1], port, _left(self._deadline)), self._deadline)
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A stream whose every operation ends by the deadline: a server cannot win time by sending little and often."""
+
+    def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _left(self._deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, _left(self._deadline))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        secure = self._inner.start_tls(ssl_context, server_hostname, _left(self._deadline))
+        return _TimedStream(secure, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _InterruptedError(RowError):
+    """May pass: worth a second try."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(FailureCode.IMAGE_NOT_FETCHED, f"{short(text)} was not fetched: {reason}")
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[FailureCode, str]]:
+        return (RowError, (self.code, self.message))
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("the time is up")
+    return left
+
+
+def _matches(pattern: str, url: Url) -> bool:
+    name, _, port = pattern.partition(":")
+    if url.port != (int(port) if port else PORTS[url.scheme]):
+        return False
+    return url.host.endswith(name[1:]) if name.startswith("*.") else url.host == name
+
+
+@cache
+def _default_ssl_context() -> ssl.SSLContext:
+    return httpcore.default_ssl_context()
+
+
+def _not_fetched(text: object, reason: str) -> RowError:
+    return RowError(FailureCode.IMAGE_NOT_FETCHED, f"{short(text)} was not fetched: {reason}")

@@ -1,0 +1,38 @@
+"""What the terminal says of a finished run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.cli.console import render_summary
+
+SUMMARY = {
+    "model": "some/model",
+    "contrast": "blank",
+    "dtype": "bfloat16",
+    "method": {"name": "cal"},
+    "rows": 1200,
+    "ok": 1200,
+    "failed": 0,
+    "failures": {},
+    "tokens": 36_000,
+    "rows_per_second": 100.0,
+    "tokens_per_second": 3000.0,
+    "seconds_scoring": 12.0,
+    "padding_waste": 0.0314,
+    "paths": {"fast": 1200},
+    "shards": [{"bytes": 1000}],
+}
+
+
+def rendered(**changed: Any) -> str:
+    return render_summary({**SUMMARY, **changed}, "out", None, packaged=False)
+
+
+def test_padding_stands_beside_the_speed() -> None:
+    assert "100.0 rows/s, 3,000 tokens/s over 12.0 s of scoring, 3.1% padding" in rendered()
+
+
+def test_rows_that_cost_two_passes_are_told() -> None:
+    assert "two full passes" not in rendered()
+    assert "1,100 rows took two full passes" in rendered(paths={"fast": 100, "plain": 1100})

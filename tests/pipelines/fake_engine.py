@@ -1,0 +1,120 @@
+"""A deterministic engine without a model: tokens are words, scores a hash of the text.
+
+It lets tests and benchmarks exercise everything around the model, at a cost per row that is theirs to choose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from pipelines.run.engine import RowEncoder, RowScorer
+from scorer.errors import FailureCode
+from scorer.table import text_hash
+from scorer.types import Branch, EncodedSample, Failure, Result, Sample, TokenScores, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class FakeEngine:
+    """See the module. Scores depend on the text and ``seed`` only.
+
+    Attributes:
+        seed: part of the fingerprint; another seed gives other scores.
+        seconds_per_row: how long scoring a row takes.
+        poison: scoring any batch that holds a text with this string raises, as a broken model would.
+    """
+
+    seed: int = 0
+    seconds_per_row: float = 0.0
+    poison: str | None = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"model": "fake", "contrast": "blank", "dtype": "float32", "seed": self.seed}
+
+    def pinned(self, fingerprint: dict[str, Any]) -> Self:
+        return self
+
+    def encoder(self) -> RowEncoder:
+        return _FakeEncoder()
+
+    def scorer(self) -> RowScorer:
+        return _FakeScorer(self)
+
+    def spell(self) -> Callable[[Sequence[int]], str]:
+        return lambda ids: "".join(f"<{number}>" for number in ids)
+
+    def device(self) -> str:
+        return "no device"
+
+
+class _FakeEncoder:
+    def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+        text = sample.scored_texts[0]
+        words = list(re.finditer(r"\S+", text))
+        if not words:
+            return Failure(sample.sample_id, FailureCode.TEXT_MISSING, "the text is empty")
+        if any(image == b"corrupt" for image in sample.images):
+            return Failure(sample.sample_id, FailureCode.IMAGE_UNREADABLE, "the image does not decode")
+        starts = [len(text[: word.start()].encode()) for word in words]
+        ends = [len(text[: word.end()].encode()) for word in words]
+        ids = np.array([_hash(word.group()) for word in words], dtype=np.int64)
+        n = len(ids)
+        branch = Branch(
+            input_ids=np.concatenate([np.zeros(1, np.int64), ids]),
+            attend=np.ones(n + 1, dtype=bool),
+            label_index=np.arange(1, n + 1),
+            pixels={},
+            pixels_digest=b"",
+        )
+        return EncodedSample(
+            sample_id=sample.sample_id,
+            token_ids=ids.astype(np.int32),
+            token_starts=np.array(starts, dtype=np.int32),
+            token_ends=np.array(ends, dtype=np.int32),
+            token_turns=np.zeros(n, dtype=np.int16),
+            text_hash=text_hash([text]),
+            clean=branch,
+            contrast=branch,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _FakeScorer:
+    engine: FakeEngine
+    path: str = "fake"
+    usage: Usage = field(default_factory=Usage)
+
+    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+        if self.engine.poison is not None:
+            poison = _hash(self.engine.poison)
+            if any(isinstance(row, EncodedSample) and poison in row.token_ids for row in rows):
+                raise RuntimeError("the fake model was given poison")
+        time.sleep(self.engine.seconds_per_row * len(rows))
+        return [row if isinstance(row, Failure) else self._score(row) for row in rows]
+
+    def _score(self, row: EncodedSample) -> Result:
+        seed = hashlib.blake2b(f"{self.engine.seed}{row.text_hash}".encode(), digest_size=8).digest()
+        random = np.random.default_rng(int.from_bytes(seed, "little"))
+        clean, contrast = -random.exponential(size=(2, len(row.token_ids))).astype(np.float32)
+        gap = (clean - contrast) * np.float32(2)
+        return TokenScores(
+            sample_id=row.sample_id,
+            token_ids=row.token_ids,
+            token_starts=row.token_starts,
+            token_ends=row.token_ends,
+            token_turns=row.token_turns,
+            text_hash=row.text_hash,
+            logit_gap=gap,
+            logprob_clean=clean,
+            logprob_contrast=contrast,
+        )
+
+
+def _hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little") & 0x7FFFFFFF
