@@ -139,7 +139,7 @@ class WeightAligner:
         """Find the sequence's texts, and the byte spans that its labelled tokens have in them."""
         labelled = labels != IGNORE_INDEX
         runs = self._runs(ids, labelled)
-        segments = [b"".join([self.vocabulary.pieces[i] for i in ids[start:end].tolist()]) for start, end in runs]
+        segments = [b"".join([self.vocabulary.token_bytes[i] for i in ids[start:end].tolist()]) for start, end in runs]
         wanted = [
             (group + turn, one, one.texts[turn])
             for group, one in zip(first_group, samples, strict=False)

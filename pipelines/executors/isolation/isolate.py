@@ -44,7 +44,7 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     try:
         for row_index in range(unit.start, unit.stop):
             results.append(_score_row(sacrifice, Unit(f"{unit.id}+{row_index}", unit.shard, row_index, row_index + 1)))
-            _blame_rows_only(unit, results)
+            _refuse_if_none_is_scored(unit, results)
     finally:
         sacrifice.close()
     stages = {"score": time.time() - started}
@@ -71,8 +71,8 @@ def _score_row(sacrifice: RowWorker, row: Unit) -> Result:
     return Failure(sample_id, FailureCode.WORKER_CRASH, message)
 
 
-def _blame_rows_only(unit: Unit, results: Sequence[Result]) -> None:
-    """Where everything fails, a whole dataset must not be stored as failed."""
+def _refuse_if_none_is_scored(unit: Unit, results: Sequence[Result]) -> None:
+    """Raise RunError once so many rows failed and none was scored. Asked after every row: each try may cost minutes."""
     blamed = [result for result in results if isinstance(result, Failure) and result.code in _BLAMED]
     if len(blamed) >= MAX_BLAMED and not any(isinstance(result, TokenScores) for result in results):
         raise RunError(
