@@ -51,14 +51,16 @@ class RunColumns:
         """Every column that is read."""
         return [*self.text, *self.image, *([] if self.prompt_column is None else [self.prompt_column])]
 
-    def refuse_absent(self, there: Collection[str], where: str, *, optional: bool = False) -> None:
+    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False) -> None:
         """Raise ConfigError where ``there``, the columns of ``where``, lacks one that was read.
 
         Args:
-            optional: the prompt's column may be absent, as a key of a JSON record may.
+            record: ``there`` are the keys of one record, which need not have a prompt, nor every one of several texts.
         """
-        read = dict.fromkeys(self.text, TEXT_OPTION) | dict.fromkeys(self.image, IMAGE_OPTION)
-        if self.prompt_column is not None and not optional:
+        read = dict.fromkeys(self.image, IMAGE_OPTION)
+        if not record or not any(name in there for name in self.text):
+            read = dict.fromkeys(self.text, TEXT_OPTION) | read
+        if self.prompt_column is not None and not record:
             read[self.prompt_column] = PROMPT_COLUMN_OPTION
         for name, option in read.items():
             if name not in there:

@@ -72,8 +72,8 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
         )
     if columns.format is not None and columns.format not in SUFFIXES:
         raise ConfigError(
-            f"the run read {columns.format}, which is not exported ({', '.join(SUFFIXES)} are); look weights up in your "
-            "own loader by WeightTable.find(id), as docs/training.md shows under WebDataset"
+            f"the run read {columns.format}, which is not exported ({', '.join(SUFFIXES)} are); look weights up in "
+            "your own loader by WeightTable.find(id), as docs/training.md shows under WebDataset"
         )
     for shard in table.shards:
         records = _published(table, shard, columns) if data is None else _read(data, shard, table, columns)
@@ -89,16 +89,16 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
 
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
-    columns.refuse_absent(record, row.name, optional=True)
+    columns.refuse_absent(record, row.name, record=True)
     images = tuple(_leaves([record[name] for name in columns.image]))
-    text = [record[name] for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
+    text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
     if isinstance(text, list) and text and isinstance(text[0], Mapping):
         sample = parse_conversation(row.sample_id, images, text)
         texts = sample.scored_texts
         row.check_text(texts)
         yield Example(row.sample_id, sample.turns, images, row, texts, tuple(range(len(texts))))
         return
-    texts = tuple(one or "" for one in _leaves(text))
+    texts = tuple("" if one is None else str(one) for one in _leaves(text))
     row.check_text(texts)
     question = Turn.question(len(images), _prompt(record, row, columns))
     for k, one in enumerate(texts):
