@@ -111,13 +111,13 @@ def test_another_prompt(tmp_path: Path) -> None:
 RECORDS = [{"id": str(i), "image": f"{i}.png", "caption": f"kite № {i}"} for i in range(3)]
 
 
-def json_run(folder: Path, name: str, data: bytes, format: Any) -> None:
+def json_run(folder: Path, name: str, data: bytes, format: Any, columns: Columns | None = None) -> None:
     (folder / "data").mkdir()
     (folder / "data" / name).write_bytes(data)
     job = make_job(folder / "data", folder / "out", Asking())
     for i in range(3):
         (folder / "data" / f"{i}.png").write_bytes(b"ok")
-    source = open_source(str(folder / "data"), format, Columns(), prompt="What is it?")
+    source = open_source(str(folder / "data"), format, columns or Columns(), prompt="What is it?")
     run(dataclasses.replace(job, source=source))
 
 
@@ -141,6 +141,19 @@ def test_json_lines_as_the_job_reads_them(tmp_path: Path, suffix: str) -> None:
 def test_json_as_the_job_reads_it(tmp_path: Path, array: bool) -> None:
     json_run(tmp_path, "x.json", json.dumps(RECORDS).encode() if array else lines(RECORDS), "json")
     assert [said(example)[1] for example in exported(tmp_path)] == [record["caption"] for record in RECORDS]
+
+
+def test_records_need_not_have_every_key(tmp_path: Path) -> None:
+    records = [
+        {"image": "0.png", "caption_0": "a red kite", "caption_1": "two boats", "task": "Name it."},
+        {"image": "1.png", "caption_1": "one sea"},
+    ]
+    json_run(tmp_path, "x.jsonl", lines(records), "jsonl", Columns(prompt="task"))
+    assert [said(example) for example in exported(tmp_path)] == [
+        ["▣Name it.", "a red kite"],
+        ["▣Name it.", "two boats"],
+        ["▣What is it?", "one sea"],
+    ]
 
 
 def test_formats_are_those_of_the_job() -> None:
