@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipelines.output.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
-from pipelines.output.compacted import published_before
+from pipelines.output.compaction import published_before
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, tally_results
