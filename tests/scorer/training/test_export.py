@@ -136,6 +136,11 @@ def shorter(data: Path) -> None:
     pq.write_table(pq.read_table(data / "train-0.parquet").slice(0, 3), data / "train-0.parquet")
 
 
+def longer(data: Path) -> None:
+    table = pq.read_table(data / "train-0.parquet")
+    pq.write_table(pa.concat_tables([table, table]), data / "train-0.parquet")
+
+
 def no_text(data: Path) -> None:
     pq.write_table(pq.read_table(data / "train-0.parquet").drop_columns(["caption"]), data / "train-0.parquet")
 
@@ -145,6 +150,7 @@ def no_text(data: Path) -> None:
     [
         (changed, "row 0 of train-0.parquet (sample 'scene-00000'): the text 'another' has hash"),
         (shorter, "the file of shard train-0.parquet has 3 rows, the run scored 6"),
+        (longer, "the file of shard train-0.parquet has 12 rows, the run scored 6"),
         (no_text, "train-0.parquet has no column 'caption'; it has id, image: name the column by --text-column"),
         (
             lambda data: (data / "train-1.parquet").unlink(),
