@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.report.chart import gap_level, weight_level
 from pipelines.report.page import comparison, contrast_name, percent, ratio
-from pipelines.report.words import pieces
+from pipelines.report.words import token_runs
 from scorer.types import Float32Array, Int16Array
 from scorer.weights import METHODS, Method
 from tests.service.page.browser import Browser
@@ -179,7 +179,7 @@ TEXTS = [
 ]
 
 
-def test_pieces_are_the_reports(page: Browser) -> None:
+def test_token_runs_are_the_reports(page: Browser) -> None:
     """On random cuts into tokens, within characters too; every cut of a text whose signs are one code point each."""
     rng = np.random.default_rng(3)
     sent = []
@@ -190,19 +190,19 @@ def test_pieces_are_the_reports(page: Browser) -> None:
             if rng.random() < 0.5:  # all of the text is scored
                 cuts = np.unique(np.concatenate([[0], cuts, [length]]))
             sent.append((text, cuts[:-1].tolist(), cuts[1:].tolist()))
-    script = 'const { pieces } = await import("/page/pieces.js"); return args[0].map((each) => pieces(...each))'
+    script = 'const { tokenRuns } = await import("/page/token_runs.js"); return args[0].map((a) => tokenRuns(...a))'
     for (text, starts, ends), found in zip(sent, page.module(script, sent), strict=True):
-        own = pieces(text, np.array(starts, dtype=np.int32), np.array(ends, dtype=np.int32))
+        own = token_runs(text, np.array(starts, dtype=np.int32), np.array(ends, dtype=np.int32))
         assert [(p["text"], p["first"], p["last"]) for p in found] == [(p.text, p.first, p.last) for p in own]
 
 
-def test_a_sign_of_several_code_points_is_one_piece(page: Browser) -> None:
-    script = 'const { pieces } = await import("/page/pieces.js"); return pieces(...args)'
+def test_a_sign_of_several_code_points_is_one_token_run(page: Browser) -> None:
+    script = 'const { tokenRuns } = await import("/page/token_runs.js"); return tokenRuns(...args)'
     text = "a 👩‍👩‍👧 e\u0301"
     length = len(text.encode())
     found = page.module(script, text, list(range(length)), list(range(1, length + 1)))
-    assert [piece["text"] for piece in found] == ["a", " ", "👩‍👩‍👧", " ", "e\u0301"]
-    assert [piece["last"] - piece["first"] for piece in found] == [1, 1, 18, 1, 3]
+    assert [run["text"] for run in found] == ["a", " ", "👩‍👩‍👧", " ", "e\u0301"]
+    assert [run["last"] - run["first"] for run in found] == [1, 1, 18, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_sign_of_several_code_points_is_one_piece(page: Browser) -> None:
     ],
 )
 def test_white_space_is_made_visible(page: Browser, text: str, expected: tuple[str, str, str]) -> None:
-    found = page.module('const { drawn } = await import("/page/pieces.js"); return drawn(args[0])', text)
+    found = page.module('const { drawn } = await import("/page/token_runs.js"); return drawn(args[0])', text)
     assert (found["before"], found["core"], found["after"]) == expected
 
 
