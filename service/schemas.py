@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticKnownError
-from pydantic_core.core_schema import CoreSchema
 
 from scorer.contrasts import CONTRASTS
 
@@ -30,22 +21,19 @@ def contrast_names() -> tuple[str, ...]:
     return tuple(name for name, contrast in CONTRASTS.items() if not contrast.needs_column)
 
 
-class _Choices:
-    """Lists the contrasts in the JSON schema, as a ``Literal`` would."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "enum": list(contrast_names())}
-
-
-def _check_contrast(name: str) -> str:
+def _known_contrast(name: str) -> str:
     if name not in contrast_names():
         *others, last = map(repr, contrast_names())
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
     return name
 
 
-ContrastName = Annotated[str, AfterValidator(_check_contrast), _Choices()]
-"""One of :func:`contrast_names`."""
+def _list_contrasts(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(contrast_names())
+
+
+ContrastName = Annotated[str, AfterValidator(_known_contrast), Field(json_schema_extra=_list_contrasts)]
+"""One of :func:`contrast_names`; the description lists them."""
 
 EXAMPLE_PNG: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAa0lEQVR42u3aQQ3AIAxAUSCIQcl0oIQDSiprcqZhB0II79+b9CU9Nrcn0smVdH"

@@ -126,7 +126,6 @@ async function describeServer() {
     byId("prompt").placeholder = model.prompt;
     learnContrasts(model.contrast_words);
     offerContrasts(model.contrasts);
-    result.update(); // an answer that came sooner is told in these words too
   } catch (error) {
     showProblem(error, () => {
       hideProblem();

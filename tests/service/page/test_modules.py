@@ -247,6 +247,16 @@ def test_steps_and_words_are_the_reports(page: Browser) -> None:
     assert (nothing, undefined) == (None, comparison(math.nan))
 
 
+def test_contrasts_have_the_words_that_were_learnt(page: Browser) -> None:
+    script = """
+      const { contrastName, learnContrasts } = await import("/page/contrasts.js");
+      const before = contrastName("toy");
+      learnContrasts({ toy: "a toy image" });
+      return [before, contrastName("toy"), contrastName("other")];
+    """
+    assert page.module(script) == ["toy", "a toy image", "other"]
+
+
 def test_a_shell_reads_quoted_text_back(page: Browser) -> None:
     script = 'const { quote } = await import("/page/curl.js"); return quote(args[0])'
     assert page.module(script, 'it\'s $HOME `x` "y"\n\\') == "'it'\\''s $HOME `x` \"y\"\n\\'"
