@@ -50,7 +50,7 @@ def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[
     if hasattr(base, "get_rope_index"):
         positions, _ = base.get_rope_index(**{n: v for n, v in inputs.items() if n != "attention_mask"})
     else:
-        positions = scorer.checkpoint.files.family.first_position + torch.arange(ids.shape[1])[None]
+        positions = scorer.checkpoint.family.first_position + torch.arange(ids.shape[1])[None]
     return {**inputs, "attention_mask": shown.long(), "position_ids": positions}
 
 
