@@ -121,6 +121,16 @@ def test_threads_share_an_encoder_though_its_blanks_overflow(
     assert all(isinstance(row, EncodedSample) for row in encoded)
 
 
+def test_drawn_images_are_kept_for_each_contrast_apart(chatml_model: Path) -> None:
+    blank = load(chatml_model).encoder
+    noise = blank.with_contrast("noise")
+    rows = [Sample.caption(str(i), picture(50, 30, i), "A kite.") for i in range(2)]
+    for encoder in (blank, noise):
+        first, second = (encoder.encode(row).contrast for row in rows)
+        assert first.pixels is second.pixels, "drawn once for a size"
+    assert blank.encode(rows[0]).contrast.pixels_digest != noise.encode(rows[0]).contrast.pixels_digest
+
+
 def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:
     row = [Sample.caption("a", picture(50, 30), "A red kite.", contrast_image=picture(9, 9, 3))]
     gaps = [load(chatml_model, contrast=contrast).score(row)[0] for contrast in CONTRASTS]
