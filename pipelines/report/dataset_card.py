@@ -14,19 +14,12 @@ from typing import Any, Final
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
 from scorer.config import fingerprint_digest
+from scorer.contrasts import CONTRASTS
 
 KEY: Final = "README.md"
 OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
 
 _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
-_CONTRASTS: Final = {
-    "blank": "an image of one colour and the same size",
-    "masked": "the image tokens hidden from attention",
-    "removed": "the image tokens taken out",
-    "blur": "the same image, blurred",
-    "noise": "noise of the same size",
-    "image": "another image of the row",
-}
 _METHODS: Final = {
     "cal": "avgpool(clamp(logit_gap, low, high)), pooled within one turn (CAL, arXiv 2405.17871)",
     "cal-logprob": "avgpool(clamp(logprob_clean − logprob_contrast, low, high)), pooled within one turn (after CAL)",
@@ -132,7 +125,8 @@ def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
     params = ", ".join(f"{name} {value}" for name, value in method["params"].items())
     yield from ("## Making", "", "| | |", "|---|---|")
     yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
-    yield f"| contrast input | {_code(contrast)}: {_CONTRASTS.get(contrast, 'see the fingerprint')} |"
+    explained = CONTRASTS[contrast].explanation if contrast in CONTRASTS else "see the fingerprint"
+    yield f"| contrast input | {_code(contrast)}: {explained} |"
     yield f"| weights | {_code(method['name'])} ({params}): {_METHODS.get(method['name'], 'see the fingerprint')} |"
     yield f"| numbers | {_code(str(summary['dtype']))} |"
     yield f"| finished | {summary['finished_at']} |"

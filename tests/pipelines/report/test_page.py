@@ -50,7 +50,7 @@ def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
     assert tiles["rows per second"] == "12.3"
     assert tiles["tokens per second"] == "3,457"
     chips = page.root.all("p", **{"class": "chips"})[0].text
-    assert "a blank picture" in chips and "cal (low 1.0" in chips and "float32" in chips
+    assert "a blank image" in chips and "cal (low 1.0" in chips and "float32" in chips
     assert "33 % of the tokens become at least twice as likely" in page.root.all("p", **{"class": "lead"})[0].text
     assert '"weights_sha256"' in page.root.all("pre")[0].text
     assert not page.root.all("section", id="failures")

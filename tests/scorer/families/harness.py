@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from scorer import Sample, Scorer, TokenScores
+from scorer.contrasts import CONTRASTS
 from scorer.errors import FailureCode, ModelError
-from scorer.families import ALL_CONTRASTS
 from scorer.forward import FastPath, LabelScores, score_two_forwards
 from scorer.types import EncodedSample, Failure
 from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_only_oracle_inputs
 from tests.scorer.families.samples import SIZES, Case, caption
 
-OTHER_PICTURES = frozenset({"blur", "noise", "image"})
+OTHER_PICTURES = frozenset(name for name, contrast in CONTRASTS.items() if not contrast.constant)
 """Contrasts that are computed like ``blank``, of another picture: a part of the rows will do."""
 
 Pair = tuple[LabelScores, LabelScores]
@@ -82,7 +82,7 @@ def plain_text(case: Case) -> list[Sample]:
 class ScoreSuite:
     """Checks of scores. Subclasses give a fixture ``case``; each test is small, so that a failure names what broke."""
 
-    CONTRASTS: ClassVar = sorted(ALL_CONTRASTS)
+    CONTRASTS: ClassVar = sorted(CONTRASTS)
 
     @pytest.mark.parametrize("contrast", CONTRASTS)
     def test_fast_plain_and_one_at_a_time_agree(self, case: Case, contrast: str, record_property: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.report.chart import gap_level, weight_level
-from pipelines.report.page import comparison, contrast_name, percent, ratio
+from pipelines.report.page import comparison, percent, ratio
 from pipelines.report.words import token_runs
 from scorer.types import Float32Array, Int16Array
 from scorer.weights import METHODS, Method
@@ -233,22 +233,28 @@ def test_steps_and_words_are_the_reports(page: Browser) -> None:
     probabilities = [*np.exp(-rng.exponential(4, 300)).tolist(), 0.0, 1.0, 0.99, 1e-6, 0.9999, 0.0995, 1e-5]
     script = """
       const scale = await import("/page/scale.js");
-      const [gaps, probabilities, contrasts] = args;
+      const [gaps, probabilities] = args;
       return [gaps.map(scale.gapLevel), gaps.map(scale.ratio), gaps.map(scale.comparison),
         gaps.map((gap) => scale.weightLevel(gap, [1, 5])), probabilities.map(scale.percent),
-        contrasts.map(scale.contrastName), scale.gapLevel(NaN), scale.comparison(NaN)];
+        scale.gapLevel(NaN), scale.comparison(NaN)];
     """
-    contrasts = ["blank", "masked", "removed", "blur", "noise", "other"]
-    levels, ratios, words, weights, percents, names, nothing, undefined = page.module(
-        script, gaps, probabilities, contrasts
-    )
+    levels, ratios, words, weights, percents, nothing, undefined = page.module(script, gaps, probabilities)
     assert levels == [gap_level(gap) for gap in gaps]
     assert ratios == [ratio(gap) for gap in gaps]
     assert words == [comparison(gap) for gap in gaps]
     assert weights == [weight_level(gap, 1, 5) for gap in gaps]
     assert percents == [percent(p) for p in probabilities]
-    assert names == [contrast_name(contrast) for contrast in contrasts]
     assert (nothing, undefined) == (None, comparison(math.nan))
+
+
+def test_contrasts_have_the_words_that_were_learnt(page: Browser) -> None:
+    script = """
+      const { contrastName, learnContrasts } = await import("/page/contrasts.js");
+      const before = contrastName("toy");
+      learnContrasts({ toy: "a toy image" });
+      return [before, contrastName("toy"), contrastName("other")];
+    """
+    assert page.module(script) == ["toy", "a toy image", "other"]
 
 
 def test_a_shell_reads_quoted_text_back(page: Browser) -> None:
