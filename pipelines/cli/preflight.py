@@ -6,9 +6,10 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fsspec.core import split_protocol, url_to_fs
+from fsspec.core import split_protocol
 
 from scorer.errors import ConfigError
+from scorer.storage import open_url
 
 _GLOB: Final = frozenset("*?[")
 
@@ -19,7 +20,7 @@ def check_paths(input_url: str, output_url: str) -> None:
     Raises:
         ConfigError: naming what to change.
     """
-    source, target = _root(input_url), _root(output_url)
+    source, target = _root(input_url, "input"), _root(output_url, "output")
     if source[0] == "file" and Path(source[1]).is_file():
         source = ("file", source[1].parent)
     if source[0] == target[0]:
@@ -33,14 +34,11 @@ def check_paths(input_url: str, output_url: str) -> None:
         _check_writable(Path(target[1]))
 
 
-def _root(url: str) -> tuple[str, PurePosixPath]:
+def _root(url: str, named: str) -> tuple[str, PurePosixPath]:
     """The protocol and the directory that an input or output stands for; of a glob, what precedes it."""
-    try:
-        fs, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{url!r} cannot be opened: {error}") from error
+    fs, path = open_url(url, named)
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    parts = str(path).split("/")
+    parts = path.split("/")
     plain = "/".join(parts[: next((i for i, part in enumerate(parts) if _GLOB & set(part)), len(parts))])
     if "file" in protocols:
         return "file", PurePosixPath(Path(plain).resolve())

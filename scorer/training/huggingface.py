@@ -14,9 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-from transformers import Trainer
+from scorer.extras import needing
+
+with needing(__name__):
+    import torch
+    from torch import Tensor
+    from transformers import Trainer
 
 from scorer.errors import ConfigError, WeightsError
 from scorer.training.alignment import IGNORE_INDEX

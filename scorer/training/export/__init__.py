@@ -1,4 +1,4 @@
-"""Writes published weights into files that trainers read by themselves: ``python -m scorer.training.export --help``.
+"""Writes published weights into files that trainers read by themselves: ``tokensight export --help``.
 
 dataset.py reads the dataset beside its weights, images.py makes its pictures files, formats.py has one function per
 trainer.
