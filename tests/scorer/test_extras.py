@@ -141,6 +141,11 @@ LIBRARY = {
     ),
     "from scorer.training import weighted_cross_entropy": ("torch", "scorer.training.loss needs torch", "train"),
     "import scorer.training.llava": ("torch", "scorer.training.llava needs torch", "train"),
+    "import scorer.training as t; t.WeightedCollator(lambda rows: {}, None, {})([])": (
+        "torch",
+        "WeightedCollator needs torch",
+        "train",
+    ),
     "import scorer.training as t; t.read_weights('s3://b/out')": ("s3fs", "weights 's3://b/out' needs s3fs", "s3"),
     "import pipelines.output.store as s; s.open_store('s3://b/out')": ("s3fs", "output 's3://b/out' needs s3fs", "s3"),
     "import pipelines.output.store as s; s.open_store('gs://b/out')": ("gcsfs", "output 'gs://b/out' needs", "gcs"),

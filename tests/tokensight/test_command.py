@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -68,6 +69,15 @@ def test_a_command_is_named_so_in_its_own_help(
             run_it()
         assert not caught.value.code
         assert capsys.readouterr().out.startswith(f"usage: tokensight {name} ")
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_names_a_script_only_where_ray_submits_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert not re.search(r"python -m|(?<!ray job submit --working-dir \. -- python pipelines/)\b\w+\.py\b", printed)
+    assert ("ray job submit --working-dir . -- python pipelines/score_dataset.py" in printed) == (name == "score")
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
