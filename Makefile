@@ -22,11 +22,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install  ## score the packaged sample dataset with the packaged model, write out/demo/report.html
 	rm -rf $(OUT)
-	$(BIN)/python pipelines/score_dataset.py --input scorer/mini/sample --output $(OUT) \
+	$(BIN)/tokensight score --input scorer/mini/sample --output $(OUT) \
 		--max-failed-rows 2%  # four rows of the sample are planted to fail
 
 serve: install  ## score over HTTP at http://127.0.0.1:8000 with the packaged model
-	$(BIN)/python -m service
+	$(BIN)/tokensight serve
 
 test: install  ## the whole test suite, in JOBS processes
 	$(BIN)/python -m pytest -n $(JOBS)

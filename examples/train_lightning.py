@@ -37,7 +37,7 @@ class WeightedCaptioner(lightning.LightningModule):
 def main(arguments: list[str] | None = None) -> lightning.Trainer:
     parser = argparse.ArgumentParser(description="Train a small captioner with precomputed token weights.")
     parser.add_argument("--data", required=True, help="folder of Parquet shards with the columns image and caption")
-    parser.add_argument("--weights", required=True, help="output of pipelines/score_dataset.py on that folder")
+    parser.add_argument("--weights", required=True, help="output of tokensight score on that folder")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=16)
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """Train a small captioner in plain PyTorch with weights that were computed ahead of training.
 
-    python pipelines/score_dataset.py --input scorer/mini/sample --output weights
+    tokensight score --input scorer/mini/sample --output weights
     python examples/train_plain_pytorch.py --data scorer/mini/sample --weights weights
 
 The trainer has a model and a tokenizer of its own; with the reference model it shares the captions, nothing else.
@@ -112,7 +112,7 @@ class Captioner(nn.Module):
 def main(arguments: list[str] | None = None) -> list[tuple[float, float]]:
     parser = argparse.ArgumentParser(description="Train a small captioner with precomputed token weights.")
     parser.add_argument("--data", required=True, help="folder of Parquet shards with the columns image and caption")
-    parser.add_argument("--weights", required=True, help="output of pipelines/score_dataset.py on that folder")
+    parser.add_argument("--weights", required=True, help="output of tokensight score on that folder")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=16)
     options = parser.parse_args(arguments)

@@ -10,5 +10,6 @@ Each folder is a floor and imports only floors below it (tests/test_imports.py):
     output/     what is stored, how it becomes durable, how it is read and checked
     sources/    list shards, read rows
 
-``score_dataset.py``, ``inspect_run.py`` and ``compact.py`` are the scripts, thin.
+``score_dataset.py``, ``inspect_run.py`` and ``compact.py`` are the scripts, thin; the command
+``tokensight`` runs the same mains.
 """

@@ -6,9 +6,11 @@ Importing this package is cheap: torch and transformers are loaded only when :cl
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from scorer.config import ScorerConfig
+from scorer.extras import needing, require
 from scorer.types import DEFAULT_PROMPT, IMAGE, EncodedSample, Sample, TokenScores, Turn
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from scorer.engine import Scorer
 
 __version__ = "0.1.0"
+_MODULES = {"Scorer": "scorer.engine", "Encoder": "scorer.encoding.encoder"}
 __all__ = [
     "DEFAULT_PROMPT",
     "IMAGE",
@@ -31,12 +34,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Scorer":
-        from scorer.engine import Scorer
-
-        return Scorer
-    if name == "Encoder":
-        from scorer.encoding.encoder import Encoder
-
-        return Encoder
+    if name in _MODULES:
+        wanted_by = f"scorer.{name}"
+        require("torch", "transformers", wanted_by=wanted_by)  # which the module itself loads only when it is used
+        with needing(wanted_by):
+            return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

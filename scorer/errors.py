@@ -2,6 +2,7 @@
 
     TokensightError
     ├── ConfigError         an option is unknown, of the wrong type or out of range
+    │   └── MissingPackageError   an optional package is not installed; names the extra that brings it
     ├── ModelError          the reference model cannot be loaded or is not supported
     ├── TableError          a weights table is missing, unfinished or does not fit the data it is read beside
     ├── SpanError           tokens and text do not lie on each other
@@ -64,6 +65,10 @@ class TokensightError(Exception):
 
 class ConfigError(TokensightError, ValueError):
     """An option is unknown, of the wrong type or out of range."""
+
+
+class MissingPackageError(ConfigError, ImportError):
+    """An optional package that something needs is not installed; the message names the extra that brings it."""
 
 
 class ModelError(TokensightError):

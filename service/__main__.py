@@ -1,4 +1,4 @@
-"""``python -m service``: one process, uvicorn, the model in a thread."""
+"""``tokensight serve``, or ``python -m service``: one process, uvicorn, the model in a thread."""
 
 from __future__ import annotations
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-import scorer
+import scorer.versions
 from service import schemas
 from service.responses import JsonDocument
 from service.routes import Service, errors
@@ -44,5 +43,4 @@ async def metrics(service: Service) -> Response:
 @router.get("/version", summary="What runs", responses={200: {"model": schemas.Version}, **errors(401)})
 async def versions() -> Response:
     """Versions of the service and what its scores depend on."""
-    libraries = {name: version(name) for name in ("torch", "transformers")}
-    return JsonDocument({"tokensight": scorer.__version__, "python": platform.python_version(), **libraries})
+    return JsonDocument({"python": platform.python_version(), **scorer.versions.versions("torch", "transformers")})

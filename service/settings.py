@@ -1,4 +1,4 @@
-"""The service's options: ``TOKENSIGHT_*`` environment variables, or flags of ``python -m service``."""
+"""The service's options: ``TOKENSIGHT_*`` environment variables, or flags of ``tokensight serve``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         frozen=True,
         cli_kebab_case=True,
         cli_implicit_flags=True,
-        cli_prog_name="python -m service",
+        cli_prog_name="tokensight serve",
         cli_hide_none_type=True,
         cli_avoid_json=True,
         env_ignore_empty=True,

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("scorer", "pipelines", "service")
+PACKAGES = ("scorer", "pipelines", "service", "tokensight")
 HEAVY = frozenset({"torch", "transformers", "tokenizers", "PIL", "ray", "fastapi"})
 
 FORBIDDEN: Mapping[str, frozenset[str]] = {
-    "scorer": frozenset({"ray", "fastapi", "starlette", "uvicorn", "pipelines", "service"}),
-    "pipelines": frozenset({"fastapi", "starlette", "uvicorn", "service"}),
-    "service": frozenset({"pipelines"}),
+    "scorer": frozenset({"ray", "fastapi", "starlette", "uvicorn", "pipelines", "service", "tokensight"}),
+    "pipelines": frozenset({"fastapi", "starlette", "uvicorn", "service", "tokensight"}),
+    "service": frozenset({"pipelines", "tokensight"}),
+    "tokensight": frozenset({"torch", "ray", "fastapi", "starlette", "uvicorn"}),
 }
 """What a package may not import anywhere, not even inside a function."""
 
@@ -35,7 +36,8 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "weights",
             "messages spans config allocator",
             "contrasts",
-            "types token_bytes",
+            "types token_bytes storage versions",
+            "extras",
             "errors",
         ),
         "pipelines": (
@@ -62,6 +64,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "problems settings pending",
             "schemas metrics logs",
         ),
+        "tokensight": ("__main__", "command", "version"),
     }.items()
 }
 """The rooms of each package, a folder or a loose file each, from the top floor down. A room imports from floors below
@@ -71,6 +74,9 @@ LIGHT = (
     "scorer",
     "scorer.types",
     "scorer.errors",
+    "scorer.extras",
+    "scorer.storage",
+    "scorer.versions",
     "scorer.config",
     "scorer.contrasts",
     "scorer.weights",
@@ -81,6 +87,9 @@ LIGHT = (
     "scorer.training.weight_table",
     "scorer.training.alignment",
     "scorer.training.collator",
+    "tokensight",
+    "tokensight.command",
+    "tokensight.version",
 )
 """What a trainer imports: neither these nor what they import on the way may need more than numpy and pyarrow."""
 
@@ -269,7 +278,8 @@ PLANTED = {
     "scorer/lazy.py": "def f():\n    from ray import data\n",
     "scorer/typed.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch, service.app\n",
     "pipelines/job.py": "try:\n    import service.app\nexcept ImportError:\n    pass\n",
-    "service/app.py": "import fastapi\nfrom pipelines import job\nfrom scorer import lazy\n",
+    "service/app.py": "import fastapi\nfrom pipelines import job\nfrom scorer import lazy\nimport tokensight\n",
+    "tokensight/command.py": "import pipelines.job, service.app\n",
 }
 
 
@@ -288,6 +298,7 @@ def test_planted_violations_are_found(planted: Path) -> None:
         "scorer.lazy imports ray",
         "scorer.typed imports service",
         "service.app imports pipelines",
+        "service.app imports tokensight",
     ]
 
 

@@ -1,4 +1,4 @@
-"""``compact.py``: says what may go, and with ``--delete`` removes it."""
+"""``tokensight compact``: says what may go, and with ``--delete`` removes it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = new_parser("compact.py", _DESCRIPTION, _EPILOG)
+    parser = new_parser("tokensight compact", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
     add_gc(parser)
     return parser
 
 
 def add_gc(parser: argparse.ArgumentParser) -> None:
-    """The options of left-overs, which ``inspect_run.py`` has too."""
+    """The options of left-overs, which ``tokensight inspect`` has too."""
     group = parser.add_argument_group("removal")
     group.add_argument("--gc", metavar="AGE", help="instead: list left-overs older than AGE, such as 7d or 12h")
     group.add_argument("--delete", action="store_true", help="delete what is listed otherwise")

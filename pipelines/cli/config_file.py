@@ -11,12 +11,12 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import fsspec
 import yaml
 
 from pipelines.output.record import CONFIG
 from pipelines.sources.redacted import without_secrets
 from scorer.errors import ConfigError
+from scorer.storage import open_url
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -55,9 +55,12 @@ def _config_of(argv: Sequence[str]) -> str | None:
 
 def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, list[str]]]:
     try:
-        with fsspec.open(url, "rt", encoding="utf-8") as file:
+        fs, path = open_url(url, "--config")
+        with fs.open(path, "rt", encoding="utf-8") as file:
             root = yaml.compose(file.read(), Loader=yaml.SafeLoader)
-    except (OSError, ValueError, ImportError) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--config {url!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"--config {url!r} is no YAML: {error}") from error
@@ -136,7 +139,7 @@ def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output
             hidden.append(name)
     lines = [
         "# The options of this run. To repeat it:",
-        f"#   python pipelines/score_dataset.py --config {CONFIG}",
+        f"#   tokensight score --config {CONFIG}",
         "# Relative paths are relative to the folder that the run was started in.",
         *(f"# {name}: credentials are left out; name it on the command line." for name in hidden),
     ]

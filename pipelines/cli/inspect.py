@@ -1,4 +1,4 @@
-"""``inspect_run.py``: options in, findings out; the exit status says whether the output is sound."""
+"""``tokensight inspect``: options in, findings out; the exit status says whether the output is sound."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ is in it. Reads only, unless --gc is given with --delete.
 
 _EPILOG: Final = """\
 examples:
-  python pipelines/inspect_run.py out/train
-  python pipelines/inspect_run.py out/train --sample 10
-  python pipelines/inspect_run.py s3://bucket/weights --quick --json
-  python pipelines/inspect_run.py out/train --export-quality quality.parquet --html report.html
+  tokensight inspect out/train
+  tokensight inspect out/train --sample 10
+  tokensight inspect s3://bucket/weights --quick --json
+  tokensight inspect out/train --export-quality quality.parquet --html report.html
 
 what is checked:
   Each published file against its marker (bytes, SHA-256, rows, rows ok, tokens); its schema, and the fingerprint in it
@@ -47,7 +47,7 @@ what is checked:
 
 left-overs (--gc AGE):
   Lists, and with --delete removes, attempts that no marker names and local temporary files, older than AGE; nothing
-  else is done then. What is safe beside a run at work is told by compact.py --help.
+  else is done then. What is safe beside a run at work is told by tokensight compact --help.
 
 exit status:
   0  sound: all that is published so far is what was published
@@ -57,7 +57,7 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = new_parser("inspect_run.py", _DESCRIPTION, _EPILOG)
+    parser = new_parser("tokensight inspect", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
     parser.add_argument("--quick", action="store_true", help="sizes and footers only: no digests, rows or statistics")

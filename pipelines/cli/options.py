@@ -24,7 +24,8 @@ from pipelines.run.job import Job, OnChanged
 from pipelines.run.score_unit import Layout
 from pipelines.sources.redacted import without_secrets
 from scorer.config import ScorerConfig
-from scorer.errors import ConfigError
+from scorer.errors import ConfigError, MissingPackageError
+from scorer.extras import needing
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
 
 ROW_TIMEOUT: Final = 300.0
@@ -41,7 +42,7 @@ and with a contrast input that hides it. The raw scores are kept; the column tok
 _EPILOG: Final = """\
 examples:
   Try it on a small dataset, with the packaged model, on this machine:
-    python pipelines/score_dataset.py --input data/train --output out/train
+    tokensight score --input data/train --output out/train
 
   On a running Ray cluster, with a model from the hub:
     ray job submit --working-dir . -- python pipelines/score_dataset.py \\
@@ -49,18 +50,18 @@ examples:
         --model llava-hf/llava-1.5-7b-hf --dtype bfloat16
 
   Conversations instead of captions, columns named, the original columns kept in the output:
-    python pipelines/score_dataset.py --input 'data/*.parquet' --output out --layout merged \\
+    tokensight score --input 'data/*.parquet' --output out --layout merged \\
         --image-column img --messages-column conversations
 
   What would that do, and cost? Nothing is written:
-    python pipelines/score_dataset.py --input data/train --output out/train --dry-run
+    tokensight score --input data/train --output out/train --dry-run
 
   The run of another output once more, on a newer model; options from its file, one of them changed:
-    python pipelines/score_dataset.py --config out/train/_config.yaml --output out/again --model org/name
+    tokensight score --config out/train/_config.yaml --output out/again --model org/name
 
   WebDataset shards, and LLaVA's JSON with its images in a bucket:
-    python pipelines/score_dataset.py --input 's3://bucket/train-*.tar' --output out
-    python pipelines/score_dataset.py --input llava_instruct.json --image-root s3://bucket/images --output out
+    tokensight score --input 's3://bucket/train-*.tar' --output out
+    tokensight score --input llava_instruct.json --image-root s3://bucket/images --output out
 
 configuration file:
   Options under their names without dashes. A list stands for an option given again and again, a mapping for
@@ -91,7 +92,7 @@ exit status:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; its defaults are ScorerConfig's own."""
-    parser = new_parser("score_dataset.py", _DESCRIPTION, _EPILOG, "%(prog)s --input PATH --output PATH [options]")
+    parser = new_parser("tokensight score", _DESCRIPTION, _EPILOG, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)
     add_model(parser)
@@ -243,15 +244,14 @@ def make_config(options: argparse.Namespace) -> ScorerConfig:
 
 
 def make_executor(options: argparse.Namespace) -> Executor:
-    """The executor that the options ask for. Raises ConfigError where Ray is not installed."""
+    """The executor that the options ask for. Raises MissingPackageError where Ray is not installed."""
     if options.executor == "local":
         return LocalExecutor()
     try:
-        from pipelines.executors.ray_data import RayDataExecutor
-    except ImportError as error:
-        raise ConfigError(
-            f"--executor ray: {error}; install it with pip install 'tokensight[ray]', or use --executor local"
-        ) from error
+        with needing("--executor ray"):
+            from pipelines.executors.ray_data import RayDataExecutor
+    except MissingPackageError as error:
+        raise MissingPackageError(f"{error}, or use --executor local") from error
     asked = ActorOptions(
         actors=options.actors,
         cpus_per_actor=options.cpus_per_actor,

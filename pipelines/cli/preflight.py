@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
-from fsspec.core import split_protocol, url_to_fs
+from fsspec.core import split_protocol
 
 from pipelines.sources.listing import glob_root
 from scorer.errors import ConfigError
+from scorer.storage import open_url
 
 
 def check_paths(input_url: str, output_url: str) -> None:
@@ -17,7 +18,7 @@ def check_paths(input_url: str, output_url: str) -> None:
     Raises:
         ConfigError: naming what to change.
     """
-    source, target = _root(input_url), _root(output_url)
+    source, target = _root(input_url, "input"), _root(output_url, "output")
     if source[0] == "file" and Path(source[1]).is_file():
         source = ("file", source[1].parent)
     if source[0] == target[0]:
@@ -31,14 +32,11 @@ def check_paths(input_url: str, output_url: str) -> None:
         _check_writable(Path(target[1]))
 
 
-def _root(url: str) -> tuple[str, PurePosixPath]:
+def _root(url: str, named: str) -> tuple[str, PurePosixPath]:
     """The protocol and the directory that an input or output stands for; of a glob, what precedes it."""
-    try:
-        fs, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{url!r} cannot be opened: {error}") from error
+    fs, path = open_url(url, named)
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    plain = glob_root(str(path))
+    plain = glob_root(path)
     if "file" in protocols:
         return "file", PurePosixPath(Path(plain).resolve())
     return protocols[0], PurePosixPath(split_protocol(plain)[1])

@@ -96,7 +96,7 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
         yield "waiting", f"{len(output.open_units):,} units whose shards are not published yet"
     units = [bytes_ for key, bytes_ in output.sizes.items() if key.startswith(UNITS)]
     if units:
-        superfluous = "; compact.py removes what is superseded" if output.state == "finished" else ""
+        superfluous = "; tokensight compact removes what is superseded" if output.state == "finished" else ""
         yield "unit files", f"{len(units):,}, {file_size(sum(units))}{superfluous}"
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import site
+import sysconfig
 from pathlib import Path
 from typing import Final
 
 import ray
 import ray.data
+from ray.job_config import JobConfig
 
 from pipelines.executors.resources import ClusterSize
 from scorer.errors import ConfigError
 
+_SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What ``ray job submit`` sets for the job's driver."""
 LOCAL_CPUS: Final = 4
 """Logical CPUs of a cluster that is started here, at least: below that, nothing is left beside an actor."""
 
@@ -23,13 +28,14 @@ def connect(address: str | None = None) -> None:
     if ray.is_initialized():
         return
     try:
+        # A submitted job's workers import from the working directory that was submitted with it.
+        paths = None if _SUBMITTED in os.environ else _OwnPaths()
         if address is not None or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address)
+            ray.init(address=address, job_config=paths)
             return
-        _let_workers_import()
         # "local" and not the default: that would join whatever cluster was last started on this machine.
         cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(address="local", job_config=paths, num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise ConfigError(f"no Ray cluster at {where}: {error}; check the address, or leave it out") from error
@@ -53,9 +59,17 @@ def set_up_ray_data() -> None:
     logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
 
 
-def _let_workers_import() -> None:
-    """Workers of a cluster that is started here inherit this process's environment: show them this package."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if root not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
+class _OwnPaths(JobConfig):  # type: ignore[misc]  # ray is untyped
+    """What workers import from: where Ray was installed for them, and this package's checkout if it runs from one.
+
+    Ray would put the driver's working directory before all else, where a user's own ``service/`` or ``pipelines/``
+    would take the place of ours; it does not for a job that brings a working directory of its own.
+    """
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        installed = root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()}
+        super().__init__(_py_driver_sys_path=[] if installed else [root])
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True

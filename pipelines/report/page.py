@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
-import fsspec
 import jinja2
 import numpy as np
 
@@ -25,6 +24,7 @@ from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, w
 from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer.contrasts import CONTRASTS
+from scorer.storage import open_url
 from scorer.types import Float32Array
 
 TEXT_WINDOWS: Final = 64
@@ -67,7 +67,7 @@ def write_report(
     quality = find_quality(output, run.summary, source, scanned_rows)
     collected.doubts = worst(collected.doubts, quality.doubts)
     html = render(context(run, rows, collected, quality, samples))
-    fs, path = fsspec.core.url_to_fs(destination)
+    fs, path = open_url(destination, "report")
     fs.makedirs(fs._parent(path), exist_ok=True)
     with fs.open(path, "wb") as file:
         file.write(html.encode("utf-8"))

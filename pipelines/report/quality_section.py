@@ -16,7 +16,7 @@ from scorer.errors import RowError
 from scorer.types import Sample
 
 SCAN_ROWS: Final = 1_000_000
-"""Rows that the report at the end of a run is made from, in whole shards; ``inspect_run.py --html`` takes all."""
+"""Rows that the report at the end of a run is made from, in whole shards; ``tokensight inspect --html`` takes all."""
 CANDIDATES: Final = 4 * CONTRADICTED
 """Rows of the most negative token whose words are read: several tokens of one word add up, and may change the order."""
 PLAIN: Final = 8

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 
 from scorer.allocator import keep_freed_memory
 from scorer.config import ScorerConfig
+from scorer.extras import needing
 from scorer.types import EncodedSample, Failure, Result, Sample, Usage
 
 
@@ -69,7 +70,8 @@ class CheckpointEngine:
     revision: str | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        from scorer.checkpoint.fingerprint import fingerprint
+        with needing("a reference model"):
+            from scorer.checkpoint.fingerprint import fingerprint
 
         return fingerprint(self.model, self.config, self.revision)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import fsspec
-from fsspec.core import url_to_fs
 
 from scorer.errors import ConfigError
+from scorer.storage import open_url
 
 _WILDCARDS: Final = frozenset("*?[")
 _ETAG_KEYS: Final = (
@@ -41,16 +41,8 @@ class FileInfo:
 
 
 def open_input(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of an input and its path there.
-
-    Raises:
-        ConfigError: the URL's protocol is unknown, or its package is not installed.
-    """
-    try:
-        fs, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"input {url!r} cannot be opened: {error}") from error
-    return fs, str(path)
+    """The file system of an input and its path there. Raises as :func:`scorer.storage.open_url`."""
+    return open_url(url, "input")
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:

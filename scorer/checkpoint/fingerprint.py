@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
-from typing import Any, Final
+from typing import Any
 
 from scorer.checkpoint.files import Checkpoint, digest_of_files
 from scorer.checkpoint.loading import adapter_path
 from scorer.config import ScorerConfig
-
-_DIGESTED_LIBRARIES: Final = ("torch", "transformers", "tokenizers", "pillow", "numpy")
+from scorer.versions import SCORING, versions
 
 
 def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str | None = None) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
         "image_processor_sha256": None if image_processor is None else _options_digest(image_processor),
         **config.fingerprint(),
         "adapter_sha256": None if config.adapter is None else _adapter_digest(config.adapter),
-        "versions": {name: _version(name) for name in ("tokensight", *_DIGESTED_LIBRARIES)},
+        "versions": versions(*SCORING),
     }
 
 
@@ -49,10 +47,3 @@ def _options_digest(image_processor: Any) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None  # run from a checkout that is not installed

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any
 
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError
+from scorer.extras import require
 
 
 def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) -> Any:
@@ -20,7 +20,8 @@ def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) 
         text_only: load it as a causal language model, not as a vision-language model.
 
     Raises:
-        ModelError: it cannot be had, a package that an option needs is missing, or the adapter does not fit.
+        ModelError: it cannot be had, or the adapter does not fit.
+        MissingPackageError: a package that an option needs is not installed.
     """
     import torch
 
@@ -33,14 +34,13 @@ def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) 
     }
     device = resolve_device(config.device)
     if config.attention == "flash_attention_2":
-        _need("flash_attn", f"attention {config.attention!r}", "flash-attn")
+        require("flash_attn", wanted_by=f"attention {config.attention!r}")
     if config.device_map is not None:
-        _need("accelerate", f"device_map {config.device_map!r}")
+        require("accelerate", wanted_by=f"device_map {config.device_map!r}")
         options["device_map"] = config.device_map
     if config.quantization is not None:
         options["quantization_config"] = quantization_config(config.quantization)
         options.setdefault("device_map", {"": device})
-        _need("accelerate", f"quantization {config.quantization!r}")
     try:
         model = _model_class(text_only).from_pretrained(path, **options)
     except (OSError, ValueError, ImportError) as error:
@@ -60,17 +60,20 @@ def _model_class(text_only: bool) -> Any:
 
 
 def quantization_config(name: str) -> Any:
-    """Transformers' configuration for one of :data:`scorer.config.Quantization`. Raises ModelError."""
+    """Transformers' configuration for one of :data:`scorer.config.Quantization`, whose name its extra has.
+
+    Raises:
+        MissingPackageError: a package that it needs is not installed.
+    """
     import torch
     from transformers import BitsAndBytesConfig, TorchAoConfig
 
-    wanted = f"quantization {name!r}"
+    package = "torchao" if name == "torchao-int8" else "bitsandbytes"
+    require(package, "accelerate", wanted_by=f"quantization {name!r}", extra=name)
     if name == "torchao-int8":
-        _need("torchao", wanted)
         from torchao.quantization import Int8WeightOnlyConfig
 
         return TorchAoConfig(quant_type=Int8WeightOnlyConfig())
-    _need("bitsandbytes", wanted)
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
@@ -102,7 +105,7 @@ def adapter_path(adapter: str) -> Path:
 def _adapted(model: Any, adapter: str) -> Any:
     """The model with a LoRA adapter merged into its weights: as fast as without."""
     path = adapter_path(adapter)
-    _need("peft", f"adapter {adapter!r}")
+    require("peft", wanted_by=f"adapter {adapter!r}")
     from peft import PeftModel
 
     with warnings.catch_warnings():
@@ -113,13 +116,6 @@ def _adapted(model: Any, adapter: str) -> Any:
             return PeftModel.from_pretrained(model, path, is_trainable=False).merge_and_unload(safe_merge=True)
         except (UserWarning, RuntimeWarning, ValueError, RuntimeError, KeyError) as error:
             raise ModelError(f"adapter {adapter} does not fit the model: {error}") from error
-
-
-def _need(module: str, wanted_by: str, package: str | None = None) -> None:
-    """Raise ModelError where ``module``, of the distribution ``package``, is not installed."""
-    if importlib.util.find_spec(module) is None:
-        name = package or module
-        raise ModelError(f"{wanted_by} needs the package {name}, which is not installed: pip install {name}")
 
 
 def resolve_device(device: str) -> str:

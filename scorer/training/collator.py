@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from scorer.errors import TableError
+from scorer.extras import needing
 from scorer.messages import scored_texts
 from scorer.training.alignment import WeightAligner
 from scorer.training.rows import WeightRow
@@ -56,7 +57,8 @@ class WeightedCollator:
             TableError: a sample has no id or no texts, no row of this id exists, or its texts are not those scored.
             SpanError: the texts are not found in what is trained on.
         """
-        import torch
+        with needing("WeightedCollator", extra="train"):
+            import torch
 
         weighted = [WeightedText(self._row(sample), *self.texts(sample)) for sample in samples]  # before it takes
         batch = self.collator(samples)  # the samples apart

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-from transformers import Trainer
+from scorer.extras import needing
+
+with needing(__name__):
+    from torch import Tensor
+    from transformers import Trainer
 
 from scorer.training.loss import weighted_cross_entropy
 from scorer.training.weighted_steps import WeightedSteps

@@ -10,7 +10,7 @@ the renderer has made ids and labels, ``loss_weights`` of labelled tokens are re
 
     run_sft()
 
-on a dataset that ``python -m scorer.training.export --to llama-factory`` wrote. Release 0.9.5 renders text only: its v1
+on a dataset that ``tokensight export --to llama-factory`` wrote. Release 0.9.5 renders text only: its v1
 templates refuse pictures, which is a limit of that trainer and not of the weights.
 """
 
@@ -71,7 +71,7 @@ def _weighted(sample: Mapping[str, Any]) -> WeightedText:
     if "messages" not in sample or "token_weights" not in info:
         raise TableError(
             f"a sample has {', '.join(sample)}; messages, and extra_info with token_weights, are needed: write the "
-            "dataset by python -m scorer.training.export --to llama-factory, and load it without a converter"
+            "dataset by tokensight export --to llama-factory, and load it without a converter"
         )
     texts = [
         "".join(part["value"] for part in message["content"] if part["type"] == "text")

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
+from scorer.extras import needing
+
+with needing(__name__, extra="train"):
+    import torch
+    from torch import Tensor
 
 from scorer.errors import WeightsError
 from scorer.training.alignment import IGNORE_INDEX

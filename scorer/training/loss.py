@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from scorer.extras import needing
+
+with needing(__name__, extra="train"):
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
 
 from scorer.errors import WeightsError
 from scorer.training.alignment import IGNORE_INDEX

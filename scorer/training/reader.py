@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from scorer.errors import TableError
+from scorer.storage import open_url
 from scorer.table import FORMAT_VERSION, SCHEMA, read_metadata
 from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function, shown
 
@@ -73,7 +73,7 @@ class PublishedWeights:
     def batches(self, name: str, columns: Sequence[str] | None = SCHEMA.names) -> Iterator[pa.RecordBatch]:
         """The file's columns piece by piece; None for all, the dataset's own too in files of ``--layout merged``."""
         self._check_name(name)
-        fs, root = url_to_fs(self.root, **self.storage_options)
+        fs, root = open_url(self.root, "weights", **self.storage_options)
         path = f"{root.rstrip('/')}/{name}"
         try:
             with fs.open(path, "rb") as file:
@@ -124,10 +124,10 @@ def read_weights(
 
     Raises:
         TableError: there is no output at ``path``, or it is unfinished.
-        ConfigError: an unknown method.
+        ConfigError: an unknown method, or a URL that cannot be opened.
     """
     options = dict(storage_options or {})
-    fs, plain = url_to_fs(os.fspath(path), **options)
+    fs, plain = open_url(os.fspath(path), "weights", **options)
     plain = plain.rstrip("/")
     if not fs.exists(plain):
         raise TableError(f"there is nothing at {path}; give the output of a scoring run")

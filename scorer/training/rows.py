@@ -120,7 +120,7 @@ class WeightRow:
         if len(set(lengths.values())) != 1 or any(name not in record for name in names):
             raise TableError(
                 f"the weights of sample {sample_id!r} have {shown(list(record))}, lists of {lengths} elements; give "
-                f"{', '.join(names)}, all lists of one length, as python -m scorer.training.export writes them"
+                f"{', '.join(names)}, all lists of one length, as tokensight export writes them"
             )
         nothing = np.full(lengths["weights"], np.nan, np.float32)
         scores = TokenScores(

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-from trl import SFTTrainer
+from scorer.extras import needing
+
+with needing(__name__):
+    import torch
+    from torch import Tensor
+    from trl import SFTTrainer
 
 from scorer.errors import ConfigError, WeightsError
 from scorer.training.collator import WeightedCollator

@@ -138,7 +138,7 @@ def test_versions_and_images_are_those_of_the_project(name: str) -> None:
 def test_the_image_holds_what_the_manifests_start() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copied = {source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]}
-    assert {"scorer", "pipelines", "service", "pyproject.toml", "constraints.txt"} <= copied
+    assert {"scorer", "pipelines", "service", "tokensight", "pyproject.toml", "constraints.txt"} <= copied
     assert all((ROOT / source).exists() for source in copied)
     (install,) = [line for line in lines if "pip install" in line]
     assert ".[score,ray,serve,s3]" in install

@@ -67,7 +67,8 @@ class RowWorker:
         paths = os.pathsep.join([root, *filter(None, sys.path)])
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.executors.isolation.row_worker", str(theirs.fileno())],
+                # -P: what lies in the working directory is the user's, whatever it is called.
+                [sys.executable, "-P", "-m", "pipelines.executors.isolation.row_worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": paths},

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from fsspec.core import url_to_fs
-
 from pipelines.output.store.local import LocalStore
 from pipelines.output.store.object_store import ObjectStore
 from scorer.errors import ConfigError
+from scorer.storage import open_url
 
 CREATES: Final = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
 """Protocols whose fsspec file system has a conditional create. Others would overwrite silently: refused."""
@@ -62,11 +61,9 @@ def open_store(url: str) -> Store:
 
     Raises:
         ConfigError: the URL's file system is unknown or cannot create an object conditionally.
+        MissingPackageError: the package of its file system is not installed.
     """
-    try:
-        fs, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"output {url!r} cannot be opened: {error}") from error
+    fs, path = open_url(url, "output")
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     if "file" in protocols:
         return LocalStore(str(Path(path).absolute()))

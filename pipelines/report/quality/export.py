@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.output.reader import ScoredRow, Window, read_rows
 from pipelines.report.quality.scan import Findings
 from scorer.errors import ConfigError
+from scorer.storage import open_url
 from scorer.table import METADATA_KEY
 
 SCHEMA: Final = pa.schema(
@@ -89,14 +89,14 @@ def export(output: str, findings: Findings, destination: str) -> int:
     note = {"format_version": 1, **findings.to_dict()}
     schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps({"quality": note}, sort_keys=True).encode()})
     places = list(rows)
+    fs, path = open_url(destination, "--export-quality")
     try:
-        fs, path = fsspec.core.url_to_fs(destination)
         fs.makedirs(fs._parent(path), exist_ok=True)
         with fs.open(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for start in range(0, len(places), _PART):
                 part = {place: rows[place] for place in places[start : start + _PART]}
                 writer.write_table(pa.Table.from_pylist(list(_documents(output, part)), schema=schema))
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--export-quality {destination!r} cannot be written: {error}; name another file") from error
     return len(rows)
 

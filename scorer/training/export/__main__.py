@@ -1,4 +1,4 @@
-"""The command line: ``python -m scorer.training.export --to FORMAT --weights OUTPUT --data DATASET --output FILE``."""
+"""The command line: ``tokensight export --to FORMAT --weights OUTPUT --data DATASET --output FILE``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scorer.errors import ConfigError, TokensightError
+from scorer.extras import needing
 from scorer.training.alignment import WeightAligner
 from scorer.training.export.columns import (
     IMAGE_OPTION,
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m scorer.training.export",
+        "tokensight export",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -132,10 +133,8 @@ def _settings(options: argparse.Namespace) -> FormatOptions:
 
 def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:
     """As transformers loads it, since trainers do; it may not be what tokenizer.json alone says."""
-    try:
+    with needing("--tokenizer"):
         from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ConfigError(f"--tokenizer needs transformers ({error}); pip install transformers") from error
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer
 

@@ -1,4 +1,4 @@
-"""What people see of ``inspect_run.py``: its page, its JSON, its captions, its exit status."""
+"""What people see of ``tokensight inspect``: its page, its JSON, its captions, its exit status."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_finished_run(dataset: Path, output: Path, capsys: pytest.CaptureFixtu
         "contrast blank, float32, method cal, sidecar",
         "tokens per row         4.0         4         4         4         4         4",
         "sound: 3 published files checked, digests, schema, fingerprint and every row",
-        "compact.py removes what is superseded",
+        "tokensight compact removes what is superseded",
     ):
         assert expected in text
     assert snapshot(output) == before, "looking changes nothing"

@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration
 
 from scorer import Sample, Scorer, ScorerConfig, TokenScores
 from scorer.checkpoint import loading
-from scorer.errors import ConfigError, ModelError
+from scorer.errors import ConfigError, MissingPackageError, ModelError
 from scorer.forward import compilation
 from tests.scorer.scoring import load, picture
 
@@ -92,18 +92,23 @@ def test_an_adapter_and_quantised_weights_exclude_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "package"),
+    ("options", "package", "install"),
     [
-        ({"quantization": "int8"}, "bitsandbytes"),
-        ({"quantization": "nf4"}, "bitsandbytes"),
-        ({"quantization": "torchao-int8"}, "torchao"),
-        ({"device_map": "auto"}, "accelerate"),
-        ({"attention": "flash_attention_2"}, "flash-attn"),
-        ({"adapter": "ADAPTER"}, "peft"),
+        ({"quantization": "int8"}, "bitsandbytes", "'tokensight[int8]'"),
+        ({"quantization": "nf4"}, "bitsandbytes", "'tokensight[nf4]'"),
+        ({"quantization": "torchao-int8"}, "torchao", "'tokensight[torchao-int8]'"),
+        ({"device_map": "auto"}, "accelerate", "'tokensight[adapters]'"),
+        ({"attention": "flash_attention_2"}, "flash-attn", "flash-attn"),
+        ({"adapter": "ADAPTER"}, "peft", "'tokensight[adapters]'"),
     ],
 )
 def test_a_missing_package_is_named(
-    chatml_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], package: str
+    chatml_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    package: str,
+    install: str,
 ) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / name).write_bytes(b"{}")
@@ -111,13 +116,14 @@ def test_a_missing_package_is_named(
     module = package.replace("-", "_")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == module else found(name, *rest))
     options = {name: str(tmp_path) if value == "ADAPTER" else value for name, value in options.items()}
-    with pytest.raises(ModelError, match=f"{package}.*pip install {package}"):
+    with pytest.raises(MissingPackageError) as caught:
         load(chatml_model, **options)
+    assert str(caught.value).endswith(f" needs {package}, which is not installed: pip install {install}")
 
 
 def test_a_quantised_model_asks_transformers_for_it(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is handed over where the packages are installed; the packages themselves need their own hardware."""
-    monkeypatch.setattr(loading, "_need", lambda package, wanted_by: None)
+    monkeypatch.setattr(loading, "require", lambda *packages, wanted_by, extra: None)
     assert loading.quantization_config("int8").load_in_8bit
     four = loading.quantization_config("nf4")
     assert (four.load_in_4bit, four.bnb_4bit_quant_type) == (True, "nf4")

@@ -174,6 +174,6 @@ def test_a_snippet_runs(heading: str, place: Path, scored: Scored, monkeypatch: 
 def test_an_export_runs(heading: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     command = shlex.split(snippets("console")[heading])
-    assert command[:3] == ["python", "-m", "scorer.training.export"]
-    assert export(command[3:]) == 0
+    assert command[:2] == ["tokensight", "export"]
+    assert export(command[2:]) == 0
     assert Path(command[command.index("--output") + 1]).stat().st_size > 1000

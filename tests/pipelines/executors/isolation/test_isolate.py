@@ -76,6 +76,18 @@ def test_a_process_that_dies_says_of_what_and_on_which_row(dataset: Path, output
     assert DeadlyEngine(log=run_.work.engine.log).loads == 2  # type: ignore[attr-defined]
 
 
+def test_the_process_imports_nothing_of_the_working_directory(
+    dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's folder may have packages of any name."""
+    run_, unit = prepared(dataset, output)
+    for name in ("pipelines", "scorer", "service"):
+        (output.parent / "theirs" / name).mkdir(parents=True)
+        (output.parent / "theirs" / name / "__init__.py").write_text("raise RuntimeError('not ours')")
+    monkeypatch.chdir(output.parent / "theirs")
+    assert isolate(run_.work, unit).tally.rows == 5
+
+
 def test_a_run_that_dies_of_a_row_comes_to_its_end(dataset: Path, output: Path) -> None:
     """Without Ray: the command, given again and again by whoever watches over it."""
     clean = output.parent / "clean"

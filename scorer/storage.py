@@ -1,0 +1,33 @@
+"""What a path or URL of the user's leads to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from scorer.errors import ConfigError
+from scorer.extras import needing
+
+
+def open_url(url: str, named: str = "", **options: Any) -> tuple[AbstractFileSystem, str]:
+    """The file system of a local path or of any URL that fsspec opens, and the path there.
+
+    Args:
+        named: what the URL is of, for messages: ``input``, ``output``.
+        options: passed to fsspec (credentials, endpoint).
+
+    Raises:
+        ConfigError: the URL's protocol is unknown.
+        MissingPackageError: the package of its file system is not installed.
+    """
+    subject = f"{named} {url!r}".strip()
+    try:
+        with needing(subject):
+            fs, path = url_to_fs(url, **options)
+    except ConfigError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{subject} cannot be opened: {error}") from error
+    return fs, str(path)

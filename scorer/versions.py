@@ -1,0 +1,23 @@
+"""The versions that decide scores."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from scorer import __version__
+
+SCORING: Final = ("torch", "transformers", "tokenizers", "pillow", "numpy")
+"""Distributions whose versions are part of a run's fingerprint."""
+
+
+def versions(*names: str) -> dict[str, str | None]:
+    """Of tokensight and of these distributions; None for one that is not installed."""
+    return {"tokensight": __version__, **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,115 @@
+"""The command ``tokensight``: one table of subcommands, each imported only when it is chosen."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final
+
+from scorer.errors import MissingPackageError
+from scorer.extras import PACKAGES, needing, require
+
+WRONG: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """One subcommand.
+
+    Attributes:
+        help: one line.
+        module: where its ``main(arguments)`` is, which returns the exit status.
+        extra: the extra that brings what it needs; None: it needs no more than every installation has.
+        needs: modules without which it can do nothing, looked for before it is imported.
+    """
+
+    help: str
+    module: str
+    extra: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+def _of(*extras: str) -> tuple[str, ...]:
+    return tuple(module for module, package in PACKAGES.items() if package.extra in extras)
+
+
+SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
+    "score": Subcommand(
+        "score a dataset, on this machine or on a Ray cluster",
+        "pipelines.cli.score",
+        "score",
+        _of("score"),
+    ),
+    "inspect": Subcommand(
+        "look at an output: how far, is it sound, what is in it",
+        "pipelines.cli.inspect",
+        "score",
+        ("PIL", "httpcore"),
+    ),
+    "compact": Subcommand(
+        "free what a finished output no longer needs",
+        "pipelines.cli.compact",
+    ),
+    "export": Subcommand(
+        "write a dataset and its weights into a file for a trainer",
+        "scorer.training.export.__main__",
+    ),
+    "serve": Subcommand(
+        "score over HTTP",
+        "service.__main__",
+        "service",
+        _of("score", "service"),
+    ),
+    "version": Subcommand(
+        "print the versions that decide scores",
+        "tokensight.version",
+    ),
+}
+
+_HELP: Final = """\
+usage: tokensight COMMAND [options]
+
+Visual token weights for training vision-language models, computed once.
+
+commands:
+{commands}
+
+Options of a command: tokensight COMMAND --help
+
+examples:
+  tokensight score --input data/train --output out/train
+  tokensight inspect out/train --sample 10"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand that the first argument names; returns its exit status, 2 where there is none or it cannot."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("", "-h", "--help"):
+        print(help_text())
+        return 0 if name else WRONG
+    subcommand = SUBCOMMANDS.get(name)
+    if subcommand is None:
+        (nearest,) = difflib.get_close_matches(name, SUBCOMMANDS, n=1, cutoff=0.0)
+        return _fail(f"there is no command {name!r}; the nearest is {nearest!r}, tokensight --help lists all")
+    wanted_by = f"tokensight {name}"
+    try:
+        require(*subcommand.needs, wanted_by=wanted_by, extra=subcommand.extra)
+        with needing(wanted_by):
+            run: Callable[[Sequence[str]], int] = import_module(subcommand.module).main
+            return run(rest)
+    except MissingPackageError as error:
+        return _fail(str(error))
+
+
+def help_text() -> str:
+    """What ``tokensight --help`` prints: one screen."""
+    width = max(map(len, SUBCOMMANDS))
+    return _HELP.format(commands="\n".join(f"  {name:<{width}}  {one.help}" for name, one in SUBCOMMANDS.items()))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return WRONG
