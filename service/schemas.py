@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-Method = Literal["cal", "cal-logprob", "prior", "vig"]
+from scorer.weighting.parameters import Parameter
+from scorer.weights import DEFAULT_METHOD, METHODS
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"unknown weighting method {name[:80]!r}; known methods: {', '.join(METHODS)}")
+    return name
+
+
+def _list_methods(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(METHODS)
+
+
+MethodName = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra=_list_methods)]
+"""One of :data:`scorer.weights.METHODS`; the description lists them."""
 ContrastName = Literal["blank", "masked", "removed", "blur", "noise"]
 """The contrasts that need nothing but the picture: all of :data:`scorer.config.Contrast` but ``image``."""
 ReturnedPart = Literal["tokens", "spans", "raw", "weights"]
@@ -73,7 +88,7 @@ class ScoringOptions(Strict):
         None, description="a conversation, whose assistant messages are scored; or give text"
     )
     prompt: str | None = Field(None, description="the instruction that the caption answers; only with text")
-    method: Method = Field("cal", description="how weights are derived from raw scores")
+    method: MethodName = Field(DEFAULT_METHOD, description="how weights are derived from raw scores")
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
         default_factory=dict, description="parameters of the method; see /v1/models"
     )
@@ -143,7 +158,7 @@ class WeightsRequest(Strict):
         }
     )
 
-    method: Method = "cal"
+    method: MethodName = DEFAULT_METHOD
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(default_factory=dict)
     logit_gap: Scores
     logprob_clean: Scores
@@ -203,7 +218,7 @@ class ScoreResponse(BaseModel):
     model: str
     fingerprint: str = Field(description="identifies all that decides raw scores; equal ones are comparable")
     contrast: ContrastName
-    method: Method
+    method: MethodName
     method_params: dict[str, float | None] = Field(description="complete, defaults filled in")
     turns: list[str] = Field(description="the scored texts")
     tokens: list[TokenOut]
@@ -240,7 +255,7 @@ class BatchResponse(BaseModel):
 class WeightsResponse(BaseModel):
     """Weights by one method; null where undefined."""
 
-    method: Method
+    method: MethodName
     method_params: dict[str, float | None]
     weights: list[float | None]
 
@@ -264,15 +279,26 @@ class ModelOut(BaseModel):
 class MethodOut(BaseModel):
     """A way to derive weights."""
 
-    name: Method
-    params: dict[str, dict[str, float | None]] = Field(description="by name: the default")
+    name: MethodName
+    label: str = Field(description="its name in a user interface")
+    words: str = Field(description="one sentence for people")
+    formula: str = Field(description="over columns and parameters by their names")
+    paper: str
+    arxiv: str | None = Field(description="the paper's id on arXiv")
+    columns: list[str] = Field(description="what it reads of raw scores")
+    params: dict[str, Parameter] = Field(description="by name, in the order in which they are shown")
+    ordered: list[tuple[str, str]] = Field(description="pairs of parameters, the first at most the second")
+    bounds: tuple[str, str] | None = Field(description="the parameters that every weight lies between")
+    binary: bool = Field(description="every weight is 0 or 1")
+    whole_row: bool = Field(description="a weight depends on all tokens of its row")
 
 
 class ModelsResponse(BaseModel):
     """What can be asked for."""
 
-    default: str
+    default: str = Field(description="name of the default model")
     models: list[ModelOut]
+    default_method: MethodName
     methods: list[MethodOut]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
+from pipelines.report.method_words import meaning, parameters
 from scorer.config import fingerprint_digest
 
 KEY: Final = "README.md"
@@ -26,12 +27,6 @@ _CONTRASTS: Final = {
     "blur": "the same image, blurred",
     "noise": "noise of the same size",
     "image": "another image of the row",
-}
-_METHODS: Final = {
-    "cal": "avgpool(clamp(logit_gap, low, high)), pooled within one turn (CAL, arXiv 2405.17871)",
-    "cal-logprob": "avgpool(clamp(logprob_clean − logprob_contrast, low, high)), pooled within one turn (after CAL)",
-    "prior": "(1 − exp(logprob_contrast))^alpha, normalised to mean 1 over the row (PRIOR, arXiv 2505.08971)",
-    "vig": "1 for the tokens of highest logprob_clean − logprob_contrast, else 0 (VIG, arXiv 2602.17186)",
 }
 _COLUMNS: Final = (
     ("`sample_id`, `row_index`", "the dataset's id of the row, and the row's place in its shard"),
@@ -129,11 +124,10 @@ def _columns(record: RunRecord) -> Iterator[str]:
 
 def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
     contrast, method = str(summary["contrast"]), summary["method"]
-    params = ", ".join(f"{name} {value}" for name, value in method["params"].items())
     yield from ("## Making", "", "| | |", "|---|---|")
     yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
     yield f"| contrast input | {_code(contrast)}: {_CONTRASTS.get(contrast, 'see the fingerprint')} |"
-    yield f"| weights | {_code(method['name'])} ({params}): {_METHODS.get(method['name'], 'see the fingerprint')} |"
+    yield f"| weights | {_code(method['name'])}{parameters(method)}: {meaning(method) or 'see the fingerprint'} |"
     yield f"| numbers | {_code(str(summary['dtype']))} |"
     yield f"| finished | {summary['finished_at']} |"
     yield f"| fingerprint | {_code(fingerprint_digest(record.fingerprint))} (SHA-256; in full in `_run.json`) |"

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from scorer.errors import ConfigError, TokensightError
+from scorer.method_options import add_method_options, describe_methods
 from scorer.training.alignment import WeightAligner
 from scorer.training.export.dataset import ExportColumns, read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
 from scorer.types import DEFAULT_PROMPT
-from scorer.weights import METHODS, Method
+from scorer.weights import Method
 
 _DESCRIPTION = """\
 Write a dataset with its published weights into one file that a trainer reads by itself.
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m scorer.training.export",
         description=_DESCRIPTION,
+        epilog=f"methods, and their parameters:\n{describe_methods()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
@@ -61,10 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--text-column", help="column of captions or conversations; found by its name if left out")
     parser.add_argument("--image-column", help="column of images; found by its name if left out")
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="the question that a bare caption answers")
-    parser.add_argument("--method", choices=METHODS, help="derive weights by this method instead of the run's own")
-    parser.add_argument(
-        "--method-param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of --method"
-    )
+    add_method_options(parser, "derive weights by this method instead of the run's own")
     parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
     parser.add_argument("--threshold", type=float, default=0.5, help="axolotl: least weight trained on (default 0.5)")
     parser.add_argument("--allow-unfinished", action="store_true", help="read what an unfinished run has published")
@@ -76,15 +75,7 @@ def _method(options: argparse.Namespace) -> Method | None:
         if options.method_param:
             raise ConfigError("--method-param without --method; name the method whose parameter it is")
         return None
-    return Method(options.method, dict(_parameter(text) for text in options.method_param))
-
-
-def _parameter(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise ConfigError(f"--method-param {text!r}; it must be NAME=NUMBER") from None
+    return Method(options.method, dict(options.method_param))
 
 
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
