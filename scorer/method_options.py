@@ -11,9 +11,9 @@ from scorer.weighting.record import WeightingMethod
 from scorer.weights import METHODS
 
 
-def add_method_options(to: argparse._ActionsContainer, help: str, default: str | None = None) -> None:
-    """Add ``--method`` (``help`` says what it is for), and ``--method-param`` as a list of (name, value)."""
-    to.add_argument("--method", choices=tuple(METHODS), default=default, help=help)
+def add_method_options(to: argparse._ActionsContainer, purpose: str, default: str | None = None) -> None:
+    """Add ``--method`` (``purpose`` is its help), and ``--method-param`` as a list of (name, value)."""
+    to.add_argument("--method", choices=tuple(METHODS), default=default, help=purpose)
     to.add_argument(
         "--method-param",
         action="append",
