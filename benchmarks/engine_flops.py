@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.llava import modeling_llava
 
 from benchmarks import shapes
+from scorer.contrasts import CONTRASTS, EditedTokens
 from scorer.forward import FastPath, ReferenceModel, labels
 from scorer.forward.plain import full_forward
 from scorer.types import Branch, EncodedSample
@@ -33,14 +33,8 @@ def flops(run: Callable[[], object]) -> float:
 
 def as_contrast(contrast: str, row: EncodedSample) -> Branch:
     """The row's branch under another contrast than blank, as the encoder makes it."""
-    clean = row.clean
-    is_image = clean.input_ids == 32000
-    if contrast == "masked":
-        return Branch(clean.input_ids, ~is_image, clean.label_index, clean.pixels, clean.pixels_digest)
-    if contrast == "removed":
-        ids = clean.input_ids[~is_image]
-        return Branch(ids, np.ones(len(ids), dtype=np.bool_), clean.label_index - is_image.sum(), {}, b"")
-    return row.contrast
+    how = CONTRASTS[contrast].how
+    return how.edit(row.clean, row.clean.input_ids == 32000) if isinstance(how, EditedTokens) else row.contrast
 
 
 def measure(model: ReferenceModel, contrast: str) -> dict[str, float]:
@@ -74,7 +68,7 @@ def measure_all() -> dict[str, dict[str, float]]:
     modeling_llava.torch_compilable_check = lambda *args: None
     model = shapes.llava(shapes.LLAVA_7B, LAYERS, shapes.CLIP_L_336, device="meta")
     found = {}
-    for contrast in ("blank", "masked", "removed"):
+    for contrast in (name for name, record in CONTRASTS.items() if record.constant):
         counts = measure(model, contrast)
         found[contrast] = counts | {
             "fast_over_clean": counts["fast"] / counts["bare_clean_forward"],

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from scorer.config import Contrast, ScorerConfig
+from scorer.config import ScorerConfig
 from scorer.engine import Scorer
 from scorer.mini import MODEL_PATH
 from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
@@ -34,7 +34,7 @@ from scorer.mini.labels import auroc, token_labels
 from scorer.types import Branch, EncodedSample, Sample, TokenScores
 from scorer.weights import cal, cal_logprob
 
-CONTRASTS: tuple[Contrast, ...] = ("blank", "masked", "removed", "blur")
+CONTRASTS = ("blank", "masked", "removed", "blur")
 PICTURE_SIZE = 160
 RESULTS = Path(__file__).parent / "results" / "grounding.json"
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from scorer.contrasts import CONTRASTS, DEFAULT, ContrastOptions
 from scorer.errors import ConfigError
 from scorer.types import DEFAULT_PROMPT
 
-Contrast = Literal["blank", "masked", "removed", "blur", "noise", "image"]
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["int8", "nf4", "torchao-int8"]
@@ -27,9 +27,7 @@ class ScorerConfig:
     """How samples are scored.
 
     Attributes:
-        contrast: what the picture is replaced by. ``blank``: a same-size image of one colour; ``masked``: the image
-            tokens hidden from attention, positions kept (CAL's own); ``removed``: the image tokens taken out;
-            ``blur``: the image blurred (VIG's); ``noise``: seeded uniform noise; ``image``: another image of the row.
+        contrast: what the image is replaced by; a name of :data:`scorer.contrasts.CONTRASTS`.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
@@ -51,7 +49,7 @@ class ScorerConfig:
             trial at load finds to fit the device (:mod:`scorer.forward.calibration`).
     """
 
-    contrast: Contrast = "blank"
+    contrast: str = DEFAULT
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
@@ -70,7 +68,7 @@ class ScorerConfig:
     max_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("contrast", self.contrast, get_args(Contrast))
+        _one_of("contrast", self.contrast, tuple(CONTRASTS))
         _one_of("dtype", self.dtype, get_args(DType))
         _require(
             "device",
@@ -128,6 +126,12 @@ class ScorerConfig:
         values = dataclasses.asdict(self)
         values["blank_color"] = None if self.blank_color is None else list(self.blank_color)
         return values
+
+    def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
+        """The options of contrasts, complete; ``mean_color`` is the image processor's, RGB."""
+        return ContrastOptions(
+            blank_color=self.blank_color or mean_color, blur_radius=self.blur_radius, noise_seed=self.noise_seed
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """The options that change scores, as plain data; options of execution alone are left out."""

@@ -17,7 +17,7 @@ import torch
 from scorer import forward
 from scorer.checkpoint.files import Checkpoint
 from scorer.checkpoint.fingerprint import fingerprint
-from scorer.config import Contrast, ScorerConfig
+from scorer.config import ScorerConfig
 from scorer.encoding.encoder import Encoder
 from scorer.errors import FailureCode
 from scorer.forward import LabelScores, calibration, verify
@@ -76,7 +76,7 @@ class Scorer:
         self.self_check: SelfCheck | None = None
         self._fingerprint: dict[str, Any] | None = None
 
-    def with_contrast(self, contrast: Contrast) -> Scorer:
+    def with_contrast(self, contrast: str) -> Scorer:
         """A scorer for another contrast on the same weights, with its own self-check and contrast prefixes.
 
         Both belong to one thread: the model is theirs together, and so are the budget and the usage.

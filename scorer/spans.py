@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scorer.errors import SpanError
-from scorer.token_bytes import byte_level_piece, sentencepiece_piece
+from scorer.token_bytes import byte_level_bytes, sentencepiece_bytes
 from scorer.types import Float32Array, Int32Array, Int64Array
 
 Offset = tuple[int, int]
@@ -56,9 +56,9 @@ def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]
     _check_offsets(text, tokens, offsets)
     data = text.encode("utf-8")
     special = [offset == (0, 0) for offset in offsets]
-    for piece_of in (byte_level_piece, sentencepiece_piece):
+    for bytes_of in (byte_level_bytes, sentencepiece_bytes):
         for silent in ([False] * len(tokens), special):
-            lengths = _lossless_lengths(data, tokens, silent, piece_of)
+            lengths = _lossless_lengths(data, tokens, silent, bytes_of)
             if lengths is not None:
                 ends = np.cumsum(lengths, dtype=np.int64)
                 return (ends - lengths).astype(np.int32), ends.astype(np.int32)
@@ -84,22 +84,22 @@ def _check_offsets(text: str, tokens: Sequence[str], offsets: Sequence[Offset]) 
 
 
 def _lossless_lengths(
-    data: bytes, tokens: Sequence[str], silent: Sequence[bool], piece_of: Callable[[str], bytes | None]
+    data: bytes, tokens: Sequence[str], silent: Sequence[bool], bytes_of: Callable[[str], bytes | None]
 ) -> Int64Array | None:
-    """int64 [N] bytes of each token if the pieces put end to end are ``data``, but for one dummy space in front.
+    """int64 [N] bytes of each token if the tokens' bytes put end to end are ``data``, but for one dummy space in front.
 
-    ``silent`` tokens stand for nothing. None if the pieces are not the text.
+    ``silent`` tokens stand for nothing. None if they are not the text.
     """
-    pieces = []
+    token_bytes = []
     for token, empty in zip(tokens, silent, strict=True):
-        piece = b"" if empty else piece_of(token)
-        if piece is None:
+        stands_for = b"" if empty else bytes_of(token)
+        if stands_for is None:
             return None
-        pieces.append(piece)
-    joined = b"".join(pieces)
+        token_bytes.append(stands_for)
+    joined = b"".join(token_bytes)
     if joined != data and joined != b" " + data:
         return None
-    lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+    lengths = np.array([len(one) for one in token_bytes], dtype=np.int64)
     if len(joined) > len(data):
         lengths[np.flatnonzero(lengths)[0]] -= 1
     return lengths
@@ -116,14 +116,14 @@ def _spans_from_offsets(
         next_start = claimed[i + 1][0] if i + 1 < len(claimed) and claimed[i + 1][1] > 0 else len(data)
         start, end = max(start, cursor), max(end, cursor)
         alone = cursor == start < end == next_start  # between its neighbours there is nothing to find
-        found = None if alone else _find_piece(data, tokens[i], start, cursor)
+        found = None if alone else _find_token(data, tokens[i], start, cursor)
         if found is not None:
             start = found[0]
             own_end = start + found[1]
             if own_end > end and data[end:own_end].isspace():  # trimmed behind
                 end = own_end
         if next_start < end:  # shares bytes with the next token: take this piece's own, leave it the others
-            cut = start + (len(byte_level_piece(tokens[i]) or b" ") if found is None else found[1])
+            cut = start + (len(byte_level_bytes(tokens[i]) or b" ") if found is None else found[1])
             end = min(end, max(cut, next_start, start))
         else:
             end = max(end, _end_with_folded(text, offsets, i, to_byte))
@@ -154,17 +154,17 @@ def _folds(before: str, char: str) -> bool:
     return composed or unicodedata.category(char).startswith("M")
 
 
-def _find_piece(data: bytes, token: str, start: int, floor: int) -> tuple[int, int] | None:
+def _find_token(data: bytes, token: str, start: int, floor: int) -> tuple[int, int] | None:
     """(start, length) of the token's own bytes at ``start``, or earlier by the spaces it carries; not before floor."""
-    byte_level = byte_level_piece(token)
-    pieces = [sentencepiece_piece(token), token.encode("utf-8")]
-    for piece in pieces if byte_level is None else [byte_level, *pieces]:
-        spaces = len(piece) - len(piece.lstrip(b" "))
+    byte_level = byte_level_bytes(token)
+    readings = [sentencepiece_bytes(token), token.encode("utf-8")]
+    for own in readings if byte_level is None else [byte_level, *readings]:
+        spaces = len(own) - len(own.lstrip(b" "))
         for candidate in (start - spaces, start):
-            if candidate >= floor and data.startswith(piece, candidate):
-                return candidate, len(piece)
-        if spaces and start == 0 and data.startswith(piece[1:]):  # its first space is a dummy prefix
-            return 0, len(piece) - 1
+            if candidate >= floor and data.startswith(own, candidate):
+                return candidate, len(own)
+        if spaces and start == 0 and data.startswith(own[1:]):  # its first space is a dummy prefix
+            return 0, len(own) - 1
     return None
 
 

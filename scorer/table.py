@@ -45,7 +45,7 @@ SCHEMA: Final = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-"""Columns of a published weights file, in order. DESIGN: "What is scored, and what is stored"."""
+"""Columns of a published weights file, in order; README.md, "What is written", says what each holds."""
 
 
 def text_hash(texts: Sequence[str]) -> str:

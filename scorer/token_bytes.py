@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_BYTE_PIECE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
+"""Upper case only: so SentencePiece and tokenizers write a byte's token (``<0x%02X>``). ``<0x0a>`` is plain text."""
 _META_SPACE: Final = "\u2581"  # SentencePiece writes a space as this character
 
 
@@ -22,7 +23,7 @@ def _byte_alphabet() -> dict[int, int]:
 _BYTE_LEVEL: Final = _byte_alphabet()
 
 
-def byte_level_piece(token: str) -> bytes | None:
+def byte_level_bytes(token: str) -> bytes | None:
     """The bytes of a byte-level token; None if it holds a character outside that alphabet."""
     try:
         return token.translate(_BYTE_LEVEL).encode("latin-1")
@@ -30,12 +31,12 @@ def byte_level_piece(token: str) -> bytes | None:
         return None
 
 
-def is_byte_piece(token: str) -> bool:
+def is_byte_token(token: str) -> bool:
     """Whether a SentencePiece token stands for one byte: ``<0x0A>``."""
-    return _BYTE_PIECE.fullmatch(token) is not None
+    return _BYTE_TOKEN.fullmatch(token) is not None
 
 
-def sentencepiece_piece(token: str) -> bytes:
+def sentencepiece_bytes(token: str) -> bytes:
     """The bytes of a SentencePiece token. (A text may spell ``<0x41>`` itself: then they are not the text's.)"""
-    byte = _BYTE_PIECE.fullmatch(token)
+    byte = _BYTE_TOKEN.fullmatch(token)
     return bytes([int(byte[1], 16)]) if byte else token.replace(_META_SPACE, " ").encode("utf-8")

@@ -54,6 +54,11 @@ class Turn:
     role: Role
     content: tuple[ContentPart, ...]
 
+    @classmethod
+    def question(cls, images: int, prompt: str) -> Turn:
+        """The user turn that a caption answers: the places of its images, then ``prompt`` unless it is empty."""
+        return cls("user", (IMAGE,) * images + ((prompt,) if prompt else ()))
+
     @property
     def text(self) -> str:
         """The turn's text, image slots left out."""
@@ -82,10 +87,9 @@ class Sample:
         contrast_image: ImageSource | None = None,
     ) -> Sample:
         """A picture and its caption, asked for by ``prompt`` (default :data:`scorer.types.DEFAULT_PROMPT`)."""
-        question = DEFAULT_PROMPT if prompt is None else prompt
-        user = Turn("user", (IMAGE, question) if question else (IMAGE,))
+        question = Turn.question(1, DEFAULT_PROMPT if prompt is None else prompt)
         contrast = () if contrast_image is None else (contrast_image,)
-        return cls(sample_id, (image,), (user, Turn("assistant", (text,))), contrast)
+        return cls(sample_id, (image,), (question, Turn("assistant", (text,))), contrast)
 
     @property
     def scored_texts(self) -> tuple[str, ...]:

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticKnownError
 
+from scorer.contrasts import CONTRASTS
 from scorer.weighting.parameters import Parameter
 from scorer.weights import DEFAULT_METHOD, METHODS
 
+ReturnedPart = Literal["tokens", "spans", "raw", "weights"]
+PARTS: Final[tuple[ReturnedPart, ...]] = ("tokens", "spans", "raw", "weights")
+
+FLOAT32_MAX: Final = 3.4e38
+
+
+def contrast_names() -> tuple[str, ...]:
+    """The contrasts that a request can name: those that need nothing but the image."""
+    return tuple(name for name, contrast in CONTRASTS.items() if not contrast.needs_column)
+
+
+def _one_of(names: Sequence[str], name: str) -> str:
+    """The name, refused as pydantic refuses what is not in a Literal."""
+    if name not in names:
+        *others, last = map(repr, names)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+    return name
+
+
+def _known_contrast(name: str) -> str:
+    return _one_of(contrast_names(), name)
+
+
+def _list_contrasts(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(contrast_names())
+
 
 def _known_method(name: str) -> str:
-    if name not in METHODS:
-        raise ValueError(f"unknown weighting method {name[:80]!r}; known methods: {', '.join(METHODS)}")
-    return name
+    return _one_of(tuple(METHODS), name)
 
 
 def _list_methods(schema: dict[str, Any]) -> None:
     schema["enum"] = list(METHODS)
 
 
+ContrastName = Annotated[str, AfterValidator(_known_contrast), Field(json_schema_extra=_list_contrasts)]
+"""One of :func:`contrast_names`; the description lists them."""
 MethodName = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra=_list_methods)]
 """One of :data:`scorer.weights.METHODS`; the description lists them."""
-ContrastName = Literal["blank", "masked", "removed", "blur", "noise"]
-"""The contrasts that need nothing but the picture: all of :data:`scorer.config.Contrast` but ``image``."""
-ReturnedPart = Literal["tokens", "spans", "raw", "weights"]
-PARTS: Final[tuple[ReturnedPart, ...]] = ("tokens", "spans", "raw", "weights")
-
-FLOAT32_MAX: Final = 3.4e38
 
 EXAMPLE_PNG: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAa0lEQVR42u3aQQ3AIAxAUSCIQcl0oIQDSiprcqZhB0II79+b9CU9Nrcn0smVdH"
@@ -92,7 +115,7 @@ class ScoringOptions(Strict):
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
         default_factory=dict, description="parameters of the method; see /v1/models"
     )
-    contrast: ContrastName | None = Field(None, description="what the picture is replaced by; default: the server's")
+    contrast: ContrastName | None = Field(None, description="what the image is replaced by; default: the server's")
     parts: Annotated[list[ReturnedPart], Field(max_length=8)] = Field(
         list(PARTS), alias="return", description="what of each token is returned"
     )
@@ -269,6 +292,9 @@ class ModelOut(BaseModel):
     fingerprint: str = Field(description="of the default contrast")
     fingerprints: dict[str, str] = Field(description="by contrast")
     contrasts: list[ContrastName]
+    contrast_words: dict[str, str] = Field(
+        description="by contrast: what stands in for the image, in words that complete “with …”"
+    )
     contrast: ContrastName = Field(description="the default")
     prompt: str = Field(description="the instruction that a bare caption answers")
     dtype: str

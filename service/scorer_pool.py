@@ -10,6 +10,7 @@ import numpy as np
 
 from scorer.allocator import keep_freed_memory
 from scorer.config import fingerprint_digest
+from scorer.contrasts import CONTRASTS
 from scorer.errors import ModelError
 from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores
 from service.settings import Settings
@@ -106,6 +107,7 @@ class ScorerPool:
             "fingerprint": self.fingerprints[self.settings.contrast],
             "fingerprints": self.fingerprints,
             "contrasts": list(self.contrasts),
+            "contrast_words": {name: CONTRASTS[name].phrase for name in self.contrasts},
             "contrast": self.settings.contrast,
             "prompt": self.settings.prompt,
             "dtype": self.settings.dtype,

@@ -7,17 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scorer.config import Attention, DType, Quantization, ScorerConfig
+from scorer.contrasts import DEFAULT
 from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
 from scorer.mini import MODEL_PATH
 from scorer.types import DEFAULT_PROMPT
-from service.schemas import ContrastName
+from service.schemas import ContrastName, contrast_names
 
 PREFIX: Final = "TOKENSIGHT_"
 
@@ -56,9 +57,9 @@ class Settings(BaseSettings):
     quantization: Quantization | None = Field(None, description="quantise the weights at load")
     adapter: str | None = Field(None, description="LoRA adapter, merged at load")
     compile: bool = Field(False, description="compile the model with torch.compile")
-    contrast: ContrastName = Field("blank", description="contrast of a request that names none")
+    contrast: ContrastName = Field(DEFAULT, description="contrast of a request that names none; one of contrasts")
     contrasts: Annotated[tuple[ContrastName, ...], NoDecode] = Field(
-        get_args(ContrastName), description="contrasts that are served, where the model has them"
+        contrast_names(), description="contrasts that are served, where the model has them, with commas between them"
     )
     prompt: str = Field(DEFAULT_PROMPT, description="instruction that a bare caption answers")
     truncate: bool = Field(False, description="cut texts that exceed the model's context, instead of refusing them")

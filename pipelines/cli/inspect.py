@@ -12,7 +12,7 @@ from typing import Final
 
 from pipelines.cli.arguments import add_run_output, new_parser
 from pipelines.cli.compact import add_gc, collect
-from pipelines.cli.samples import Paint, choose_samples, show_samples, weight_range
+from pipelines.cli.samples import TokenStyle, choose_samples, show_samples, weight_range
 from pipelines.cli.show import as_document, as_text
 from pipelines.output.check import check
 from pipelines.output.contents import Output, Problem, look
@@ -171,7 +171,7 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
     color = options.color == "always" or (
         options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )
-    for line in show_samples(rows, source, Paint(options.by, color, weight_range(rows))):
+    for line in show_samples(rows, source, TokenStyle(options.by, color, weight_range(rows))):
         print(line)
 
 

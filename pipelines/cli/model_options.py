@@ -7,7 +7,8 @@ from typing import Final, get_args
 
 from pipelines.cli.arguments import SWITCH
 from pipelines.cli.source_options import ContrastAction
-from scorer.config import Attention, Contrast, DType, Quantization, ScorerConfig
+from scorer.config import Attention, DType, Quantization, ScorerConfig
+from scorer.contrasts import CONTRASTS
 
 _DEFAULTS: Final = ScorerConfig()
 
@@ -41,14 +42,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_contrast(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("contrast: what the picture is replaced by")
+    group = parser.add_argument_group("contrast: what the image is replaced by")
+    contrasts = CONTRASTS.values()
+    explained = "; ".join(f"{contrast.argument}: {contrast.explanation}" for contrast in contrasts).replace("%", "%%")
     group.add_argument(
         "--contrast",
         action=ContrastAction,
-        metavar="{" + ",".join((*(name for name in get_args(Contrast) if name != "image"), "image:COLUMN")) + "}",
+        metavar="{" + ",".join(contrast.argument for contrast in contrasts) + "}",
         default=_DEFAULTS.contrast,
-        help="blank: one colour; masked: hidden from attention (CAL's own); removed: taken out; blur; noise; "
-        "image:COLUMN: another column's picture (default: %(default)s)",
+        help=f"{explained} (default: %(default)s)",
     )
     group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
     group.add_argument(

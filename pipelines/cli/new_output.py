@@ -28,8 +28,8 @@ def prepare_new_output(job: Job, *, write: bool = True) -> tuple[Job, PreparedRu
         try:
             return job, prepare(job, write=write)
         except OtherRunError as error:
-            beside = f"{root}-{number}"
-            check_paths(job.input, beside)
-            job = dataclasses.replace(job, store=open_store(beside))
-            log.warning("%s\nLooking at %s instead.", error, beside)
+            numbered = f"{root}-{number}"
+            check_paths(job.input, numbered)
+            job = dataclasses.replace(job, store=open_store(numbered))
+            log.warning("%s\nLooking at %s instead.", error, numbered)
     raise AssertionError("the numbers never end")

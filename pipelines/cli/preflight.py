@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from fsspec.core import split_protocol, url_to_fs
 
+from pipelines.sources.listing import glob_root
 from scorer.errors import ConfigError
-
-_GLOB: Final = frozenset("*?[")
 
 
 def check_paths(input_url: str, output_url: str) -> None:
@@ -40,8 +38,7 @@ def _root(url: str) -> tuple[str, PurePosixPath]:
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{url!r} cannot be opened: {error}") from error
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    parts = str(path).split("/")
-    plain = "/".join(parts[: next((i for i, part in enumerate(parts) if _GLOB & set(part)), len(parts))])
+    plain = glob_root(str(path))
     if "file" in protocols:
         return "file", PurePosixPath(Path(plain).resolve())
     return protocols[0], PurePosixPath(split_protocol(plain)[1])

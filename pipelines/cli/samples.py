@@ -17,7 +17,7 @@ from pipelines.output.contents import Output
 from pipelines.output.reader import ScoredRow, Window, choose_windows, read_rows
 from pipelines.report.cards import collect, pick
 from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, gap_level, signed, weight_level
-from pipelines.report.words import pieces, words
+from pipelines.report.words import token_runs, words
 from pipelines.sources import Source
 from scorer.types import Float32Array, Sample
 
@@ -29,12 +29,12 @@ _UP: Final = (223, 215, 208, 202)
 _DOWN: Final = (153, 111, 75, 69)
 _WEIGHT: Final = (None, 225, 219, 177, 135)
 """Background colours of xterm's 256, from weak to strong; the text on them is black."""
-_NAMED: Final = 4
-"""Words of a caption whose gaps are told as numbers."""
+_LISTED_WORDS: Final = 4
+"""Words of a caption whose gaps are listed as numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Paint:
+class TokenStyle:
     """How tokens are shown: by which number, over which range of weights, in colour or not."""
 
     by: By
@@ -81,23 +81,23 @@ def choose_samples(output: Output, count: int, seed: int) -> list[ScoredRow]:
     return pick([row for rows in read.values() for row in rows], count, seed)
 
 
-def show_samples(rows: Sequence[ScoredRow], source: Source, paint: Paint) -> Iterator[str]:
-    """Lines: of each row its place, its coloured texts and its most telling words.
+def show_samples(rows: Sequence[ScoredRow], source: Source, style: TokenStyle) -> Iterator[str]:
+    """Lines: of each row its place, its coloured texts and the words of its largest gaps.
 
     Raises:
         TableError: the dataset has no shard of the name that was scored.
     """
     windows = {Window(row.shard, row.row_index, row.row_index + 1): [row] for row in rows}
     collected = collect(source, windows, rows)
-    if paint.color:
-        yield paint.legend()
+    if style.color:
+        yield style.legend()
     for row, sample in collected.picks:
         yield ""
         place = f"{row.shard} row {row.row_index} · {sample.sample_id} · {len(row.weights)} tokens"
-        yield paint.dim(printable(place))
+        yield style.dim(printable(place))
         for turn, text in enumerate(sample.scored_texts):
-            yield _colored(row, turn, text, paint)
-        yield paint.dim(_told(row, sample))
+            yield _colored(row, turn, text, style)
+        yield style.dim(_largest_gaps(row, sample))
     if collected.changed:
         yield ""
         yield f"left out: {collected.changed} whose text is no longer the one that was scored"
@@ -110,22 +110,22 @@ def weight_range(rows: Sequence[ScoredRow]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
 
 
-def _colored(row: ScoredRow, turn: int, text: str, paint: Paint) -> str:
+def _colored(row: ScoredRow, turn: int, text: str, style: TokenStyle) -> str:
     own = np.flatnonzero(row.scores.token_turns == turn)
     gaps = row.scores.logprob_gap.astype(np.float64)
     shown = []
-    for piece in pieces(text, row.scores.token_starts[own], row.scores.token_ends[own]):
-        tokens = own[piece.first : piece.last]
-        core = piece.text.lstrip()  # a token's leading space is not coloured, so that words stand apart
-        space = printable(piece.text[: len(piece.text) - len(core)])
+    for run in token_runs(text, row.scores.token_starts[own], row.scores.token_ends[own]):
+        tokens = own[run.first : run.last]
+        core = run.text.lstrip()  # a token's leading space is not coloured, so that words stand apart
+        space = printable(run.text[: len(run.text) - len(core)])
         if len(tokens) == 0 or not core:
-            shown.append(printable(piece.text))
+            shown.append(printable(run.text))
             continue
-        shown.append(space + paint.token(printable(core), float(gaps[tokens].sum()), float(row.weights[tokens].mean())))
+        shown.append(space + style.token(printable(core), float(gaps[tokens].sum()), float(row.weights[tokens].mean())))
     return "".join(shown)
 
 
-def _told(row: ScoredRow, sample: Sample) -> str:
+def _largest_gaps(row: ScoredRow, sample: Sample) -> str:
     """The words of the largest gaps in numbers, which also serve where there are no colours."""
     gaps = row.scores.logprob_gap.astype(np.float64)
     found: list[tuple[float, str]] = []
@@ -133,7 +133,7 @@ def _told(row: ScoredRow, sample: Sample) -> str:
         own = np.flatnonzero(row.scores.token_turns == turn)
         for word in words(text, row.scores.token_starts[own], row.scores.token_ends[own]):
             found.append((float(gaps[own[list(word.tokens)]].sum()), printable(word.text)))
-    telling = sorted((entry for entry in found if abs(entry[0]) >= GAP_STEPS[0]), key=lambda entry: -abs(entry[0]))
-    if not telling:
+    large = sorted((entry for entry in found if abs(entry[0]) >= GAP_STEPS[0]), key=lambda entry: -abs(entry[0]))
+    if not large:
         return "no word depends on the picture"
-    return "gaps: " + ", ".join(f"{word} {signed(gap, 1)}" for gap, word in telling[:_NAMED])
+    return "gaps: " + ", ".join(f"{word} {signed(gap, 1)}" for gap, word in large[:_LISTED_WORDS])

@@ -10,7 +10,8 @@ from pipelines.sources import Source
 from pipelines.sources.columns import OPTIONS, Columns
 from pipelines.sources.formats import FormatName, open_source
 from pipelines.sources.images import ImageOptions
-from scorer.config import Contrast, ScorerConfig
+from scorer.config import ScorerConfig
+from scorer.contrasts import CONTRASTS
 from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
@@ -61,7 +62,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 class ContrastAction(argparse.Action):
-    """``--contrast NAME``, or ``--contrast image:COLUMN`` with the column of the other pictures."""
+    """``--contrast NAME``, or ``--contrast NAME:COLUMN`` where it needs a column of other images."""
 
     def __call__(
         self,
@@ -71,9 +72,10 @@ class ContrastAction(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         name, colon, column = str(values).partition(":")
-        if name not in get_args(Contrast) or (name == "image") != bool(column) or bool(colon) != bool(column):
-            known = ", ".join(other for other in get_args(Contrast) if other != "image")
-            parser.error(f"argument --contrast: {values!r} is none of {known} and image:COLUMN")
+        contrast = CONTRASTS.get(name)
+        if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
+            *others, last = (known.argument for known in CONTRASTS.values())
+            parser.error(f"argument --contrast: {values!r} is none of {', '.join(others)} and {last}")
         namespace.contrast = name
         namespace.contrast_image_column = column or None
 
@@ -86,6 +88,6 @@ def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
         options.format,
         Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS}),
         prompt=config.prompt,
-        contrast_images=config.contrast == "image",
+        contrast_images=CONTRASTS[config.contrast].needs_column,
         images=ImageOptions(options.image_root, config.max_image_bytes, fetcher),
     )

@@ -44,21 +44,21 @@ class LocalExecutor:
         if not units:
             return
         suspects: list[Unit] = []
-        bench = _Bench(work)
+        worker = _LocalWorker(work)
         try:
             for unit in units:
                 if not attempts.begin(work.store, unit, "score"):
                     suspects.append(unit)
                     continue
                 try:
-                    marker = bench.run(unit)
+                    marker = worker.run(unit)
                 except HungError:
                     suspects.append(unit)
                 else:
                     yield marker
         finally:
-            bench.close()
-        del bench
+            worker.close()
+        del worker
         if suspects:
             _free_device()
         for unit in suspects:
@@ -74,7 +74,7 @@ class LocalExecutor:
         return future
 
 
-class _Bench:
+class _LocalWorker:
     """An encoder and a scorer, and a thread that works with them; what hangs is left behind and replaced."""
 
     def __init__(self, work: UnitWork) -> None:

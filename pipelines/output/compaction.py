@@ -15,17 +15,23 @@ publish a shard again without scoring it: if a published file is destroyed later
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from pipelines.output.attempts import ATTEMPTS
 from pipelines.output.check import check
-from pipelines.output.commit import COMMITS, UNITS, as_json
-from pipelines.output.compacted import KEY, read_compacted
+from pipelines.output.commit import COMMITS, UNITS, PublishedShard, as_json, read_published
 from pipelines.output.contents import Output, Problem
 from pipelines.output.objects import remove
+from pipelines.output.plan import ShardPlan
+from pipelines.output.store import Store
 from scorer.errors import RunError
+
+KEY: Final = "_compacted.json"
+"""Keys of the shards whose units were removed."""
 
 _PREFIXES: Final = (COMMITS, ATTEMPTS, UNITS)
 
@@ -75,6 +81,26 @@ def compact(output: Output) -> Superseded:
     output.store.put(KEY, as_json({"shards": stems}))
     remove(output.store.root, found.keys)
     return found
+
+
+def read_compacted(store: Store) -> frozenset[str]:
+    """Keys of the shards whose units were compacted away."""
+    try:
+        return frozenset(json.loads(store.get(KEY))["shards"])
+    except FileNotFoundError:
+        return frozenset()
+
+
+def published_before(store: Store, planned: ShardPlan) -> PublishedShard | None:
+    """The shard as it was published, if its units were compacted away since and the file is whole; None otherwise."""
+    if planned.key not in read_compacted(store):
+        return None
+    try:
+        shard = read_published(store, planned)
+        digest = hashlib.sha256(store.get(shard.name)).hexdigest()
+    except FileNotFoundError:
+        return None
+    return shard if digest == shard.sha256 else None
 
 
 def _belongs(key: str, prefix: str, stems: Iterable[str]) -> bool:

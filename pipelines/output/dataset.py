@@ -10,6 +10,7 @@ from pipelines.sources import Source
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source
 from pipelines.sources.images import ImageOptions
+from pipelines.sources.listing import is_glob
 from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
 from scorer.types import DEFAULT_PROMPT
@@ -52,4 +53,4 @@ def _names(value: Any) -> Any:
 
 
 def _is_there(place: str) -> bool:
-    return any(Path().glob(place)) if set("*?[") & set(place) else Path(place).exists()
+    return any(Path().glob(place)) if is_glob(place) else Path(place).exists()

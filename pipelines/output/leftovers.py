@@ -21,13 +21,15 @@ from typing import Final, Literal
 
 from pipelines.output.commit import COMMITS, UNITS, UnitMarker
 from pipelines.output.contents import read_unit_markers
-from pipelines.output.objects import Item, list_items, modified, parse_age, remove
+from pipelines.output.objects import Item, list_items, modified, remove
 from pipelines.output.store import Store
 from scorer.errors import ConfigError
 
 MIN_AGE: Final = timedelta(hours=1)
 """From a unit file to its marker takes moments, and retries of a failing store take minutes."""
 
+_AGE: Final = re.compile(r"(\d+)([dhm])")
+_AGE_UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 _UNIT_FILE: Final = re.compile(re.escape(UNITS) + r"(?P<unit>[0-9a-f]+-[0-9a-f]+-\d+-\d+)\.[0-9a-f]+\.parquet")
 _TEMPORARY: Final = re.compile(r"(.*/)?\.[^/]+\.[0-9a-f]{32}")
 
@@ -52,6 +54,17 @@ class Leftovers:
     @property
     def bytes(self) -> int:
         return sum(leftover.item.size for leftover in self.found)
+
+
+def parse_age(text: str) -> timedelta:
+    """``7d``, ``12h``, ``90m``. Raises ConfigError."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"{text!r} is not an age; give a number and d, h or m, such as 7d, 12h or 90m")
+    try:
+        return timedelta(**{_AGE_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise ConfigError(f"{text!r} is an age beyond reckoning; give at most 999999d") from None
 
 
 def leftover_age(text: str) -> timedelta:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fsspec.core import url_to_fs
 
-from scorer.errors import ConfigError
-
-_AGE: Final = re.compile(r"(\d+)([dhm])")
-_UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 _TIMES: Final = ("LastModified", "mtime", "updated", "last_modified", "created")
 """Where file systems say in a listing when an object was written; ``created`` last, which may mean less."""
 
@@ -26,17 +21,6 @@ class Item:
     key: str
     size: int
     modified: datetime
-
-
-def parse_age(text: str) -> timedelta:
-    """``7d``, ``12h``, ``90m``. Raises ConfigError."""
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"{text!r} is not an age; give a number and d, h or m, such as 7d, 12h or 90m")
-    try:
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    except OverflowError:
-        raise ConfigError(f"{text!r} is an age beyond reckoning; give at most 999999d") from None
 
 
 def list_items(root: str) -> dict[str, Item]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.output.reader import ScoredRow, Window
 from pipelines.report.chart import gap_level, weight_level
-from pipelines.report.words import pieces, words
+from pipelines.report.words import token_runs, words
 from pipelines.sources import Captions, Source
 from scorer import table
 from scorer.config import ScorerConfig
@@ -27,7 +27,7 @@ CONTRADICTED: Final = 8
 """At most so many rows are shown for their least fitting word."""
 DOUBT: Final = -math.log(2)
 """A word is doubtful from here down, in nats: the picture at least halves its probability."""
-MAX_PIECES: Final = 400
+MAX_TOKEN_RUNS: Final = 400
 """Of a longer text the beginning is shown."""
 MAX_IMAGES: Final = 4
 THUMBNAIL: Final = 320
@@ -58,7 +58,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class ShownPart:
-    """A piece of a caption: white space around the coloured text; ``number`` is None where it was not scored."""
+    """A token run of a caption: white space around the coloured text; ``number`` is None where it was not scored."""
 
     before: str
     text: str
@@ -70,7 +70,7 @@ class ShownPart:
 
 @dataclass(frozen=True)
 class Number:
-    """The scores of one piece. Several tokens (parts of one character): gaps summed, probabilities multiplied."""
+    """The scores of one token run. Several tokens (parts of one character): gaps summed, probabilities multiplied."""
 
     text: str
     tokens: int
@@ -221,12 +221,12 @@ def _turn(
     doubt: Doubt | None,
 ) -> Turn:
     own = np.flatnonzero(row.scores.token_turns == turn)
-    cut = pieces(text, row.scores.token_starts[own], row.scores.token_ends[own])
+    cut = token_runs(text, row.scores.token_starts[own], row.scores.token_ends[own])
     parts = []
-    for piece in cut[:MAX_PIECES]:
-        tokens = own[piece.first : piece.last]
-        core = piece.text.strip() or piece.text
-        at = piece.text.index(core)
+    for run in cut[:MAX_TOKEN_RUNS]:
+        tokens = own[run.first : run.last]
+        core = run.text.strip() or run.text
+        at = run.text.index(core)
         levels: dict[str, int] = {}
         number = None
         if len(tokens):
@@ -239,8 +239,8 @@ def _turn(
                 "w": weight_level(scores.weight, *weights),
             }
         marked = doubt is not None and any(int(token) in doubt.tokens for token in tokens)
-        parts.append(ShownPart(piece.text[:at], core, piece.text[at + len(core) :], number, levels, marked))
-    return Turn(question, parts, max(0, len(cut) - MAX_PIECES))
+        parts.append(ShownPart(run.text[:at], core, run.text[at + len(core) :], number, levels, marked))
+    return Turn(question, parts, max(0, len(cut) - MAX_TOKEN_RUNS))
 
 
 def _number(row: ScoredRow, text: str, tokens: Any) -> Number:

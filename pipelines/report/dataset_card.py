@@ -15,19 +15,12 @@ from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
 from pipelines.report.method_words import meaning, parameters
 from scorer.config import fingerprint_digest
+from scorer.contrasts import CONTRASTS
 
 KEY: Final = "README.md"
 OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
 
 _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
-_CONTRASTS: Final = {
-    "blank": "an image of one colour and the same size",
-    "masked": "the image tokens hidden from attention",
-    "removed": "the image tokens taken out",
-    "blur": "the same image, blurred",
-    "noise": "noise of the same size",
-    "image": "another image of the row",
-}
 _COLUMNS: Final = (
     ("`sample_id`, `row_index`", "the dataset's id of the row, and the row's place in its shard"),
     ("`token_ids`", "ids of the scored text's tokens, by the reference model's tokenizer"),
@@ -126,7 +119,8 @@ def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
     contrast, method = str(summary["contrast"]), summary["method"]
     yield from ("## Making", "", "| | |", "|---|---|")
     yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
-    yield f"| contrast input | {_code(contrast)}: {_CONTRASTS.get(contrast, 'see the fingerprint')} |"
+    explained = CONTRASTS[contrast].explanation if contrast in CONTRASTS else "see the fingerprint"
+    yield f"| contrast input | {_code(contrast)}: {explained} |"
     yield f"| weights | {_code(method['name'])}{parameters(method)}: {meaning(method) or 'see the fingerprint'} |"
     yield f"| numbers | {_code(str(summary['dtype']))} |"
     yield f"| finished | {summary['finished_at']} |"

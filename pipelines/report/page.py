@@ -25,6 +25,7 @@ from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, Histogram, histogram
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
 from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
+from scorer.contrasts import CONTRASTS
 from scorer.types import Float32Array
 
 TEXT_WINDOWS: Final = 64
@@ -174,16 +175,8 @@ def duration(seconds: float) -> str:
 
 
 def contrast_name(contrast: str) -> str:
-    """What stood in for the picture, in words that complete "with …"."""
-    names = {
-        "blank": "a blank picture",
-        "masked": "the picture hidden",
-        "removed": "no picture",
-        "blur": "a blurred picture",
-        "noise": "noise",
-        "image": "another picture",
-    }
-    return names.get(contrast, contrast)
+    """What stood in for the image, in words that complete "with …"; the name where it is not known."""
+    return CONTRASTS[contrast].phrase if contrast in CONTRASTS else contrast
 
 
 def model_name(model: str | None) -> str:

@@ -93,9 +93,9 @@ def find_quality(output: str, summary: Mapping[str, Any], source: Source, scanne
     places = list(dict.fromkeys([*doubtful, *plain, *repeated]))
     found = rows_at(output, places)
     doubts = _collect(source, [found[place] for place in doubtful]).doubts
-    told = [*plain, *repeated]
+    shown = [*plain, *repeated]
     samples = {
-        (row.shard, row.row_index): sample for row, sample in _collect(source, [found[place] for place in told]).picks
+        (row.shard, row.row_index): sample for row, sample in _collect(source, [found[place] for place in shown]).picks
     }
     return Quality(
         findings=findings,

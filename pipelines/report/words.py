@@ -1,4 +1,4 @@
-"""Tokens → what a person reads: pieces of whole characters, and words. By UTF-8 byte spans; pure numpy."""
+"""Tokens → what a person reads: runs of tokens with whole characters, and words. By byte spans; pure numpy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _WORD: Final = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|(?:(?![{_UNSPACED}])\w
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of text and the tokens that make it up: ``first`` to ``last`` (exclusive).
+class TokenRun:
+    """The smallest stretch of text that holds whole characters and whole tokens: ``first`` to ``last`` (exclusive).
 
-    Whole characters only. Several tokens where they share a character (the bytes of an emoji); none where the text
-    was not scored.
+    One token as a rule. Several where they share a character (the bytes of an emoji); none where the text was not
+    scored.
     """
 
     text: str
@@ -48,20 +48,20 @@ class WordGap:
     mean: float
 
 
-def pieces(text: str, starts: Int32Array, ends: Int32Array) -> list[Piece]:
-    """Cut ``text`` into pieces that, joined, give it back.
+def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun]:
+    """Cut ``text`` into runs of tokens that, joined, give it back.
 
     Args:
         text: one scored turn.
         starts, ends: int32 [N], half-open byte spans of the turn's tokens, non-decreasing.
     """
     data = text.encode("utf-8")
-    found: list[Piece] = []
+    found: list[TokenRun] = []
     at = first = 0
     while first < len(starts):
         start = min(max(at, int(starts[first])), len(data))
         if start > at and not _inside(data, start):
-            found.append(Piece(_decode(data[at:start]), first, first))
+            found.append(TokenRun(_decode(data[at:start]), first, first))
             at = start
         last, end = first + 1, max(at, int(ends[first]))
         # A token without bytes, or that ends within a character, is shown together with the next one.
@@ -71,15 +71,15 @@ def pieces(text: str, starts: Int32Array, ends: Int32Array) -> list[Piece]:
         while _inside(data, end):  # the last token of a text that was cut
             end += 1
         end = min(end, len(data))
-        found.append(Piece(_decode(data[at:end]), first, last))
+        found.append(TokenRun(_decode(data[at:end]), first, last))
         at, first = end, last
     if at < len(data):
-        found.append(Piece(_decode(data[at:]), len(starts), len(starts)))
+        found.append(TokenRun(_decode(data[at:]), len(starts), len(starts)))
     return found
 
 
 def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
-    """The words of ``text`` that were scored, each with its tokens. Arguments as in :func:`pieces`.
+    """The words of ``text`` that were scored, each with its tokens. Arguments as in :func:`token_runs`.
 
     A token belongs to the word that holds most of its bytes (a leading space belongs to none), to the earlier one on
     a tie.
@@ -118,16 +118,16 @@ def mean_gaps(occurrences: Iterable[tuple[str, float]], min_count: int) -> list[
 
 
 def _token_words(text: str, begin: int, starts: Int32Array, ends: Int32Array) -> Sequence[tuple[int, int, str]]:
-    """(start byte, end byte, text) of every piece inside a run of text without spaces."""
+    """(start byte, end byte, text) of every run of tokens in a stretch of text without spaces."""
     stop = begin + len(text.encode("utf-8"))
     inside = (starts < stop) & (ends > begin)
     own_starts = np.clip(starts[inside] - begin, 0, stop - begin)
     own_ends = np.clip(ends[inside] - begin, 0, stop - begin)
     result: list[tuple[int, int, str]] = []
     at = begin
-    for piece in pieces(text, own_starts, own_ends):
-        end = at + len(piece.text.encode("utf-8"))
-        result.append((at, end, piece.text))
+    for run in token_runs(text, own_starts, own_ends):
+        end = at + len(run.text.encode("utf-8"))
+        result.append((at, end, run.text))
         at = end
     return result
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipelines.output.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
-from pipelines.output.compacted import published_before
+from pipelines.output.compaction import published_before
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, tally_results
@@ -153,7 +153,7 @@ def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow
             log.exception("encoding row %s raised", row.sample_id)
             errors.append(error)
             encoded.append(_raised("the encoder", row.sample_id, error))
-    _blame_rows_only(errors, rows)
+    _raise_if_every_row_raised(errors, rows)
     return encoded
 
 
@@ -180,7 +180,7 @@ def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer) -> 
             log.exception("scoring row %s raised", row.sample_id)
             errors.append(error)
             results.append(_raised("the model", row.sample_id, error))
-    _blame_rows_only(errors, rows)
+    _raise_if_every_row_raised(errors, rows)
     return results
 
 
@@ -188,8 +188,11 @@ def _raised(who: str, sample_id: str, error: Exception) -> Failure:
     return Failure(sample_id, FailureCode.SCORING_FAILED, f"{who} raised {type(error).__name__}: {error}")
 
 
-def _blame_rows_only(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
-    """Where everything fails, the rows are not what is wrong, and a whole dataset must not be stored as failed."""
+def _raise_if_every_row_raised(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
+    """Raise the first error where each of several rows that were tried raised: then what tried them is at fault.
+
+    A whole dataset must not be stored as failed. (One row alone may well be at fault.)
+    """
     tried = sum(not isinstance(row, Failure) for row in rows)
     if len(errors) == tried > 1:
         raise errors[0]

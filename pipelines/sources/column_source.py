@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+
+import pyarrow as pa
 
 from pipelines.sources import Shard
 from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import open_input
 from pipelines.sources.rows import RowReader
+from scorer.errors import RunError
 
 
 class ColumnSource(ABC):
@@ -72,3 +76,12 @@ class ColumnSource(ABC):
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
         return RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)
+
+
+@contextmanager
+def shard_errors(shard: Shard) -> Iterator[None]:
+    """Raise RunError with the shard's path where its bytes cannot be read: its damage is no row's fault."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, EOFError, OSError) as error:
+        raise RunError(f"shard {shard.path} cannot be read: {error}") from error

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
-from pipelines.sources.column_source import ColumnSource
+from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, resolve
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
@@ -101,7 +101,7 @@ class IndexedSource(ColumnSource):
         if shard.index is None:
             raise ValueError(f"shard {shard.path} has no index; take it from shards() or from a unit")
         extent = shard.index.extent(start, stop)
-        with _shard_errors(shard):
+        with shard_errors(shard):
             records = self._records(shard, extent, self.columns)[start - extent.start : stop - extent.start]
         return self._reader(shard).rows(records, start)
 
@@ -133,7 +133,7 @@ class IndexedSource(ColumnSource):
         if first is None or first.index is None:
             return self._asked
         stop = min(first.rows, _DETECTED_ROWS)
-        with _shard_errors(first):
+        with shard_errors(first):
             records = self._records(first, first.index.extent(0, stop), None)
         broken = [record for record in records if isinstance(record, RowError)]
         if len(broken) == len(records):
@@ -222,12 +222,3 @@ def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
             )
         found[published] = name
     return list(found)
-
-
-@contextmanager
-def _shard_errors(shard: Shard) -> Iterator[None]:
-    """Damage of the shard itself is no row's fault; say which file it is."""
-    try:
-        yield
-    except (ValueError, EOFError, OSError) as error:
-        raise RunError(f"shard {shard.path} cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import hashlib
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from fsspec.core import url_to_fs
 
 from scorer.errors import ConfigError
 
-_GLOB: Final = frozenset("*?[")
+_WILDCARDS: Final = frozenset("*?[")
 _ETAG_KEYS: Final = (
     "ETag",
     "etag",
@@ -61,6 +62,16 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 def display_path(fs: fsspec.AbstractFileSystem, path: str) -> str:
     """A path of this file system as a user would name it: a local path, or a URL."""
     return str(Path(path)) if is_local(fs) else str(fs.unstrip_protocol(path))
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path or a part of it holds a wildcard, and so stands for the paths that match it."""
+    return not _WILDCARDS.isdisjoint(path)
+
+
+def glob_root(path: str) -> str:
+    """The folder that all matches of a glob lie below: its parts before the first wildcard; a plain path itself."""
+    return "/".join(takewhile(lambda part: not is_glob(part), path.split("/")))
 
 
 def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
@@ -112,12 +123,10 @@ def _find(
     if fs.isdir(path):
         found = fs.find(path, detail=True)
         return path, {name: info for name, info in found.items() if name.endswith(suffixes)}
-    if not _GLOB & set(path):
+    if not is_glob(path):
         return path, {}
-    parts = path.split("/")
-    root = "/".join(parts[: next(i for i, part in enumerate(parts) if _GLOB & set(part))])
     found = fs.glob(path, detail=True)
-    return root, {name: info for name, info in found.items() if info["type"] == "file"}
+    return glob_root(path), {name: info for name, info in found.items() if info["type"] == "file"}
 
 
 def _etag(fs: fsspec.AbstractFileSystem, path: str, info: Mapping[str, Any]) -> str:

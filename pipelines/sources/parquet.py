@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
-from pipelines.sources.column_source import ColumnSource
+from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, describe, resolve
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
@@ -71,7 +71,7 @@ class ParquetSource(ColumnSource):
     def _batches(self, shard: Shard, start: int, stop: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Exactly the rows start..stop, from the row groups that hold them."""
         left = stop - start
-        with _shard_errors(shard), _open(open_input(self.url)[0], shard.path) as file:
+        with shard_errors(shard), _open(open_input(self.url)[0], shard.path) as file:
             groups, skip = _row_groups(file.metadata, start, stop)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
                 if skip >= batch.num_rows:
@@ -155,12 +155,3 @@ def _same_types(columns: Columns, first_name: str, first: pa.Schema, name: str, 
                 f"column {column!r} {found} in shard {name} but is {expected} in {first_name}; shards of one input "
                 f"must agree in the columns that are read. The columns of {name}:\n{describe(schema)}"
             )
-
-
-@contextmanager
-def _shard_errors(shard: Shard) -> Iterator[None]:
-    """Damage of the shard itself is no row's fault; say which file it is."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"shard {shard.path} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ from pipelines.sources.columns import Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.errors import FailureCode, RowError
 from scorer.messages import parse_conversation
-from scorer.types import IMAGE, Failure, Sample, Turn
+from scorer.types import Failure, Sample, Turn
 
 Record = Mapping[str, Any] | RowError
 """A row's values by column. A value that cannot be read is the RowError that says why; so is a whole record."""
@@ -64,8 +64,7 @@ class RowReader:
         if columns.messages is not None:
             return parse_conversation(sample_id, images, value, contrast)
         prompt = _value(record, columns.prompt) if columns.prompt is not None else None
-        prompt = self.prompt if prompt is None else prompt
-        question = Turn("user", (IMAGE,) * len(images) + ((prompt,) if prompt else ()))
+        question = Turn.question(len(images), self.prompt if prompt is None else prompt)
         if isinstance(value, list):
             return _captions(sample_id, images, question, value, contrast)
         return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, Final
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from scorer.errors import ModelError
 from scorer.families import Family
-
-_BYTE_PIECE: Final = re.compile(r"<0x[0-9A-F]{2}>")
+from scorer.token_bytes import is_byte_token
 
 
 def control_tokens(processor: Any) -> list[str]:
     """The tokens that only the template may write: special ones, and others that the template spells.
 
-    A tokenizer with byte fallback may list its byte pieces as special; those are how text is encoded, not control.
+    A tokenizer with byte fallback may list its bytes' tokens as special; those are how text is encoded, not control.
     """
     template = processor.chat_template
     template_text = template if isinstance(template, str) else "\0".join(template.values())
@@ -26,7 +24,7 @@ def control_tokens(processor: Any) -> list[str]:
         token.content
         for token in tokens
         if (token.special or (token.content in template_text and not token.content.isspace()))
-        and not _BYTE_PIECE.fullmatch(token.content)
+        and not is_byte_token(token.content)
     ]
 
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from scorer.checkpoint.files import Checkpoint
-from scorer.config import Contrast, ScorerConfig
-from scorer.encoding import images as image_ops
+from scorer.config import ScorerConfig
+from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, OtherImage
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, join_pixels, process_images
+from scorer.encoding.images import load_image
 from scorer.encoding.pixels import pixel_table
 from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
 from scorer.errors import FailureCode, ModelError, RowError
@@ -33,13 +34,14 @@ from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, Pix
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_BLANKS_KEPT: Final = 64
+_DRAWN_KEPT: Final = 64
 
 
 class Encoder:
     """Encodes samples for one reference model under one configuration.
 
     Attributes:
+        contrast_options: the options that contrast images are made by.
         pixel_table: see :func:`scorer.encoding.pixels.pixel_table`; None where pixels are the processor's own floats.
     """
 
@@ -63,11 +65,11 @@ class Encoder:
             bos_behind_images=self.family.bos_behind_images,
             apart=self.family.text_apart,
         )
-        self._blank_color = config.blank_color or (0, 0, 0)
-        if with_images and config.blank_color is None:
-            self._blank_color = _mean_color(self._processor.image_processor)
-        self._blanks: OrderedDict[tuple[int, int], ProcessedImage] = OrderedDict()
-        self._blanks_lock = Lock()
+        needs_mean = with_images and config.blank_color is None
+        mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
+        self.contrast_options = config.contrast_options(mean_color)
+        self._drawn: OrderedDict[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = OrderedDict()
+        self._drawn_lock = Lock()
 
     @classmethod
     def load(
@@ -76,7 +78,7 @@ class Encoder:
         """Load processor and configuration of a local directory or hub id. Raises ModelError."""
         return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
 
-    def with_contrast(self, contrast: Contrast) -> Encoder:
+    def with_contrast(self, contrast: str) -> Encoder:
         """An encoder for another contrast; tokenizer and processor stay these. Raises ModelError."""
         _check_contrast(contrast, self.checkpoint)
         other = copy(self)
@@ -139,25 +141,24 @@ class Encoder:
         return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
 
     def _load(self, source: ImageSource) -> Image:
-        return image_ops.load_image(
-            source, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_image_pixels
-        )
+        return load_image(source, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_image_pixels)
 
     def _process(self, images: list[Image]) -> list[ProcessedImage]:
         return process_images(self._processor, self.family, images, self.pixel_table)
 
-    def _blank(self, image: Image) -> ProcessedImage:
-        """The blank of an image's size; kept, so that equal blanks are one object and travel once."""
-        with self._blanks_lock:
-            blank = self._blanks.get(image.size)
-        if blank is None:
-            (blank,) = self._process([image_ops.blank_like(image, self._blank_color)])
-        with self._blanks_lock:  # another thread may have made or dropped it meanwhile
-            blank = self._blanks.setdefault(image.size, blank)
-            self._blanks.move_to_end(image.size)
-            if len(self._blanks) > _BLANKS_KEPT:
-                self._blanks.popitem(last=False)
-        return blank
+    def _draw(self, how: DrawnImage, size: tuple[int, int]) -> ProcessedImage:
+        """The drawn image of a size; kept, so that equal ones are one object and travel once."""
+        key = (how, size)
+        with self._drawn_lock:
+            drawn = self._drawn.get(key)
+        if drawn is None:
+            (drawn,) = self._process([how.draw(size, self.contrast_options)])
+        with self._drawn_lock:  # another thread may have made or dropped it meanwhile
+            drawn = self._drawn.setdefault(key, drawn)
+            self._drawn.move_to_end(key)
+            if len(self._drawn) > _DRAWN_KEPT:
+                self._drawn.popitem(last=False)
+        return drawn
 
     def _labels_that_fit(self, rendered: RenderedTokens) -> int:
         """How many labels the model's context holds: all, fewer (``truncate``), or an error."""
@@ -184,16 +185,12 @@ class Encoder:
         kept: int,
     ) -> Branch:
         """The branch that the clean one is compared with."""
-        image_tokens = clean.input_ids == self.image_token_id
-        if self.config.contrast == "masked":
-            return replace(clean, attend=~image_tokens)
-        if self.config.contrast == "removed":
-            label_index = (np.cumsum(~image_tokens) - 1)[clean.label_index]
-            ids = clean.input_ids[~image_tokens]
-            return Branch(ids, np.ones(len(ids), dtype=np.bool_), label_index, {}, b"")
-        if self.config.contrast == "image":
+        how = CONTRASTS[self.config.contrast].how
+        if isinstance(how, EditedTokens):
+            return how.edit(clean, clean.input_ids == self.image_token_id)
+        if isinstance(how, OtherImage):
             return self._other_images(sample, kept)
-        replaced = self._altered(images)
+        replaced = self._replaced(how, images)
         replacements = [image.replacement for image in replaced]
         if replacements != [image.replacement for image in processed]:  # else the prompt is the same
             rendered = self._chat.encode(sample.turns, replacements)
@@ -206,22 +203,21 @@ class Encoder:
             )
         return branch
 
-    def _altered(self, images: list[Image]) -> list[ProcessedImage]:
-        if self.config.contrast == "blur":
-            return self._process([image_ops.blurred(image, self.config.blur_radius) for image in images])
-        if self.config.contrast == "noise":
-            return self._process([image_ops.noise_like(image, self.config.noise_seed) for image in images])
+    def _replaced(self, how: DrawnImage | AlteredImage, images: list[Image]) -> list[ProcessedImage]:
+        """Images of the same sizes in the images' places."""
+        if isinstance(how, AlteredImage):
+            return self._process([how.alter(image, self.contrast_options) for image in images])
         if self.family.joint_images and len(images) > 1:
-            return self._process([image_ops.blank_like(image, self._blank_color) for image in images])
-        return [self._blank(image) for image in images]
+            return self._process([how.draw(image.size, self.contrast_options) for image in images])
+        return [self._draw(how, image.size) for image in images]
 
     def _other_images(self, sample: Sample, kept: int) -> Branch:
-        """The contrast ``image``: other pictures, which may take another number of tokens."""
+        """The row's own other images, which may take another number of tokens."""
         if len(sample.contrast_images) != len(sample.images):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
-                "contrast 'image' needs one for each",
+                f"contrast {self.config.contrast!r} needs one for each",
             )
         others = self._process([self._load(image) for image in sample.contrast_images])
         rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
@@ -265,7 +261,7 @@ def _check_contrast(contrast: str, checkpoint: Checkpoint) -> None:
     if contrast not in checkpoint.family.contrasts:
         raise ModelError(
             f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; they have "
-            f"{', '.join(sorted(checkpoint.family.contrasts))}"
+            f"{', '.join(checkpoint.family.contrasts)}"
         )
 
 

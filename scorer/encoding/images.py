@@ -1,4 +1,4 @@
-"""Bounded decoding of images, and the pictures that stand in for them in a contrast. Pillow and numpy only.
+"""Bounded decoding of images. Pillow only.
 
 Decoding is the one place where bytes that nobody vouches for meet a parser: whatever they make Pillow raise becomes
 a :class:`RowError` here and costs that row only.
@@ -13,8 +13,7 @@ import stat
 from importlib import import_module
 from typing import IO, Final, NoReturn
 
-import numpy as np
-from PIL import Image, ImageFile, ImageFilter, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.types import ImageSource
@@ -75,35 +74,6 @@ def load_image(source: ImageSource, *, max_bytes: int, max_pixels: int) -> Image
         FailureCode.IMAGE_FORMAT,
         f"the image is of type {type(source).__name__}; give encoded bytes, a local path or a PIL image",
     )
-
-
-def blank_like(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    """An RGB image of ``image``'s size in one colour (0–255 each): the ``blank`` contrast."""
-    return Image.new("RGB", image.size, color)
-
-
-def blurred(image: Image.Image, radius: float) -> Image.Image:
-    """``image`` under a Gaussian blur: the ``blur`` contrast.
-
-    Args:
-        radius: standard deviation, relative to the longer side (:attr:`scorer.config.ScorerConfig.blur_radius`), so
-            that a picture loses the same detail at any resolution.
-    """
-    if 0 in image.size:
-        return image.copy()
-    return image.filter(ImageFilter.GaussianBlur(radius * max(image.size)))
-
-
-def noise_like(image: Image.Image, seed: int) -> Image.Image:
-    """Uniform RGB noise of ``image``'s size: the ``noise`` contrast. It depends on ``seed`` (≥ 0) and size alone.
-
-    Drawn from the generator's raw stream, which numpy keeps stable over versions; its distributions it may change.
-    """
-    width, height = image.size
-    size = width * height * 3
-    raw = np.random.PCG64(np.random.SeedSequence([seed, width, height])).random_raw(-(-size // 8))
-    pixels = raw.astype("<u8").view(np.uint8)[:size].reshape(height, width, 3)
-    return Image.fromarray(pixels) if size else Image.new("RGB", image.size)
 
 
 def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from scorer.families.base import ALL_CONTRASTS, Family
+from scorer.families.base import Family
 from scorer.families.deepseek_vl import DEEPSEEK_VL
 from scorer.families.gemma3 import GEMMA3
 from scorer.families.idefics3 import IDEFICS3, SMOLVLM
@@ -43,4 +43,4 @@ FAMILIES: Final[Mapping[str, Family]] = {
 }
 """By ``config.model_type``."""
 
-__all__ = ["ALL_CONTRASTS", "FAMILIES", "TEXT_ONLY", "UNLISTED_VISION", "Family"]
+__all__ = ["FAMILIES", "TEXT_ONLY", "UNLISTED_VISION", "Family"]

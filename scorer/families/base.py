@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy.typing as npt
 
+from scorer.contrasts import CONTRASTS, Capability
 from scorer.types import Int64Array, PixelArray, Turn
-
-ALL_CONTRASTS: Final = frozenset({"blank", "masked", "removed", "blur", "noise", "image"})
 
 TokenInputs = Callable[[Int64Array, int, int], dict[str, Int64Array]]
 """(input ids [T], position of the first label, image token id) → further per-token inputs [T] of a full forward."""
@@ -76,7 +75,7 @@ class Family:
         batched: several rows share a forward pass.
         unpadded: pixels that must not be padded, because the class lets text see the padding: only rows whose arrays
             have equal shapes share a forward pass.
-        contrasts: contrasts that are defined and verified.
+        capabilities: what is known to work, which decides the contrasts.
         fast: whether cached prefixes and text-only passes are verified; else two full forwards.
     """
 
@@ -104,5 +103,10 @@ class Family:
     class_forward: bool = False
     batched: bool = True
     unpadded: tuple[str, ...] = ()
-    contrasts: frozenset[str] = ALL_CONTRASTS
+    capabilities: frozenset[Capability] = frozenset(Capability)
     fast: bool = True
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """Names of the contrasts that are defined."""
+        return tuple(name for name, contrast in CONTRASTS.items() if contrast.needs <= self.capabilities)

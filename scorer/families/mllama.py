@@ -1,7 +1,4 @@
-"""Llama 3.2 Vision: text attends to the image's tiles through layers of its own; no token stands for a feature.
-
-``masked`` and ``removed`` speak of image tokens, so they are not defined.
-"""
+"""Llama 3.2 Vision: text attends to the image's tiles through layers of its own; no token stands for a feature."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scorer.contrasts import Capability
 from scorer.families.base import Family
 from scorer.types import Int64Array, PixelArray, Turn
 
@@ -36,6 +34,7 @@ MLLAMA = Family(
     # Text ahead of the first image attends to all images of the batch's largest sample: its class masks what follows
     # the attention, and not the attention itself.
     unpadded=("pixel_values",),
-    contrasts=frozenset({"blank", "blur", "noise", "image"}),
+    # There are no image tokens that could be hidden or taken out.
+    capabilities=frozenset({Capability.IMAGES}),
     fast=False,
 )

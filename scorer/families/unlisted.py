@@ -1,6 +1,7 @@
 """Models whose family has no record: everything is left to the class, and every row goes alone."""
 
-from scorer.families.base import ALL_CONTRASTS, Family
+from scorer.contrasts import Capability
+from scorer.families.base import Family
 
 UNLISTED_VISION = Family(
     pixel_names=None,
@@ -8,7 +9,7 @@ UNLISTED_VISION = Family(
     class_forward=True,
     batched=False,
     # Where hidden tokens keep their positions is the class's own affair, and not known.
-    contrasts=ALL_CONTRASTS - {"masked"},
+    capabilities=frozenset({Capability.IMAGES, Capability.TEXT_ALONE}),
     fast=False,
 )
 """A class of ``AutoModelForImageTextToText``. Held to its own processor and class when it is loaded."""
@@ -21,7 +22,7 @@ TEXT_ONLY = Family(
         "{% for message in messages %}{{ message['content'] }}"
         "{% if message['content'] and not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
     ),
-    contrasts=frozenset({"removed"}),
+    capabilities=frozenset({Capability.TEXT_ALONE}),
     fast=False,
 )
 """A class of ``AutoModelForCausalLM``: P(token | text before it), which PRIOR asks for."""

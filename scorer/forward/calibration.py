@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from scorer.contrasts import Capability
 from scorer.forward import ReferenceModel
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def batch_tokens(model: ReferenceModel, context_length: int) -> int:
     Found from memory and not from a stopwatch, and rounded down to a power of two, so that equal devices agree and
     a run that is resumed forms the same batches. What still does not fit is halved (:mod:`scorer.forward.batching`).
     """
-    if model.device.type != "cuda" or "removed" not in model.family.contrasts:
+    if model.device.type != "cuda" or Capability.TEXT_ALONE not in model.family.capabilities:
         return DEFAULT_TOKENS
     free, _ = torch.cuda.mem_get_info(model.device)
     tokens = fitting_tokens(free, bytes_per_token(model, min(_PROBE_TOKENS, context_length)))

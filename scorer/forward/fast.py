@@ -1,9 +1,9 @@
 """The fast way: what rows share is run once.
 
 * Clean branch: rows with the same image share the run up to their first difference; other rows take one full pass.
-* Constant contrasts: ``blank`` is the same for every row of one prompt and image grid, and ``masked`` and ``removed``
-  need no image tokens at all. So only caption tokens run, behind a prefix kept across calls.
-* ``blur``, ``noise``, ``image``: the contrast's pixels are the row's own, which leaves a second full pass.
+* Constant contrasts (:attr:`scorer.contrasts.Contrast.constant`) are the same for every row of one prompt and image
+  size, and hidden image tokens are not run at all. So only caption tokens run, after a prefix kept across calls.
+* Other contrasts hold something of the row's own image, which leaves a second full pass.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorer.contrasts import CONTRASTS
 from scorer.forward.labels import LabelScores, label_scores
 from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.forward.plain import full_forward
@@ -32,13 +33,13 @@ class FastPath:
 
     Args:
         model: the reference model; its family must be verified for this.
-        contrast: the configuration's contrast.
+        contrast: name of the configuration's contrast.
         cache_bytes: memory for contrast prefixes.
     """
 
     def __init__(self, model: ReferenceModel, contrast: str, cache_bytes: int) -> None:
         self._model = model
-        self._contrast = contrast
+        self._constant = CONTRASTS[contrast].constant
         self._cache = PrefixCache(cache_bytes)
 
     @torch.inference_mode()
@@ -58,9 +59,9 @@ class FastPath:
         return self._run(rows, chosen, PrefixCache(0))
 
     def _contrast_states(self, rows: Sequence[ForwardRow]) -> list[Tensor]:
-        if self._contrast in ("blur", "noise", "image"):
+        if not self._constant:
             return full_forward(self._model, rows)
-        if self._contrast == "masked":
+        if not all(row.attend.all() for row in rows):
             window = self._model.sliding_window or sys.maxsize
             # A sliding window counts places in the sequence, not positions: hidden tokens must stay in theirs.
             if max(len(row.ids) for row in rows) > window:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from scorer.errors import ConfigError, SpanError
 from scorer.spans import project
-from scorer.training.placement import Place, Text, place
+from scorer.training.placement import NotPlacedError, Place, Text, place
 from scorer.training.vocabulary import TokenBytes
 from scorer.training.weighted_text import WeightedText
 from scorer.types import BoolArray, Float32Array, Int64Array
@@ -139,7 +139,7 @@ class WeightAligner:
         """Find the sequence's texts, and the byte spans that its labelled tokens have in them."""
         labelled = labels != IGNORE_INDEX
         runs = self._runs(ids, labelled)
-        segments = [b"".join([self.vocabulary.pieces[i] for i in ids[start:end].tolist()]) for start, end in runs]
+        segments = [b"".join([self.vocabulary.token_bytes[i] for i in ids[start:end].tolist()]) for start, end in runs]
         wanted = [
             (group + turn, one, one.texts[turn])
             for group, one in zip(first_group, samples, strict=False)
@@ -148,10 +148,11 @@ class WeightAligner:
         cut = self.max_length is not None and length >= self.max_length
         open_end = bool(runs) and runs[-1][1] in (len(ids), length)  # padded in front, or behind
         texts = [text for _, _, text in wanted]
-        found, chosen = _find(texts, segments, cut=cut, open_end=open_end)
-        if isinstance(found, str):
-            raise SpanError(_not_found(found, wanted, segments, length, self.max_length))
-        for (group, _, _), text, one in zip(wanted, chosen, found, strict=True):
+        try:
+            found = _find(texts, segments, cut=cut, open_end=open_end)
+        except NotPlacedError as error:
+            raise SpanError(_not_found(error, wanted, segments, length, self.max_length)) from error
+        for (group, _, _), (text, one) in zip(wanted, found, strict=True):
             if one is not None:
                 start, end = runs[one.segment]
                 _add_place(targets, sequence, np.arange(start, end), self.vocabulary.lengths[ids[start:end]], text, one)
@@ -196,15 +197,20 @@ class WeightAligner:
 
 def _find(
     texts: Sequence[str], segments: Sequence[bytes], *, cut: bool, open_end: bool
-) -> tuple[list[Place | None] | str, list[Text]]:
-    """As they are; or, where that fails, as a tokenizer that normalises sees them."""
+) -> list[tuple[Text, Place | None]]:
+    """Every text with its place: as it is; or, where that fails, as a tokenizer that normalises sees it.
+
+    Raises:
+        NotPlacedError: neither way.
+    """
     plain = [Text.of(text) for text in texts]
-    found = place(plain, segments, cut=cut, open_end=open_end)
-    if isinstance(found, str):
+    try:
+        return list(zip(plain, place(plain, segments, cut=cut, open_end=open_end), strict=True))
+    except NotPlacedError:
         normal = [Text.normalized(text) for text in texts]
-        if normal != plain:
-            return place(normal, segments, cut=cut, open_end=open_end), normal
-    return found, plain
+        if normal == plain:
+            raise
+    return list(zip(normal, place(normal, segments, cut=cut, open_end=open_end), strict=True))
 
 
 def _add_place(
@@ -231,7 +237,7 @@ def _mean_one(weights: Float32Array, labels: Any) -> Float32Array:
 
 
 def _not_found(
-    problem: str,
+    problem: NotPlacedError,
     wanted: Sequence[tuple[int, WeightedText, str]],
     segments: Sequence[bytes],
     length: int,

@@ -18,8 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scorer.errors import SpanError
 from scorer.spans import char_to_byte
 from scorer.types import Int64Array
+
+
+class NotPlacedError(SpanError):
+    """Texts have no place in the segments, or more than one; the message says which, after the words "a text"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +72,30 @@ class Place:
     size: int
 
 
-def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_end: bool) -> list[Place | None] | str:
-    """The place of every text; or, where there is none or more than one way, what is wrong.
+def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_end: bool) -> list[Place | None]:
+    """Find the place of every text; None for a blank one, and for one that was cut off.
 
     Args:
         texts: in the order in which they must stand; blank ones have no place.
         segments: see the module's docstring.
         cut: the sequence was cut behind: the last texts may be absent, and one may break off at the very end.
         open_end: the last segment ends with the sequence, so that a text may break off in it.
+
+    Raises:
+        NotPlacedError: there is no way to place them, or more than one.
     """
     wanted = [i for i, text in enumerate(texts) if text.core]
     for count in range(len(wanted), -1 if cut else len(wanted) - 1, -1):
         whole = [texts[i] for i in wanted[:count]]
         broken = _broken(texts[wanted[count]], segments) if count < len(wanted) and open_end else None
         found = _unique(whole, segments if broken is None else segments[:-1])
-        if isinstance(found, str):
-            return found
         if found is None or not (count == len(wanted) or _explained(found, broken, segments, open_end)):
             continue
         places: list[Place | None] = [None] * len(texts)
         for i, one in zip(wanted, [*found, *([broken] if broken else [])], strict=False):
             places[i] = _with_white_space(texts[i], one, segments[one.segment])
         return places
-    return "is not, or not in this order, in what is trained on"
+    raise NotPlacedError("is not, or not in this order, in what is trained on")
 
 
 def _explained(found: Sequence[Place], broken: Place | None, segments: Sequence[bytes], open_end: bool) -> bool:
@@ -99,15 +105,17 @@ def _explained(found: Sequence[Place], broken: Place | None, segments: Sequence[
     return left <= (open_end and broken is None)
 
 
-def _unique(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | str | None:
-    """The only way to place all texts in order. None if there is none, a complaint if there are several.
+def _unique(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:
+    """The only way to place all texts in order; None if there is none. Raises NotPlacedError if there are several.
 
     At the ends of segments first, where templates put texts; then anywhere.
     """
     for first, last in ((_ends_from_left, _ends_from_right), (_from_left, _from_right)):
         found = first(texts, segments)
         if found is not None:
-            return found if found == last(texts, segments) else "stands in what is trained on more than once"
+            if found != last(texts, segments):
+                raise NotPlacedError("stands in what is trained on more than once")
+            return found
     return None
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from trl import SFTTrainer
 
 from scorer.errors import ConfigError, WeightsError
-from scorer.training.collator import TOKEN_WEIGHTS, WeightedCollator
-from scorer.training.huggingface import Normalization, WeightedSteps, take_weights
+from scorer.training.collator import WeightedCollator
+from scorer.training.weighted_steps import MicroBatch, WeightedSteps, refuse
 
 
 class WeightedSFTTrainer(WeightedSteps, SFTTrainer):  # type: ignore[misc]  # trl is untyped
@@ -28,26 +28,14 @@ class WeightedSFTTrainer(WeightedSteps, SFTTrainer):  # type: ignore[misc]  # tr
     Args:
         args: an ``SFTConfig`` with ``remove_unused_columns=False``; what cannot carry weights is refused.
         data_collator: wraps TRL's ``DataCollatorForVisionLanguageModeling`` (or another).
-        normalization: ``weights`` for Σ w·nll / Σ w, ``tokens`` for TRL's own divisor; see
-            :mod:`scorer.training.huggingface`.
 
-    Everything else is ``SFTTrainer``'s.
-
-    Raises:
-        ConfigError: an argument under which the weights would be lost.
+    ``normalization`` and errors are those of :class:`scorer.training.weighted_steps.WeightedSteps`; everything else is
+    ``SFTTrainer``'s.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        args: Any = None,
-        data_collator: Any = None,
-        *positional: Any,
-        normalization: Normalization = "weights",
-        **kwargs: Any,
-    ) -> None:
-        _refuse(args, data_collator)
-        super().__init__(model, args, data_collator, *positional, normalization=normalization, **kwargs)
+    def __init__(self, model: Any, args: Any = None, data_collator: Any = None, *others: Any, **kwargs: Any) -> None:
+        _check_arguments(args, data_collator)
+        super().__init__(model, args, data_collator, *others, **kwargs)
 
     def compute_loss(
         self,
@@ -57,44 +45,39 @@ class WeightedSFTTrainer(WeightedSteps, SFTTrainer):  # type: ignore[misc]  # tr
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """TRL's own, on log-probabilities that are weighed and divided already; the model never sees the weights."""
-        in_step = self.model.training and num_items_in_batch is not None
-        total = num_items_in_batch if in_step else self.total(inputs)
-        weighing = _Weighing(model, take_weights(inputs), total, per_token=not in_step)
-        inputs = {name: value for name, value in inputs.items() if name != TOKEN_WEIGHTS}
-        return super().compute_loss(weighing, inputs, return_outputs, num_items_in_batch=1 if in_step else None)
+        batch = self.micro_batch(model, inputs, num_items_in_batch)
+        weighed = _WeighedModel(model, batch)
+        # TRL divides by the number that it is given, or else by the batch's number of labels.
+        return super().compute_loss(
+            weighed, batch.inputs, return_outputs, num_items_in_batch=1 if batch.in_step else None
+        )
 
 
-class _Weighing:
-    """A model whose fused log-probabilities are weighed: what TRL adds up is the loss.
+class _WeighedModel:
+    """A model whose fused log-probabilities are weighed: what TRL adds up is the loss."""
 
-    Args:
-        weights: [B, T], aligned with the labels.
-        total: what the weighed sum is divided by.
-        per_token: TRL will divide by the batch's number of labels; multiply by it.
-    """
-
-    def __init__(self, model: Any, weights: Tensor, total: Any, *, per_token: bool) -> None:
-        self.model, self.weights, self.total, self.per_token = model, weights, total, per_token
+    def __init__(self, model: Any, batch: MicroBatch) -> None:
+        self.model, self.batch = model, batch
 
     def __call__(self, **inputs: Any) -> Any:
         outputs = self.model(**inputs)
         if not inputs.get("fused_lm_head"):
             return outputs  # full logits, for metrics
         log_probs = outputs.log_probs  # [B, T - 1], 0 where nothing is labelled
-        weights = self.weights[:, 1:].to(log_probs)
+        weights = self.batch.weights[:, 1:].to(log_probs)
         if weights.shape != log_probs.shape:
             raise WeightsError(
                 f"the model gives log-probabilities of shape {tuple(log_probs.shape)} for weights of shape "
                 f"{tuple(weights.shape)}: prompt-learning PEFT adds positions; use LoRA"
             )
-        total = torch.as_tensor(self.total).to(log_probs)
+        total = torch.as_tensor(self.batch.total).to(log_probs)
         total = torch.where(total > 0, total, torch.ones_like(total))
-        divided_by = outputs.label_mask.sum().clamp(min=1) if self.per_token else 1
+        divided_by = 1 if self.batch.in_step else outputs.label_mask.sum().clamp(min=1)
         outputs.log_probs = log_probs * weights.detach() * (divided_by / total)
         return outputs
 
 
-def _refuse(args: Any, data_collator: Any) -> None:
+def _check_arguments(args: Any, data_collator: Any) -> None:
     if not isinstance(data_collator, WeightedCollator):
         raise ConfigError(
             f"data_collator is {type(data_collator).__name__}; give a scorer.training.WeightedCollator around TRL's "
@@ -102,11 +85,11 @@ def _refuse(args: Any, data_collator: Any) -> None:
         )
     if args is None:
         raise ConfigError("args is None; give an SFTConfig with remove_unused_columns=False, which keeps samples' ids")
-    refused = {
-        "packing=True": (args.packing or args.eval_packing, "joins text-only samples without their weights"),
-        "padding_free=True": (args.padding_free, "joins samples by a collator of TRL's own"),
-        f"loss_type={args.loss_type!r}": (args.loss_type != "nll", "is another loss; use 'nll'"),
-    }
-    for name, (used, why) in refused.items():
-        if used:
-            raise ConfigError(f"WeightedSFTTrainer cannot weigh the loss with {name}: it {why}")
+    refuse(
+        WeightedSFTTrainer,
+        {
+            "packing=True": (args.packing or args.eval_packing, "joins text-only samples without their weights"),
+            "padding_free=True": (args.padding_free, "joins samples by a collator of TRL's own"),
+            f"loss_type={args.loss_type!r}": (args.loss_type != "nll", "is another loss; use 'nll'"),
+        },
+    )

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from scorer.errors import SpanError
-from scorer.token_bytes import byte_level_piece, is_byte_piece, sentencepiece_piece
+from scorer.token_bytes import byte_level_bytes, is_byte_token, sentencepiece_bytes
 from scorer.types import BoolArray, Int64Array
 
 _PROBE: Final = "a b"
@@ -21,7 +21,7 @@ class TokenBytes:
     those of vision-language models do. Tokens that only a template writes (special ones) stand for no bytes.
 
     Attributes:
-        pieces: bytes of the token of each id; empty for special tokens and unused ids.
+        token_bytes: bytes of the token of each id; empty for special tokens and unused ids.
         lengths: int64 [V], how many bytes those are.
         special: bool [V], whether the token is special; true also for unused ids.
 
@@ -40,33 +40,33 @@ class TokenBytes:
                 f"{type(tokenizer).__name__} is no fast tokenizer; give one of the tokenizers library, a fast one of "
                 "transformers, or a processor that has one"
             )
-        piece_of = _alphabet(tokenizer, backend)
+        bytes_of = _alphabet(tokenizer, backend)
         vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         size = max(vocabulary.values(), default=-1) + 1
-        self.pieces = [b""] * size
+        self.token_bytes = [b""] * size
         self.special: BoolArray = np.ones(size, dtype=np.bool_)
         for token, index in vocabulary.items():
-            piece = piece_of(token)
-            self.pieces[index] = token.encode() if piece is None else piece
+            stands_for = bytes_of(token)
+            self.token_bytes[index] = token.encode() if stands_for is None else stands_for
             self.special[index] = False
         for index, added in backend.get_added_tokens_decoder().items():
-            if piece_of is sentencepiece_piece and is_byte_piece(added.content):
+            if bytes_of is sentencepiece_bytes and is_byte_token(added.content):
                 continue  # of the alphabet, though some tokenizers list it among the special ones
-            self.pieces[index] = b"" if added.special else added.content.encode()
+            self.token_bytes[index] = b"" if added.special else added.content.encode()
             self.special[index] = added.special
-        self.lengths: Int64Array = np.array([len(piece) for piece in self.pieces], dtype=np.int64)
+        self.lengths: Int64Array = np.array([len(data) for data in self.token_bytes], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.token_bytes)
 
 
 def _alphabet(tokenizer: Any, backend: Any) -> Callable[[str], bytes | None]:
     """The alphabet that this vocabulary's tokens are spelled in, found by trying."""
     tokens = backend.encode(_PROBE, add_special_tokens=False).tokens
-    for piece_of in (byte_level_piece, sentencepiece_piece):
-        pieces = [piece_of(token) for token in tokens]
-        if b"".join(piece or b"" for piece in pieces) in (_PROBE.encode(), f" {_PROBE}".encode()):
-            return piece_of
+    for bytes_of in (byte_level_bytes, sentencepiece_bytes):
+        spelled = b"".join(bytes_of(token) or b"" for token in tokens)
+        if spelled in (_PROBE.encode(), f" {_PROBE}".encode()):
+            return bytes_of
     raise SpanError(
         f"{type(tokenizer).__name__} does not keep a text's bytes: it makes {tokens} of {_PROBE!r}; weights "
         "are carried to byte-level and SentencePiece tokenizers: project onto byte spans of your own with "

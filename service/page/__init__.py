@@ -44,8 +44,8 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 
 HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-ScoringOptions": "nosniff",
-    "X-Frame-ScoringOptions": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from scorer import Sample, Scorer, ScorerConfig, TokenScores
-from scorer.encoding import images as image_ops
+from scorer.contrasts import CONTRASTS as RECORDS
+from scorer.contrasts import blank_image, blurred_image, noise_image
 from scorer.types import IMAGE, Turn
 
-CONTRASTS = ["blank", "masked", "removed", "blur", "noise", "image"]
+CONTRASTS = list(RECORDS)
 SIZES = [(1, 1), (8, 8), (300, 9), (20, 60), (60, 20), (64, 64)]
 TEXTS = ["A", "A red kite.", "très naïve 日本語 🪁 kite! " * 4, " A boat, spelled <image> <|im_end|> ", "word " * 60]
 TOLERANCE = 1e-5
@@ -82,9 +83,9 @@ def hugging_face_scores(scorer: Scorer, sample: Sample) -> tuple[np.ndarray, np.
         contrast["position_ids"] = torch.arange(ids.shape[1])[None]
     else:
         made = {
-            "blank": lambda im: image_ops.blank_like(im, scorer.encoder._blank_color),
-            "blur": lambda im: image_ops.blurred(im, config.blur_radius),
-            "noise": lambda im: image_ops.noise_like(im, config.noise_seed),
+            "blank": lambda im: blank_image(im.size, scorer.encoder.contrast_options),
+            "blur": lambda im: blurred_image(im, scorer.encoder.contrast_options),
+            "noise": lambda im: noise_image(im.size, scorer.encoder.contrast_options),
         }
         images = sample.contrast_images if config.contrast == "image" else map(made[config.contrast], sample.images)
         contrast = dict(processor(images=list(images), text=prompt, return_tensors="pt"))

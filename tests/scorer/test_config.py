@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
-from scorer.config import EXECUTION_ONLY, Contrast, DType, ScorerConfig
+from scorer.config import EXECUTION_ONLY, DType, ScorerConfig
+from scorer.contrasts import CONTRASTS
 from scorer.errors import ConfigError
 from scorer.types import DEFAULT_PROMPT
 
@@ -63,7 +64,7 @@ def test_plain_data_round_trips(changes: dict[str, Any]) -> None:
     assert json.loads(json.dumps(config.fingerprint())) == config.fingerprint()
 
 
-@pytest.mark.parametrize("contrast", get_args(Contrast))
+@pytest.mark.parametrize("contrast", CONTRASTS)
 def test_every_contrast_is_accepted(contrast: Any) -> None:
     assert ScorerConfig(contrast=contrast).contrast == contrast
 

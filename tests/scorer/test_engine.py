@@ -101,14 +101,14 @@ def test_several_contrasts_share_one_model(chatml_model: Path, contrast: str) ->
 
 def test_a_contrast_that_the_family_lacks_is_refused(chatml_model: Path) -> None:
     with pytest.raises(ModelError, match="'nothing' is not defined"):
-        load(chatml_model).with_contrast("nothing")  # type: ignore[arg-type]  # what a user may ask for
+        load(chatml_model).with_contrast("nothing")
 
 
 def test_threads_share_an_encoder_though_its_blanks_overflow(
     chatml_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blanks are kept by size; with more sizes than are kept, one thread drops what another is about to use."""
-    monkeypatch.setattr(encoder_module, "_BLANKS_KEPT", 1)
+    monkeypatch.setattr(encoder_module, "_DRAWN_KEPT", 1)
     interval = sys.getswitchinterval()
     encoder = load(chatml_model).encoder
     rows = [Sample.caption(str(i), picture(8 + i % 5, 8), "A kite.") for i in range(200)]
@@ -119,6 +119,16 @@ def test_threads_share_an_encoder_though_its_blanks_overflow(
     finally:
         sys.setswitchinterval(interval)
     assert all(isinstance(row, EncodedSample) for row in encoded)
+
+
+def test_drawn_images_are_kept_for_each_contrast_apart(chatml_model: Path) -> None:
+    blank = load(chatml_model).encoder
+    noise = blank.with_contrast("noise")
+    rows = [Sample.caption(str(i), picture(50, 30, i), "A kite.") for i in range(2)]
+    for encoder in (blank, noise):
+        first, second = (encoder.encode(row).contrast for row in rows)
+        assert first.pixels is second.pixels, "drawn once for a size"
+    assert blank.encode(rows[0]).contrast.pixels_digest != noise.encode(rows[0]).contrast.pixels_digest
 
 
 def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:

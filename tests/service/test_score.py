@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from scorer import Sample, Scorer
-from scorer.config import Contrast
+from scorer.contrasts import CONTRASTS as RECORDS
 from scorer.mini import MODEL_PATH
 from scorer.types import TokenScores
 from scorer.weights import METHODS, Method
@@ -20,7 +20,7 @@ from service import schemas
 from service.scorer_pool import ScorerPool
 from tests.service.helpers import encoded, picture, request
 
-CONTRASTS = get_args(schemas.ContrastName)
+CONTRASTS = schemas.contrast_names()
 TEXT = "Two red kites 🪁 over a naïve boat."
 TOLERANCE = 1e-4
 """Rounding: rows of one batch are padded otherwise than alone."""
@@ -169,7 +169,7 @@ def test_no_scores_no_weights(client: TestClient) -> None:
 def test_names_in_the_schema_are_the_librarys() -> None:
     for model in (schemas.ScoreRequest, schemas.WeightsRequest, schemas.ScoreResponse):
         assert model.model_json_schema()["properties"]["method"]["enum"] == list(METHODS)
-    assert set(CONTRASTS) == set(get_args(Contrast)) - {"image"}, "the contrast image needs a second picture"
+    assert set(CONTRASTS) == set(RECORDS) - {"image"}, "the contrast image needs a second picture"
 
 
 def test_models_says_what_can_be_asked_for(client: TestClient) -> None:
@@ -178,6 +178,7 @@ def test_models_says_what_can_be_asked_for(client: TestClient) -> None:
     (model,) = found["models"]
     assert found["default"] == model["name"] == "mini"
     assert set(model["contrasts"]) == set(CONTRASTS)
+    assert model["contrast_words"] == {name: RECORDS[name].phrase for name in model["contrasts"]}
     assert len(set(model["fingerprints"].values())) == len(CONTRASTS)
     assert score(client, request(TEXT, contrast="blur"))["fingerprint"] == model["fingerprints"]["blur"]
     assert [method["name"] for method in found["methods"]] == list(METHODS)

@@ -40,22 +40,22 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     log.warning("unit %s of %s: its workers died or hung; trying its rows one by one", unit.id, unit.shard.name)
     started = time.time()
     results: list[Result] = []
-    sacrifice = RowWorker(work)
+    worker = RowWorker(work)
     try:
         for row_index in range(unit.start, unit.stop):
-            results.append(_score_row(sacrifice, Unit(f"{unit.id}+{row_index}", unit.shard, row_index, row_index + 1)))
-            _blame_rows_only(unit, results)
+            results.append(_score_row(worker, Unit(f"{unit.id}+{row_index}", unit.shard, row_index, row_index + 1)))
+            _refuse_if_none_is_scored(unit, results)
     finally:
-        sacrifice.close()
+        worker.close()
     stages = {"score": time.time() - started}
     return work.commit(unit, ScoredUnit(results, started, "isolated", Usage(), stages))
 
 
-def _score_row(sacrifice: RowWorker, row: Unit) -> Result:
+def _score_row(worker: RowWorker, row: Unit) -> Result:
     deaths: list[WorkerDiedError] = []
     for _ in range(MAX_DEATHS):
         try:
-            return sacrifice.score(row)
+            return worker.score(row)
         except WorkerDiedError as death:
             deaths.append(death)
     sample_id = next((death.sample_id for death in deaths if death.sample_id), row.shard.row_id(row.start))
@@ -71,8 +71,8 @@ def _score_row(sacrifice: RowWorker, row: Unit) -> Result:
     return Failure(sample_id, FailureCode.WORKER_CRASH, message)
 
 
-def _blame_rows_only(unit: Unit, results: Sequence[Result]) -> None:
-    """Where everything fails, a whole dataset must not be stored as failed."""
+def _refuse_if_none_is_scored(unit: Unit, results: Sequence[Result]) -> None:
+    """Raise RunError once so many rows failed and none was scored. Asked after every row: each try may cost minutes."""
     blamed = [result for result in results if isinstance(result, Failure) and result.code in _BLAMED]
     if len(blamed) >= MAX_BLAMED and not any(isinstance(result, TokenScores) for result in results):
         raise RunError(

@@ -1,5 +1,5 @@
 """Writes published weights into files that trainers read by themselves: ``python -m scorer.training.export --help``.
 
-dataset.py reads the dataset beside its weights, images.py makes its pictures files, formats.py has one function per
-trainer.
+columns.py says what the run read, dataset.py reads that beside its weights, images.py makes images files, formats.py
+has one function per trainer.
 """

@@ -12,11 +12,18 @@ from typing import Any
 from scorer.errors import ConfigError, TokensightError
 from scorer.method_options import add_method_options, describe_methods
 from scorer.training.alignment import WeightAligner
-from scorer.training.export.dataset import ExportColumns, read_examples
+from scorer.training.export.columns import (
+    IMAGE_OPTION,
+    PROMPT_COLUMN_OPTION,
+    PROMPT_OPTION,
+    TEXT_OPTION,
+    ColumnOptions,
+    run_columns,
+)
+from scorer.training.export.dataset import read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
-from scorer.types import DEFAULT_PROMPT
 from scorer.weights import Method
 
 _DESCRIPTION = """\
@@ -60,9 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, help="output of a scoring run; local, or any URL that fsspec opens")
     parser.add_argument("--data", type=Path, help="the dataset that was scored; not needed with --layout merged")
     parser.add_argument("--output", type=Path, required=True, help="file to write")
-    parser.add_argument("--text-column", help="column of captions or conversations; found by its name if left out")
-    parser.add_argument("--image-column", help="column of images; found by its name if left out")
-    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="the question that a bare caption answers")
+    columns = parser.add_argument_group("columns", "Those that the run read, unless they were renamed since.")
+    columns.add_argument(TEXT_OPTION, metavar="NAME", help="of captions or conversations; A,B for several")
+    columns.add_argument(IMAGE_OPTION, metavar="NAME", help="of images; A,B for several")
+    columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="of the question that a bare caption answers")
+    columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question where there is no column for it")
     add_method_options(parser, "derive weights by this method instead of the run's own")
     parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
     parser.add_argument("--threshold", type=float, default=0.5, help="axolotl: least weight trained on (default 0.5)")
@@ -79,7 +88,8 @@ def _method(options: argparse.Namespace) -> Method | None:
 
 
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
-    columns = ExportColumns(options.text_column, options.image_column, options.prompt)
+    asked = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
+    columns = run_columns(table.published, asked)
     images = ImageFiles(options.output.with_suffix(".images"))
     settings = _settings(options)
     to_object = FORMATS[options.to]

@@ -1,24 +1,38 @@
-"""A dataset's rows beside their published weights: Parquet, LLaVA's JSON and JSON Lines."""
+"""A dataset's rows beside their published weights: Parquet, JSON (LLaVA's) and JSON Lines, as the run read them."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping
+import re
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scorer.errors import ConfigError, TableError
 from scorer.messages import parse_conversation
-from scorer.training.rows import WeightRow, shown
+from scorer.training.export.columns import PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
+from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
-from scorer.types import DEFAULT_PROMPT, Sample, Turn
+from scorer.types import Turn
 
-CONVERSATIONS = ("messages", "conversations")
-CAPTIONS = ("caption", "captions", "text")
-IMAGES = ("image", "images")
+SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "parquet": (".parquet",),
+    "json": (".json",),
+    "jsonl": tuple(f".{name}{packed}" for name in ("jsonl", "ndjson") for packed in ("", ".gz", ".zst")),
+}
+"""Of the formats that can be exported; a shard is published under its file's name with ``.parquet`` instead."""
+
+_NOT_SPACE: Final = re.compile(r"\S")
+
+Record = Callable[[], Mapping[str, Any]]
+"""Reads one row: a row that was not scored may not be readable, and is never read."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +56,7 @@ class Example:
     trained: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ExportColumns:
-    """Names of a dataset's columns; None finds them by their usual names."""
-
-    text: str | None = None
-    image: str | None = None
-    prompt: str = DEFAULT_PROMPT
-
-
-def read_examples(table: WeightTable, data: Path | None, columns: ExportColumns) -> Iterator[Example]:
+def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
     """Every scored row's examples, in the run's order; rows that failed are left out.
 
     Args:
@@ -59,91 +64,123 @@ def read_examples(table: WeightTable, data: Path | None, columns: ExportColumns)
 
     Raises:
         TableError: a file is absent or has other rows, or a text is not the one that was scored.
-        ConfigError: columns cannot be told.
+        ConfigError: the dataset is needed and not given, or of a format that is not exported, or lacks a column.
     """
+    if data is None and columns.layout == "sidecar":
+        raise ConfigError(
+            f"{table.published.root} holds weights only (--layout sidecar); give the dataset that was scored by --data"
+        )
+    if columns.format is not None and columns.format not in SUFFIXES:
+        raise ConfigError(
+            f"the run read {columns.format}, which is not exported ({', '.join(SUFFIXES)} are); look weights up in "
+            "your own loader by WeightTable.find(id), as docs/training.md shows under WebDataset"
+        )
     for shard in table.shards:
-        records = _published(table, shard) if data is None else _read(_file_beside(data, shard, table))
-        count = 0
+        records = _published(table, shard, columns) if data is None else _read(data, shard, table, columns)
+        count, scored = 0, table.published.rows_of(shard)
         for count, record in enumerate(records, 1):
-            row = table.row(shard, count - 1)
-            if row.ok:
-                yield from _examples(record, row, columns)
-        if count != table.published.rows_of(shard):
+            if count <= scored and (row := table.row(shard, count - 1)).ok:
+                yield from _examples(record(), row, columns)
+        if count != scored:
             raise TableError(
-                f"{data}: the file of shard {shard} has {count} rows, the run scored {table.published.rows_of(shard)}; "
+                f"{data}: the file of shard {shard} has {count} rows, the run scored {scored}; "
                 "give the dataset as it was scored"
             )
 
 
-def _examples(record: Mapping[str, Any], row: WeightRow, columns: ExportColumns) -> Iterator[Example]:
-    images = _images(record, columns)
-    text = record.get(_column(record, columns.text, (*CONVERSATIONS, *CAPTIONS), "--text-column"))
+def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
+    columns.refuse_absent(record, row.name, record=True)
+    images = tuple(_leaves([record[name] for name in columns.image]))
+    text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
     if isinstance(text, list) and text and isinstance(text[0], Mapping):
         sample = parse_conversation(row.sample_id, images, text)
         texts = sample.scored_texts
         row.check_text(texts)
         yield Example(row.sample_id, sample.turns, images, row, texts, tuple(range(len(texts))))
         return
-    texts = tuple(one or "" for one in text) if isinstance(text, list) else (str(text),)
+    texts = tuple("" if one is None else str(one) for one in _leaves(text))
     row.check_text(texts)
+    question = Turn.question(len(images), _prompt(record, row, columns))
     for k, one in enumerate(texts):
         if one.strip():
             name = f"{row.sample_id}#{k}" if len(texts) > 1 else row.sample_id
-            turns = Sample.caption(name, None, one, columns.prompt).turns
-            yield Example(name, turns if images else _without_image(turns), images, row, texts, (k,))
+            yield Example(name, (question, Turn("assistant", (one,))), images, row, texts, (k,))
 
 
-def _without_image(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    return tuple(Turn(turn.role, (turn.text,)) for turn in turns)
+def _prompt(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> str:
+    own = None if columns.prompt_column is None else record.get(columns.prompt_column)
+    prompt = columns.prompt if own is None else str(own)
+    if prompt is None:
+        raise ConfigError(
+            f"{row.name} is a caption, and the published files do not say which instruction it answers: give it by "
+            f"{PROMPT_OPTION}, or its column by {PROMPT_COLUMN_OPTION}"
+        )
+    return prompt
 
 
-def _images(record: Mapping[str, Any], columns: ExportColumns) -> tuple[Any, ...]:
-    if columns.image is None and not any(name in record for name in IMAGES):
-        return ()
-    value = record[_column(record, columns.image, IMAGES, "--image-column")]
-    return tuple(value) if isinstance(value, list) else () if value is None else (value,)
+def _leaves(value: Any) -> Iterator[Any]:
+    """What a cell holds, or the cells of several columns: itself, or the elements of its lists."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
-def _column(record: Mapping[str, Any], asked: str | None, usual: tuple[str, ...], option: str) -> str:
-    found = [name for name in (usual if asked is None else (asked,)) if name in record]
-    if len(found) != 1:
-        problem = f"has none of {', '.join(usual)}" if asked is None else f"has no column {asked!r}"
-        if len(found) > 1:
-            problem = f"has {' and '.join(found)}"
-        raise ConfigError(f"the dataset {problem}; it has {shown(list(record))}: name the column by {option}")
-    return found[0]
+def _read(data: Path, shard: str, table: WeightTable, columns: RunColumns) -> Iterator[Record]:
+    path, format = _file_beside(data, shard, table, columns.format)
+    if format == "parquet":
+        with pq.ParquetFile(path) as file:
+            columns.refuse_absent(file.schema_arrow.names, str(path))
+            wanted = [name for name in file.schema_arrow.names if name in columns.names()]
+            for batch in file.iter_batches(batch_size=256, columns=wanted):
+                yield from _rows(batch)
+    elif format == "jsonl":
+        with io.BufferedReader(pa.input_stream(str(path), compression="detect")) as file:
+            yield from (partial(json.loads, line) for line in file if line.removeprefix(BOM_UTF8).strip())
+    else:
+        yield from (partial(dict, record) for record in _json_records(path.read_text(encoding="utf-8-sig")))
 
 
-def _file_beside(data: Path, shard: str, table: WeightTable) -> Path:
-    """The dataset's file of a published shard: its own name, or for JSON the same stem."""
+def _json_records(text: str) -> Iterator[Mapping[str, Any]]:
+    """The elements of the one array; or, as the run reads them too, records one after the other."""
+    if text.lstrip().startswith("["):
+        yield from json.loads(text)
+        return
+    decoder, at = json.JSONDecoder(), 0
+    while begin := _NOT_SPACE.search(text, at):
+        record, at = decoder.raw_decode(text, begin.start())
+        yield record
+
+
+def _file_beside(data: Path, shard: str, table: WeightTable, format: str | None) -> tuple[Path, str]:
+    """The dataset's file of a published shard, and its format."""
+    suffixes = SUFFIXES if format is None else {format: SUFFIXES[format]}
     if data.is_file():
         if len(table.shards) > 1:
             raise TableError(
                 f"{data} is one file, the output has {len(table.shards)} shards; give the dataset's folder"
             )
-        return data
-    path = data / shard
-    found = [p for p in (path, path.with_suffix(".jsonl"), path.with_suffix(".json")) if p.is_file()]
-    if not found:
-        raise TableError(
-            f"{data} has no file {shard}, and no .jsonl or .json of that name; give the dataset that was scored "
-            "(Parquet, LLaVA's JSON or JSON Lines), or an output of --layout merged without --data"
-        )
-    return found[0]
+        return data, next((name for name, ends in suffixes.items() if data.name.endswith(ends)), format or "parquet")
+    plain = shard.removesuffix(".parquet")
+    for name, ends in suffixes.items():
+        for path in [data / shard] * (name == "parquet") + [data / f"{plain}{end}" for end in ends]:
+            if path.is_file():
+                return path, name
+    tried = ", ".join(f"{plain}{end}" for ends in suffixes.values() for end in ends)
+    raise TableError(f"{data} has no file of the shard {shard} ({tried}); give the dataset that was scored")
 
 
-def _read(path: Path) -> Iterator[Mapping[str, Any]]:
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
-    elif path.suffix == ".jsonl":
-        with path.open("rb") as file:
-            yield from (json.loads(line) for line in file if line.strip())
-    else:
-        yield from json.loads(path.read_bytes())
-
-
-def _published(table: WeightTable, shard: str) -> Iterator[Mapping[str, Any]]:
+def _published(table: WeightTable, shard: str, columns: RunColumns) -> Iterator[Record]:
     """The dataset's own columns in a file of ``--layout merged``."""
-    yield from (row for batch in table.published.batches(shard, columns=None) for row in batch.to_pylist())
+    for batch in table.published.batches(shard, columns=columns.names()):
+        columns.refuse_absent(batch.schema.names, f"{table.published.root}/{shard}")
+        yield from _rows(batch)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[Record]:
+    yield from (partial(_row, batch, i) for i in range(batch.num_rows))
+
+
+def _row(batch: pa.RecordBatch, index: int) -> Mapping[str, Any]:
+    return {name: batch.column(name)[index].as_py() for name in batch.schema.names}

@@ -1,17 +1,17 @@
-// The scored text as coloured pieces, and the walk through them with the keyboard.
+// The scored text as coloured runs of tokens, and the walk through them with the keyboard.
 import { el } from "./dom.js";
-import { drawn, pieces, visible } from "./pieces.js";
+import { drawn, tokenRuns, visible } from "./token_runs.js";
 import { gapLevel } from "./scale.js";
 
-/** Sums over tokens first … last − 1: a piece of several tokens has the product of their probabilities. */
-function numbersOf(piece, offset, tokens) {
-  const own = tokens.slice(offset + piece.first, offset + piece.last);
+/** Sums over tokens first … last − 1: a run of several tokens has the product of their probabilities. */
+function numbersOf(run, offset, tokens) {
+  const own = tokens.slice(offset + run.first, offset + run.last);
   const sum = (name) => own.reduce((total, token) => total + (token[name] ?? NaN), 0);
   const [clean, contrast] = [sum("logprob_clean"), sum("logprob_contrast")];
   return {
-    text: piece.text.trim() || visible(piece.text) || "∅",
-    from: offset + piece.first,
-    to: offset + piece.last,
+    text: run.text.trim() || visible(run.text) || "∅",
+    from: offset + run.first,
+    to: offset + run.last,
     gap: clean - contrast,
     logit: sum("logit_gap"),
     clean: Math.exp(clean),
@@ -26,13 +26,13 @@ export function weightOf(part, weights) {
   return total / (part.to - part.from);
 }
 
-function drawPart(paragraph, piece, offset, tokens) {
-  if (piece.first === piece.last) {
-    paragraph.append(el("span", { class: "unscored" }, piece.text));
+function drawPart(paragraph, run, offset, tokens) {
+  if (run.first === run.last) {
+    paragraph.append(el("span", { class: "unscored" }, run.text));
     return [];
   }
-  const part = numbersOf(piece, offset, tokens);
-  const { before, core, after } = drawn(piece.text);
+  const part = numbersOf(run, offset, tokens);
+  const { before, core, after } = drawn(run.text);
   const doubt = Math.min(0, gapLevel(part.gap) ?? 0);
   const attributes = { role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip" };
   part.element = el("span", { class: core.trim() ? "t" : "t space", "data-doubt": doubt || null, ...attributes }, core);
@@ -56,8 +56,8 @@ export function drawCaption(host, { turns, tokens }) {
       "aria-label": `${name}, token by token; the arrow keys move`,
     });
     const starts = own.map((token) => token.start);
-    for (const piece of pieces(text, starts, own.map((token) => token.end))) {
-      parts.push(...drawPart(paragraph, piece, Math.max(0, offset), tokens));
+    for (const run of tokenRuns(text, starts, own.map((token) => token.end))) {
+      parts.push(...drawPart(paragraph, run, Math.max(0, offset), tokens));
     }
     paragraph.querySelector(".t")?.setAttribute("tabindex", "0");
     host.append(paragraph);

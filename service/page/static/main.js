@@ -1,12 +1,13 @@
 // Wires the page together.
 import { Problem, address, listModels, wantsKey } from "./api.js";
+import { contrastName, learnContrasts } from "./contrasts.js";
 import { copy } from "./copy.js";
 import { curlCommand } from "./curl.js";
 import { byId, el } from "./dom.js";
 import { hideProblem, say, showProblem } from "./messages.js";
 import { Picture, drawSamples } from "./picture.js";
 import { Result } from "./result.js";
-import { contrastName, duration } from "./scale.js";
+import { duration } from "./scale.js";
 import { Session } from "./session.js";
 import { Settings } from "./settings.js";
 
@@ -75,7 +76,8 @@ function showAnswer() {
 function offerContrasts(names) {
   const select = byId("contrast");
   const known = new Set([...select.options].map((option) => option.value));
-  for (const name of names) if (!known.has(name)) select.append(el("option", { value: name }, contrastName(name)));
+  for (const name of names) if (!known.has(name)) select.append(el("option", { value: name }));
+  for (const option of select.options) option.textContent = contrastName(option.value);
 }
 
 function scoreNow() {
@@ -125,6 +127,7 @@ async function describeServer() {
   byId("fingerprint").textContent = `Fingerprint ${model.fingerprint.slice(0, 12)}`;
   byId("fingerprint").title = model.fingerprint;
   byId("prompt").placeholder = model.prompt;
+  learnContrasts(model.contrast_words);
   offerContrasts(model.contrasts);
 }
 

@@ -1,6 +1,7 @@
 // The numbers of one token beside it, and of all tokens in a table.
+import { contrastName } from "./contrasts.js";
 import { el } from "./dom.js";
-import { comparison, contrastName, percent, signed } from "./scale.js";
+import { comparison, percent, signed } from "./scale.js";
 
 const weightText = (weight) => (Number.isNaN(weight) ? "–" : weight.toFixed(2));
 const count = (part) => (part.to - part.from > 1 ? `${part.to - part.from} tokens` : "");

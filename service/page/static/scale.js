@@ -56,14 +56,3 @@ export function comparison(gap) {
 }
 
 export const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
-
-const CONTRASTS = {
-  blank: "a blank picture",
-  masked: "the picture hidden",
-  removed: "no picture",
-  blur: "a blurred picture",
-  noise: "noise",
-};
-
-/** What stood in for the picture, in words that complete “with …”. */
-export const contrastName = (contrast) => CONTRASTS[contrast] ?? contrast;

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cli import inspect
-from pipelines.cli.samples import Paint, choose_samples, show_samples
+from pipelines.cli.samples import TokenStyle, choose_samples, show_samples
 from pipelines.formatting import printable
 from pipelines.output.contents import look
 from pipelines.output.store import open_store
@@ -188,7 +188,7 @@ def test_captions_are_coloured_on_a_terminal_only(
     assert captions(capsys, output) != captions(capsys, output, "--seed", "1")
 
 
-def shown(folder: Path, samples: dict[str, tuple[str, dict[str, float]]], paint: Paint) -> list[str]:
+def shown(folder: Path, samples: dict[str, tuple[str, dict[str, float]]], style: TokenStyle) -> list[str]:
     entries = []
     for name, (text, gaps) in samples.items():
         sample = Sample.caption(name, None, text)
@@ -197,11 +197,11 @@ def shown(folder: Path, samples: dict[str, tuple[str, dict[str, float]]], paint:
     from pipelines.output.reader import Window, read_rows
 
     window = Window("a.parquet", 0, len(entries))
-    return list(show_samples(read_rows(str(folder), [window])[window], source, paint))
+    return list(show_samples(read_rows(str(folder), [window])[window], source, style))
 
 
 def test_colours_follow_the_gaps(tmp_path: Path) -> None:
-    lines = shown(tmp_path, {"s": ("the red kite", {"red": 3.0, "kite": -0.8})}, Paint("gap", color=True))
+    lines = shown(tmp_path, {"s": ("the red kite", {"red": 3.0, "kite": -0.8})}, TokenStyle("gap", color=True))
     assert lines[3] == f"the {ESC}[38;5;16;48;5;202mred{ESC}[0m {ESC}[38;5;16;48;5;111mkite{ESC}[0m"
     assert "gaps: red +3.0, kite −0.8" in lines[4]
     assert "less likely with the picture" in lines[0] and "×20" in lines[0] and "÷1.25" in lines[0]
@@ -209,17 +209,17 @@ def test_colours_follow_the_gaps(tmp_path: Path) -> None:
 
 def test_colours_follow_the_weights(tmp_path: Path) -> None:
     entries = {"s": ("red the the the kite", {"red": 8.0})}
-    lines = shown(tmp_path, entries, Paint("weight", color=True, weights=(1.0, 5.0)))
+    lines = shown(tmp_path, entries, TokenStyle("weight", color=True, weights=(1.0, 5.0)))
     assert lines[3].startswith(f"{ESC}[38;5;16;48;5;219mred{ESC}[0m")  # pooled: (5 + 1) / 2
     assert lines[3].endswith(" kite")
     assert lines[0].startswith("weight from  1.0 ") and lines[0].endswith("to 5.0")
-    assert shown(tmp_path, entries, Paint("weight", color=False))[2] == "red the the the kite"
+    assert shown(tmp_path, entries, TokenStyle("weight", color=False))[2] == "red the the the kite"
 
 
 def test_a_caption_cannot_command_the_terminal(tmp_path: Path) -> None:
     text = "a \x1b[2J\x1b]0;title\x07kite\u202e\n\tand\x9b31m more"
     for color in (True, False):
-        lines = shown(tmp_path, {f"id{ESC}[31m": (text, {"kite": 3.0})}, Paint("gap", color=color))
+        lines = shown(tmp_path, {f"id{ESC}[31m": (text, {"kite": 3.0})}, TokenStyle("gap", color=color))
         rest = "".join(lines).replace(f"{ESC}[0m", "").replace(f"{ESC}[2m", "")
         for level in (202, 208, 215, 223):
             rest = rest.replace(f"{ESC}[38;5;16;48;5;{level}m", "")
@@ -231,7 +231,7 @@ def test_a_caption_cannot_command_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_caption_that_no_word_of_depends_is_said_so(tmp_path: Path) -> None:
-    assert shown(tmp_path, {"s": ("a kite", {})}, Paint("gap", color=False))[3] == "no word depends on the picture"
+    assert shown(tmp_path, {"s": ("a kite", {})}, TokenStyle("gap", color=False))[3] == "no word depends on the picture"
 
 
 def test_only_what_is_shown_is_read(dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_only_what_is_shown_is_read(dataset: Path, output: Path, monkeypatch: py
         return reading(self, shard, start, stop)
 
     monkeypatch.setattr(type(job.source), "read", counted)
-    assert len([line for line in show_samples(rows, job.source, Paint("gap", False)) if "kite" in line]) >= 3
+    assert len([line for line in show_samples(rows, job.source, TokenStyle("gap", False)) if "kite" in line]) >= 3
     assert read == [1, 1, 1]
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from pipelines.output.check import check
 from pipelines.output.commit import publish_shard
-from pipelines.output.compacted import published_before
-from pipelines.output.compaction import compact, superseded
+from pipelines.output.compaction import compact, published_before, superseded
 from pipelines.output.contents import look
 from pipelines.output.store import open_store
 from pipelines.run.job import prepare

@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.cli import compact
 from pipelines.output.commit import UnitMarker
-from pipelines.output.leftovers import MIN_AGE, delete_leftovers, find_leftovers, leftover_age
-from pipelines.output.objects import list_items, parse_age
+from pipelines.output.leftovers import MIN_AGE, delete_leftovers, find_leftovers, leftover_age, parse_age
+from pipelines.output.objects import list_items
 from pipelines.output.store import ObjectStore, Store, open_store
 from scorer.errors import ConfigError
 from tests.pipelines.helpers import ROWS, RecordingWatch, make_job, published, run, snapshot

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.output import reader
 from pipelines.report import page as report
-from pipelines.report import quality as report_quality
+from pipelines.report import quality_section
 from pipelines.report.page import write_report
 from scorer.errors import FailureCode, TableError
 from scorer.types import IMAGE, Failure, Sample, Turn
@@ -51,7 +51,7 @@ def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
     assert tiles["rows per second"] == "12.3"
     assert tiles["tokens per second"] == "3,457"
     chips = page.root.all("p", **{"class": "chips"})[0].text
-    assert "a blank picture" in chips and "cal (low 1.0" in chips and "float32" in chips
+    assert "a blank image" in chips and "cal (low 1.0" in chips and "float32" in chips
     assert "33 % of the tokens become at least twice as likely" in page.root.all("p", **{"class": "lead"})[0].text
     assert '"weights_sha256"' in page.root.all("pre")[0].text
     assert not page.root.all("section", id="failures")
@@ -277,7 +277,7 @@ def test_a_large_run_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.
     text = Page(tmp_path / "report.html").root.all("main")[0].text
     assert "From a sample of 256 of 1,000 rows" in text and "Counted over 128 of 1,000 rows" in text
     # Each row of a window once, and the rows that lead the lists of quality.
-    assert len(source.reads) <= 128 + report_quality.PLAIN and max(source.reads.values()) == 1
+    assert len(source.reads) <= 128 + quality_section.PLAIN and max(source.reads.values()) == 1
     assert "Of 1,000 rows, language alone explains 1,000" in text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.output import reader
 from pipelines.report import page as report
-from pipelines.report import quality as report_quality
+from pipelines.report import quality_section
 from pipelines.report.page import write_report
 from pipelines.report.quality.figures import Counts
 from pipelines.report.quality_section import length_bars
@@ -97,7 +97,7 @@ def test_a_changed_dataset_costs_its_rows_only(tmp_path: Path) -> None:
 def test_a_long_text_is_cut(tmp_path: Path) -> None:
     page = written(tmp_path, [entry("s", "word " * 1000, 0.0), entry("t", "word " * 1000, 0.0)])
     for item in page.root.all("ol", **{"class": "plain"})[0].all("li"):
-        assert len(item.all("p")[0].text) <= report_quality._MAX_TEXT + 2
+        assert len(item.all("p")[0].text) <= quality_section._MAX_TEXT + 2
     assert len(page.root.all("div", **{"class": "repeats"})[0].text) < 600
 
 

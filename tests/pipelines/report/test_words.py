@@ -1,4 +1,4 @@
-"""Pieces and words by byte spans: characters whole, text complete, each token at most once."""
+"""Runs of tokens and words by byte spans: characters whole, text complete, each token at most once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report.words import Piece, Word, mean_gaps, pieces, words
+from pipelines.report.words import TokenRun, Word, mean_gaps, token_runs, words
 from scorer.types import Int32Array
 
 
@@ -17,49 +17,53 @@ def spans(text: str, *ends: int) -> tuple[str, Int32Array, Int32Array]:
     return text, np.concatenate([[0], stops[:-1]]).astype(np.int32), stops
 
 
-def test_tokens_of_whole_characters_are_their_own_pieces() -> None:
-    assert pieces(*spans("a red fox", 1, 5, 9)) == [Piece("a", 0, 1), Piece(" red", 1, 2), Piece(" fox", 2, 3)]
+def test_tokens_of_whole_characters_are_their_own_runs() -> None:
+    assert token_runs(*spans("a red fox", 1, 5, 9)) == [
+        TokenRun("a", 0, 1),
+        TokenRun(" red", 1, 2),
+        TokenRun(" fox", 2, 3),
+    ]
 
 
-def test_the_bytes_of_one_character_are_one_piece() -> None:
-    assert pieces(*spans("a 🦊é fox", 1, 3, 4, 6, 7, 8, 12)) == [
-        Piece("a", 0, 1),
-        Piece(" 🦊", 1, 4),
-        Piece("é", 4, 6),
-        Piece(" fox", 6, 7),
+def test_the_bytes_of_one_character_are_one_run() -> None:
+    assert token_runs(*spans("a 🦊é fox", 1, 3, 4, 6, 7, 8, 12)) == [
+        TokenRun("a", 0, 1),
+        TokenRun(" 🦊", 1, 4),
+        TokenRun("é", 4, 6),
+        TokenRun(" fox", 6, 7),
     ]
 
 
 def test_what_was_not_scored_is_kept_without_tokens() -> None:
     starts, ends = np.array([2, 8], np.int32), np.array([5, 9], np.int32)
-    assert pieces("¡hey, you there", starts, ends) == [
-        Piece("¡", 0, 0),
-        Piece("hey", 0, 1),
-        Piece(", y", 1, 1),
-        Piece("o", 1, 2),
-        Piece("u there", 2, 2),
+    assert token_runs("¡hey, you there", starts, ends) == [
+        TokenRun("¡", 0, 0),
+        TokenRun("hey", 0, 1),
+        TokenRun(", y", 1, 1),
+        TokenRun("o", 1, 2),
+        TokenRun("u there", 2, 2),
     ]
-    assert pieces("nothing", np.zeros(0, np.int32), np.zeros(0, np.int32)) == [Piece("nothing", 0, 0)]
+    assert token_runs("nothing", np.zeros(0, np.int32), np.zeros(0, np.int32)) == [TokenRun("nothing", 0, 0)]
 
 
 def test_a_text_cut_within_a_character_ends_with_the_whole_character() -> None:
-    assert pieces(*spans("a🦊b", 1, 3)) == [Piece("a", 0, 1), Piece("🦊", 1, 2), Piece("b", 2, 2)]
+    assert token_runs(*spans("a🦊b", 1, 3)) == [TokenRun("a", 0, 1), TokenRun("🦊", 1, 2), TokenRun("b", 2, 2)]
 
 
 def test_tokens_without_bytes_go_with_their_neighbour() -> None:
     starts, ends = np.array([0, 0, 2, 2], np.int32), np.array([0, 2, 2, 5], np.int32)
-    assert pieces("hi yo", starts, ends) == [Piece("hi", 0, 3), Piece(" yo", 3, 4)]
+    assert token_runs("hi yo", starts, ends) == [TokenRun("hi", 0, 3), TokenRun(" yo", 3, 4)]
 
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 200), max_size=12), st.integers(0, 5))
-def test_pieces_give_the_text_back_and_every_token_once(text: str, cuts: list[int], skip: int) -> None:
+def test_token_runs_give_the_text_back_and_every_token_once(text: str, cuts: list[int], skip: int) -> None:
     data = text.encode("utf-8", "replace")
     text = data.decode()
     edges = np.array(sorted(min(cut, len(data)) for cut in cuts), np.int32)
     starts, ends = edges[:-1][skip:], edges[1:][skip:]
-    found = pieces(text, starts, ends)
-    assert "".join(piece.text for piece in found) == text
-    covered = [token for piece in found for token in range(piece.first, piece.last)]
+    found = token_runs(text, starts, ends)
+    assert "".join(run.text for run in found) == text
+    covered = [token for run in found for token in range(run.first, run.last)]
     assert covered == list(range(len(starts)))
     owned = [token for word in words(text, starts, ends) for token in word.tokens]
     assert len(owned) == len(set(owned))

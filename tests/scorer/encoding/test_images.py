@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from scorer.encoding.images import blank_like, blurred, load_image, noise_like
+from scorer.encoding.images import load_image
 from scorer.errors import ConfigError, FailureCode, RowError
 from tests.scorer.pictures import LIMITS, PICTURES, encoded, gray16, picture, reference, with_orientation
 
@@ -133,43 +133,3 @@ def test_our_limit_alone_decides_not_pillows(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses from 200 on
     assert load_image(PICTURES["png"], **LIMITS).size == (56, 40)
     assert Image.MAX_IMAGE_PIXELS == 100
-
-
-def test_blank_has_the_size_and_one_colour() -> None:
-    blank = blank_like(picture(), (122, 116, 104))
-    assert blank.size == (56, 40)
-    assert (np.asarray(blank) == (122, 116, 104)).all()
-
-
-def test_blur_is_relative_to_the_longer_side() -> None:
-    edge = Image.new("RGB", (100, 60))
-    edge.paste((255, 255, 255), (50, 0, 100, 60))
-    small, large = blurred(edge, 0.1), blurred(edge.resize((400, 240), Image.Resampling.NEAREST), 0.1)
-    assert large.size == (400, 240)
-    profile = np.asarray(small)[30, :, 0].astype(int)
-    wide = np.asarray(large)[120, :, 0].astype(int).reshape(100, 4).mean(1)
-    assert np.abs(profile - wide).max() < 8
-    # A Gaussian of σ = 10 pixels reaches 84 % one σ behind the edge.
-    assert profile[60] / 255 == pytest.approx(0.84, abs=0.04)
-    assert (np.diff(profile) >= 0).all()
-
-
-def test_noise_depends_on_seed_and_size_only() -> None:
-    noise = noise_like(picture(), 3)
-    assert noise.tobytes() == noise_like(blank_like(picture(), (0, 0, 0)), 3).tobytes()
-    assert noise.tobytes() != noise_like(picture(), 4).tobytes()
-    assert noise.tobytes()[:99] != noise_like(picture(40, 56), 3).tobytes()[:99]
-    values = np.bincount(np.frombuffer(noise_like(picture(200, 200), 0).tobytes(), np.uint8), minlength=256)
-    assert (values > 300).all() and (values < 640).all()  # uniform: 469 each
-
-
-def test_noise_is_the_same_on_every_machine() -> None:
-    assert list(noise_like(Image.new("RGB", (2, 1)), 0).tobytes()) == [134, 78, 182, 247, 51, 190]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (0, 0), (0, 3), (3, 0), (1, 7)])
-def test_contrast_pictures_of_tiny_sizes(size: tuple[int, int]) -> None:
-    image = Image.new("RGB", size, (9, 9, 9))
-    assert blank_like(image, (1, 2, 3)).size == size
-    assert blurred(image, 0.1).size == size
-    assert noise_like(image, 0).size == size

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from scorer import Sample, Scorer, TokenScores
+from scorer.contrasts import CONTRASTS
 from scorer.errors import FailureCode, ModelError
-from scorer.families import ALL_CONTRASTS
 from scorer.forward import FastPath, LabelScores, score_two_forwards
 from scorer.types import EncodedSample, Failure
 from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_only_oracle_inputs
 from tests.scorer.families.samples import SIZES, Case, caption
 
-OTHER_PICTURES = frozenset({"blur", "noise", "image"})
+OTHER_PICTURES = frozenset(name for name, contrast in CONTRASTS.items() if not contrast.constant)
 """Contrasts that are computed like ``blank``, of another picture: a part of the rows will do."""
 
 Pair = tuple[LabelScores, LabelScores]
@@ -82,7 +82,7 @@ def plain_text(case: Case) -> list[Sample]:
 class ScoreSuite:
     """Checks of scores. Subclasses give a fixture ``case``; each test is small, so that a failure names what broke."""
 
-    CONTRASTS: ClassVar = sorted(ALL_CONTRASTS)
+    CONTRASTS: ClassVar = sorted(CONTRASTS)
 
     @pytest.mark.parametrize("contrast", CONTRASTS)
     def test_fast_plain_and_one_at_a_time_agree(self, case: Case, contrast: str, record_property: Any) -> None:
@@ -91,7 +91,7 @@ class ScoreSuite:
                 case.shared(contrast)
             return
         scorer = case.shared(contrast)
-        fast, other_picture = scorer.checkpoint.files.family.fast, contrast in OTHER_PICTURES
+        fast, other_picture = scorer.checkpoint.family.fast, contrast in OTHER_PICTURES
         rows = encode(scorer, case.few_rows() if other_picture else case.rows())
         assert other_picture or max(len(row.token_ids) for row in rows) >= 300
         plain = score_two_forwards(scorer.model, rows)
@@ -109,7 +109,7 @@ class ScoreSuite:
         scorer = case.shared()
         results = scorer.score(case.few_rows())
         assert all(isinstance(result, TokenScores) for result in results)
-        assert scorer.path == ("fast" if scorer.checkpoint.files.family.fast else "plain")
+        assert scorer.path == ("fast" if scorer.checkpoint.family.fast else "plain")
 
     def test_scores_are_those_of_the_class(self, case: Case, record_property: Any) -> None:
         scorer = case.shared()
@@ -122,7 +122,7 @@ class ScoreSuite:
             clean, blank = (oracle_scores(scorer, one, branch.label_index) for one, branch in branches)
             expected.append((clean, blank))
         worst = error(score_two_forwards(scorer.model, encoded), expected)
-        if scorer.checkpoint.files.family.fast:
+        if scorer.checkpoint.family.fast:
             worst = max(worst, *(error(scores, expected) for scores in fast_scores(scorer, encoded)))
         record_property("error", worst)
         assert worst <= case.tolerance
@@ -157,7 +157,7 @@ class FamilySuite(ScoreSuite):
                 assert set(branch.pixels) <= set(inputs)
                 for name, values in branch.pixels.items():
                     theirs = inputs[name].numpy()
-                    if name not in scorer.checkpoint.files.family.pixel_names:  # per token, like the ids
+                    if name not in scorer.checkpoint.family.pixel_names:  # per token, like the ids
                         theirs = theirs[:, : values.shape[1]]
                     np.testing.assert_array_equal(values, theirs, err_msg=f"{sample.sample_id}: {name}")
             texts = sample.scored_texts

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scorer import Sample, Scorer
-from scorer.encoding import images as image_ops
+from scorer.contrasts import blank_image
 from scorer.forward import LabelScores
 from tests.scorer.families.samples import Case
 
@@ -33,7 +33,7 @@ def processor_inputs(case: Case, scorer: Scorer, sample: Sample, images: Sequenc
 
 def oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> tuple[dict[str, Any], dict[str, Any]]:
     """The clean and the blank inputs."""
-    blanks = [image_ops.blank_like(image, scorer.encoder._blank_color) for image in sample.images]
+    blanks = [blank_image(image.size, scorer.encoder.contrast_options) for image in sample.images]
     clean, blank = (processor_inputs(case, scorer, sample, images) for images in (sample.images, blanks))
     return clean, blank
 
@@ -50,7 +50,7 @@ def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[
     if hasattr(base, "get_rope_index"):
         positions, _ = base.get_rope_index(**{n: v for n, v in inputs.items() if n != "attention_mask"})
     else:
-        positions = scorer.checkpoint.files.family.first_position + torch.arange(ids.shape[1])[None]
+        positions = scorer.checkpoint.family.first_position + torch.arange(ids.shape[1])[None]
     return {**inputs, "attention_mask": shown.long(), "position_ids": positions}
 
 

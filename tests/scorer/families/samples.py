@@ -10,7 +10,7 @@ from typing import Any
 
 from scorer import Sample, Scorer, ScorerConfig
 from scorer.checkpoint.files import Checkpoint
-from scorer.config import Contrast
+from scorer.contrasts import DEFAULT
 from scorer.encoding.encoder import Encoder
 from scorer.families import Family
 from scorer.types import IMAGE, Turn
@@ -51,11 +51,11 @@ class Case:
     inputs: Callable[[Scorer, Sample, Sequence[Any]], dict[str, Any]] | None = None
     tolerance: float = TOLERANCE
 
-    def load(self, contrast: Contrast = "blank", **options: Any) -> Scorer:
+    def load(self, contrast: str = DEFAULT, **options: Any) -> Scorer:
         """The engine on this checkpoint, for a test to do with as it likes."""
         return Scorer.load(self.path, ScorerConfig(device="cpu", contrast=contrast, **options))
 
-    def shared(self, contrast: Contrast = "blank") -> Scorer:
+    def shared(self, contrast: str = DEFAULT) -> Scorer:
         """The engine on this checkpoint, on weights that are loaded once: nothing of it may be changed."""
         return _shared(self.path).with_contrast(contrast)
 

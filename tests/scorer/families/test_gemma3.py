@@ -35,7 +35,7 @@ class TestGemma3(FamilySuite):
 
     def test_the_configuration_s_softcap_would_be_seen(self, case: Case) -> None:
         scorer = case.load()
-        assert scorer.checkpoint.files.config.get_text_config().final_logit_softcapping == 2.0
+        assert scorer.checkpoint.config.get_text_config().final_logit_softcapping == 2.0
         rows = encode(scorer, [caption("a", (30, 50), "A red kite.")])
         right = score_two_forwards(scorer.model, rows)
         scorer.model._softcap = 2.0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from scorer.contrasts import Capability
 from scorer.engine import Scorer
 from scorer.forward import calibration
 from tests.scorer.scoring import load
@@ -74,7 +75,7 @@ def test_a_model_that_cannot_run_text_alone_is_not_tried(
     scorer: Scorer, device: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(scorer.model), "device", SimpleNamespace(type="cuda"))
-    monkeypatch.setattr(scorer.model, "family", SimpleNamespace(contrasts=frozenset({"blank"})))
+    monkeypatch.setattr(scorer.model, "family", SimpleNamespace(capabilities=frozenset({Capability.IMAGES})))
     assert calibration.batch_tokens(scorer.model, 4096) == calibration.DEFAULT_TOKENS
     assert device.resets == 0
 

@@ -100,7 +100,7 @@ def test_several_captions_are_several_examples(tmp_path: Path) -> None:
     run(make_job(tmp_path / "data", tmp_path / "out", columns=columns))
     file = tmp_path / "x.jsonl"
     arguments = ["--weights", str(tmp_path / "out"), "--data", str(tmp_path / "data"), "--output", str(file)]
-    assert main(["--to", "jsonl", *arguments]) == 0
+    assert main(["--to", "jsonl", "--prompt", "Describe.", *arguments]) == 0
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     texts = ["a red kite", "two boats", "one sea", "№ 7"]
     assert [row["id"] for row in rows] == ["a#0", "a#2", "b#0", "b#2"]
@@ -136,13 +136,13 @@ def shorter(data: Path) -> None:
     pq.write_table(pq.read_table(data / "train-0.parquet").slice(0, 3), data / "train-0.parquet")
 
 
+def longer(data: Path) -> None:
+    table = pq.read_table(data / "train-0.parquet")
+    pq.write_table(pa.concat_tables([table, table]), data / "train-0.parquet")
+
+
 def no_text(data: Path) -> None:
     pq.write_table(pq.read_table(data / "train-0.parquet").drop_columns(["caption"]), data / "train-0.parquet")
-
-
-def two_texts(data: Path) -> None:
-    table = pq.read_table(data / "train-0.parquet")
-    pq.write_table(table.append_column("text", table["caption"]), data / "train-0.parquet")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,12 @@ def two_texts(data: Path) -> None:
     [
         (changed, "row 0 of train-0.parquet (sample 'scene-00000'): the text 'another' has hash"),
         (shorter, "the file of shard train-0.parquet has 3 rows, the run scored 6"),
-        (no_text, "the dataset has none of messages, conversations, caption, captions, text; it has id, image"),
-        (two_texts, "the dataset has caption and text; it has id, image, caption, text: name the column by --text"),
-        (lambda data: (data / "train-1.parquet").unlink(), "has no file train-1.parquet, and no .jsonl or .json"),
+        (longer, "the file of shard train-0.parquet has 12 rows, the run scored 6"),
+        (no_text, "train-0.parquet has no column 'caption'; it has id, image: name the column by --text-column"),
+        (
+            lambda data: (data / "train-1.parquet").unlink(),
+            "has no file of the shard train-1.parquet (tr",
+        ),
     ],
 )
 def test_another_dataset_is_refused(
@@ -174,7 +177,10 @@ def test_another_dataset_is_refused(
         (["--to", "ms-swift"], "--to ms-swift writes token ids; give the trainer's tokenizer by --tokenizer"),
         (["--to", "jsonl", "--method-param", "window=1"], "--method-param without --method"),
         (["--to", "jsonl", "--method", "cal", "--method-param", "low=9"], "low ≤ high must hold"),
-        (["--to", "jsonl", "--text-column", "truth"], "the dataset has no column 'truth'"),
+        (
+            ["--to", "jsonl", "--text-column", "truth"],
+            "train-0.parquet has no column 'truth'; it has id, image, cap",
+        ),
         (["--to", "jsonl", "--weights", "nowhere"], "there is nothing at nowhere"),
     ],
 )
@@ -194,7 +200,7 @@ def test_captions_that_spell_an_image(tmp_path: Path, capsys: Captured, to: str)
         tmp_path / "x.parquet",
     )
     run(make_job(tmp_path / "x.parquet", tmp_path / "out"))
-    arguments = ["--weights", str(tmp_path / "out"), "--data", str(tmp_path / "x.parquet")]
+    arguments = ["--weights", str(tmp_path / "out"), "--data", str(tmp_path / "x.parquet"), "--prompt", ""]
     status = main(["--to", to, *arguments, "--output", str(tmp_path / "written")])
     if to == "llava-json":
         assert status == 2

@@ -19,7 +19,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from scorer.errors import ConfigError, TableError, WeightsError
 from scorer.training import WeightAligner, WeightedCollator, WeightedText
-from scorer.training.huggingface import WeightedTrainer, refuse_what_loses_weights
+from scorer.training.huggingface import WeightedTrainer
+from scorer.training.weighted_steps import refuse_what_loses_weights
 from tests.scorer.training import distributed_driver
 from tests.scorer.training.chat_collator import ChatCollator, arguments
 from tests.scorer.training.conftest import Scored

@@ -95,7 +95,7 @@ def test_a_token_shows_its_numbers(page: Browser, way: str) -> None:
     page.wait(tip.is_displayed)
     assert token.get_attribute("aria-describedby") == "tip"
     rows = dict(line.rsplit("\t", 1) for line in page.js(ROWS))
-    assert list(rows) == ["with the picture", "with a blank picture", "gap", "logit gap", "weight"]
+    assert list(rows) == ["with the picture", "with a blank image", "gap", "logit gap", "weight"]
     assert rows["with the picture"].endswith(" %") and float(rows["gap"].replace("−", "-")) < -7
     assert "less likely with the picture" in page.text("#tip p") and page.text("#tip b") == "three"
     inside = page.js("const r = arguments[0].getBoundingClientRect(); return [r.left, r.top, r.right]", tip)

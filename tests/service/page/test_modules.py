@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipelines.report.chart import gap_level, weight_level
-from pipelines.report.page import comparison, contrast_name, percent, ratio
-from pipelines.report.words import pieces
+from pipelines.report.page import comparison, percent, ratio
+from pipelines.report.words import token_runs
 from scorer.types import Float32Array, Int16Array
 from scorer.weights import METHODS, Method
 from tests.service.page.browser import Browser
@@ -176,7 +176,7 @@ TEXTS = [
 ]
 
 
-def test_pieces_are_the_reports(page: Browser) -> None:
+def test_token_runs_are_the_reports(page: Browser) -> None:
     """On random cuts into tokens, within characters too; every cut of a text whose signs are one code point each."""
     rng = np.random.default_rng(3)
     sent = []
@@ -187,19 +187,19 @@ def test_pieces_are_the_reports(page: Browser) -> None:
             if rng.random() < 0.5:  # all of the text is scored
                 cuts = np.unique(np.concatenate([[0], cuts, [length]]))
             sent.append((text, cuts[:-1].tolist(), cuts[1:].tolist()))
-    script = 'const { pieces } = await import("/page/pieces.js"); return args[0].map((each) => pieces(...each))'
+    script = 'const { tokenRuns } = await import("/page/token_runs.js"); return args[0].map((a) => tokenRuns(...a))'
     for (text, starts, ends), found in zip(sent, page.module(script, sent), strict=True):
-        own = pieces(text, np.array(starts, dtype=np.int32), np.array(ends, dtype=np.int32))
+        own = token_runs(text, np.array(starts, dtype=np.int32), np.array(ends, dtype=np.int32))
         assert [(p["text"], p["first"], p["last"]) for p in found] == [(p.text, p.first, p.last) for p in own]
 
 
-def test_a_sign_of_several_code_points_is_one_piece(page: Browser) -> None:
-    script = 'const { pieces } = await import("/page/pieces.js"); return pieces(...args)'
+def test_a_sign_of_several_code_points_is_one_token_run(page: Browser) -> None:
+    script = 'const { tokenRuns } = await import("/page/token_runs.js"); return tokenRuns(...args)'
     text = "a 👩‍👩‍👧 e\u0301"
     length = len(text.encode())
     found = page.module(script, text, list(range(length)), list(range(1, length + 1)))
-    assert [piece["text"] for piece in found] == ["a", " ", "👩‍👩‍👧", " ", "e\u0301"]
-    assert [piece["last"] - piece["first"] for piece in found] == [1, 1, 18, 1, 3]
+    assert [run["text"] for run in found] == ["a", " ", "👩‍👩‍👧", " ", "e\u0301"]
+    assert [run["last"] - run["first"] for run in found] == [1, 1, 18, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_sign_of_several_code_points_is_one_piece(page: Browser) -> None:
     ],
 )
 def test_white_space_is_made_visible(page: Browser, text: str, expected: tuple[str, str, str]) -> None:
-    found = page.module('const { drawn } = await import("/page/pieces.js"); return drawn(args[0])', text)
+    found = page.module('const { drawn } = await import("/page/token_runs.js"); return drawn(args[0])', text)
     assert (found["before"], found["core"], found["after"]) == expected
 
 
@@ -230,22 +230,28 @@ def test_steps_and_words_are_the_reports(page: Browser) -> None:
     probabilities = [*np.exp(-rng.exponential(4, 300)).tolist(), 0.0, 1.0, 0.99, 1e-6, 0.9999, 0.0995, 1e-5]
     script = """
       const scale = await import("/page/scale.js");
-      const [gaps, probabilities, contrasts] = args;
+      const [gaps, probabilities] = args;
       return [gaps.map(scale.gapLevel), gaps.map(scale.ratio), gaps.map(scale.comparison),
         gaps.map((gap) => scale.weightLevel(gap, [1, 5])), probabilities.map(scale.percent),
-        contrasts.map(scale.contrastName), scale.gapLevel(NaN), scale.comparison(NaN)];
+        scale.gapLevel(NaN), scale.comparison(NaN)];
     """
-    contrasts = ["blank", "masked", "removed", "blur", "noise", "other"]
-    levels, ratios, words, weights, percents, names, nothing, undefined = page.module(
-        script, gaps, probabilities, contrasts
-    )
+    levels, ratios, words, weights, percents, nothing, undefined = page.module(script, gaps, probabilities)
     assert levels == [gap_level(gap) for gap in gaps]
     assert ratios == [ratio(gap) for gap in gaps]
     assert words == [comparison(gap) for gap in gaps]
     assert weights == [weight_level(gap, 1, 5) for gap in gaps]
     assert percents == [percent(p) for p in probabilities]
-    assert names == [contrast_name(contrast) for contrast in contrasts]
     assert (nothing, undefined) == (None, comparison(math.nan))
+
+
+def test_contrasts_have_the_words_that_were_learnt(page: Browser) -> None:
+    script = """
+      const { contrastName, learnContrasts } = await import("/page/contrasts.js");
+      const before = contrastName("toy");
+      learnContrasts({ toy: "a toy image" });
+      return [before, contrastName("toy"), contrastName("other")];
+    """
+    assert page.module(script) == ["toy", "a toy image", "other"]
 
 
 def test_a_shell_reads_quoted_text_back(page: Browser) -> None:

@@ -12,8 +12,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from scorer import Sample, Scorer, ScorerConfig
+from scorer.contrasts import CONTRASTS
 from scorer.mini import MODEL_PATH
 from scorer.weights import Method
+from service.schemas import contrast_names
 from tests.service.helpers import KEY
 from tests.service.page.browser import Browser
 from tests.service.page.server import Server
@@ -146,6 +148,16 @@ def test_a_method_and_its_settings_change_the_colours_without_a_request(
     assert scored.one("#param-high").get_attribute("value") == "4"
     assert set(weights(scored)) == {4.0}
     assert server.faults.scored == ["POST"]
+
+
+def test_contrasts_are_told_in_the_servers_words(scored: Browser) -> None:
+    script = "return [...document.getElementById('contrast').options].map((option) => [option.value, option.text])"
+    offered = scored.js(script)
+    assert sorted(offered) == sorted([name, CONTRASTS[name].phrase] for name in contrast_names())
+    pick(scored, "contrast", "removed")
+    scored.settled()
+    scored.js("document.getElementById('numbers').open = true")
+    scored.wait(lambda: f"with {CONTRASTS['removed'].phrase}" in scored.text("#numbers thead"))
 
 
 def test_a_contrast_is_asked_for_once(scored: Browser, server: Server, picture: Path) -> None:

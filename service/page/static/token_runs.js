@@ -1,4 +1,4 @@
-// Tokens → pieces that can be shown, by UTF-8 byte spans.
+// Tokens → runs of tokens with whole characters, which can be shown. By UTF-8 byte spans.
 
 const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 const MANY_BYTES = /[\u0080-\uffff]/;
@@ -29,10 +29,11 @@ function boundaries(text) {
 }
 
 /**
- * Cut one turn's text into pieces {text, first, last} that, joined, give it back. Tokens first … last − 1 make a
- * piece: several where they share a character (the bytes of an emoji), none where the text was not scored.
+ * Cut one turn's text into runs of tokens {text, first, last} that, joined, give it back: each the smallest stretch
+ * that holds whole characters and whole tokens, first … last − 1. One token as a rule; several where they share a
+ * character (the bytes of an emoji), none where the text was not scored.
  */
-export function pieces(text, starts, ends) {
+export function tokenRuns(text, starts, ends) {
   const { at, length } = boundaries(text);
   const cut = (from, to) => text.slice(at.get(from), at.get(to));
   const whole = (byte) => {
@@ -72,7 +73,7 @@ export const visible = (text) =>
     .replace(/[\s\u200b-\u200f\ufeff]/g, (sign) => GLYPHS[sign] ?? (NO_WIDTH.test(sign) ? "∅" : "␣"));
 
 /**
- * A scored piece as it is drawn: {before, core, after}. A single space around a word stays plain and outside of the
+ * A scored run's text as it is drawn: {before, core, after}. A single space around a word stays plain and outside of the
  * coloured core; any other white space at an edge is made visible, and a line break still breaks the line.
  */
 export function drawn(text) {

@@ -1,0 +1,223 @@
+"""What each contrast is, one record each: everything that names, explains, makes or checks a contrast reads it here.
+
+To add one, write its record below and put it into :data:`CONTRASTS`. An option of its own is a field of
+:class:`ContrastOptions` and of :class:`scorer.config.ScorerConfig`. Nothing else names contrasts: the command line,
+the report, the dataset card and the HTTP API list what is registered, and the families say what they can do
+(:class:`Capability`) and not which contrasts they have.
+
+Light: numpy alone; Pillow is imported where an image is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from scorer.types import BoolArray, Branch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Capability(Enum):
+    """What a family of models can do, and a contrast may need."""
+
+    IMAGES = "images"
+    """It takes images, so that it can be shown other ones."""
+    TEXT_ALONE = "text_alone"
+    """It runs a text alone: what stands for an image are tokens, and the others run without them."""
+    HIDDEN_TOKENS = "hidden_tokens"
+    """Tokens can be hidden from attention, and it is known that the others keep their positions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastOptions:
+    """The options that images are made by, with the model's own defaults filled in.
+
+    Attributes:
+        blank_color: RGB, 0–255 each.
+        blur_radius: standard deviation of the Gaussian, relative to the longer side, in (0, 1].
+        noise_seed: at least 0.
+    """
+
+    blank_color: tuple[int, int, int]
+    blur_radius: float
+    noise_seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnImage:
+    """Each image is replaced by one that depends on its size (width, height) and the options alone."""
+
+    draw: Callable[[tuple[int, int], ContrastOptions], Image]
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredImage:
+    """Each image is replaced by one of the same size that is made from it."""
+
+    alter: Callable[[Image, ContrastOptions], Image]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherImage:
+    """Each image is replaced by another one, of any size, that the row brings along in a column of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditedTokens:
+    """The clean branch is edited: (branch, which of its tokens stand for images, bool [T]) → the contrast's branch."""
+
+    edit: Callable[[Branch, BoolArray], Branch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """One contrast: what the image is replaced by, and what follows from that.
+
+    Attributes:
+        name: as it is spelled in options, requests and fingerprints.
+        phrase: what stands in for the image, in words that complete "with …".
+        description: the same for a help text, a noun phrase of one line.
+        source: where it was published; empty where that is nowhere.
+        how: how the contrast's branch is made.
+        needs: what a model must be able to do for the contrast to be defined.
+        constant: the branch before the first label is the same for all rows of one prompt and image size, and holds
+            nothing of the image: its prefix may be kept across rows, and tokens that it hides need not be run.
+    """
+
+    name: str
+    phrase: str
+    description: str
+    source: str = ""
+    how: DrawnImage | AlteredImage | OtherImage | EditedTokens
+    needs: frozenset[Capability]
+    constant: bool
+
+    @property
+    def needs_column(self) -> bool:
+        """Whether the image alone is not enough."""
+        return isinstance(self.how, OtherImage)
+
+    @property
+    def argument(self) -> str:
+        """How the command line spells it: the name, with the place of its column where it needs one."""
+        return f"{self.name}:COLUMN" if self.needs_column else self.name
+
+    @property
+    def explanation(self) -> str:
+        """The description, with its source."""
+        return f"{self.description} ({self.source})" if self.source else self.description
+
+
+def blank_image(size: tuple[int, int], options: ContrastOptions) -> Image:
+    """Draw an RGB image of one colour."""
+    from PIL import Image
+
+    return Image.new("RGB", size, options.blank_color)
+
+
+def blurred_image(image: Image, options: ContrastOptions) -> Image:
+    """Blur an image; relative to its longer side, so that it loses the same detail at any resolution."""
+    from PIL import ImageFilter
+
+    if 0 in image.size:
+        return image.copy()
+    return image.filter(ImageFilter.GaussianBlur(options.blur_radius * max(image.size)))
+
+
+def noise_image(size: tuple[int, int], options: ContrastOptions) -> Image:
+    """Draw uniform RGB noise.
+
+    Drawn from the generator's raw stream, which numpy keeps stable over versions; its distributions it may change.
+    """
+    from PIL import Image
+
+    width, height = size
+    length = width * height * 3
+    raw = np.random.PCG64(np.random.SeedSequence([options.noise_seed, width, height])).random_raw(-(-length // 8))
+    pixels = raw.astype("<u8").view(np.uint8)[:length].reshape(height, width, 3)
+    return Image.fromarray(pixels) if length else Image.new("RGB", size)
+
+
+def hide_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
+    """Hide the image's tokens from attention; all tokens keep their places."""
+    return replace(branch, attend=~image_tokens)
+
+
+def remove_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
+    """Take the image's tokens out; those after them move up.
+
+    ids        <user> ▢ ▢ ▢ What ? <assistant> A kite     label_index = [7, 8]
+    removed    <user> What ? <assistant> A kite           label_index = [4, 5]
+    """
+    ids = branch.input_ids[~image_tokens]
+    label_index = (np.cumsum(~image_tokens) - 1)[branch.label_index]
+    return Branch(ids, np.ones(len(ids), dtype=np.bool_), label_index, {}, b"")
+
+
+CONTRASTS: Final[Mapping[str, Contrast]] = {
+    contrast.name: contrast
+    for contrast in (
+        Contrast(
+            name="blank",
+            phrase="a blank image",
+            description="an image of one colour and the same size",
+            how=DrawnImage(blank_image),
+            needs=frozenset({Capability.IMAGES}),
+            constant=True,
+        ),
+        Contrast(
+            name="masked",
+            phrase="the image hidden",
+            description="the image tokens hidden from attention",
+            source="CAL, arXiv 2405.17871",
+            how=EditedTokens(hide_image_tokens),
+            needs=frozenset({Capability.TEXT_ALONE, Capability.HIDDEN_TOKENS}),
+            constant=True,
+        ),
+        Contrast(
+            name="removed",
+            phrase="no image",
+            description="the image tokens taken out",
+            how=EditedTokens(remove_image_tokens),
+            needs=frozenset({Capability.TEXT_ALONE}),
+            constant=True,
+        ),
+        Contrast(
+            name="blur",
+            phrase="a blurred image",
+            description="the same image, blurred",
+            source="VIG, arXiv 2602.17186",
+            how=AlteredImage(blurred_image),
+            needs=frozenset({Capability.IMAGES}),
+            constant=False,
+        ),
+        Contrast(
+            name="noise",
+            phrase="noise",
+            description="noise of the same size",
+            how=DrawnImage(noise_image),
+            needs=frozenset({Capability.IMAGES}),
+            # It could be, being drawn from the size; where a row is cut moves its scores by rounding, though.
+            constant=False,
+        ),
+        Contrast(
+            name="image",
+            phrase="another image",
+            description="another image of the row",
+            how=OtherImage(),
+            needs=frozenset({Capability.IMAGES}),
+            constant=False,
+        ),
+    )
+}
+"""By name, in the order in which they are listed for people."""
+
+DEFAULT: Final = "blank"
+"""The contrast where none is named: as good as the published ones on the packaged model (docs/grounding.md), and
+defined for every family that takes images."""

@@ -1,0 +1,203 @@
+"""What the exporter reads of a dataset is what the run read: its columns, its prompt, its formats."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.sources.columns import Columns
+from pipelines.sources.formats import FormatName, open_source
+from pipelines.sources.jsonl import JsonLines
+from pipelines.sources.webdataset import WebDataset
+from scorer.training.export.__main__ import main
+from scorer.training.export.dataset import SUFFIXES
+from tests.pipelines.fake_engine import FakeEngine
+from tests.pipelines.helpers import make_job, run
+from tests.pipelines.sources.json_files import packed
+
+Captured = pytest.CaptureFixture[str]
+IMAGE = {"bytes": b"ok", "path": None}
+
+
+class Asking(FakeEngine):
+    """An engine whose fingerprint has a prompt, as every real one's has."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "prompt": "What is it?"}
+
+
+def scored(folder: Path, rows: dict[str, list[Any]], columns: Columns, **options: Any) -> Path:
+    """A dataset of one shard, and its output in ``out``."""
+    (folder / "data").mkdir()
+    pq.write_table(pa.table(rows), folder / "data" / "x.parquet")
+    run(make_job(folder / "data", folder / "out", Asking(), columns=columns, **options))
+    return folder
+
+
+def exported(folder: Path, *more: str, data: bool = True) -> list[dict[str, Any]]:
+    assert export(folder, *more, data=data) == 0
+    return [json.loads(line) for line in (folder / "x.jsonl").read_text().splitlines()]
+
+
+def export(folder: Path, *more: str, data: bool = True) -> int:
+    given = ["--data", str(folder / "data")] if data else []
+    arguments = ["--to", "jsonl", "--weights", str(folder / "out"), "--output", str(folder / "x.jsonl"), *given]
+    return main([*arguments, *more])
+
+
+def said(example: dict[str, Any]) -> list[str]:
+    """Every turn in one string, an image as ``▣``."""
+    return ["".join(part.get("text", "▣") for part in message["content"]) for message in example["messages"]]
+
+
+NUMBERED: dict[str, list[Any]] = {
+    "key": ["a", "b"],
+    "front": [IMAGE, IMAGE],
+    "side": [IMAGE, IMAGE],
+    "caption_0": ["a red kite", "one sea"],
+    "caption_1": ["two boats", None],
+    "text": ["not read", "not read"],
+    "task": ["Describe it.", None],
+}
+READ = Columns(image=("front", "side"), text=("caption_0", "caption_1"), id="key", prompt="task")
+WANTED = {
+    "a#0": ["▣▣Describe it.", "a red kite"],
+    "a#1": ["▣▣Describe it.", "two boats"],
+    "b#0": ["▣▣What is it?", "one sea"],
+}
+
+
+@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+def test_what_was_read_is_what_is_written(tmp_path: Path, layout: str) -> None:
+    """Several columns of captions and of images, a column of prompts, and the run's prompt where that is null."""
+    written = exported(scored(tmp_path, NUMBERED, READ, layout=layout), data=layout == "sidecar")
+    assert {example["id"]: said(example) for example in written} == WANTED
+    assert [len(example["images"]) for example in written] == [2, 2, 2]
+
+
+def test_columns_that_were_renamed_since(tmp_path: Path, capsys: Captured) -> None:
+    scored(tmp_path, NUMBERED, READ)
+    renamed = dict(zip(["key", "f", "s", "c0", "c1", "text", "t"], NUMBERED.values(), strict=True))
+    pq.write_table(pa.table(renamed), tmp_path / "data" / "x.parquet")
+    more: list[str] = []
+    for absent, option, value in (
+        ("caption_0", "--text-column", "c0,c1"),
+        ("front", "--image-column", "f,s"),
+        ("task", "--prompt-column", "t"),
+    ):
+        assert export(tmp_path, *more) == 2
+        problem = f"has no column '{absent}'; it has key, f, s, c0, c1, text, t: name the column by {option}"
+        assert problem in capsys.readouterr().err
+        more += [option, value]
+    assert {example["id"]: said(example) for example in exported(tmp_path, *more)} == WANTED
+
+
+def test_another_prompt(tmp_path: Path) -> None:
+    columns = dataclasses.replace(READ, prompt=None, text="text")
+    scored(tmp_path, NUMBERED, columns)
+    assert said(exported(tmp_path)[0])[0] == "▣▣What is it?"
+    assert said(exported(tmp_path, "--prompt", "Well?")[0])[0] == "▣▣Well?"
+    assert said(exported(tmp_path, "--prompt", "")[0])[0] == "▣▣"
+
+
+RECORDS = [{"id": str(i), "image": f"{i}.png", "caption": f"kite № {i}"} for i in range(3)]
+
+
+def json_run(folder: Path, name: str, data: bytes, format: Any, columns: Columns | None = None) -> None:
+    (folder / "data").mkdir()
+    (folder / "data" / name).write_bytes(data)
+    job = make_job(folder / "data", folder / "out", Asking())
+    for i in range(3):
+        (folder / "data" / f"{i}.png").write_bytes(b"ok")
+    source = open_source(str(folder / "data"), format, columns or Columns(), prompt="What is it?")
+    run(dataclasses.replace(job, source=source))
+
+
+def lines(records: Sequence[Any]) -> bytes:
+    return "\n\n".join(json.dumps(record, ensure_ascii=False) for record in records).encode()
+
+
+@pytest.mark.parametrize("suffix", JsonLines.suffixes)
+def test_json_lines_as_the_job_reads_them(tmp_path: Path, suffix: str) -> None:
+    """Compressed or not; with a byte order mark, blank lines and a line that is no JSON, which is a row that failed."""
+    data = b"\xef\xbb\xbf" + lines(RECORDS[:2]) + b"\n{broken\n" + lines(RECORDS[2:])
+    data = gzip.compress(data) if suffix.endswith(".gz") else packed(data, "zstd") if suffix.endswith(".zst") else data
+    json_run(tmp_path, f"x{suffix}", data, "jsonl")
+    (tmp_path / "data" / "x.json").write_text("[]")  # describes the shard: not what the run read
+    written = exported(tmp_path)
+    assert [said(example)[1] for example in written] == [record["caption"] for record in RECORDS]
+    assert [example["images"] for example in written] == [[record["image"]] for record in RECORDS]
+
+
+@pytest.mark.parametrize("array", [True, False])
+def test_json_as_the_job_reads_it(tmp_path: Path, array: bool) -> None:
+    json_run(tmp_path, "x.json", json.dumps(RECORDS).encode() if array else lines(RECORDS), "json")
+    assert [said(example)[1] for example in exported(tmp_path)] == [record["caption"] for record in RECORDS]
+
+
+def test_records_need_not_have_every_key(tmp_path: Path) -> None:
+    records = [
+        {"image": "0.png", "caption_0": "a red kite", "caption_1": "two boats", "task": "Name it."},
+        {"image": "1.png", "caption_1": "one sea"},
+    ]
+    json_run(tmp_path, "x.jsonl", lines(records), "jsonl", Columns(prompt="task"))
+    assert [said(example) for example in exported(tmp_path)] == [
+        ["▣Name it.", "a red kite"],
+        ["▣Name it.", "two boats"],
+        ["▣What is it?", "one sea"],
+    ]
+
+
+def test_formats_are_those_of_the_job() -> None:
+    assert set(SUFFIXES) == {*get_args(FormatName)} - {WebDataset().name}
+    assert set(SUFFIXES["jsonl"]) == set(JsonLines.suffixes)
+
+
+def rewritten(folder: Path, metadata: dict[str, Any]) -> None:
+    """The published file with another metadata, taken out of its run."""
+    path = folder / "out" / "x.parquet"
+    table = pq.read_table(path)
+    (folder / "out" / "_SUCCESS").unlink()
+    pq.write_table(table.replace_schema_metadata({"tokensight": json.dumps(metadata)} if metadata else None), path)
+
+
+def test_files_that_do_not_say_what_was_read(tmp_path: Path, capsys: Captured) -> None:
+    """Each message names the option that is needed next."""
+    scored(tmp_path, NUMBERED, READ)
+    rewritten(tmp_path, {})
+    more = ["--allow-unfinished"]
+    for message, option, value in (
+        ("do not say which columns of the dataset were read", "--text-column", "caption_0,caption_1"),
+        ("do not say which columns of the dataset were read", "--image-column", "front,side"),
+        ("do not say which instruction it answers: give it by --prompt, or its column", "--prompt", "Describe it."),
+    ):
+        assert export(tmp_path, *more) == 2
+        error = capsys.readouterr().err
+        assert message in error and option in error
+        more += [option, value]
+    assert [said(example)[0] for example in exported(tmp_path, *more)] == ["▣▣Describe it."] * 3
+
+
+def test_a_webdataset_is_refused_by_name(tmp_path: Path, capsys: Captured) -> None:
+    scored(tmp_path, NUMBERED, READ)
+    columns = {"text": "txt", "image": "image"}
+    rewritten(tmp_path, {"source": {"format": WebDataset().name, "columns": columns}})
+    assert export(tmp_path, "--allow-unfinished") == 2
+    assert (
+        "the run read webdataset, which is not exported (parquet, json, jsonl are); look weights up"
+        in capsys.readouterr().err
+    )
+
+
+def test_weights_alone_need_the_dataset(tmp_path: Path, capsys: Captured) -> None:
+    scored(tmp_path, NUMBERED, READ)
+    assert export(tmp_path, data=False) == 2
+    assert "holds weights only (--layout sidecar); give the dataset that was scored" in capsys.readouterr().err
