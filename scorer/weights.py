@@ -1,39 +1,40 @@
-"""Raw scores → token weights. Pure numpy; each formula cites its source.
+"""Raw scores → token weights, pure numpy: the formulas, each with its source, and one record for each method.
 
 Raw scores are stored, weights derive from them at any time: one scoring run serves every method here. A weight that
 depends on a NaN score is NaN, never a plausible number.
 
+To add a method: its function and its record here, in :data:`METHODS`, and its port in the page's ``weights.js``.
 Ranges of parameters are checked by :class:`Method`, once; the functions take them as they are.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from scorer.errors import ConfigError
+from scorer.errors import ConfigError, TableError
 from scorer.types import Float32Array, Int16Array
+from scorer.weighting.parameters import Parameter, Slider
+from scorer.weighting.record import RawScores, WeightingMethod
 
-
-class RawScores(Protocol):
-    """What a method may read of one sample: arrays of length N. ``TokenScores`` and table rows both fit."""
-
-    @property
-    def token_turns(self) -> Int16Array: ...
-    @property
-    def logit_gap(self) -> Float32Array: ...
-    @property
-    def logprob_clean(self) -> Float32Array: ...
-    @property
-    def logprob_contrast(self) -> Float32Array: ...
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "Method",
+    "RawScores",
+    "WeightingMethod",
+    "cal",
+    "cal_logprob",
+    "clamp_and_pool",
+    "prior",
+    "vig",
+]
 
 
 def clamp_and_pool(
@@ -139,13 +140,131 @@ def _logprob_gap(scores: RawScores) -> npt.NDArray[np.float64]:
         return scores.logprob_clean.astype(np.float64) - scores.logprob_contrast.astype(np.float64)
 
 
-METHODS: Final[Mapping[str, Callable[..., Float32Array]]] = {
-    "cal": cal,
-    "cal-logprob": cal_logprob,
-    "prior": prior,
-    "vig": vig,
-}
-DEFAULT_METHOD: Final = "cal"
+def _clamp(unit: str) -> tuple[Parameter, ...]:
+    """The parameters of :func:`clamp_and_pool` over a gap in this unit."""
+    slider = Slider(0, 10, 0.1)
+    return (
+        Parameter(
+            name="low",
+            label="clamp from",
+            meaning="the least weight; smaller gaps count as this",
+            type="float",
+            default=1.0,
+            unit=unit,
+            minimum=0,
+            slider=slider,
+        ),
+        Parameter(
+            name="high",
+            label="to",
+            meaning="the greatest weight; larger gaps count as this",
+            type="float",
+            default=5.0,
+            unit=unit,
+            minimum=0,
+            slider=slider,
+        ),
+        Parameter(
+            name="window",
+            label="window",
+            meaning="how many neighbouring tokens are averaged; 1 averages none",
+            type="int",
+            default=3,
+            unit="tokens",
+            minimum=1,
+            odd=True,
+            slider=Slider(1, 15, 2),
+        ),
+    )
+
+
+CAL: Final = WeightingMethod(
+    name="cal",
+    label="CAL, by logit gap",
+    words="How far the image moves the token's logit, clamped, and averaged with its neighbours.",
+    formula="avgpool(clamp(logit_gap, low, high), window), pooled within one turn",
+    paper="CAL, NeurIPS 2024",
+    arxiv="2405.17871",
+    function=cal,
+    columns=("token_turns", "logit_gap"),
+    parameters=_clamp("logits"),
+    ordered=(("low", "high"),),
+    bounds=("low", "high"),
+)
+CAL_LOGPROB: Final = WeightingMethod(
+    name="cal-logprob",
+    label="CAL, by gap",
+    words="CAL's clamp and average, of how far the image moves the token's log-probability.",
+    formula="avgpool(clamp(logprob_clean − logprob_contrast, low, high), window), pooled within one turn",
+    paper="after CAL, NeurIPS 2024",
+    arxiv="2405.17871",
+    function=cal_logprob,
+    columns=("token_turns", "logprob_clean", "logprob_contrast"),
+    parameters=_clamp("nats"),
+    ordered=(("low", "high"),),
+    bounds=("low", "high"),
+)
+PRIOR: Final = WeightingMethod(
+    name="prior",
+    label="PRIOR, by surprise",
+    words="How little the token is expected without the image; the row's weights have the mean 1.",
+    formula="(1 − exp(logprob_contrast))^alpha, normalised to mean 1 over the row",
+    paper="PRIOR, 2025",
+    arxiv="2505.08971",
+    function=prior,
+    columns=("logprob_contrast",),
+    parameters=(
+        Parameter(
+            name="alpha",
+            label="α",
+            meaning="the exponent; 0 weighs all tokens alike, more prefers surprising ones more",
+            type="float",
+            default=1.0,
+            minimum=0,
+            slider=Slider(0, 5, 0.1),
+        ),
+    ),
+    whole_row=True,
+)
+VIG: Final = WeightingMethod(
+    name="vig",
+    label="VIG, keep or drop",
+    words="Keeps the tokens that the image makes likelier most, and drops the others.",
+    formula="1 if logprob_clean − logprob_contrast ≥ threshold, or without one if in the row's top share keep; else 0",
+    paper="VIG, 2026",
+    arxiv="2602.17186",
+    function=vig,
+    columns=("logprob_clean", "logprob_contrast"),
+    parameters=(
+        Parameter(
+            name="threshold",
+            label="gap from",
+            meaning="the least gap of a token that is kept; null: keep decides",
+            type="float",
+            default=None,
+            unit="nats",
+            nullable=True,
+            overrides="keep",
+            slider=Slider(-2, 5, 0.05, start=0.5),
+        ),
+        Parameter(
+            name="keep",
+            label="top",
+            meaning="the share of the row's tokens that is kept, those of the highest gap",
+            type="float",
+            default=0.7,
+            unit="share",
+            exclusive_minimum=0,
+            maximum=1,
+            slider=Slider(0.01, 1, 0.01),
+        ),
+    ),
+    binary=True,
+    whole_row=True,
+)
+
+METHODS: Final[Mapping[str, WeightingMethod]] = {method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG)}
+DEFAULT_METHOD: Final = CAL.name
 
 
 @dataclass(frozen=True)
@@ -164,22 +283,34 @@ class Method:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or self.name not in METHODS:
             raise ConfigError(f"unknown weighting method {self.name!r}; known methods: {', '.join(METHODS)}")
-        parameters = inspect.signature(METHODS[self.name]).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        if not isinstance(self.params, Mapping):
-            raise ConfigError(f"method {self.name!r}: parameters are {self.params!r}; give a mapping of name to value")
-        unknown = sorted(str(name) for name in set(self.params) - set(defaults))
-        if unknown:
-            raise ConfigError(
-                f"method {self.name!r} has no parameter {', '.join(unknown)}; it has {', '.join(defaults)}"
-            )
-        params = {name: _number(self.name, name, value) for name, value in {**defaults, **self.params}.items()}
-        _check_ranges(self.name, params)
-        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "params", self.record.check(self.params))
+
+    @property
+    def record(self) -> WeightingMethod:
+        """What the method says about itself."""
+        return METHODS[self.name]
 
     def __call__(self, scores: RawScores) -> Float32Array:
-        """float32 [N] weights of one sample."""
-        return METHODS[self.name](scores, **self.params)
+        """float32 [N] weights of one sample. Raises TableError where a column is absent that the method reads."""
+        self.check_columns([name for name in self.record.columns if getattr(scores, name, None) is not None])
+        return self.record.function(scores, **self.params)
+
+    def check_columns(self, columns: Collection[str], where: str = "the output") -> None:
+        """Refuse scores without a column that the method reads.
+
+        Args:
+            columns: names of those that are there.
+            where: what lacks a column, in the message.
+
+        Raises:
+            TableError: naming the columns that are absent.
+        """
+        absent = [name for name in self.record.columns if name not in columns]
+        if absent:
+            raise TableError(
+                f"{where} has no {', '.join(absent)}, which the method {self.name!r} reads; score the dataset again "
+                "with what is absent, or choose another method"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Name and all parameters as plain data: what is recorded beside the weights."""
@@ -189,26 +320,3 @@ class Method:
     def from_dict(cls, document: Mapping[str, Any]) -> Method:
         """Back from :meth:`to_dict`. Raises ConfigError as the constructor does."""
         return cls(document.get("name", ""), document.get("params", {}))
-
-
-def _number(method: str, name: str, value: Any) -> int | float | None:
-    """The value in one canonical type, so that 1 and 1.0 give one fingerprint."""
-    if name == "threshold" and value is None:
-        return None
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not abs(value) <= sys.float_info.max:  # math.isfinite raises on an integer beyond it
-        raise ConfigError(f"method {method!r}: {name} is {value!r}; it must be a finite number")
-    return int(value) if name == "window" and int(value) == value else float(value)
-
-
-def _check_ranges(method: str, params: Mapping[str, Any]) -> None:
-    window = params.get("window", 1)
-    if window < 1 or window % 2 != 1:
-        raise ConfigError(f"method {method!r}: window is {window!r}; it must be an odd number of tokens, 1 or more")
-    if not 0 <= params.get("low", 0) <= params.get("high", 0):
-        low, high = params["low"], params["high"]
-        raise ConfigError(f"method {method!r}: low is {low!r} and high {high!r}; 0 ≤ low ≤ high must hold")
-    if params.get("alpha", 0) < 0:
-        raise ConfigError(f"method {method!r}: alpha is {params['alpha']!r}; it must be 0 or more")
-    if not 0 < params.get("keep", 1) <= 1:
-        raise ConfigError(f"method {method!r}: keep is {params['keep']!r}; it must lie in (0, 1]")

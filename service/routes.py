@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from scorer.types import TokenScores
-from scorer.weights import METHODS
+from scorer.weights import DEFAULT_METHOD, METHODS
 from service import bodies, problems, schemas
 from service.disconnect import while_connected
 from service.problems import ProblemError
@@ -168,15 +167,13 @@ def _weights(body: bytes) -> dict[str, Any]:
     responses={200: {"model": schemas.ModelsResponse}, **errors(401, 503)},
 )
 async def models(service: Service) -> Response:
-    """The model, its contrasts, and the methods with their parameters."""
+    """The model, its contrasts, and the methods as their records tell them."""
     described = service.models.describe()
-    return JsonDocument({"default": described["name"], "models": [described], "methods": _methods()})
-
-
-def _methods() -> list[dict[str, Any]]:
-    found = []
-    for name, function in METHODS.items():
-        parameters = inspect.signature(function).parameters.values()
-        options = {p.name: {"default": p.default} for p in parameters if p.kind is p.KEYWORD_ONLY}
-        found.append({"name": name, "params": options})
-    return found
+    return JsonDocument(
+        {
+            "default": described["name"],
+            "models": [described],
+            "default_method": DEFAULT_METHOD,
+            "methods": [method.to_dict() for method in METHODS.values()],
+        }
+    )

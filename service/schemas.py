@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticKnownError
 
 from scorer.contrasts import CONTRASTS
+from scorer.weighting.parameters import Parameter
+from scorer.weights import DEFAULT_METHOD, METHODS
 
-Method = Literal["cal", "cal-logprob", "prior", "vig"]
 ReturnedPart = Literal["tokens", "spans", "raw", "weights"]
 PARTS: Final[tuple[ReturnedPart, ...]] = ("tokens", "spans", "raw", "weights")
 
@@ -21,19 +23,34 @@ def contrast_names() -> tuple[str, ...]:
     return tuple(name for name, contrast in CONTRASTS.items() if not contrast.needs_column)
 
 
-def _known_contrast(name: str) -> str:
-    if name not in contrast_names():
-        *others, last = map(repr, contrast_names())
+def _one_of(names: Sequence[str], name: str) -> str:
+    """The name, refused as pydantic refuses what is not in a Literal."""
+    if name not in names:
+        *others, last = map(repr, names)
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
     return name
+
+
+def _known_contrast(name: str) -> str:
+    return _one_of(contrast_names(), name)
 
 
 def _list_contrasts(schema: dict[str, Any]) -> None:
     schema["enum"] = list(contrast_names())
 
 
+def _known_method(name: str) -> str:
+    return _one_of(tuple(METHODS), name)
+
+
+def _list_methods(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(METHODS)
+
+
 ContrastName = Annotated[str, AfterValidator(_known_contrast), Field(json_schema_extra=_list_contrasts)]
 """One of :func:`contrast_names`; the description lists them."""
+MethodName = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra=_list_methods)]
+"""One of :data:`scorer.weights.METHODS`; the description lists them."""
 
 EXAMPLE_PNG: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAa0lEQVR42u3aQQ3AIAxAUSCIQcl0oIQDSiprcqZhB0II79+b9CU9Nrcn0smVdH"
@@ -94,7 +111,7 @@ class ScoringOptions(Strict):
         None, description="a conversation, whose assistant messages are scored; or give text"
     )
     prompt: str | None = Field(None, description="the instruction that the caption answers; only with text")
-    method: Method = Field("cal", description="how weights are derived from raw scores")
+    method: MethodName = Field(DEFAULT_METHOD, description="how weights are derived from raw scores")
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
         default_factory=dict, description="parameters of the method; see /v1/models"
     )
@@ -164,7 +181,7 @@ class WeightsRequest(Strict):
         }
     )
 
-    method: Method = "cal"
+    method: MethodName = DEFAULT_METHOD
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(default_factory=dict)
     logit_gap: Scores
     logprob_clean: Scores
@@ -224,7 +241,7 @@ class ScoreResponse(BaseModel):
     model: str
     fingerprint: str = Field(description="identifies all that decides raw scores; equal ones are comparable")
     contrast: ContrastName
-    method: Method
+    method: MethodName
     method_params: dict[str, float | None] = Field(description="complete, defaults filled in")
     turns: list[str] = Field(description="the scored texts")
     tokens: list[TokenOut]
@@ -261,7 +278,7 @@ class BatchResponse(BaseModel):
 class WeightsResponse(BaseModel):
     """Weights by one method; null where undefined."""
 
-    method: Method
+    method: MethodName
     method_params: dict[str, float | None]
     weights: list[float | None]
 
@@ -288,15 +305,26 @@ class ModelOut(BaseModel):
 class MethodOut(BaseModel):
     """A way to derive weights."""
 
-    name: Method
-    params: dict[str, dict[str, float | None]] = Field(description="by name: the default")
+    name: MethodName
+    label: str = Field(description="its name in a user interface")
+    words: str = Field(description="one sentence for people")
+    formula: str = Field(description="over columns and parameters by their names")
+    paper: str
+    arxiv: str | None = Field(description="the paper's id on arXiv")
+    columns: list[str] = Field(description="what it reads of raw scores")
+    params: dict[str, Parameter] = Field(description="by name, in the order in which they are shown")
+    ordered: list[tuple[str, str]] = Field(description="pairs of parameters, the first at most the second")
+    bounds: tuple[str, str] | None = Field(description="the parameters that every weight lies between")
+    binary: bool = Field(description="every weight is 0 or 1")
+    whole_row: bool = Field(description="a weight depends on all tokens of its row")
 
 
 class ModelsResponse(BaseModel):
     """What can be asked for."""
 
-    default: str
+    default: str = Field(description="name of the default model")
     models: list[ModelOut]
+    default_method: MethodName
     methods: list[MethodOut]
 
 

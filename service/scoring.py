@@ -39,6 +39,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MAX_WINDOW: Final = 1001
+"""What a parameter that counts tokens may be at most."""
 _FETCH_THREADS: Final = 8
 _POLL_SECONDS: Final = 0.05
 _PARSE_THREADS: Final = 2
@@ -226,10 +227,14 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
         method = Method(name, params)
     except ConfigError as error:
         raise ProblemError(422, "method_invalid", str(error)) from None
-    if method.params.get("window", 1) > MAX_WINDOW:
-        raise ProblemError(
-            422, "method_invalid", f"window is {method.params['window']}; over HTTP it is at most {MAX_WINDOW} tokens"
-        )
+    for parameter in method.record.parameters:
+        value = method.params[parameter.name]
+        if parameter.unit == "tokens" and value is not None and value > MAX_WINDOW:  # what it costs grows with it
+            raise ProblemError(
+                422,
+                "method_invalid",
+                f"method {method.name!r}: {parameter.name} is {value}; over HTTP it is at most {MAX_WINDOW} tokens",
+            )
     return method
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from pipelines.cli.arguments import SWITCH, new_parser
 from pipelines.cli.config_file import to_yaml, with_config
@@ -26,7 +25,8 @@ from pipelines.sources.redacted import without_secrets
 from scorer.config import ScorerConfig
 from scorer.errors import ConfigError, MissingPackageError
 from scorer.extras import needing
-from scorer.weights import DEFAULT_METHOD, METHODS, Method
+from scorer.method_options import add_method_options, describe_methods
+from scorer.weights import DEFAULT_METHOD, Method
 
 ROW_TIMEOUT: Final = 300.0
 """Seconds: no forward pass of one batch should take so long, and a job that hangs should not take longer to notice."""
@@ -63,6 +63,9 @@ examples:
     tokensight score --input 's3://bucket/train-*.tar' --output out
     tokensight score --input llava_instruct.json --image-root s3://bucket/images --output out
 
+methods, and their parameters:
+{methods}
+
 configuration file:
   Options under their names without dashes. A list stands for an option given again and again, a mapping for
   --method-param NAME=VALUE. The command line has the last word; --no-NAME switches off what the file switched on.
@@ -92,7 +95,8 @@ exit status:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; its defaults are ScorerConfig's own."""
-    parser = new_parser("tokensight score", _DESCRIPTION, _EPILOG, "%(prog)s --input PATH --output PATH [options]")
+    epilog = _EPILOG.replace("{methods}", describe_methods())
+    parser = new_parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)
     add_model(parser)
@@ -171,19 +175,10 @@ def _add_failures(parser: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is written")
-    group.add_argument(
-        "--method",
-        choices=tuple(METHODS),
-        default=DEFAULT_METHOD,
-        help="how token_weights derive from the raw scores, which are kept whatever is chosen (default: %(default)s)",
-    )
-    group.add_argument(
-        "--method-param",
-        action="append",
-        type=_parameter,
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the method; may be repeated",
+    add_method_options(
+        group,
+        "how token_weights derive from the raw scores, which are kept whatever is chosen (default: %(default)s)",
+        DEFAULT_METHOD,
     )
     group.add_argument(
         "--layout",
@@ -265,13 +260,3 @@ def packaged_model() -> str:
     from scorer.mini import MODEL_PATH
 
     return str(MODEL_PATH)
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"the value in {text!r} is not a number, true, false or null") from None

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
+from pipelines.report.method_words import meaning, parameters
 from scorer.config import fingerprint_digest
 from scorer.contrasts import CONTRASTS
 
@@ -20,12 +21,6 @@ KEY: Final = "README.md"
 OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
 
 _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
-_METHODS: Final = {
-    "cal": "avgpool(clamp(logit_gap, low, high)), pooled within one turn (CAL, arXiv 2405.17871)",
-    "cal-logprob": "avgpool(clamp(logprob_clean − logprob_contrast, low, high)), pooled within one turn (after CAL)",
-    "prior": "(1 − exp(logprob_contrast))^alpha, normalised to mean 1 over the row (PRIOR, arXiv 2505.08971)",
-    "vig": "1 for the tokens of highest logprob_clean − logprob_contrast, else 0 (VIG, arXiv 2602.17186)",
-}
 _COLUMNS: Final = (
     ("`sample_id`, `row_index`", "the dataset's id of the row, and the row's place in its shard"),
     ("`token_ids`", "ids of the scored text's tokens, by the reference model's tokenizer"),
@@ -122,12 +117,11 @@ def _columns(record: RunRecord) -> Iterator[str]:
 
 def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
     contrast, method = str(summary["contrast"]), summary["method"]
-    params = ", ".join(f"{name} {value}" for name, value in method["params"].items())
     yield from ("## Making", "", "| | |", "|---|---|")
     yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
     explained = CONTRASTS[contrast].explanation if contrast in CONTRASTS else "see the fingerprint"
     yield f"| contrast input | {_code(contrast)}: {explained} |"
-    yield f"| weights | {_code(method['name'])} ({params}): {_METHODS.get(method['name'], 'see the fingerprint')} |"
+    yield f"| weights | {_code(method['name'])}{parameters(method)}: {meaning(method) or 'see the fingerprint'} |"
     yield f"| numbers | {_code(str(summary['dtype']))} |"
     yield f"| finished | {summary['finished_at']} |"
     yield f"| fingerprint | {_code(fingerprint_digest(record.fingerprint))} (SHA-256; in full in `_run.json`) |"

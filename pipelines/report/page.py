@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 
 from pipelines.output.reader import FinishedRun, ScoredRow, choose_windows, read_rows, read_run
+from pipelines.report import method_words
 from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect, pick
 from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, Histogram, histogram, signed
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
@@ -110,7 +111,8 @@ def context(
         "run": run.summary,
         "model": model_name(run.summary["model"]),
         "contrast": contrast_name(run.summary["contrast"]),
-        "method": _method(run.summary["method"]),
+        "method": method_words.name(run.summary["method"]),
+        "method_meaning": method_words.meaning(run.summary["method"]),
         "fingerprint": json.dumps(run.fingerprint, indent=2, sort_keys=True, ensure_ascii=False),
         "sampled_rows": len(rows),
         "sampled_tokens": len(gaps),
@@ -183,14 +185,6 @@ def model_name(model: str | None) -> str:
         return "unnamed model"
     parts = model.replace("\\", "/").rstrip("/").split("/")
     return "/".join(parts[-3:])
-
-
-def _method(method: Any) -> str:
-    """The method's name, with its parameters where they are recorded."""
-    if not isinstance(method, Mapping):
-        return str(method)
-    params = ", ".join(f"{name} {value}" for name, value in method.get("params", {}).items())
-    return f"{method['name']} ({params})" if params else str(method["name"])
 
 
 def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:

@@ -234,8 +234,8 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("cal", {"high": 10**400}, "; it must be a finite number"),
         ("cal", {"low": "1"}, "low is '1'; it must be a finite number"),
         ("cal", {"low": True}, "low is True; it must be a finite number"),
-        ("cal", {"low": 6}, "low is 6.0 and high 5.0; 0 ≤ low ≤ high must hold"),
-        ("cal", {"low": -1}, "low is -1.0"),
+        ("cal", {"low": 6}, "low is 6.0 and high is 5.0; low ≤ high must hold: lower low or raise high"),
+        ("cal", {"low": -1}, "low is -1.0; it must be 0 or more"),
         ("cal", {"window": 2}, "window is 2; it must be an odd number"),
         ("cal", {"window": 2.5}, "window is 2.5; it must be an odd number"),
         ("cal", {"window": -1}, "window is -1; it must be an odd number"),
@@ -243,7 +243,7 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("vig", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
         ("vig", {"keep": 1.5}, "keep is 1.5"),
         ("vig", {"keep": None}, "keep is None; it must be a finite number"),
-        ("vig", {"threshold": math.nan}, "threshold is nan"),
+        ("vig", {"threshold": math.nan}, "threshold is nan; it must be a finite number, or null for none"),
     ],
 )
 def test_a_wrong_method_is_refused(name: Any, params: Any, message: str) -> None:

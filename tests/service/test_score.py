@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +167,8 @@ def test_no_scores_no_weights(client: TestClient) -> None:
 
 
 def test_names_in_the_schema_are_the_librarys() -> None:
-    assert set(get_args(schemas.Method)) == set(METHODS)
+    for model in (schemas.ScoreRequest, schemas.WeightsRequest, schemas.ScoreResponse):
+        assert model.model_json_schema()["properties"]["method"]["enum"] == list(METHODS)
     assert set(CONTRASTS) == set(RECORDS) - {"image"}, "the contrast image needs a second picture"
 
 
@@ -180,7 +181,10 @@ def test_models_says_what_can_be_asked_for(client: TestClient) -> None:
     assert model["contrast_words"] == {name: RECORDS[name].phrase for name in model["contrasts"]}
     assert len(set(model["fingerprints"].values())) == len(CONTRASTS)
     assert score(client, request(TEXT, contrast="blur"))["fingerprint"] == model["fingerprints"]["blur"]
-    assert {method["name"] for method in found["methods"]} == set(METHODS)
+    assert [method["name"] for method in found["methods"]] == list(METHODS)
+    for method in found["methods"]:
+        assert {name: each["default"] for name, each in method["params"].items()} == Method(method["name"]).params
+    assert found["default_method"] == Method().name
 
 
 def test_items_of_a_batch_fail_alone(client: TestClient) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
+from scorer.method_options import add_method_options, describe_methods
 from scorer.training.alignment import WeightAligner
 from scorer.training.export.columns import (
     IMAGE_OPTION,
@@ -24,7 +25,7 @@ from scorer.training.export.dataset import read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
-from scorer.weights import METHODS, Method
+from scorer.weights import Method
 
 _DESCRIPTION = """\
 Write a dataset with its published weights into one file that a trainer reads by itself.
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "tokensight export",
         description=_DESCRIPTION,
+        epilog=f"methods, and their parameters:\n{describe_methods()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
@@ -71,10 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     columns.add_argument(IMAGE_OPTION, metavar="NAME", help="of images; A,B for several")
     columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="of the question that a bare caption answers")
     columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question where there is no column for it")
-    parser.add_argument("--method", choices=METHODS, help="derive weights by this method instead of the run's own")
-    parser.add_argument(
-        "--method-param", action="append", default=[], metavar="NAME=VALUE", help="a parameter of --method"
-    )
+    add_method_options(parser, "derive weights by this method instead of the run's own")
     parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
     parser.add_argument("--threshold", type=float, default=0.5, help="axolotl: least weight trained on (default 0.5)")
     parser.add_argument("--allow-unfinished", action="store_true", help="read what an unfinished run has published")
@@ -86,15 +85,7 @@ def _method(options: argparse.Namespace) -> Method | None:
         if options.method_param:
             raise ConfigError("--method-param without --method; name the method whose parameter it is")
         return None
-    return Method(options.method, dict(_parameter(text) for text in options.method_param))
-
-
-def _parameter(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise ConfigError(f"--method-param {text!r}; it must be NAME=NUMBER") from None
+    return Method(options.method, dict(options.method_param))
 
 
 def _write(table: WeightTable, options: argparse.Namespace) -> int:

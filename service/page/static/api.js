@@ -82,6 +82,12 @@ export function score(picture, request, signal) {
   return ask("v1/score", { method: "POST", body: form, signal });
 }
 
+/** POST /v1/weights. */
+export function deriveWeights(request, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return ask("v1/weights", { method: "POST", headers, body: JSON.stringify(request), signal });
+}
+
 /** Whether the API wants a key: this browser sends the one it was given, a command line has to be told. */
 export async function wantsKey() {
   try {

@@ -51,7 +51,7 @@ function setBusy(busy) {
 async function run(input, contrast) {
   setBusy(true);
   try {
-    if (!(await session.ask(input, contrast, settings.request))) return; // another request has taken over
+    if (!(await session.ask(input, contrast, chosenMethod))) return; // another request has taken over
     setBusy(false);
     showAnswer();
   } catch (error) {
@@ -116,22 +116,41 @@ async function copyCurl() {
   await copy(command, `curl command${where}`, say);
 }
 
+let described = null; // a promise, made anew after a failure
+
+/** Shows what the server offers. Throws Problem. */
 async function describeServer() {
-  try {
-    const { default: name, models } = await listModels();
-    const model = models.find((each) => each.name === name);
-    byId("model").textContent = name;
-    byId("fingerprint").textContent = `Fingerprint ${model.fingerprint.slice(0, 12)}`;
-    byId("fingerprint").title = model.fingerprint;
-    byId("prompt").placeholder = model.prompt;
-    learnContrasts(model.contrast_words);
-    offerContrasts(model.contrasts);
-  } catch (error) {
+  const { default: name, models, methods, default_method: first } = await listModels();
+  const model = models.find((each) => each.name === name);
+  settings.offer(methods, first);
+  byId("model").textContent = name;
+  byId("fingerprint").textContent = `Fingerprint ${model.fingerprint.slice(0, 12)}`;
+  byId("fingerprint").title = model.fingerprint;
+  byId("prompt").placeholder = model.prompt;
+  learnContrasts(model.contrast_words);
+  offerContrasts(model.contrasts);
+}
+
+function whenDescribed() {
+  described ??= describeServer().catch((error) => {
+    described = null;
+    throw error;
+  });
+  return described;
+}
+
+async function chosenMethod() {
+  await whenDescribed();
+  return settings.request;
+}
+
+function begin() {
+  whenDescribed().catch((error) =>
     showProblem(error, () => {
       hideProblem();
-      describeServer();
-    });
-  }
+      begin();
+    }),
+  );
 }
 
 byId("ask").addEventListener("submit", (event) => {
@@ -149,7 +168,7 @@ byId("contrast").addEventListener("change", () => compareWith(byId("contrast").v
 byId("copy-json").addEventListener("click", () => copy(`${JSON.stringify(result.toJson(), null, 2)}\n`, "JSON", say));
 byId("copy-curl").addEventListener("click", copyCurl);
 
-describeServer();
+begin();
 const drawn = drawSamples((sample, caption) => {
   byId("caption").value = caption;
   picture.set(sample);

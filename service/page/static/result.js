@@ -1,10 +1,12 @@
-// The answer as it is shown: colours, weights, totals. Nothing here asks the server.
+// The answer as it is shown: colours, weights, totals. The server is asked for weights that this page cannot derive.
 import { drawCaption, paint, walkWithKeys, weightOf } from "./caption.js";
 import { byId, el } from "./dom.js";
 import { drawLegend } from "./legend.js";
+import { hideProblem, say, showProblem } from "./messages.js";
 import { numbersTable, tooltip } from "./numbers.js";
 import { comparison, gapLevel, signed, weightLevel, weightRange } from "./scale.js";
-import { derive, rawScores } from "./weights.js";
+import { ask, derive, isOwn, ownWeights } from "./weighing.js";
+import { rawScores } from "./weights.js";
 
 const DOUBT = -Math.log(2); // the picture at least halves it, as in the job's report
 
@@ -13,6 +15,8 @@ export class Result {
     this.settings = settings;
     this.answer = null;
     this.parts = [];
+    this.weighing = null; // {record, method, params} of this.weights: what is shown, and not yet what is asked for
+    this.asking = null; // AbortController
     walkWithKeys(byId("told"));
     this.refillTip = tooltip(byId("told"), byId("tip"), (element) => {
       const part = this.parts.find((each) => each.element === element);
@@ -37,6 +41,7 @@ export class Result {
     this.raw = rawScores(answer.tokens);
     this.parts = drawCaption(byId("told"), answer);
     this.drawDoubt();
+    this.weighing = null;
     this.update();
     byId("start").hidden = true;
     byId("result").hidden = false;
@@ -45,17 +50,58 @@ export class Result {
   /** New settings: weights, colours, totals. */
   update() {
     if (!this.answer) return;
-    this.weights = derive(this.settings.method, this.settings.params, this.raw);
+    if (this.asking) this.stopAsking();
+    const { method, record, params } = this.settings;
+    const wanted = { method, record, params: { ...params } };
+    const weights = derive(wanted, this.raw) ?? (isOwn(wanted, this.answer) ? ownWeights(this.answer) : null);
+    if (weights !== null) {
+      this.weigh(wanted, weights);
+      return;
+    }
+    if (this.weighing === null) this.weigh(this.came, ownWeights(this.answer)); // until there are better ones
+    this.ask(wanted);
+  }
+
+  /** The method that the answer came with. */
+  get came() {
+    const { method, method_params: params } = this.answer;
+    return { method, params, record: this.settings.records.get(method) };
+  }
+
+  weigh(weighing, weights) {
+    [this.weighing, this.weights] = [weighing, weights];
     this.repaint();
     this.drawTotals();
     this.fillTable();
     this.refillTip();
   }
 
+  stopAsking() {
+    this.asking.abort();
+    this.asking = null;
+    say("");
+  }
+
+  async ask(wanted) {
+    const own = (this.asking = new AbortController());
+    hideProblem();
+    say("Weighing…");
+    try {
+      const weights = await ask(this.settings.request, this.answer.tokens, own.signal);
+      if (own.signal.aborted) return;
+      this.stopAsking();
+      this.weigh(wanted, weights);
+    } catch (error) {
+      if (own.signal.aborted) return;
+      this.stopAsking();
+      showProblem(error, () => this.update());
+    }
+  }
+
   repaint() {
     if (!this.answer) return;
-    const { method, params } = this.settings;
-    const range = weightRange(method, params, this.weights);
+    const { record, params } = this.weighing;
+    const range = weightRange(record, params, this.weights);
     const level = {
       gap: (part) => gapLevel(part.gap),
       logit: (part) => gapLevel(part.logit),
@@ -63,7 +109,7 @@ export class Result {
     }[this.by];
     paint(byId("told"), this.parts, this.by, level);
     drawLegend(byId("legend"), this.by, range, {
-      binary: method === "vig",
+      binary: record.binary,
       doubted: this.parts.some((part) => gapLevel(part.gap) < 0),
       unknown: this.parts.some((part) => level(part) === null),
     });
@@ -101,9 +147,9 @@ export class Result {
     details.querySelector("div").replaceChildren(numbersTable(this.parts, weights, this.answer.contrast));
   }
 
-  /** The response as the server would give it for the settings of now. */
+  /** The response as the server would give it for the weights that are shown. */
   toJson() {
-    const { method, params } = this.settings;
+    const { method, params } = this.weighing;
     const number = (value) => (Number.isFinite(value) ? value : null);
     return {
       ...this.answer,

@@ -18,10 +18,10 @@ export function weightLevel(weight, [low, high]) {
   return Math.min(WEIGHT_STEPS - 1, Math.max(0, Math.floor(((weight - low) / (high - low)) * WEIGHT_STEPS)));
 }
 
-/** The range that the weight colours span: what the method can give, or gives. */
-export function weightRange(method, params, weights) {
-  if (method === "vig") return [0, 1];
-  if ("low" in params) return [params.low, params.high];
+/** The range that the weight colours span: what the method can give, by its record, or gives. */
+export function weightRange({ binary, bounds }, params, weights) {
+  if (binary) return [0, 1];
+  if (bounds) return bounds.map((name) => params[name]);
   return [0, weights.reduce((most, value) => (value > most ? value : most), 0)];
 }
 

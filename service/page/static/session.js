@@ -24,14 +24,17 @@ export class Session {
   }
 
   /**
-   * Scores ``input`` against ``contrast`` (null: the server's own choice). An older request that still runs is aborted.
+   * Scores ``input`` against ``contrast`` (null: the server's own choice), by what ``method`` promises as the method and
+   * its parameters. An older request that still runs is aborted.
    * Returns false where a newer one, or ``cancel``, has taken over. Throws Problem.
    */
   async ask(input, contrast, method) {
     this.cancel();
     const own = (this.running = new AbortController());
     try {
-      const answer = await score(input.picture, this.request(input, contrast, method), own.signal);
+      const request = this.request(input, contrast, await method());
+      if (own.signal.aborted) return false;
+      const answer = await score(input.picture, request, own.signal);
       if (own.signal.aborted) return false;
       if (input !== this.input) this.answers.clear();
       this.input = input;

@@ -1,40 +1,42 @@
-// How the weights are made: the method, and one slider for each of its parameters.
+// How the weights are made: the method, and one slider for each of its parameters, as the server describes them.
 import { byId, el } from "./dom.js";
-import { METHODS } from "./weights.js";
 
-const NAMES = {
-  cal: "CAL, by logit gap",
-  "cal-logprob": "CAL, by gap",
-  prior: "PRIOR, by surprise",
-  vig: "VIG, keep or drop",
-};
-
-const percentOf = (value) => `${Math.round(100 * value)} %`;
-const plain = (digits) => (value) => value.toFixed(digits);
-
-const SLIDERS = {
-  low: { name: "clamp from", min: 0, max: 10, step: 0.1, show: plain(1) },
-  high: { name: "to", min: 0, max: 10, step: 0.1, show: plain(1) },
-  window: { name: "window", min: 1, max: 15, step: 2, show: (value) => `${value} token${value > 1 ? "s" : ""}` },
-  alpha: { name: "α", min: 0, max: 5, step: 0.1, show: plain(1) },
-  keep: { name: "top", min: 0.01, max: 1, step: 0.01, show: percentOf },
-  threshold: { name: "gap from", min: -2, max: 5, step: 0.05, show: plain(2) },
-};
+/** A value as it is shown: a share in percent, tokens counted, all else with the digits of its slider's step. */
+function shown(value, { unit, slider }) {
+  if (unit === "share") return `${Math.round(100 * value)} %`;
+  if (unit === "tokens") return `${value} token${value === 1 ? "" : "s"}`;
+  return value.toFixed((String(slider.step).split(".")[1] ?? "").length);
+}
 
 /** What is chosen for each method; starts with the defaults. */
 export class Settings {
   constructor(onChange) {
-    this.method = "cal";
-    this.chosen = Object.fromEntries(Object.entries(METHODS).map(([name, { params }]) => [name, { ...params }]));
     this.onChange = onChange;
-    const select = byId("method");
-    select.append(...Object.keys(METHODS).map((name) => el("option", { value: name }, NAMES[name] ?? name)));
-    select.addEventListener("change", () => {
-      this.method = select.value;
+    this.records = new Map(); // by name, as in GET /v1/models; empty until ``offer``
+    this.chosen = {}; // by method, the value of every parameter
+    this.method = null;
+    byId("method").addEventListener("change", () => {
+      this.method = byId("method").value;
       this.draw();
       this.onChange();
     });
+  }
+
+  /** Fills the choice of methods. What was chosen before stays. */
+  offer(records, first) {
+    this.records = new Map(records.map((record) => [record.name, record]));
+    for (const { name, params } of records) {
+      const defaults = Object.entries(params).map(([own, parameter]) => [own, parameter.default]);
+      this.chosen[name] = { ...Object.fromEntries(defaults), ...this.chosen[name] };
+    }
+    this.method ??= first;
+    byId("method").replaceChildren(...records.map(({ name, label }) => el("option", { value: name }, label)));
+    byId("method").value = this.method;
     this.draw();
+  }
+
+  get record() {
+    return this.records.get(this.method);
   }
 
   get params() {
@@ -48,46 +50,54 @@ export class Settings {
   }
 
   draw() {
-    const names = Object.keys(this.params);
-    const shown = names.includes("threshold") ? [this.params.threshold === null ? "keep" : "threshold"] : names;
-    const host = byId("params");
-    host.replaceChildren(...shown.map((name) => this.slider(name)));
-    if (names.includes("threshold")) host.prepend(this.selection());
+    const all = Object.values(this.record.params);
+    const set = (parameter) => this.params[parameter.name] !== null;
+    const overridden = new Set(all.filter(set).map((parameter) => parameter.overrides));
+    const drawn = all.filter((parameter) => !overridden.has(parameter.name));
+    byId("params").replaceChildren(...drawn.map((parameter) => this.setting(parameter, set(parameter))));
+    byId("method").title = this.record.words;
   }
 
-  slider(name) {
-    const { name: label, min, max, step, show } = SLIDERS[name];
+  setting(parameter, isSet) {
+    const { name, label, meaning, nullable } = parameter;
     const id = `param-${name}`;
-    const value = this.params[name];
-    const output = el("output", { for: id }, show(value));
-    const input = el("input", { type: "range", id, min, max, step, value, "aria-valuetext": show(value) });
-    input.addEventListener("input", () => this.set(name, Number(input.value)));
-    return el("div", { class: "setting" }, el("label", { for: id }, label), input, output);
+    const title = el("label", { for: nullable ? `set-${name}` : id, title: meaning }, label);
+    const toggle = nullable ? [this.toggle(parameter, isSet)] : [];
+    return el("div", { class: "setting" }, ...toggle, title, ...(isSet ? this.slider(id, parameter) : []));
   }
 
-  /** VIG keeps a share of the tokens, or all above a threshold. */
-  selection() {
-    const options = { keep: "top share", threshold: "threshold" };
-    const entries = Object.entries(options).map(([value, text]) => el("option", { value }, text));
-    const select = el("select", { id: "selection" }, ...entries);
-    select.value = this.params.threshold === null ? "keep" : "threshold";
-    select.addEventListener("change", () => {
-      this.params.threshold = select.value === "keep" ? null : 0.5;
+  /** A parameter that may be null is set, or not. */
+  toggle({ name, slider }, isSet) {
+    const input = el("input", { type: "checkbox", id: `set-${name}`, checked: isSet });
+    input.addEventListener("change", () => {
+      this.params[name] = input.checked ? slider.start : null;
       this.draw();
-      byId("selection").focus();
+      byId(`set-${name}`).focus();
       this.onChange();
     });
-    return el("div", { class: "setting" }, el("label", { for: "selection" }, "keep by"), select);
+    return input;
+  }
+
+  slider(id, parameter) {
+    const { name, label, slider } = parameter;
+    const [value, text] = [this.params[name], shown(this.params[name], parameter)];
+    const { minimum: min, maximum: max, step } = slider;
+    const range = { type: "range", id, min, max, step, value, "aria-label": label, "aria-valuetext": text };
+    const input = el("input", range);
+    input.addEventListener("input", () => this.set(name, Number(input.value)));
+    return [input, el("output", { for: id }, text)];
   }
 
   set(name, value) {
     this.params[name] = value;
-    // low ≤ high: the one that is moved takes the other along.
-    if (name === "low" && value > this.params.high) this.params.high = value;
-    if (name === "high" && value < this.params.low) this.params.low = value;
-    for (const input of byId("params").querySelectorAll("input")) {
+    // The one that is moved takes the other along.
+    for (const [low, high] of this.record.ordered) {
+      if (name === low && value > this.params[high]) this.params[high] = value;
+      if (name === high && value < this.params[low]) this.params[low] = value;
+    }
+    for (const input of byId("params").querySelectorAll("input[type=range]")) {
       const own = input.id.slice("param-".length);
-      const text = SLIDERS[own].show(this.params[own]);
+      const text = shown(this.params[own], this.record.params[own]);
       input.value = this.params[own];
       input.setAttribute("aria-valuetext", text);
       input.parentElement.querySelector("output").textContent = text;

@@ -57,26 +57,15 @@ function vig(gap, threshold, keep) {
 
 const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - contrast[i]);
 
-const CLAMP = { low: 1, high: 5, window: 3 };
+const clampedBy = (gapOf) => (raw, { low, high, window }) => clampAndPool(gapOf(raw), raw.turns, low, high, window);
 
-/** Defaults of every method's parameters, and its weights from {turns, gap, clean, contrast}. */
-export const METHODS = {
-  cal: {
-    params: CLAMP,
-    weigh: (raw, { low, high, window }) => clampAndPool(raw.gap, raw.turns, low, high, window),
-  },
-  "cal-logprob": {
-    params: CLAMP,
-    weigh: (raw, { low, high, window }) => clampAndPool(logprobGap(raw), raw.turns, low, high, window),
-  },
-  prior: {
-    params: { alpha: 1 },
-    weigh: (raw, { alpha }) => prior(raw.contrast, alpha),
-  },
-  vig: {
-    params: { threshold: null, keep: 0.7 },
-    weigh: (raw, { threshold, keep }) => vig(logprobGap(raw), threshold, keep),
-  },
+/** By a method's name: its weights from {turns, gap, clean, contrast} and all its parameters. All else that is to be
+ * known of a method, GET /v1/models tells; one that has no port here is weighed by the server. */
+export const PORTS = {
+  cal: clampedBy((raw) => raw.gap),
+  "cal-logprob": clampedBy(logprobGap),
+  prior: (raw, { alpha }) => prior(raw.contrast, alpha),
+  vig: (raw, { threshold, keep }) => vig(logprobGap(raw), threshold, keep),
 };
 
 /** The response's tokens as arrays. */
@@ -87,9 +76,4 @@ export function rawScores(tokens) {
     clean: numbers(tokens.map((token) => token.logprob_clean)),
     contrast: numbers(tokens.map((token) => token.logprob_contrast)),
   };
-}
-
-/** Float32Array [N]; every parameter must be given. */
-export function derive(method, params, raw) {
-  return METHODS[method].weigh(raw, params);
 }

@@ -20,6 +20,7 @@ from scorer.weights import METHODS, Method
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset
 from tests.pipelines.outputs import stop_after
+from tests.toy_method import TOY, plant
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -122,10 +123,26 @@ def record_and_summary(dataset: Path, output: Path, **options: Any) -> tuple[Run
     return RunRecord.from_bytes((output / "_run.json").read_bytes()), summary
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_told(dataset: Path, output: Path, method: str) -> None:
+def weights_line(card: str) -> str:
+    (line,) = (line for line in card.splitlines() if line.startswith("| weights |"))
+    return line
+
+
+@pytest.mark.parametrize("method", [*METHODS, TOY.name])
+def test_every_method_is_told(dataset: Path, output: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
     record, summary = record_and_summary(dataset, output, method=Method(method))
-    assert "see the fingerprint" not in render_card(record, summary)
+    told = METHODS[method]
+    params = ", ".join(f"{name} {value}" for name, value in sorted(Method(method).params.items()))
+    assert weights_line(render_card(record, summary)) == (
+        f"| weights | `{method}` ({params}): {told.formula} ({told.source}) |"
+    )
+
+
+def test_a_method_of_another_release_is_named(dataset: Path, output: Path) -> None:
+    record, summary = record_and_summary(dataset, output)
+    card = render_card(record, {**summary, "method": {"name": "toy", "params": {"power": 2.0}}})
+    assert weights_line(card) == "| weights | `toy` (power 2.0): see the fingerprint |"
 
 
 def test_the_merged_layout_says_whose_columns_come_first(dataset: Path, output: Path) -> None:

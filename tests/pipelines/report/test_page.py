@@ -22,6 +22,7 @@ from scorer.errors import FailureCode, TableError
 from scorer.types import IMAGE, Failure, Sample, Turn
 from tests.pipelines.report.html_page import Element, Page
 from tests.pipelines.report.runs import Entry, MemorySource, picture, scored, write_run
+from tests.toy_method import TOY, plant
 
 
 def entry(sample_id: str, text: str, default: float = 0.0, **gaps: float) -> Entry:
@@ -54,6 +55,17 @@ def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
     assert "33 % of the tokens become at least twice as likely" in page.root.all("p", **{"class": "lead"})[0].text
     assert '"weights_sha256"' in page.root.all("pre")[0].text
     assert not page.root.all("section", id="failures")
+
+
+def test_the_page_says_what_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = {"name": "toy", "params": {"power": 2.0, "cap": None}}
+    unknown = written(tmp_path / "1", {"a.parquet": [entry("s", "a kite")]}, method=method)
+    assert TOY.formula not in unknown.root.text, "a method of another release"
+    plant(monkeypatch)
+    known = written(tmp_path / "2", {"a.parquet": [entry("s", "a kite")]}, method=method)
+    assert f"Weights: {TOY.formula} ({TOY.source})." in known.root.text
+    for page in (known, unknown):
+        assert "weights: toy (power 2.0, cap None)" in page.root.all("p", **{"class": "chips"})[0].text
 
 
 def test_a_token_shows_its_colour_and_its_numbers(tmp_path: Path) -> None:

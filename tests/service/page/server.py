@@ -25,12 +25,14 @@ class Answer:
 
 
 class Faults:
-    """Counts the requests for scores, and answers in the app's place while ``answers`` or ``models`` last."""
+    """Counts the requests for scores and for weights, and answers in the app's place while there are answers left."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.answers: list[Answer] = []
         self.models: list[Answer] = []
+        self.weights: list[Answer] = []
+        self.weighed = 0
         self.scored: list[str] = []
         self.disconnected = 0
         self.gate = threading.Event()
@@ -40,6 +42,11 @@ class Faults:
         if scope.get("path") == "/v1/models" and self.models:
             await self._answer(self.models.pop(0), receive, send)
             return
+        if scope.get("path") == "/v1/weights":
+            self.weighed += 1
+            if self.weights:
+                await self._answer(self.weights.pop(0), receive, send)
+                return
         if scope["type"] != "http" or scope["path"] != "/v1/score":
             await self.app(scope, receive, send)
             return
@@ -83,6 +90,8 @@ class Server:
         """As it started: every request goes to the app, none was counted."""
         self.faults.answers.clear()
         self.faults.models.clear()
+        self.faults.weights.clear()
+        self.faults.weighed = 0
         self.faults.scored.clear()
         self.faults.disconnected = 0
         self.faults.gate.set()

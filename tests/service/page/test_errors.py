@@ -128,6 +128,21 @@ def test_a_server_without_models_is_an_error_that_can_be_tried_again(failing: Br
     assert not failing.one("#problem").is_displayed()
 
 
+def test_nothing_is_scored_before_the_server_has_said_by_which_methods(failing: Browser, server: Server) -> None:
+    loading = Answer(503, problem(503, "not_ready", "the model is loading"))
+    server.faults.models += [loading, loading]
+    failing.driver.get(server.url)
+    failing.wait(lambda: "the model is loading" in failing.text("#problem"))
+    failing.wait(lambda: len(failing.all("#samples button")) == 6)
+    failing.sample(0)
+    assert "the model is loading" in failing.text("#problem")
+    assert server.faults.scored == []
+    failing.one("#problem button").click()
+    failing.wait(lambda: failing.tokens() != [])
+    assert server.faults.scored == ["POST"]
+    assert failing.text("#model") == "mini"
+
+
 def test_markup_in_a_caption_a_file_name_or_an_error_is_text(failing: Browser, server: Server, tmp_path: Path) -> None:
     pictures = len(failing.all("img"))
     path = tmp_path / '"><img src=x onerror="pwned=1">.png'

@@ -238,6 +238,8 @@ def test_a_phone_shows_all_without_scrolling_sideways(server: Server, chromium: 
         chromium.js("document.getElementById('method').value = arguments[0]", method)
         chromium.js("document.getElementById('method').dispatchEvent(new Event('change'))")
         assert wide(chromium) == []
+    chromium.js("document.getElementById('set-threshold').click()")
+    assert wide(chromium) == []
     assert chromium.complaints() == []
 
 

@@ -132,9 +132,13 @@ def test_a_method_and_its_settings_change_the_colours_without_a_request(
     assert weights(scored) == Method("vig", {"keep": 0.3})(scores).tolist()
     assert set(scored.levels()) == {"0", "4"}
     assert scored.js("return [...document.querySelectorAll('#legend i')].map((i) => i.textContent)") == ["0", "1"]
-    pick(scored, "selection", "threshold")
+    scored.one("#set-threshold").click()
+    assert scored.all("#param-keep") == [], "the threshold decides"
+    assert weights(scored) == Method("vig", {"threshold": 0.5})(scores).tolist()
     slide(scored, "threshold", 0.25)
     assert weights(scored) == Method("vig", {"threshold": 0.25})(scores).tolist()
+    scored.one("#set-threshold").click()
+    assert weights(scored) == Method("vig", {"keep": 0.3})(scores).tolist()
     pick(scored, "method", "cal")
     slide(scored, "window", 1)
     slide(scored, "high", 2.5)

@@ -1,0 +1,73 @@
+"""``--method`` and ``--method-param``, for every command line that derives weights; told from the methods' records."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator
+
+from scorer.weighting.parameters import Parameter, Value
+from scorer.weighting.record import WeightingMethod
+from scorer.weights import METHODS
+
+
+def add_method_options(to: argparse._ActionsContainer, purpose: str, default: str | None = None) -> None:
+    """Add ``--method`` (``purpose`` is its help), and ``--method-param`` as a list of (name, value)."""
+    to.add_argument("--method", choices=tuple(METHODS), default=default, help=purpose)
+    to.add_argument(
+        "--method-param",
+        action="append",
+        type=method_param,
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a parameter of the method; may be repeated ({_defaults()})",
+    )
+
+
+def method_param(text: str) -> tuple[str, Value]:
+    """The one parser of ``NAME=VALUE``: a number, or ``null``. Whose parameter it is, is for the method to say.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+    """
+    name, _, value = text.partition("=")
+    name, value = name.strip(), value.strip()
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as window=1")
+    if value.lower() == "null":
+        return name, None
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    raise argparse.ArgumentTypeError(f"{text!r}: the value {value!r} is neither a number nor null")
+
+
+def describe_methods(width: int = 112) -> str:
+    """Every method with its words, formula, source and parameters, as a section of a command line's help."""
+    return "\n".join(line for method in METHODS.values() for line in _described(method, width))
+
+
+def _described(method: WeightingMethod, width: int) -> Iterator[str]:
+    def wrapped(text: str) -> Iterator[str]:
+        yield from textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
+
+    yield f"  {method.name}"
+    yield from wrapped(method.words)
+    yield from wrapped(f"{method.formula} ({method.source})")
+    for parameter in method.parameters:
+        yield from wrapped(f"{parameter}  {parameter.meaning}{_limit(parameter)}")
+
+
+def _limit(parameter: Parameter) -> str:
+    return f" ({parameter.limit})" if parameter.limit else ""
+
+
+def _defaults() -> str:
+    """``cal: low=1, high=5; …``, methods of the same parameters together; as argparse wants it, % doubled."""
+    by_parameters: dict[str, list[str]] = {}
+    for method in METHODS.values():
+        by_parameters.setdefault(", ".join(map(str, method.parameters)), []).append(method.name)
+    told = [f"{', '.join(names)}: {parameters}" for parameters, names in by_parameters.items() if parameters]
+    return "; ".join(told).replace("%", "%%")

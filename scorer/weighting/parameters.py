@@ -1,0 +1,116 @@
+"""One parameter of a weighting method: its type, its range, and what people are told about it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from scorer.errors import ConfigError
+
+Value = float | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """What a user interface offers of a parameter's range.
+
+    Attributes:
+        minimum, maximum, step: in the parameter's own unit; the default is one of the steps.
+        start: of a nullable parameter, the value that it has when it is first set.
+    """
+
+    minimum: float
+    maximum: float
+    step: float
+    start: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A number that a method takes.
+
+    Attributes:
+        label: its name in a user interface, short.
+        meaning: one line for people.
+        unit: ``tokens``, ``nats``, ``logits``, ``share`` (0 to 1), or nothing.
+        minimum, maximum: the range, these values included; None where it is open-ended.
+        exclusive_minimum, exclusive_maximum: the range, these values excluded.
+        odd: of integers, only odd ones.
+        nullable: None is a value, and leaves the parameter without effect.
+        overrides: the parameter that has no effect while this one is set.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    type: Literal["float", "int"]
+    default: float | int | None
+    slider: Slider
+    unit: str = ""
+    minimum: float | None = None
+    exclusive_minimum: float | None = None
+    maximum: float | None = None
+    exclusive_maximum: float | None = None
+    odd: bool = False
+    nullable: bool = False
+    overrides: str | None = None
+
+    def check(self, value: Any, method: str) -> Value:
+        """The value in one canonical type, so that 1 and 1.0 give one fingerprint.
+
+        Raises:
+            ConfigError: it is no finite number, or out of range; ``method`` names the method in the message.
+        """
+        if value is None and self.nullable:
+            return None
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not number or not abs(value) <= sys.float_info.max:  # math.isfinite raises on an integer beyond it
+            null = ", or null for none" if self.nullable else ""
+            raise ConfigError(f"method {method!r}: {self.name} is {value!r}; it must be a finite number{null}")
+        found = int(value) if self.type == "int" and int(value) == value else float(value)
+        if not self._allows(found):
+            raise ConfigError(f"method {method!r}: {self.name} is {found!r}; it must {self._requirement}")
+        return found
+
+    def __str__(self) -> str:
+        """Name and default, as ``--method-param`` takes them: ``window=3``."""
+        return f"{self.name}={'null' if self.default is None else f'{self.default:g}'}"
+
+    def _allows(self, value: float | int) -> bool:
+        return (
+            (self.type == "float" or isinstance(value, int))
+            and (not self.odd or value % 2 == 1)
+            and (self.minimum is None or value >= self.minimum)
+            and (self.exclusive_minimum is None or value > self.exclusive_minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.exclusive_maximum is None or value < self.exclusive_maximum)
+        )
+
+    @property
+    def limit(self) -> str:
+        """What is allowed, in words, such as ``odd, 1 or more`` or ``in (0, 1]``; empty for every finite number."""
+        return ", ".join(filter(None, ("odd" if self.odd else "", self._range)))
+
+    @property
+    def _range(self) -> str:
+        left, right = self.exclusive_minimum is not None, self.exclusive_maximum is not None
+        low = self.exclusive_minimum if left else self.minimum
+        high = self.exclusive_maximum if right else self.maximum
+        if low is not None and high is not None:
+            return f"in {'(' if left else '['}{low:g}, {high:g}{')' if right else ']'}"
+        if low is not None:
+            return f"above {low:g}" if left else f"{low:g} or more"
+        if high is not None:
+            return f"below {high:g}" if right else f"{high:g} or less"
+        return ""
+
+    @property
+    def _requirement(self) -> str:
+        if self.type == "int":
+            unit = f" of {self.unit}" if self.unit else ""
+            limit = f", {self._range}" if self._range else ""
+            return f"be {'an odd' if self.odd else 'a whole'} number{unit}{limit}"
+        return f"lie {self._range}" if self._range.startswith("in ") else f"be {self._range}"
