@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipelines.output import reader
 from pipelines.report import page as report
-from pipelines.report import quality as report_quality
+from pipelines.report import quality_section as report_quality
 from pipelines.report.page import write_report
 from scorer.errors import FailureCode, TableError
 from scorer.types import IMAGE, Failure, Sample, Turn

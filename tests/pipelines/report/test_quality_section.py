@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.output import reader
 from pipelines.report import page as report
-from pipelines.report import quality as report_quality
+from pipelines.report import quality_section as report_quality
 from pipelines.report.page import write_report
 from pipelines.report.quality.figures import Counts
 from pipelines.report.quality_section import length_bars
