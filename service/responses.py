@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from starlette.responses import Response
 
+from scorer.columns import raw
 from scorer.types import TokenScores
 from scorer.weights import Method
 from service.problems import ProblemError
@@ -35,7 +36,8 @@ def score_document(scores: TokenScores, texts: Sequence[str], method: Method, pa
         turns, starts, ends = scores.token_turns, scores.token_starts, scores.token_ends
         columns |= {"turn": turns.tolist(), "start": starts.tolist(), "end": ends.tolist()}
     if "raw" in parts:
-        columns |= {name: nulled(getattr(scores, name)) for name in ("logit_gap", "logprob_clean", "logprob_contrast")}
+        arrays = scores.arrays
+        columns |= {column.name: nulled(arrays[column.name]) for column in raw() if column.name in arrays}
     if "weights" in parts:
         columns["weight"] = nulled(weights)
     empty = [()] * len(scores.token_ids)

@@ -21,9 +21,10 @@ from typing import Final
 
 from pipelines.output.attempts import ATTEMPTS
 from pipelines.output.check import check
-from pipelines.output.commit import COMMITS, UNITS, as_json
+from pipelines.output.commit import COMMITS, UNITS
 from pipelines.output.compacted import KEY, read_compacted
 from pipelines.output.contents import Output, Problem
+from pipelines.output.documents import as_json
 from pipelines.output.objects import remove
 from scorer.errors import RunError
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
+from scorer import columns
 from scorer.config import fingerprint_digest
 
 KEY: Final = "README.md"
@@ -33,17 +34,6 @@ _METHODS: Final = {
     "prior": "(1 − exp(logprob_contrast))^alpha, normalised to mean 1 over the row (PRIOR, arXiv 2505.08971)",
     "vig": "1 for the tokens of highest logprob_clean − logprob_contrast, else 0 (VIG, arXiv 2602.17186)",
 }
-_COLUMNS: Final = (
-    ("`sample_id`, `row_index`", "the dataset's id of the row, and the row's place in its shard"),
-    ("`token_ids`", "ids of the scored text's tokens, by the reference model's tokenizer"),
-    ("`token_starts`, `token_ends`", "each token's half-open span in the text, in UTF-8 bytes"),
-    ("`token_turns`", "which scored turn (or text) of the row the token belongs to"),
-    ("`logit_gap`", "the token's logit with the image, minus with the contrast input"),
-    ("`logprob_clean`, `logprob_contrast`", "the token's log-probability with the image, and with the contrast input"),
-    ("`token_weights`", "the weights, derived from the above"),
-    ("`text_hash`", "identifies the exact text that was scored"),
-    ("`status`, `error`", "`ok`, or why the row was not scored; its lists are null then"),
-)
 
 
 def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> None:
@@ -123,7 +113,7 @@ def _columns(record: RunRecord) -> Iterator[str]:
     yield from ("## Columns", "", "| column | meaning, of lists: one element per scored token |", "|---|---|")
     if record.layout == "merged":
         yield "| the dataset's own | as they are in the dataset |"
-    yield from (f"| {name} | {meaning} |" for name, meaning in _COLUMNS)
+    yield from (f"| `{column.name}` | {column.meaning} |" for column in columns.of_run(record.fingerprint))
     yield ""
 
 

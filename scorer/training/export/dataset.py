@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from scorer.errors import ConfigError, TableError
 from scorer.messages import parse_conversation
-from scorer.training.rows import WeightRow, shown
+from scorer.table import shown
+from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.types import DEFAULT_PROMPT, Sample, Turn
 

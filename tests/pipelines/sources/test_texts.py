@@ -107,7 +107,7 @@ def test_one_text_that_fails_fails_its_row_and_says_which(caplog: pytest.LogCapt
         bad, good = score_rows(encode_rows(rows, FakeEngine().encoder()), FakeEngine(poison="poison").scorer())
     assert isinstance(bad, Failure)
     assert (bad.sample_id, bad.code) == ("bad", FailureCode.SCORING_FAILED)
-    assert bad.message.startswith("text 1 of 2: ")
+    assert bad.message.startswith("turn 1 of 2: ")
     assert isinstance(good, TokenScores)
     assert good.text_hash == text_hash(["b", "c"])
     encoded = encode_row(row("a", "b", image=b"corrupt"), FakeEngine().encoder())
