@@ -44,8 +44,10 @@ class TokenColumn:
     @cached_property
     def lengths(self) -> Int64Array:
         """int64 [M], 0 where the list is null."""
-        lengths = pc.fill_null(pc.list_value_length(self.array), 0)
-        return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+        lengths: Int64Array = np.diff(self.array.offsets.to_numpy()).astype(np.int64)
+        if self.array.null_count:  # a null list may have values that are not seen
+            lengths[self.is_null] = 0
+        return lengths
 
     @cached_property
     def owners(self) -> Int64Array:

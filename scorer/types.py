@@ -215,8 +215,11 @@ class TokenScores:
     @classmethod
     def from_arrays(cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Build scores from arrays by column name; those without an attribute become ``optional``."""
-        own = {name: arrays[name] for name in _ARRAYS}
-        optional = {} if len(arrays) == len(own) else {name: a for name, a in arrays.items() if name not in own}
+        own: Mapping[str, Any] = arrays
+        optional: dict[str, npt.NDArray[Any]] = {}
+        if len(arrays) > len(_ARRAYS):
+            own = {name: arrays[name] for name in _ARRAYS}
+            optional = {name: array for name, array in arrays.items() if name not in own}
         return cls(sample_id=sample_id, text_hash=text_hash, optional=optional, **own)
 
     @property

@@ -16,7 +16,6 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
@@ -112,7 +111,9 @@ class ScoredBatch:
 def scored_batch(shard: str, batch: pa.RecordBatch) -> ScoredBatch:
     """The scored rows of a batch that has the published columns."""
     rows = scored_rows(batch)
-    rows = rows.filter(pc.greater(pc.list_value_length(rows.column("token_ids")), 0))
+    lengths = token_column(rows, _PER_TOKEN["token_ids"]).lengths
+    if not lengths.all():  # damage, which the row check tells; here it has no place among the others
+        rows, lengths = rows.filter(pa.array(lengths > 0)), lengths[lengths > 0]
 
     def flat(name: str) -> npt.NDArray[Any]:
         return token_column(rows, _PER_TOKEN[name]).values
@@ -121,7 +122,7 @@ def scored_batch(shard: str, batch: pa.RecordBatch) -> ScoredBatch:
         shard=shard,
         row_index=rows.column("row_index").to_numpy(),
         text_hash=plain_column(rows, "text_hash"),
-        lengths=token_column(rows, _PER_TOKEN["token_ids"]).lengths,
+        lengths=lengths,
         ends=flat("token_ends"),
         clean=flat("logprob_clean"),
         contrast=flat("logprob_contrast"),

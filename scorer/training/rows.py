@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from scorer import decoding
-from scorer.columns import REQUIRED, WEIGHTS, Column, optional
+from scorer.columns import REQUIRED, WEIGHTS, optional
 from scorer.errors import TableError
 from scorer.table import OK, SCHEMA, columns_in, shown, text_hash
 from scorer.types import Float32Array, Int64Array, TokenScores
@@ -21,7 +21,7 @@ Derive = str | Method | Callable[[RawScores], Float32Array]
 
 DeriveFunction = Callable[[RawScores], Float32Array]
 
-_PLAIN = tuple(column.name for column in REQUIRED if not column.per_token)
+_IDENTITY = ("row_index", "sample_id", "status", "error")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,29 +154,44 @@ class Rows:
         derive: what the weights are derived by; None takes them as the run stored them.
 
     Raises:
-        TableError: a column that every output has is absent.
+        TableError: a column that every output has is absent, or lists of a row differ in length.
     """
 
     def __init__(self, table: decoding.ArrowRows, shard: str, derive: DeriveFunction | None = None) -> None:
         self._shard, self._derive = shard, derive
         lists = [column for column in columns_in(table.schema, shard) if column.per_token]
-        self._plain = {name: decoding.plain_column(table, name) for name in _PLAIN}
-        self._lists = {column.name: _ragged(table, column) for column in lists}
+        self._identities = [decoding.plain_column(table, name) for name in _IDENTITY]
+        self._hashes = decoding.plain_column(table, "text_hash")
+        decoded = {column.name: decoding.token_column(table, column) for column in lists}
+        self._edges = decoded["token_ids"].edges
+        self._values = {name: column.values for name, column in decoded.items()}
+        for name, column in decoded.items():
+            if not np.array_equal(column.edges, self._edges):
+                self._refuse(name, column.lengths)
 
     def __len__(self) -> int:
-        return len(self._plain["status"])
+        return len(self._hashes)
 
     def __iter__(self) -> Iterator[WeightRow]:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> WeightRow:
-        plain = {name: values[i] for name, values in self._plain.items()}
-        identity = (self._shard, plain["row_index"], plain["sample_id"], plain["status"], plain["error"])
-        if plain["status"] != OK:
+        row_index, sample_id, status, error = [values[i] for values in self._identities]
+        identity = (self._shard, row_index, sample_id, status, error)
+        if status != OK:
             return WeightRow(*identity, None, None)
         # A copy, since Arrow's own memory is read-only, and so that nobody writes into another reader's row.
-        arrays = {name: values[edges[i] : edges[i + 1]].copy() for name, (values, edges) in self._lists.items()}
-        return _row(identity, arrays, plain["text_hash"], self._derive)
+        start, end = self._edges[i], self._edges[i + 1]
+        arrays = {name: values[start:end].copy() for name, values in self._values.items()}
+        return _row(identity, arrays, self._hashes[i], self._derive)
+
+    def _refuse(self, name: str, lengths: Int64Array) -> NoReturn:
+        i = int(np.argmax(lengths != np.diff(self._edges)))
+        raise TableError(
+            f"row {self._identities[0][i]} of {self._shard} has {lengths[i]} {name} for "
+            f"{self._edges[i + 1] - self._edges[i]} token_ids; the file is damaged: python pipelines/inspect_run.py on "
+            "the output tells what to do"
+        )
 
 
 def _row(
@@ -205,8 +220,3 @@ def short_floats(values: Float32Array) -> list[float]:
 def as_function(derive: Derive | None) -> DeriveFunction | None:
     """A method by name as the function that it is. Raises ConfigError for an unknown one."""
     return Method(derive) if isinstance(derive, str) else derive
-
-
-def _ragged(table: decoding.ArrowRows, column: Column) -> tuple[npt.NDArray[Any], Int64Array]:
-    decoded = decoding.token_column(table, column)
-    return decoded.values, decoded.edges
