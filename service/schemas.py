@@ -199,7 +199,11 @@ class TokenPlace(BaseModel):
 
 def token_out() -> type[TokenPlace]:
     """The answer for one token, with every raw score and the weight."""
+    further = [column for column in columns.optional() if column.kind == "span"]
     fields: dict[str, Any] = {
+        column.name: (bool | int | None, Field(None, description=f"spans: {column.meaning}")) for column in further
+    }
+    fields |= {
         column.name: (float | None, Field(None, description=f"raw: {column.meaning}")) for column in columns.raw()
     }
     fields["weight"] = (float | None, Field(None, description="weights: by the method"))
