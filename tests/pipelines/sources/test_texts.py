@@ -126,5 +126,5 @@ def test_a_scorer_that_drops_a_text_is_found() -> None:
         def score_encoded(self, rows: object) -> list[TokenScores]:
             return [alone("a")]
 
-    with pytest.raises(RunError, match="2 texts went in and 1 results came out"):
+    with pytest.raises(RunError, match="2 turns went in and 1 results came out"):
         score_rows(encode_rows([row("a", "b")], FakeEngine().encoder()), Short())  # type: ignore[arg-type]
