@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.output import reader
-from pipelines.output.reader import Window, choose_windows, read_rows, scored_batches
+from pipelines.output.reader import Window, choose_windows, read_rows, scored_batch, scored_batches
 from pipelines.output.store import open_store
 from pipelines.output.summary import read_summary
 from scorer.errors import FailureCode, TableError
-from scorer.types import Failure, Sample
+from scorer.table import build_table
+from scorer.types import Failure, Sample, TokenScores
+from scorer.weights import Method
 from tests.pipelines.report.runs import Entry, picture, scored, write_run
 
 
@@ -85,6 +87,16 @@ def test_a_window_may_span_row_groups(tmp_path: Path) -> None:
     write_run(tmp_path, {"a.parquet": entries(120)})  # 50 rows a group
     window = Window("a.parquet", 40, 110)
     assert [row.row_index for row in read_rows(str(tmp_path), [window])[window]] == list(range(40, 110))
+
+
+def test_a_scored_row_without_tokens_is_in_no_batch() -> None:
+    """It is damage, for the check to tell; sums over a row's tokens need one at least."""
+    scores = scored(Sample.caption("s", picture(), "red"), {})
+    nothing = TokenScores.from_arrays("n", "0" * 32, {name: array[:0] for name, array in scores.arrays.items()})
+    (rows,) = build_table([scores, nothing, scores], 0, Method(), {}).to_batches()
+    batch = scored_batch("a.parquet", rows)
+    assert (batch.row_index.tolist(), batch.lengths.tolist(), len(batch.text_hash)) == ([0, 2], [1, 1], 2)
+    assert batch.first.tolist() == [0, 1] and len(batch.ends) == len(batch.gap) == 2
 
 
 def test_a_file_without_a_required_column_is_refused(tmp_path: Path) -> None:
