@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 
 from benchmarks.pipeline_runs import NoWatch
 from pipelines.executors.local import LocalExecutor
-from pipelines.output.commit import COMMITS, PUBLISHED, SUCCESS, UNITS, PublishedShard, UnitMarker, as_json
+from pipelines.output.commit import COMMITS, PUBLISHED, UNITS, PublishedShard, UnitMarker
+from pipelines.output.documents import as_json
 from pipelines.output.store import open_store
 from pipelines.output.summary import summarize
 from pipelines.run.job import Job, PreparedRun, prepare
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
+from scorer.summary import SUCCESS
 from scorer.weights import Method
 from tests.pipelines.fake_engine import FakeEngine
 

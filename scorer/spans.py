@@ -194,7 +194,7 @@ def project(
         source_starts, source_ends: integer [N], half-open byte spans; ascending and disjoint within a group.
         target_starts, target_ends: integer [M], half-open byte spans of the same text, in any order.
         source_groups, target_groups: integer [N] and [M], sources ascending: spans of different groups lie in
-            different texts. A sample's ``token_turns``, or one number per turn of every sample of a whole batch.
+            different turns. A sample's ``token_turns``, or one number per turn of every sample of a whole batch.
         uncovered: the weight of a byte that no source covers (a reference that was cut short, or white space that
             its chat template trims), or ``error``.
         empty: the weight of a target with no bytes, or ``error``. Decide it with care: a weight of 0 for the token

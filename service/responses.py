@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from starlette.responses import Response
 
+from scorer.columns import optional, raw
 from scorer.types import TokenScores
 from scorer.weights import Method
 from service.problems import ProblemError
@@ -28,14 +29,17 @@ class JsonDocument(Response):
 def score_document(scores: TokenScores, texts: Sequence[str], method: Method, parts: Collection[str]) -> dict[str, Any]:
     """Method, turns, tokens and totals of one sample."""
     weights = weights_of(method, scores)
+    arrays = scores.arrays
     columns: dict[str, Sequence[Any]] = {}
     if "tokens" in parts:
         columns |= {"id": scores.token_ids.tolist(), "text": token_texts(scores, texts)}
     if "spans" in parts:
         turns, starts, ends = scores.token_turns, scores.token_starts, scores.token_ends
         columns |= {"turn": turns.tolist(), "start": starts.tolist(), "end": ends.tolist()}
+        further = [column.name for column in optional() if column.kind == "span" and column.name in arrays]
+        columns |= {name: arrays[name].tolist() for name in further}
     if "raw" in parts:
-        columns |= {name: nulled(getattr(scores, name)) for name in ("logit_gap", "logprob_clean", "logprob_contrast")}
+        columns |= {column.name: nulled(arrays[column.name]) for column in raw() if column.name in arrays}
     if "weights" in parts:
         columns["weight"] = nulled(weights)
     empty = [()] * len(scores.token_ids)

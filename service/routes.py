@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from scorer.columns import REQUIRED
 from scorer.types import TokenScores
 from scorer.weights import DEFAULT_METHOD, METHODS
 from service import bodies, problems, schemas
@@ -142,18 +143,11 @@ async def weights(request: Request, service: Service) -> Response:
 def _weights(body: bytes) -> dict[str, Any]:
     asked = bodies.parse(WeightsRequest, body)
     method = make_method(asked.method, asked.method_params)
-    count = len(asked.logit_gap)
-    places = np.arange(count, dtype=np.int32)
-    raw = (asked.logit_gap, asked.logprob_clean, asked.logprob_contrast)
-    scores = TokenScores(
-        "request",
-        places,
-        places,
-        places,
-        np.array(asked.turns if asked.turns is not None else [0] * count, dtype=np.int16),
-        "",
-        *(np.array(column, dtype=np.float32) for column in raw),  # None becomes NaN
-    )
+    arrays = {column.name: np.array(values, column.dtype) for column, values in asked.raw()}  # None becomes NaN
+    count = len(arrays["logit_gap"])
+    arrays |= {column.name: np.arange(count).astype(column.dtype) for column in REQUIRED if column.kind == "span"}
+    arrays["token_turns"] = np.array(asked.turns if asked.turns is not None else [0] * count, np.int16)
+    scores = TokenScores.from_arrays("request", "", arrays)
     return {
         "method": method.name,
         "method_params": dict(method.params),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 from pydantic_core import PydanticKnownError
 
+from scorer import columns
+from scorer.columns import Column
 from scorer.contrasts import CONTRASTS
 from scorer.weighting.parameters import Parameter
 from scorer.weights import DEFAULT_METHOD, METHODS
@@ -164,8 +166,8 @@ Score = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)] | None
 Scores = Annotated[list[Score], Field(max_length=65_536)]
 
 
-class WeightsRequest(Strict):
-    """Raw scores of one sample, one entry per token; null where undefined."""
+class RawScoresIn(Strict):
+    """Raw scores of one sample; the lists themselves are added by :func:`weights_request`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -183,16 +185,20 @@ class WeightsRequest(Strict):
 
     method: MethodName = DEFAULT_METHOD
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(default_factory=dict)
-    logit_gap: Scores
-    logprob_clean: Scores
-    logprob_contrast: Scores
     turns: Annotated[list[Annotated[int, Field(ge=0, le=32_767)]], Field(max_length=65_536)] | None = Field(
         None, description="the turn of each token, ascending; default: one turn"
     )
 
+    def raw(self) -> Iterator[tuple[Column, list[float | None]]]:
+        """The lists that were given, and the columns that they are."""
+        for column in columns.raw():
+            values = getattr(self, column.name, None)
+            if values is not None:
+                yield column, values
+
     @model_validator(mode="after")
-    def _check(self) -> WeightsRequest:
-        lengths = {len(self.logit_gap), len(self.logprob_clean), len(self.logprob_contrast)}
+    def _check(self) -> RawScoresIn:
+        lengths = {len(values) for _, values in self.raw()}
         if self.turns is not None:
             lengths.add(len(self.turns))
             if any(a > b for a, b in zip(self.turns, self.turns[1:], strict=False)):
@@ -202,18 +208,49 @@ class WeightsRequest(Strict):
         return self
 
 
-class TokenOut(BaseModel):
-    """One scored token; which fields there are is chosen by ``return``."""
+def weights_request() -> type[RawScoresIn]:
+    """The request with one list per raw score; those that not every output has may be left out."""
+    fields: dict[str, Any] = {
+        column.name: (Scores, Field(description=column.meaning))
+        if column.required
+        else (Scores | None, Field(None, description=column.meaning))
+        for column in columns.raw()
+    }
+    says = "Raw scores of one sample, one entry per token; null where undefined."
+    return create_model("WeightsRequest", __base__=RawScoresIn, __doc__=says, **fields)
+
+
+WeightsRequest: Final = weights_request()
+
+
+class TokenPlace(BaseModel):
+    """Which token it is; scores and weight are added by :func:`token_out`."""
 
     id: int | None = Field(None, description="tokens: the id in the model's vocabulary")
     text: str | None = Field(None, description="tokens: the text; U+FFFD where a token is part of a character")
-    turn: int | None = Field(None, description="spans: index into turns")
+    turn: int | None = Field(None, description="spans: its turn, an index into turns")
     start: int | None = Field(None, description="spans: first UTF-8 byte within its turn")
-    end: int | None = Field(None, description="spans: byte behind the last")
-    logit_gap: float | None = Field(None, description="raw: logit with the picture minus with the contrast")
-    logprob_clean: float | None = Field(None, description="raw: log-probability with the picture, nats")
-    logprob_contrast: float | None = Field(None, description="raw: log-probability with the contrast, nats")
-    weight: float | None = Field(None, description="weights: by the method")
+    end: int | None = Field(None, description="spans: byte after the last")
+
+
+def token_out() -> type[TokenPlace]:
+    """The answer for one token, with every raw score and the weight."""
+    further = [column for column in columns.optional() if column.kind == "span"]
+    fields: dict[str, Any] = {
+        column.name: (bool | int | None, Field(None, description=f"spans: {column.meaning}")) for column in further
+    }
+    fields |= {
+        column.name: (float | None, Field(None, description=f"raw: {column.meaning}")) for column in columns.raw()
+    }
+    fields["weight"] = (float | None, Field(None, description="weights: by the method"))
+    says = "One scored token; which fields there are is chosen by ``return``."
+    return create_model("TokenOut", __base__=TokenPlace, __doc__=says, **fields)
+
+
+if TYPE_CHECKING:  # a class that is made at run time is no type to a checker
+    TokenOut = TokenPlace
+else:
+    TokenOut = token_out()
 
 
 class Totals(BaseModel):
@@ -243,7 +280,7 @@ class ScoreResponse(BaseModel):
     contrast: ContrastName
     method: MethodName
     method_params: dict[str, float | None] = Field(description="complete, defaults filled in")
-    turns: list[str] = Field(description="the scored texts")
+    turns: list[str] = Field(description="the text of each scored turn")
     tokens: list[TokenOut]
     totals: Totals
     timing: Timing

@@ -16,7 +16,7 @@ from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
     "image": "the picture: struct<bytes, path>, bytes, a path or a URL; a list, or A,B, for several",
-    "text": "the caption to score; a list, or A,B, for several texts of one picture, each scored on its own",
+    "text": "the caption to score; a list, or A,B, for several captions of one image, each a turn of its own",
     "messages": "a conversation whose assistant turns are scored, instead of a caption",
     "id": "the row's id (default: SHARD#ROW)",
     "prompt": "the instruction that the caption answers (default: --prompt for every row)",

@@ -5,24 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
-from pipelines.output.batches import BATCH_ROWS, ScoredBatch, scored_batch
 from pipelines.output.commit import PublishedShard
 from pipelines.output.contents import UNKNOWN, Output, Problem, read_unit_markers
+from pipelines.output.reader import BATCH_ROWS, ScoredBatch, opened, scored_batch
 from pipelines.output.record import RunRecord
 from pipelines.output.row_check import RowCheck
 from pipelines.output.store import Store
-from pipelines.output.store.local import LocalStore
-from scorer.table import FORMAT_VERSION, METADATA_KEY, SCHEMA
+from scorer import columns
+from scorer.columns import Column
+from scorer.table import FORMAT_VERSION, METADATA_KEY
 
 Consumer = Callable[[ScoredBatch], None]
 
@@ -51,7 +48,7 @@ def check_shard(
         return Problem(shard.name, f"{what}; {remedy}")
 
     try:
-        with _opened(store, shard.name, quick) as file:
+        with opened(store, shard.name, whole=not quick) as file:
             size = file.seek(0, io.SEEK_END)
             if size != shard.size:
                 yield problem(f"it has {size:,} bytes, its marker says {shard.size:,}")
@@ -75,12 +72,14 @@ def _check_file(
         yield f"it has {rows:,} rows, its marker says {shard.tally.rows:,}"
     schema = parquet.schema_arrow
     yield from _check_metadata(schema, record)
-    wrong = list(_check_schema(schema, record))
+    ours = columns.of_run({} if record is None else record.fingerprint)
+    wrong = list(_check_schema(schema, record, ours))
     yield from wrong
     if wrong or quick:
         return
-    found = RowCheck()
-    for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=SCHEMA.names, use_threads=False):
+    found = RowCheck(ours)
+    names = [column.name for column in ours]
+    for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
         consume(scored_batch(shard.name, found.add(batch)))
     faults = [str(fault) for fault in found.faults.values()]
     yield from faults[:_SHOWN]
@@ -94,17 +93,19 @@ def _check_file(
             yield f"it has {actual:,} {what}, its marker says {said:,}"
 
 
-def _check_schema(schema: pa.Schema, record: RunRecord | None) -> Iterator[str]:
-    missing = [name for name in SCHEMA.names if schema.names.count(name) != 1]
+def _check_schema(schema: pa.Schema, record: RunRecord | None, ours: Sequence[Column]) -> Iterator[str]:
+    """``ours`` are the columns that the run writes; an optional one that it does not write may be absent."""
+    names = [column.name for column in ours]
+    missing = [name for name in names if schema.names.count(name) != 1]
     if missing:
         yield f"it lacks columns {', '.join(missing)}"
         return
-    types = [(field, schema.field(field.name).type) for field in SCHEMA]
-    for field, actual in types:
+    for field in (column.field for column in ours):
+        actual = schema.field(field.name).type
         if actual != field.type:
             yield f"its column {field.name} is {actual}, not {field.type}"
-    if record is not None and record.layout == "sidecar" and schema.names != SCHEMA.names:
-        yield f"its columns are {', '.join(schema.names)}; a sidecar has {', '.join(SCHEMA.names)}, in this order"
+    if record is not None and record.layout == "sidecar" and schema.names != names:
+        yield f"its columns are {', '.join(schema.names)}; a sidecar has {', '.join(names)}, in this order"
 
 
 def _check_metadata(schema: pa.Schema, record: RunRecord | None) -> Iterator[str]:
@@ -142,25 +143,6 @@ def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
             yield Problem(key, f"the file that it names, {marker.key}, is absent; {anew}")
         elif not quick and hashlib.sha256(output.store.get(marker.key)).hexdigest() != marker.sha256:
             yield Problem(key, f"the file that it names, {marker.key}, has another SHA-256; {anew}")
-
-
-@contextmanager
-def _opened(store: Store, key: str, quick: bool) -> Iterator[IO[bytes]]:
-    """The object as a file. A remote one that is read whole is fetched once, to a temporary file."""
-    if isinstance(store, LocalStore):
-        with (Path(store.root) / key).open("rb") as file:
-            yield file
-        return
-    fs, path = url_to_fs(f"{store.root}/{key}")
-    if quick:
-        with fs.open(path, "rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryDirectory(prefix="tokensight-") as folder:
-        copy = Path(folder) / "object"
-        fs.get_file(path, str(copy))
-        with copy.open("rb") as file:
-            yield file
 
 
 def _digest(file: IO[bytes]) -> str:

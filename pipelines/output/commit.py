@@ -22,7 +22,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,11 +31,11 @@ from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, total
 from scorer.errors import RunError
+from scorer.summary import SUCCESS
 
 UNITS: Final = "_units/"
 COMMITS: Final = "_commits/"
 PUBLISHED: Final = "_published/"
-SUCCESS: Final = "_SUCCESS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +217,3 @@ def _marker_key(unit: Unit) -> str:
 
 def _published_key(planned: ShardPlan) -> str:
     return f"{PUBLISHED}{planned.key}.json"
-
-
-def as_json(document: Mapping[str, Any]) -> bytes:
-    """A document as people read it too."""
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

@@ -23,8 +23,9 @@ from typing import Final
 
 from pipelines.output.attempts import ATTEMPTS
 from pipelines.output.check import check
-from pipelines.output.commit import COMMITS, UNITS, PublishedShard, as_json, read_published
+from pipelines.output.commit import COMMITS, UNITS, PublishedShard, read_published
 from pipelines.output.contents import Output, Problem
+from pipelines.output.documents import as_json
 from pipelines.output.objects import remove
 from pipelines.output.plan import ShardPlan
 from pipelines.output.store import Store

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from pipelines.output.commit import COMMITS, PUBLISHED, SUCCESS, PublishedShard, UnitMarker
+from pipelines.output.commit import COMMITS, PUBLISHED, PublishedShard, UnitMarker
 from pipelines.output.record import KEY as RECORD
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
+from pipelines.output.summary import REMEDY, ShardEntry, Summary, parse
 from pipelines.output.tally import Tally
 from scorer.errors import ConfigError, RunError
+from scorer.summary import SUCCESS
 
 THREADS: Final = 16
 UNKNOWN: Final = -1
@@ -45,7 +46,7 @@ class Output:
     store: Store
     sizes: Mapping[str, int]
     record: RunRecord | None
-    summary: Mapping[str, Any] | None
+    summary: Summary | None
     shards: Mapping[str, PublishedShard]
     stems: Mapping[str, str]
     problems: tuple[Problem, ...]
@@ -138,25 +139,18 @@ def _record(store: Store, problems: list[Problem]) -> RunRecord | None:
     return None
 
 
-def _summary(store: Store, sizes: Mapping[str, int], problems: list[Problem]) -> Mapping[str, Any] | None:
+def _summary(store: Store, sizes: Mapping[str, int], problems: list[Problem]) -> Summary | None:
     if SUCCESS not in sizes:
         return None
     try:
-        summary = json.loads(store.get(SUCCESS))
-        for shard in summary["shards"]:
-            _as_listed(shard)
-        if summary["rows"] != summary["ok"] + summary["failed"]:
-            raise ValueError(f"{summary['rows']} rows are not {summary['ok']} ok and {summary['failed']} failed")
-    except (ValueError, KeyError, TypeError) as error:
-        problems.append(
-            Problem(SUCCESS, f"it is not a summary ({error!r}); delete it and give the run's command again")
-        )
+        return parse(store.get(SUCCESS))
+    except ValueError as error:
+        problems.append(Problem(SUCCESS, f"it is not a summary ({error}); {REMEDY}"))
         return None
-    return dict(summary)
 
 
 def _published(
-    store: Store, sizes: Mapping[str, int], listed: Mapping[str, Mapping[str, Any]], problems: list[Problem]
+    store: Store, sizes: Mapping[str, int], listed: Mapping[str, ShardEntry], problems: list[Problem]
 ) -> tuple[dict[str, PublishedShard], dict[str, str]]:
     """The markers by shard name. A shard that was scored anew has several: that of the file which is there counts."""
     keys = sorted(key for key in sizes if key.startswith(PUBLISHED))
@@ -172,14 +166,15 @@ def _published(
             again = "delete it and give the run's command again"
             problems.append(Problem(key, f"it is not a marker of a published file ({error!r}); {again}"))
             continue
-        fit = (sizes.get(shard.name) == shard.size, shard.sha256 == listed.get(shard.name, {}).get("sha256"))
+        said = listed[shard.name]["sha256"] if shard.name in listed else None
+        fit = (sizes.get(shard.name) == shard.size, shard.sha256 == said)
         if shard.name not in shards or fit > fits[shard.name]:
             shards[shard.name], fits[shard.name] = shard, fit
             stems[shard.name] = key.removeprefix(PUBLISHED).removesuffix(".json")
     return shards, stems
 
 
-def _as_listed(entry: Mapping[str, Any]) -> PublishedShard:
+def _as_listed(entry: ShardEntry) -> PublishedShard:
     """What a summary says of a shard, as its marker would; its tokens are not in it."""
     tally = Tally(rows=entry["rows"], ok=entry["ok"], tokens=UNKNOWN)
     return PublishedShard(entry["name"], entry["bytes"], entry["sha256"], tally)

@@ -1,49 +1,149 @@
-"""What a report reads: the run's summary, and a bounded, seeded sample of its published rows."""
+"""Published files opened and read: whole for a check, by batches for statistics, by windows for a report's sample.
+
+What their columns hold is decoded in :mod:`scorer.decoding`.
+"""
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import IO, Any, Final
 
 import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
 
-from scorer import table
-from scorer.errors import TableError
-from scorer.types import Float32Array, TokenScores
+from pipelines.output.store import Store
+from pipelines.output.store.local import LocalStore
+from scorer.columns import REQUIRED
+from scorer.decoding import plain_column, scored_rows, token_column
+from scorer.table import columns_in
+from scorer.training.rows import Rows, ScoredRow
+from scorer.types import Float32Array, Int32Array, Int64Array
 
+BATCH_ROWS: Final = 1024
 WINDOW_ROWS: Final = 64
 """Rows are sampled in runs of this many: neighbours cost one read together."""
 MAX_SHARDS: Final = 64
 MAX_ROWS: Final = 20_000
 MAX_TOKENS: Final = 200_000
 
-_LISTS: Final = (*(field.name for field in table.SCORE_FIELDS), "token_weights")
-_COLUMNS: Final = ("sample_id", "row_index", "text_hash", "status", *_LISTS)
+_PER_TOKEN: Final = {column.name: column for column in REQUIRED if column.per_token}
+_STATISTICS: Final = (
+    "row_index",
+    "text_hash",
+    "status",
+    "token_ids",
+    "token_ends",
+    "logprob_clean",
+    "logprob_contrast",
+    "token_weights",
+)
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A finished run: ``_SUCCESS`` and ``_run.json``, as plain data."""
+# --- whole ---------------------------------------------------------------------------------------------------------
 
-    summary: Mapping[str, Any]
-    fingerprint: Mapping[str, Any]
+
+@contextmanager
+def opened(store: Store, key: str, *, whole: bool) -> Iterator[IO[bytes]]:
+    """Open a published file; a remote one of which the ``whole`` is read is fetched once, to a temporary file.
+
+    Raises:
+        FileNotFoundError: it is absent.
+    """
+    if isinstance(store, LocalStore):
+        with (Path(store.root) / key).open("rb") as file:
+            yield file
+        return
+    fs, path = url_to_fs(f"{store.root}/{key}")
+    if not whole:
+        with fs.open(path, "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="tokensight-") as folder:
+        copy = Path(folder) / "object"
+        fs.get_file(path, str(copy))
+        with copy.open("rb") as file:
+            yield file
+
+
+# --- by batches ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredRow:
-    """One scored row of a published shard; ``weights`` is float32 [N], beside the N tokens of ``scores``."""
+class ScoredBatch:
+    """M scored rows of one shard, T tokens in all; a row's tokens stand together.
+
+    Attributes:
+        row_index, lengths: int64 [M]; ``lengths`` ≥ 1 sums to T.
+        text_hash: M hexadecimal strings.
+        ends: int32 [T], see the column ``token_ends``.
+        clean, contrast, weights: float32 [T], the columns of log-probabilities and of weights.
+    """
 
     shard: str
-    row_index: int
-    scores: TokenScores
+    row_index: Int64Array
+    text_hash: list[str]
+    lengths: Int64Array
+    ends: Int32Array
+    clean: Float32Array
+    contrast: Float32Array
     weights: Float32Array
+
+    @property
+    def first(self) -> Int64Array:
+        """int64 [M]: where each row's tokens begin; what ``ufunc.reduceat`` wants."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def gap(self) -> Float32Array:
+        """float32 [T], nats: log-probability with the image minus without; NaN where undefined."""
+        with np.errstate(invalid="ignore"):
+            return self.clean - self.contrast
+
+
+def scored_batch(shard: str, batch: pa.RecordBatch) -> ScoredBatch:
+    """The scored rows of a batch that has the published columns."""
+    rows = scored_rows(batch)
+    lengths = token_column(rows, _PER_TOKEN["token_ids"]).lengths
+    if not lengths.all():  # damage, which the row check tells; here it has no place among the others
+        rows, lengths = rows.filter(pa.array(lengths > 0)), lengths[lengths > 0]
+
+    def flat(name: str) -> npt.NDArray[Any]:
+        return token_column(rows, _PER_TOKEN[name]).values
+
+    return ScoredBatch(
+        shard=shard,
+        row_index=rows.column("row_index").to_numpy(),
+        text_hash=plain_column(rows, "text_hash"),
+        lengths=lengths,
+        ends=flat("token_ends"),
+        clean=flat("logprob_clean"),
+        contrast=flat("logprob_contrast"),
+        weights=flat("token_weights"),
+    )
+
+
+def scored_batches(output: str, shard: str) -> Iterator[ScoredBatch]:
+    """The scored rows of one published file, in order; ``output`` is a local path or a URL that fsspec understands.
+
+    Raises:
+        TableError: a column that every output has is absent.
+    """
+    path = join(output, shard)
+    with fsspec.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+        columns_in(parquet.schema_arrow, path)
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(_STATISTICS), use_threads=False):
+            yield scored_batch(shard, batch)
+
+
+# --- by windows ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, order=True)
@@ -53,11 +153,6 @@ class Window:
     shard: str
     start: int
     stop: int
-
-
-def read_run(output: str) -> FinishedRun:
-    """Raises TableError where ``output`` is not the folder of a finished run."""
-    return FinishedRun(_read_json(output, "_SUCCESS"), _read_json(output, "_run.json"))
 
 
 def choose_windows(summary: Mapping[str, Any], seed: int) -> list[Window]:
@@ -84,13 +179,18 @@ def choose_windows(summary: Mapping[str, Any], seed: int) -> list[Window]:
 
 
 def read_rows(output: str, windows: Sequence[Window]) -> dict[Window, list[ScoredRow]]:
-    """The scored rows of every window, in order; failed rows are left out."""
+    """The scored rows of every window, in order; failed rows are left out.
+
+    Raises:
+        TableError: a column that every output has is absent.
+    """
     rows: dict[Window, list[ScoredRow]] = {window: [] for window in windows}
     for shard in sorted({window.shard for window in windows}):
         own = sorted(window for window in windows if window.shard == shard)
-        with fsspec.open(join(output, shard), "rb") as file:
-            for window, piece in _slices(pq.ParquetFile(file), own):
-                rows[window] += _scored(shard, piece)
+        path = join(output, shard)
+        with fsspec.open(path, "rb") as file:
+            for window, piece in _slices(path, pq.ParquetFile(file), own):
+                rows[window] += (row for row in Rows(scored_rows(piece), shard) if isinstance(row, ScoredRow))
     return rows
 
 
@@ -99,48 +199,16 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"
 
 
-def _slices(file: pq.ParquetFile, windows: Sequence[Window]) -> Iterator[tuple[Window, pa.Table]]:
+def _slices(path: str, file: pq.ParquetFile, windows: Sequence[Window]) -> Iterator[tuple[Window, pa.Table]]:
     """The windows' rows, one row group in memory at a time; a window that spans row groups comes in parts."""
+    names = [column.name for column in columns_in(file.schema_arrow, path)]
     first = 0
     for group in range(file.num_row_groups):
         stop = first + file.metadata.row_group(group).num_rows
         inside = [window for window in windows if window.start < stop and window.stop > first]
         if inside:
-            rows = file.read_row_group(group, columns=list(_COLUMNS))
+            rows = file.read_row_group(group, columns=names)
             for window in inside:
                 start, end = max(window.start, first), min(window.stop, stop)
                 yield window, rows.slice(start - first, end - start)
         first = stop
-
-
-def _scored(shard: str, rows: pa.Table) -> Iterator[ScoredRow]:
-    # Filtering copies: without it, the few rows that are kept would keep their whole row group in memory.
-    rows = rows.filter(pc.equal(rows.column("status"), table.OK))
-    lengths = pc.list_value_length(rows.column("token_ids")).to_numpy()
-    edges = np.cumsum(lengths)[:-1]
-    lists = {name: _split(rows.column(name), edges) for name in _LISTS}
-    columns = {name: rows.column(name).to_pylist() for name in ("sample_id", "row_index", "text_hash")}
-    for i in range(rows.num_rows):
-        arrays = {name: arrays[i] for name, arrays in lists.items()}
-        weights = arrays.pop("token_weights")
-        scores = TokenScores(sample_id=columns["sample_id"][i], text_hash=columns["text_hash"][i], **arrays)
-        yield ScoredRow(shard, columns["row_index"][i], scores, weights)
-
-
-def _split(column: pa.ChunkedArray, edges: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
-    """A list column as one array per row; ``edges`` are the ends of all rows but the last."""
-    return np.split(pc.list_flatten(column).to_numpy(), edges)
-
-
-def _read_json(output: str, name: str) -> dict[str, Any]:
-    path = join(output, name)
-    try:
-        with fsspec.open(path, "rb") as file:
-            document = json.load(file)
-    except FileNotFoundError as error:
-        raise TableError(f"{path} does not exist: a report needs a finished run; run the job on this output") from error
-    except ValueError as error:
-        raise TableError(f"{path} is not JSON ({error}); it is written by the job, restore it or run again") from error
-    if not isinstance(document, dict):
-        raise TableError(f"{path} holds a {type(document).__name__}, not an object; restore it or run again")
-    return document

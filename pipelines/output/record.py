@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipelines.output.commit import as_json
+from pipelines.output.documents import as_json
 from pipelines.output.store import Store
 from scorer.errors import OtherRunError
 

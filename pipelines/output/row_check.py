@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,11 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scorer.columns import REQUIRED, WEIGHTS, Column
+from scorer.decoding import TokenColumn, token_column
 from scorer.errors import FailureCode
-from scorer.table import OK, SCORE_FIELDS
-from scorer.types import Int64Array
+from scorer.table import OK
 
-LISTS: Final = (*(field.name for field in SCORE_FIELDS), "token_weights")
+_IDS: Final = "token_ids"
+"""The list that the others are held to."""
 _STATUSES: Final = (OK, *(code.value for code in FailureCode))
 _HASH: Final = "^[0-9a-f]{32}$"
 
@@ -37,8 +39,13 @@ class Fault:
 
 @dataclass(slots=True)
 class RowCheck:
-    """Checks a file's rows batch by batch, from its first one on. What was found is in ``faults``, by kind."""
+    """Checks a file's rows batch by batch, from its first one on. What was found is in ``faults``, by kind.
 
+    Attributes:
+        columns: the columns that the file has to have.
+    """
+
+    columns: Sequence[Column] = REQUIRED
     rows: int = 0
     ok: int = 0
     tokens: int = 0
@@ -47,15 +54,17 @@ class RowCheck:
     def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Check the next rows; gives back those that are sound."""
         sound = np.ones(batch.num_rows, np.bool_)
-        for wrong, what in _row_faults(batch, self.rows):
+        lists = [column for column in self.columns if column.per_token]
+        decoded = _decoded(batch, lists)
+        for wrong, what in _row_faults(batch, decoded, self.rows):
             self._note(wrong, what)
             sound &= ~wrong
         scored = _true(pc.equal(batch.column("status"), OK))
         self.ok += int(scored.sum())
-        self.tokens += int(_lengths(batch, "token_ids")[scored].sum())
+        self.tokens += int(decoded[_IDS].lengths[scored].sum())
         # Values are compared where every list has as many as the others: elsewhere they do not belong together.
         compared = np.flatnonzero(sound & scored)
-        for wrong, what in _value_faults(batch.take(pa.array(compared))):
+        for wrong, what in _value_faults(_decoded(batch.take(pa.array(compared)), lists), lists):
             whole = np.zeros(batch.num_rows, np.bool_)
             whole[compared[wrong]] = True
             self._note(whole, what)
@@ -71,7 +80,11 @@ class RowCheck:
         fault.rows += count
 
 
-def _row_faults(batch: pa.RecordBatch, first: int) -> Iterator[tuple[Mask, str]]:
+def _decoded(batch: pa.RecordBatch, lists: Sequence[Column]) -> dict[str, TokenColumn]:
+    return {column.name: token_column(batch, column) for column in lists}
+
+
+def _row_faults(batch: pa.RecordBatch, lists: Mapping[str, TokenColumn], first: int) -> Iterator[tuple[Mask, str]]:
     """Per kind of fault, the rows that have it: bool [M]. What shows without looking at the tokens' values."""
     places = pa.array(np.arange(first, first + batch.num_rows))
     yield _not(pc.equal(batch.column("row_index"), places)), "has another row_index than its place in the file"
@@ -85,36 +98,37 @@ def _row_faults(batch: pa.RecordBatch, first: int) -> Iterator[tuple[Mask, str]]
     hashed = _true(pc.match_substring_regex(batch.column("text_hash"), _HASH))
     yield scored & ~hashed, "is ok but its text_hash is not 32 hexadecimal digits"
     yield ~scored & ~_nulls(batch, "text_hash"), "failed but has a text_hash"
-    tokens = _lengths(batch, LISTS[0])
-    yield scored & ~_nulls(batch, LISTS[0]) & (tokens == 0), "is ok but has no token"
-    for name in LISTS:
-        null = _nulls(batch, name)
-        yield scored & null, f"is ok but {name} is null"
-        yield ~scored & ~null, f"failed but {name} is not null"
-        yield scored & ~null & (_lengths(batch, name) != tokens), f"has another number of {name} than of {LISTS[0]}"
-        yield _rows_of(batch, name, _nulls_inside(batch, name)), f"has a null inside {name}"
+    ids = lists[_IDS]
+    yield scored & ~ids.is_null & (ids.lengths == 0), "is ok but has no token"
+    for name, column in lists.items():
+        yield scored & column.is_null, f"is ok but {name} is null"
+        yield ~scored & ~column.is_null, f"failed but {name} is not null"
+        other = scored & ~column.is_null & (column.lengths != ids.lengths)
+        yield other, f"has another number of {name} than of {_IDS}"
+        yield column.has_null_inside, f"has a null inside {name}"
 
 
-def _value_faults(rows: pa.RecordBatch) -> Iterator[tuple[Mask, str]]:
+def _value_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
     """The same for the values of scored rows whose lists are whole and of one length: bool [M]."""
-    if rows.num_rows == 0:
+    rows = len(lists[_IDS].lengths)
+    if rows == 0:
         return
-    starts, ends = _flat(rows, "token_starts"), _flat(rows, "token_ends")  # int32 [T]
-    turns, owner = _flat(rows, "token_turns"), _owners(rows, "token_ids")  # int16 [T], int64 [T]
+    starts, ends = lists["token_starts"].values, lists["token_ends"].values  # int32 [T]
+    turns, owner = lists["token_turns"].values, lists[_IDS].owners  # int16 [T], int64 [T]
 
-    def among(wrong: Mask) -> Mask:
-        return np.bincount(owner[wrong], minlength=rows.num_rows) > 0
+    def among(wrong: npt.NDArray[Any]) -> Mask:
+        return np.bincount(owner[wrong], minlength=rows) > 0
 
-    yield among(_flat(rows, "token_ids") < 0), "has a negative token id"
+    yield among(lists[_IDS].values < 0), "has a negative token id"
     yield among((starts < 0) | (ends < starts)), "has a token whose span ends before it starts, or starts below 0"
     follows = owner[1:] == owner[:-1]  # bool [T - 1]: token t + 1 is of the same row as token t
     back = np.concatenate([[False], follows & (turns[1:] < turns[:-1])])
     yield among((turns < 0) | back), "has token_turns that do not ascend from 0"
     overlap = follows & (turns[1:] == turns[:-1]) & (starts[1:] < ends[:-1])
     yield among(np.concatenate([[False], overlap])), "has a token that starts before the one before it ends"
-    for name in ("logit_gap", "logprob_clean", "logprob_contrast"):
-        yield among(~np.isfinite(_flat(rows, name))), f"has a {name} that is not finite"
-    weights = _flat(rows, "token_weights")
+    for name in (column.name for column in columns if column.kind == "raw"):
+        yield among(~np.isfinite(lists[name].values)), f"has a {name} that is not finite"
+    weights = lists[WEIGHTS].values
     yield among(~(np.isfinite(weights) & (weights >= 0))), "has a token_weights entry that is negative or not finite"
 
 
@@ -129,27 +143,3 @@ def _not(values: pa.Array) -> Mask:
 
 def _nulls(batch: pa.RecordBatch, name: str) -> Mask:
     return np.asarray(batch.column(name).is_null().to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _lengths(batch: pa.RecordBatch, name: str) -> Int64Array:
-    """int64 [M], 0 where null."""
-    lengths = pc.fill_null(pc.list_value_length(batch.column(name)), 0)
-    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
-
-
-def _flat(rows: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    return np.asarray(rows.column(name).flatten().to_numpy(zero_copy_only=False))
-
-
-def _owners(batch: pa.RecordBatch, name: str) -> Int64Array:
-    """int64 [T]: the row of every element of a list column."""
-    return np.repeat(np.arange(batch.num_rows), _lengths(batch, name))
-
-
-def _nulls_inside(batch: pa.RecordBatch, name: str) -> Mask:
-    values = batch.column(name).flatten()
-    return np.asarray(values.is_null().to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _rows_of(batch: pa.RecordBatch, name: str, wrong: Mask) -> Mask:
-    return np.bincount(_owners(batch, name)[wrong], minlength=batch.num_rows) > 0

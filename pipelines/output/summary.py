@@ -10,28 +10,62 @@ model ran), ``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, NotRequired, TypedDict, cast
 
-from pipelines.output.commit import SUCCESS, OutputState, PublishedShard, as_json
+from pipelines.output.commit import OutputState, PublishedShard
+from pipelines.output.documents import as_json, now
 from pipelines.output.plan import ShardPlan
-from pipelines.output.record import RunRecord
+from pipelines.output.record import KEY as RECORD
+from pipelines.output.record import RunRecord, read_record
 from pipelines.output.store import Store
 from pipelines.output.tally import total
+from scorer.errors import RunError
+from scorer.summary import SUCCESS, parse_summary
+
+REMEDY: Final = "delete it and give the run's command again"
+"""What mends a summary that cannot be read: all that it says is in the shards' markers too."""
 
 
-def now() -> str:
-    """The time, as it is written into records."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+class ShardEntry(TypedDict):
+    """What a summary says of one published file."""
+
+    name: str
+    rows: int
+    ok: int
+    failed: int
+    bytes: int
+    sha256: str
 
 
-def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, Any]:
+class Summary(TypedDict):
+    """See the module."""
+
+    started_at: str
+    finished_at: str
+    seconds_scoring: float
+    rows: int
+    ok: int
+    failed: int
+    failures: dict[str, dict[str, Any]]
+    tokens: int
+    rows_per_second: float | None
+    tokens_per_second: float | None
+    paths: NotRequired[dict[str, int]]
+    padding_waste: NotRequired[float]
+    model: Any
+    method: dict[str, Any]
+    contrast: Any
+    dtype: Any
+    layout: str
+    shards: list[ShardEntry]
+
+
+def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
     """The summary of a run whose shards are all published."""
     tally = total(shard.tally for shard in shards)
     seconds = tally.seconds
-    summary = {
+    summary: Summary = {
         "started_at": record.started_at,
         "finished_at": now(),
         "seconds_scoring": seconds,
@@ -51,17 +85,56 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> dict[str, 
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],
     }
-    return dict(json.loads(as_json(summary)))  # exactly what a later reader will get
+    return parse(as_json(summary))  # exactly what a later reader will get
 
 
-def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> dict[str, Any] | None:
+def parse(data: bytes) -> Summary:
+    """Read ``_SUCCESS``. Raises ValueError where it is torn or does not add up."""
+    summary = parse_summary(data)
+    for entry in summary["shards"]:
+        absent = ShardEntry.__required_keys__ - entry.keys()
+        if absent:
+            raise ValueError(f"its shard {entry['name']!r} has no {', '.join(sorted(absent))}")
+    absent = {"rows", "ok", "failed", "tokens"} - summary.keys()
+    if absent:
+        raise ValueError(f"it has no {', '.join(sorted(absent))}")
+    if summary["rows"] != summary["ok"] + summary["failed"]:
+        raise ValueError(f"{summary['rows']} rows are not {summary['ok']} ok and {summary['failed']} failed")
+    return cast(Summary, summary)
+
+
+def read_summary(store: Store) -> Summary | None:
+    """The summary that is stored; None for an unfinished run. Raises RunError where it cannot be read."""
+    try:
+        return parse(store.get(SUCCESS))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(f"{store.root}/{SUCCESS} is not a summary ({error}); {REMEDY}") from error
+
+
+def read_finished(store: Store) -> tuple[RunRecord, Summary]:
+    """Record and summary of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or one of the two cannot be read.
+    """
+    record, summary = read_record(store), read_summary(store)
+    if record is None or summary is None:
+        absent = SUCCESS if summary is None else RECORD
+        raise RunError(
+            f"{store.root}/{absent} does not exist: this needs a finished run; give the run's command to finish it"
+        )
+    return record, summary
+
+
+def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
     """The summary that is stored, if every shard of the plan was published since it is what it is, and no other.
 
-    One object is read, however many shards there are.
+    One object is read, however many shards there are. Raises RunError where it cannot be read.
     """
-    try:
-        summary: Mapping[str, Any] = json.loads(store.get(SUCCESS))
-    except FileNotFoundError:
+    summary = read_summary(store)
+    if summary is None:
         return None
     entries = summary["shards"]
     if len(entries) != len(plans):
@@ -70,19 +143,16 @@ def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState)
         same = (entry["name"], entry["rows"]) == (planned.shard.name, planned.shard.rows)
         if not (same and state.is_published(planned) and state.sizes.get(entry["name"]) == entry["bytes"]):
             return None
-    return dict(summary)
+    return summary
 
 
-def read_summary(store: Store, shards: Sequence[PublishedShard]) -> dict[str, Any] | None:
-    """The summary that is stored, if it speaks of exactly these shards."""
-    try:
-        summary: Mapping[str, Any] = json.loads(store.get(SUCCESS))
-    except FileNotFoundError:
-        return None
-    return dict(summary) if summary["shards"] == [_shard(shard) for shard in shards] else None
+def summary_of(store: Store, shards: Sequence[PublishedShard]) -> Summary | None:
+    """The summary that is stored, if it speaks of exactly these shards. Raises RunError where it cannot be read."""
+    summary = read_summary(store)
+    return summary if summary is not None and summary["shards"] == [_shard(shard) for shard in shards] else None
 
 
-def _shard(shard: PublishedShard) -> dict[str, Any]:
+def _shard(shard: PublishedShard) -> ShardEntry:
     return {
         "name": shard.name,
         "rows": shard.tally.rows,

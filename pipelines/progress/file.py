@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipelines.output.commit import as_json
+from pipelines.output.documents import as_json, now
 from pipelines.output.store import Store
-from pipelines.output.summary import now
 from pipelines.progress.snapshot import Snapshot
 
 KEY: Final = "_progress.json"

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipelines.output.reader import ScoredRow, Window
+from pipelines.output.reader import Window
 from pipelines.report.chart import gap_level, weight_level
 from pipelines.report.words import token_runs, words
 from pipelines.sources import Captions, Source
@@ -21,6 +21,7 @@ from scorer import table
 from scorer.config import ScorerConfig
 from scorer.encoding.images import load_image
 from scorer.errors import RowError, TableError
+from scorer.training.rows import ScoredRow
 from scorer.types import DEFAULT_PROMPT, ImageSource, Sample
 
 CONTRADICTED: Final = 8

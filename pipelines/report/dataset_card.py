@@ -14,6 +14,7 @@ from typing import Any, Final
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
 from pipelines.report.method_words import meaning, parameters
+from scorer import columns
 from scorer.config import fingerprint_digest
 from scorer.contrasts import CONTRASTS
 
@@ -21,17 +22,6 @@ KEY: Final = "README.md"
 OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
 
 _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
-_COLUMNS: Final = (
-    ("`sample_id`, `row_index`", "the dataset's id of the row, and the row's place in its shard"),
-    ("`token_ids`", "ids of the scored text's tokens, by the reference model's tokenizer"),
-    ("`token_starts`, `token_ends`", "each token's half-open span in the text, in UTF-8 bytes"),
-    ("`token_turns`", "which scored turn (or text) of the row the token belongs to"),
-    ("`logit_gap`", "the token's logit with the image, minus with the contrast input"),
-    ("`logprob_clean`, `logprob_contrast`", "the token's log-probability with the image, and with the contrast input"),
-    ("`token_weights`", "the weights, derived from the above"),
-    ("`text_hash`", "identifies the exact text that was scored"),
-    ("`status`, `error`", "`ok`, or why the row was not scored; its lists are null then"),
-)
 
 
 def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> None:
@@ -111,7 +101,7 @@ def _columns(record: RunRecord) -> Iterator[str]:
     yield from ("## Columns", "", "| column | meaning, of lists: one element per scored token |", "|---|---|")
     if record.layout == "merged":
         yield "| the dataset's own | as they are in the dataset |"
-    yield from (f"| {name} | {meaning} |" for name, meaning in _COLUMNS)
+    yield from (f"| `{column.name}` | {column.meaning} |" for column in columns.of_run(record.fingerprint))
     yield ""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -17,7 +16,10 @@ from typing import Any, Final
 import jinja2
 import numpy as np
 
-from pipelines.output.reader import FinishedRun, ScoredRow, choose_windows, read_rows, read_run
+from pipelines.output.reader import choose_windows, read_rows
+from pipelines.output.record import RunRecord
+from pipelines.output.store import open_store
+from pipelines.output.summary import Summary, read_finished
 from pipelines.report import method_words
 from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect, pick
 from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, Histogram, histogram, signed
@@ -26,6 +28,7 @@ from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer.contrasts import CONTRASTS
 from scorer.storage import open_url
+from scorer.training.rows import ScoredRow
 from scorer.types import Float32Array
 
 TEXT_WINDOWS: Final = 64
@@ -55,19 +58,20 @@ def write_report(
         scanned_rows: rows in which contradictions, needless pictures and repeats are looked for; None takes all.
 
     Raises:
-        TableError: ``output`` is not a finished run, or ``source`` is not its dataset.
+        RunError: ``output`` is not a finished run.
+        TableError: ``source`` is not its dataset, or a published file is not one.
     """
-    run = read_run(output)
-    windows = choose_windows(run.summary, seed)
+    record, summary = read_finished(open_store(output))
+    windows = choose_windows(summary, seed)
     scored = read_rows(output, windows)
     rows = [row for window in windows for row in scored[window]]
     read = {window: scored[window] for window in windows[:TEXT_WINDOWS]}
     # Spare ones, since those that are shown for a doubtful word are not shown twice.
     wanted = pick([row for window in read.values() for row in window], samples + CONTRADICTED, seed)
     collected = collect(source, read, wanted)
-    quality = find_quality(output, run.summary, source, scanned_rows)
+    quality = find_quality(output, summary, source, scanned_rows)
     collected.doubts = worst(collected.doubts, quality.doubts)
-    html = render(context(run, rows, collected, quality, samples))
+    html = render(context(record, summary, rows, collected, quality, samples))
     fs, path = open_url(destination, "report")
     fs.makedirs(fs._parent(path), exist_ok=True)
     with fs.open(path, "wb") as file:
@@ -100,7 +104,12 @@ def render(values: Mapping[str, Any]) -> str:
 
 
 def context(
-    run: FinishedRun, rows: Sequence[ScoredRow], collected: Collected, quality: Quality, samples: int
+    record: RunRecord,
+    summary: Summary,
+    rows: Sequence[ScoredRow],
+    collected: Collected,
+    quality: Quality,
+    samples: int,
 ) -> dict[str, Any]:
     """Everything the template shows, as plain values and records."""
     weights = _concatenated([row.weights for row in rows])
@@ -108,12 +117,12 @@ def context(
     gaps = _concatenated([row.scores.logprob_gap for row in rows])
     doubtful = [card(row, sample, span, doubt) for doubt, row, sample in collected.doubts]
     return {
-        "run": run.summary,
-        "model": model_name(run.summary["model"]),
-        "contrast": contrast_name(run.summary["contrast"]),
-        "method": method_words.name(run.summary["method"]),
-        "method_meaning": method_words.meaning(run.summary["method"]),
-        "fingerprint": json.dumps(run.fingerprint, indent=2, sort_keys=True, ensure_ascii=False),
+        "run": summary,
+        "model": model_name(summary["model"]),
+        "contrast": contrast_name(summary["contrast"]),
+        "method": method_words.name(summary["method"]),
+        "method_meaning": method_words.meaning(summary["method"]),
+        "fingerprint": record.to_bytes().decode().rstrip(),
         "sampled_rows": len(rows),
         "sampled_tokens": len(gaps),
         "shares": _shares(gaps),

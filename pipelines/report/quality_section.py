@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipelines.output.reader import ScoredRow, Window
+from pipelines.output.reader import Window
 from pipelines.report.cards import CONTRADICTED, MAX_IMAGES, Collected, Doubt, collect, thumbnail
 from pipelines.report.quality.export import rows_at
 from pipelines.report.quality.figures import Counts
 from pipelines.report.quality.scan import Findings, scan
 from pipelines.sources import Source
 from scorer.errors import RowError
+from scorer.training.rows import ScoredRow
 from scorer.types import Sample
 
 SCAN_ROWS: Final = 1_000_000

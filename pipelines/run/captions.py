@@ -1,14 +1,15 @@
-"""Several texts of one row: encoded and scored each on its own, stored as the one row that they are.
+"""Several captions of one image: encoded and scored each on its own, stored as the turns of the one row they are.
 
-A published shard answers its input shard row for row, so the texts are not rows of their own: ``token_turns`` of the
-joined row says which text a token belongs to, and a reader passes all texts to ``check_text``. Weights are pooled
-within one text; methods that normalise or rank (``prior``, ``vig``) do so over the row, as over a conversation.
+A published shard answers its input shard row for row, so the captions are not rows of their own: each is a scored turn,
+``token_turns`` of the joined row says which turn a token belongs to, and a reader passes the texts of all turns to
+``check_text``. Weights are pooled within one turn; methods that normalise or rank (``prior``, ``vig``) do so over the
+row, as over a conversation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,11 +22,11 @@ from scorer.types import EncodedSample, Failure, Result, TokenScores
 
 @dataclass(frozen=True, slots=True)
 class EncodedCaptions:
-    """The texts of one row, as the model sees them.
+    """The turns of one row, as the model sees them.
 
     Attributes:
-        texts: all of them, the empty ones too.
-        parts: position in ``texts`` and encoding of each text that is not empty; at least one.
+        texts: of all turns, the empty ones too.
+        parts: index and encoding of each turn that is not empty; at least one.
     """
 
     sample_id: str
@@ -37,7 +38,7 @@ EncodedRow = EncodedSample | EncodedCaptions | Failure
 
 
 def encode_row(row: ReadRow, encoder: RowEncoder) -> EncodedRow:
-    """Encode what was read. A text that cannot be encoded fails its row; an empty one has no tokens."""
+    """Encode what was read. A turn that cannot be encoded fails its row; an empty one has no tokens."""
     if isinstance(row, Failure):
         return row
     if not isinstance(row, Captions):
@@ -51,12 +52,12 @@ def encode_row(row: ReadRow, encoder: RowEncoder) -> EncodedRow:
             return _failure(row.sample_id, k, len(row.texts), encoded)
         parts.append((k, _sharing_pixels(encoded, parts[0][1]) if parts else encoded))
     if not parts:
-        return Failure(row.sample_id, FailureCode.TEXT_MISSING, "all texts of the row are empty")
+        return Failure(row.sample_id, FailureCode.TEXT_MISSING, "all turns of the row are empty")
     return EncodedCaptions(row.sample_id, row.texts, tuple(parts))
 
 
 def take_apart(rows: Sequence[EncodedRow]) -> list[EncodedSample | Failure]:
-    """One entry per text, in order."""
+    """One entry per turn, in order."""
     return [
         part
         for row in rows
@@ -70,7 +71,7 @@ def join_captions(rows: Sequence[EncodedRow], results: Sequence[Result]) -> list
         return list(results)
     needed = sum(len(row.parts) if isinstance(row, EncodedCaptions) else 1 for row in rows)
     if len(results) != needed:
-        raise RunError(f"{needed} texts went in and {len(results)} results came out; nothing of them is stored")
+        raise RunError(f"{needed} turns went in and {len(results)} results came out; nothing of them is stored")
     left = iter(results)
     return [
         _join(row, [next(left) for _ in row.parts]) if isinstance(row, EncodedCaptions) else next(left) for row in rows
@@ -84,13 +85,13 @@ def _join(row: EncodedCaptions, results: Sequence[Result]) -> Result:
             return _failure(row.sample_id, k, len(row.texts), result)
         turns = np.full(len(result.token_ids), k, dtype=np.int16)  # int16 [N_k]
         scored.append(replace(result, token_turns=turns))
-    arrays = [field.name for field in fields(TokenScores) if field.name not in ("sample_id", "text_hash")]
-    joined = {name: np.concatenate([getattr(scores, name) for scores in scored]) for name in arrays}
-    return TokenScores(sample_id=row.sample_id, text_hash=text_hash(row.texts), **joined)
+    arrays = [scores.arrays for scores in scored]
+    joined = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+    return TokenScores.from_arrays(row.sample_id, text_hash(row.texts), joined)
 
 
 def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSample:
-    """Equal pixels as one object: the row travels to the model with one copy of its pictures, not one per text."""
+    """Equal pixels as one object: the row travels to the model with one copy of its images, not one per turn."""
     clean, contrast = encoded.clean, encoded.contrast
     if clean.pixels_digest == first.clean.pixels_digest:
         clean = replace(clean, pixels=first.clean.pixels)
@@ -100,4 +101,4 @@ def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSamp
 
 
 def _failure(sample_id: str, k: int, count: int, failure: Failure) -> Failure:
-    return Failure(sample_id, failure.code, f"text {k} of {count}: {failure.message}")
+    return Failure(sample_id, failure.code, f"turn {k} of {count}: {failure.message}")

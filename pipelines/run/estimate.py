@@ -35,7 +35,7 @@ class SampledRow:
 
     @property
     def parts(self) -> list[EncodedSample]:
-        """What the model would see: one per text; none of a row that fails."""
+        """What the model would see: one per turn; none of a row that fails."""
         return [part for part in take_apart([self.encoded]) if isinstance(part, EncodedSample)]
 
 

@@ -9,13 +9,14 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from pipelines.output.commit import SUCCESS, OutputState, PublishedShard, as_json, read_published
+from pipelines.output.commit import OutputState, PublishedShard, read_published
+from pipelines.output.documents import as_json, now
 from pipelines.output.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
 from pipelines.output.record import CONFIG, RunRecord, claim, compare, confirm_writable, read_record
 from pipelines.output.store import Store
-from pipelines.output.summary import now, read_summary, stored_summary, summarize
+from pipelines.output.summary import Summary, stored_summary, summarize, summary_of
 from pipelines.output.tally import Tally
 from pipelines.report.dataset_card import write_card
 from pipelines.run.engine import Engine
@@ -23,6 +24,7 @@ from pipelines.run.executor import Executor
 from pipelines.run.score_unit import Layout, UnitWork, check_mergeable
 from pipelines.sources import Shard, Source
 from scorer.errors import OtherRunError, RunError
+from scorer.summary import SUCCESS
 from scorer.weights import Method
 
 log = logging.getLogger(__name__)
@@ -90,20 +92,20 @@ class PreparedRun:
     plans: Sequence[ShardPlan]
     state: OutputState
     changed: frozenset[str] = frozenset()
-    summary: Mapping[str, Any] | None = None
+    summary: Summary | None = None
 
     @property
     def pending(self) -> list[Unit]:
         """The units that nobody has committed yet, in order."""
         return [] if self.summary is not None else self._pending(self._published())
 
-    def execute(self, executor: Executor, watch: Watch) -> dict[str, Any]:
+    def execute(self, executor: Executor, watch: Watch) -> Summary:
         """Score, publish, sum up. Returns the summary. A finished run writes nothing."""
         rows = sum(planned.shard.rows for planned in self.plans)
         if self.summary is not None:
             watch.begin(rows, rows)
             watch.end()
-            return dict(self.summary)
+            return self.summary
         published = self._published()
         pending = self._pending(published)
         watch.begin(rows, rows - sum(unit.rows for unit in pending))
@@ -112,7 +114,7 @@ class PreparedRun:
         finally:
             watch.end()
         shards = [published[planned.shard.name] for planned in self.plans]
-        stored = read_summary(self.work.store, shards) if self.state.is_finished else None
+        stored = summary_of(self.work.store, shards) if self.state.is_finished else None
         if stored is not None:
             return stored
         summary = summarize(self.record, shards)
@@ -177,6 +179,7 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         ConfigError: the input or an option is wrong.
         ModelError: the model cannot be had.
         OtherRunError: the output belongs to another run, or holds files that are not a run's.
+        RunError: the output's ``_SUCCESS`` cannot be read.
         StoreError: the output cannot be listed, read or written to.
     """
     shards = job.source.shards()
@@ -274,7 +277,7 @@ def _collect(
         wait(futures, return_when=FIRST_COMPLETED)
 
 
-def _check_totals(summary: Mapping[str, Any], rows: int) -> None:
+def _check_totals(summary: Summary, rows: int) -> None:
     if not summary["rows"] == summary["ok"] + summary["failed"] == rows:
         counted = f"{summary['ok']} ok and {summary['failed']} failed"
         raise RunError(f"{rows} rows went in but {counted} are accounted for; this is a bug, the run is not finished")

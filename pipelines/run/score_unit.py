@@ -21,8 +21,9 @@ from pipelines.output.tally import Tally, tally_results
 from pipelines.run.captions import EncodedRow, encode_row, join_captions, take_apart
 from pipelines.run.engine import Engine, RowEncoder, RowScorer
 from pipelines.sources import ReadRow, Shard, Source
+from scorer import columns
 from scorer.errors import ConfigError, FailureCode, RunError
-from scorer.table import SCHEMA, build_table
+from scorer.table import build_table
 from scorer.types import EncodedSample, Failure, Result, Usage
 from scorer.weights import Method
 
@@ -209,7 +210,7 @@ def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
 
 def check_mergeable(schema: pa.Schema, shard: Shard) -> None:
     """Refuse a dataset whose own columns have names of ours."""
-    clash = sorted(set(schema.names) & set(SCHEMA.names))
+    clash = sorted(set(schema.names) & {column.name for column in columns.COLUMNS})
     if clash:
         raise ConfigError(
             f"--layout merged: shard {shard.name} already has columns named {', '.join(clash)}; rename them, or use "

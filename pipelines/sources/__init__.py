@@ -18,14 +18,14 @@ from scorer.types import Failure, ImageSource, Sample, Turn
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """A row with several texts of the same pictures. Each is scored on its own, as if the row had no other.
+    """A row with several captions of the same images. Each is a turn, scored on its own, as if the row had no other.
 
-    The row stays one row of the output: ``token_turns`` says which of ``texts`` a token belongs to, and
+    The row stays one row of the output: ``token_turns`` says which turn a token belongs to, and
     ``text_hash`` covers them all.
 
     Attributes:
-        question: the user turn that every text answers, with the places of the images.
-        texts: as they stand in the dataset, in order, so that positions stay; empty where the dataset has none.
+        question: the user turn that every scored turn answers, with the places of the images.
+        texts: of the turns, as they stand in the dataset and in order; empty where the dataset has none.
     """
 
     sample_id: str
@@ -40,7 +40,7 @@ class Captions:
         return Sample(self.sample_id, self.images, turns, self.contrast_images)
 
     def shown(self) -> Sample:
-        """All texts in one sample whose ``scored_texts`` are ``texts``: to be shown, not to be scored."""
+        """All turns in one sample whose ``scored_texts`` are ``texts``: to be shown, not to be scored."""
         turns = (self.question, *(Turn("assistant", (text,)) for text in self.texts))
         return Sample(self.sample_id, self.images, turns, self.contrast_images)
 

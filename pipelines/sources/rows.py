@@ -1,4 +1,4 @@
-"""One record → one row: a sample, several texts of the same pictures, or the failure that takes their place."""
+"""One record → one row: a sample, several captions of the same images, or the failure that takes their place."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def _captions(
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     for k, text in enumerate(texts):
         if not isinstance(text, str | None):
-            problem = f"text {k} of {len(texts)} is {type(text).__name__}; a string or null is needed"
+            problem = f"turn {k} of {len(texts)} is {type(text).__name__}; a string or null is needed"
             raise RowError(FailureCode.TEXT_INVALID, problem)
     if not any(text and text.strip() for text in texts):
-        problem = f"all {len(texts)} texts of the row are null or empty; there is no text to score"
+        problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)
     return Captions(sample_id, images, question, tuple(text or "" for text in texts), contrast)
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scorer.errors import TableError
 from scorer.storage import open_url
-from scorer.table import FORMAT_VERSION, SCHEMA, read_metadata
-from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function, shown
+from scorer.summary import SUCCESS, parse_summary
+from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
+from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function
 
-SUCCESS: Final = "_SUCCESS"
-"""Written last into an output: the summary of the finished run, as JSON."""
+Columns = Sequence[str] | Literal["ours"] | None
+"""Which columns are read: those named; the run's own, with the optional ones that the file has; None for all, the
+dataset's too in files of ``--layout merged``."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,9 @@ class PublishedWeights:
             TableError: there is no such file, or it is not the file that the run published.
         """
         for batch in self.batches(name):
-            rows = Rows(batch, name, self.derive)
-            yield from (rows[i] for i in range(len(rows)))
+            yield from Rows(batch, name, self.derive)
 
-    def load(self, name: str, *, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:
         """All rows of one published file as an Arrow table, some or all of our columns. Raises TableError as above."""
         batches = list(self.batches(name, columns))
         return pa.Table.from_batches(batches, batches[0].schema if batches else _only(columns))
@@ -70,29 +70,26 @@ class PublishedWeights:
         if name not in self.shards:
             raise TableError(f"{self.root} has no shard {name!r}; it has {shown(self.shards)}")
 
-    def batches(self, name: str, columns: Sequence[str] | None = SCHEMA.names) -> Iterator[pa.RecordBatch]:
-        """The file's columns piece by piece; None for all, the dataset's own too in files of ``--layout merged``."""
+    def batches(self, name: str, columns: Columns = "ours") -> Iterator[pa.RecordBatch]:
+        """The file's columns piece by piece. Raises TableError as above."""
         self._check_name(name)
         fs, root = open_url(self.root, "weights", **self.storage_options)
         path = f"{root.rstrip('/')}/{name}"
         try:
             with fs.open(path, "rb") as file:
                 parquet = pq.ParquetFile(file)
-                self._check(name, parquet)
-                yield from parquet.iter_batches(batch_size=1024, columns=columns and list(columns))
+                ours = self._check(name, parquet)
+                chosen = ours if columns == "ours" else columns
+                yield from parquet.iter_batches(batch_size=1024, columns=chosen and list(chosen))
         except FileNotFoundError as error:
             raise TableError(f"{path} is gone, though the run published it; run the job again to restore it") from error
         except pa.ArrowInvalid as error:
             raise TableError(f"{path} is not a readable Parquet file ({error}); run the job again") from error
 
-    def _check(self, name: str, parquet: pq.ParquetFile) -> None:
+    def _check(self, name: str, parquet: pq.ParquetFile) -> list[str]:
+        """Refuse a file that is not the one that was published; gives the names of our columns in it."""
         path, schema = f"{self.root.rstrip('/')}/{name}", parquet.schema_arrow
-        missing = [column for column in SCHEMA.names if column not in schema.names]
-        if missing:
-            raise TableError(
-                f"{path} has no columns {', '.join(missing)}; it has {shown(schema.names)}: give the output of a "
-                "scoring run"
-            )
+        ours = [column.name for column in columns_in(schema, path)]
         version = read_metadata(schema).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(
@@ -104,6 +101,7 @@ class PublishedWeights:
                 f"{path} has {parquet.metadata.num_rows} rows, but the run published {rows}; it was replaced: run the "
                 "job again into an empty output"
             )
+        return ours
 
 
 def read_weights(
@@ -164,12 +162,11 @@ def _finished_run(fs: Any, path: str) -> Run | None:
 
 
 def _summary(fs: Any, path: str) -> Mapping[str, Any] | None:
-    """The summary of a run; None where the file is absent or another program's (Spark's is empty)."""
+    """The summary of a run; None where the file is absent, torn, or another program's."""
     try:
-        summary = json.loads(fs.cat_file(path))
+        return parse_summary(fs.cat_file(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return summary if isinstance(summary, dict) and isinstance(summary.get("shards"), list) else None
 
 
 def _unfinished_run(fs: Any, path: str) -> Run:
@@ -186,4 +183,4 @@ def _unfinished_run(fs: Any, path: str) -> Run:
 
 
 def _only(columns: Sequence[str]) -> pa.Schema:
-    return pa.schema([SCHEMA.field(name) for name in columns])
+    return SCHEMA if columns == "ours" else pa.schema([SCHEMA.field(name) for name in columns])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from scorer import decoding
+from scorer.columns import REQUIRED, WEIGHTS, optional
 from scorer.errors import TableError
-from scorer.table import OK, SCHEMA, SCORE_FIELDS, text_hash
-from scorer.types import Float32Array, TokenScores
+from scorer.table import OK, SCHEMA, columns_in, shown, text_hash
+from scorer.types import Float32Array, Int64Array, TokenScores
 from scorer.weights import Method, RawScores
 
 Derive = str | Method | Callable[[RawScores], Float32Array]
@@ -20,8 +21,7 @@ Derive = str | Method | Callable[[RawScores], Float32Array]
 
 DeriveFunction = Callable[[RawScores], Float32Array]
 
-_LISTS = (*SCORE_FIELDS, SCHEMA.field("token_weights"))
-_PLAIN = ("sample_id", "row_index", "status", "error", "text_hash")
+_IDENTITY = ("row_index", "sample_id", "status", "error")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,8 @@ class WeightRow:
         shard: name of the published file, that of the input shard; ``row_index`` is the position within it.
         sample_id: the dataset's own id, or ``<shard>#<row>``.
         status: ``ok``, or the code of the failure; ``error`` is its message.
-        scores: token ids, byte spans, turns and raw scores, N of each; None for a failed row.
+        scores: token ids, byte spans, turns and raw scores, N of each; None for a failed row. A raw score that the
+            output does not have is absent from ``scores.optional``.
         weights: float32 [N]; None for a failed row.
     """
 
@@ -54,7 +55,7 @@ class WeightRow:
         return f"row {self.row_index} of {self.shard} (sample {self.sample_id!r})"
 
     def check_text(self, texts: Sequence[str]) -> None:
-        """Refuse texts that are not, byte for byte, those that were scored: one string per assistant turn.
+        """Refuse texts that are not, byte for byte, those that were scored: one string per scored turn.
 
         Raises:
             TableError: they differ, or the row was not scored.
@@ -77,7 +78,7 @@ class WeightRow:
         only names the row in messages.
 
         Raises:
-            TableError: a column is absent; its message says which.
+            TableError: a column that every output has is absent; its message says which.
         """
         missing = [name for name in SCHEMA.names if name not in columns]
         if missing:
@@ -89,7 +90,9 @@ class WeightRow:
         identity = (shard, int(index), str(columns["sample_id"]), str(columns["status"]), columns["error"])
         if identity[3] != OK:
             return cls(*identity, None, None)
-        arrays = {f.name: np.array(columns[f.name], dtype=f.type.value_type.to_pandas_dtype()) for f in _LISTS}
+        further = [column for column in optional() if columns.get(column.name) is not None]
+        lists = [column for column in (*REQUIRED, *further) if column.per_token]
+        arrays = {column.name: np.array(columns[column.name], dtype=column.dtype) for column in lists}
         return _row(identity, arrays, columns["text_hash"], as_function(method))
 
     def to_record(self) -> dict[str, Any]:
@@ -122,19 +125,24 @@ class WeightRow:
                 f"the weights of sample {sample_id!r} have {shown(list(record))}, lists of {lengths} elements; give "
                 f"{', '.join(names)}, all lists of one length, as tokensight export writes them"
             )
-        nothing = np.full(lengths["weights"], np.nan, np.float32)
-        scores = TokenScores(
-            sample_id=sample_id,
-            token_ids=np.full(lengths["weights"], -1, np.int32),
-            token_starts=np.array(record["starts"], np.int32),
-            token_ends=np.array(record["ends"], np.int32),
-            token_turns=np.array(record["turns"], np.int16),
-            text_hash=record["text_hash"],
-            logit_gap=nothing,
-            logprob_clean=nothing,
-            logprob_contrast=nothing,
-        )
-        return cls(shard, -1, sample_id, OK, None, scores, np.array(record["weights"], np.float32))
+        count = lengths["weights"]
+        held = {"token_ids": [-1] * count, **{f"token_{name}": record[name] for name in names[:-1]}}
+        arrays = {
+            column.name: np.full(count, np.nan, column.dtype)
+            if column.kind == "raw"
+            else np.array(held[column.name], column.dtype)
+            for column in REQUIRED
+            if column.per_token
+        }
+        return _row((shard, -1, sample_id, OK, None), arrays, record["text_hash"], None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredRow(WeightRow):
+    """A row that was scored, for readers that leave the others out: scores and weights are there."""
+
+    scores: TokenScores
+    weights: Float32Array
 
 
 class Rows:
@@ -144,24 +152,46 @@ class Rows:
         table: a published file's columns, or some of its rows.
         shard: name of the published file.
         derive: what the weights are derived by; None takes them as the run stored them.
+
+    Raises:
+        TableError: a column that every output has is absent, or lists of a row differ in length.
     """
 
-    def __init__(self, table: pa.Table | pa.RecordBatch, shard: str, derive: DeriveFunction | None) -> None:
+    def __init__(self, table: decoding.ArrowRows, shard: str, derive: DeriveFunction | None = None) -> None:
         self._shard, self._derive = shard, derive
-        self._plain = {name: table.column(name).to_pylist() for name in _PLAIN}
-        self._lists = {f.name: _ragged(_one_chunk(table.column(f.name)).cast(f.type)) for f in _LISTS}
+        lists = [column for column in columns_in(table.schema, shard) if column.per_token]
+        self._identities = [decoding.plain_column(table, name) for name in _IDENTITY]
+        self._hashes = decoding.plain_column(table, "text_hash")
+        decoded = {column.name: decoding.token_column(table, column) for column in lists}
+        self._edges = decoded["token_ids"].edges
+        self._values = {name: column.values for name, column in decoded.items()}
+        for name, column in decoded.items():
+            if not np.array_equal(column.edges, self._edges):
+                self._refuse(name, column.lengths)
 
     def __len__(self) -> int:
-        return len(self._plain["status"])
+        return len(self._hashes)
+
+    def __iter__(self) -> Iterator[WeightRow]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> WeightRow:
-        plain = {name: values[i] for name, values in self._plain.items()}
-        identity = (self._shard, plain["row_index"], plain["sample_id"], plain["status"], plain["error"])
-        if plain["status"] != OK:
+        row_index, sample_id, status, error = [values[i] for values in self._identities]
+        identity = (self._shard, row_index, sample_id, status, error)
+        if status != OK:
             return WeightRow(*identity, None, None)
         # A copy, since Arrow's own memory is read-only, and so that nobody writes into another reader's row.
-        arrays = {name: values[edges[i] : edges[i + 1]].copy() for name, (values, edges) in self._lists.items()}
-        return _row(identity, arrays, plain["text_hash"], self._derive)
+        start, end = self._edges[i], self._edges[i + 1]
+        arrays = {name: values[start:end].copy() for name, values in self._values.items()}
+        return _row(identity, arrays, self._hashes[i], self._derive)
+
+    def _refuse(self, name: str, lengths: Int64Array) -> NoReturn:
+        i = int(np.argmax(lengths != np.diff(self._edges)))
+        raise TableError(
+            f"row {self._identities[0][i]} of {self._shard} has {lengths[i]} {name} for "
+            f"{self._edges[i + 1] - self._edges[i]} token_ids; the file is damaged: python pipelines/inspect_run.py on "
+            "the output tells what to do"
+        )
 
 
 def _row(
@@ -169,9 +199,9 @@ def _row(
     arrays: dict[str, npt.NDArray[Any]],
     digest: str,
     derive: DeriveFunction | None,
-) -> WeightRow:
-    weights = arrays.pop("token_weights")
-    scores = TokenScores(sample_id=identity[2], text_hash=digest, **arrays)
+) -> ScoredRow:
+    weights = arrays.pop(WEIGHTS)
+    scores = TokenScores.from_arrays(identity[2], digest, arrays)
     if derive is not None:
         weights = np.asarray(derive(scores), dtype=np.float32)
         if weights.shape != scores.token_ids.shape:
@@ -179,7 +209,7 @@ def _row(
                 f"row {identity[1]} of {identity[0]}: the method gave weights of shape {weights.shape} for "
                 f"{len(scores.token_ids)} tokens; it must give one per token"
             )
-    return WeightRow(*identity, scores, weights)
+    return ScoredRow(*identity, scores, weights)
 
 
 def short_floats(values: Float32Array) -> list[float]:
@@ -190,17 +220,3 @@ def short_floats(values: Float32Array) -> list[float]:
 def as_function(derive: Derive | None) -> DeriveFunction | None:
     """A method by name as the function that it is. Raises ConfigError for an unknown one."""
     return Method(derive) if isinstance(derive, str) else derive
-
-
-def _one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _ragged(column: pa.ListArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """All rows' values end to end, and where each row's begin; a null row has none."""
-    return column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
-
-
-def shown(names: Sequence[str]) -> str:
-    """The first of many names, for messages."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"

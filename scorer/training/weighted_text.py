@@ -18,9 +18,9 @@ class WeightedText:
 
     Attributes:
         row: the row's weights.
-        texts: all assistant turns of the conversation, or all captions of the row, as the dataset has them; they must
-            be those that were scored.
-        turns: which of ``texts`` are trained on in this sequence, ascending; None for all. ``(2,)`` where a trainer
+        texts: of all scored turns, the assistant's of a conversation or the captions of a row, as the dataset has
+            them; they must be those that were scored.
+        turns: which of them are trained on in this sequence, ascending; None for all. ``(2,)`` where a trainer
             masks all turns but the last of three, or takes caption 2 of a row that has several.
     """
 
@@ -40,8 +40,7 @@ class WeightedText:
         """
         if self.turns is not None and list(self.turns) != sorted(set(self.turns) & set(range(len(self.texts)))):
             raise SpanError(
-                f"{self.row.name}: turns are {list(self.turns)} of {len(self.texts)} texts; name each once, in order, "
-                "from 0"
+                f"{self.row.name}: turns are {list(self.turns)} of {len(self.texts)}; name each once, in order, from 0"
             )
         if self.row.ok or unscored is None:
             self.row.check_text(self.texts)
@@ -63,11 +62,11 @@ class WeightedText:
         White space that the reference's template trimmed off a text's ends goes to the token next to it.
 
         Args:
-            first_group: group of the first text; the others follow.
+            first_group: group of the first turn; the others follow.
             unscored: as in :meth:`check`.
 
         Raises:
-            SpanError: a text that is trained on was not scored to its end.
+            SpanError: a turn that is trained on was not scored to its end.
         """
         scores, weights = self.row.scores, self.row.weights
         if scores is None or weights is None:
@@ -83,7 +82,7 @@ class WeightedText:
             if data[scored:].strip():
                 if unscored is None and (self.turns is None or turn in self.turns):
                     raise SpanError(
-                        f"{self.row.name}: text {turn} has {len(data)} bytes, of which the first {scored} were scored "
+                        f"{self.row.name}: turn {turn} has {len(data)} bytes, of which the first {scored} were scored "
                         "(the reference's context was full); give unscored=<weight> for the rest, or leave the row out"
                     )
             elif end > first:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from pipelines.run.engine import RowEncoder, RowScorer
+from scorer import columns
 from scorer.errors import FailureCode
 from scorer.table import text_hash
 from scorer.types import Branch, EncodedSample, Failure, Result, Sample, TokenScores, Usage
@@ -28,14 +29,17 @@ class FakeEngine:
         seed: part of the fingerprint; another seed gives other scores.
         seconds_per_row: how long scoring a row takes.
         poison: scoring any batch that holds a text with this string raises, as a broken model would.
+        optional: names of the optional columns that it gives.
     """
 
     seed: int = 0
     seconds_per_row: float = 0.0
     poison: str | None = None
+    optional: tuple[str, ...] = ()
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"model": "fake", "contrast": "blank", "dtype": "float32", "seed": self.seed}
+        named = {"columns": list(self.optional)} if self.optional else {}
+        return {"model": "fake", "contrast": "blank", "dtype": "float32", "seed": self.seed, **named}
 
     def pinned(self, fingerprint: dict[str, Any]) -> Self:
         return self
@@ -102,18 +106,11 @@ class _FakeScorer:
         seed = hashlib.blake2b(f"{self.engine.seed}{row.text_hash}".encode(), digest_size=8).digest()
         random = np.random.default_rng(int.from_bytes(seed, "little"))
         clean, contrast = -random.exponential(size=(2, len(row.token_ids))).astype(np.float32)
-        gap = (clean - contrast) * np.float32(2)
-        return TokenScores(
-            sample_id=row.sample_id,
-            token_ids=row.token_ids,
-            token_starts=row.token_starts,
-            token_ends=row.token_ends,
-            token_turns=row.token_turns,
-            text_hash=row.text_hash,
-            logit_gap=gap,
-            logprob_clean=clean,
-            logprob_contrast=contrast,
-        )
+        raw = {"logit_gap": (clean - contrast) * np.float32(2), "logprob_clean": clean, "logprob_contrast": contrast}
+        further = [column for column in columns.optional() if column.name in self.engine.optional]
+        raw |= {column.name: random.exponential(size=len(clean)).astype(column.dtype) for column in further}
+        spans = {column.name: getattr(row, column.name) for column in columns.REQUIRED if column.kind == "span"}
+        return TokenScores.from_arrays(row.sample_id, row.text_hash, spans | raw)
 
 
 def _hash(word: str) -> int:

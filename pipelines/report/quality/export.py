@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.output.reader import ScoredRow, Window, read_rows
+from pipelines.output.reader import Window, read_rows
 from pipelines.report.quality.scan import Findings
 from scorer.errors import ConfigError
 from scorer.storage import open_url
 from scorer.table import METADATA_KEY
+from scorer.training.rows import ScoredRow
 
 SCHEMA: Final = pa.schema(
     [

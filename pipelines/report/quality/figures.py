@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.output.batches import ScoredBatch
+from pipelines.output.reader import ScoredBatch
 from scorer.types import Float32Array, Int64Array
 
 MAX_LENGTH: Final = 1 << 20

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.output.batches import ScoredBatch, scored_batches
+from pipelines.output.reader import ScoredBatch, scored_batches
 from pipelines.report.quality.duplicates import Duplicates, Found
 from pipelines.report.quality.figures import Figures
 from scorer.types import BoolArray, Float32Array, Int64Array

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scorer.errors import ConfigError
-from scorer.table import read_metadata
+from scorer.table import read_metadata, shown
 from scorer.training.reader import PublishedWeights
-from scorer.training.rows import shown
 
 TEXT_OPTION: Final = "--text-column"
 IMAGE_OPTION: Final = "--image-column"

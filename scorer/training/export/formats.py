@@ -139,15 +139,15 @@ def _with_markers(turn: Turn, marker: str) -> str:
     return "".join(marker if part is IMAGE else str(part) for part in turn.content)
 
 
-def _train_detail(example: Example, text_index: int, threshold: float) -> list[dict[str, Any]]:
+def _train_detail(example: Example, turn: int, threshold: float) -> list[dict[str, Any]]:
     """Neighbouring tokens on one side of the threshold as one range; bytes that no token covers are trained on."""
-    text = example.texts[text_index]
+    text = example.texts[turn]
     scores, weights = example.row.scores, example.row.weights
     assert scores is not None
     assert weights is not None
     edges = char_to_byte(text)  # [characters + 1]
     trained = np.ones(len(text), dtype=np.bool_)
-    for i in np.flatnonzero(scores.token_turns == text_index):
+    for i in np.flatnonzero(scores.token_turns == turn):
         first = int(np.searchsorted(edges, scores.token_starts[i], side="right")) - 1
         end = int(np.searchsorted(edges, scores.token_ends[i], side="left"))
         trained[first:end] = weights[i] >= threshold

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.output.batches import ScoredBatch
 from pipelines.output.check import check
 from pipelines.output.contents import look
+from pipelines.output.reader import ScoredBatch
 from pipelines.output.store import open_store
 from scorer.errors import ConfigError
 from scorer.table import METADATA_KEY

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.output import reader
-from pipelines.output.reader import Window, choose_windows, read_rows, read_run
+from pipelines.output.reader import Window, choose_windows, read_rows, scored_batch, scored_batches
+from pipelines.output.store import open_store
+from pipelines.output.summary import read_summary
 from scorer.errors import FailureCode, TableError
-from scorer.types import Failure, Sample
+from scorer.table import build_table
+from scorer.types import Failure, Sample, TokenScores
+from scorer.weights import Method
 from tests.pipelines.report.runs import Entry, picture, scored, write_run
 
 
@@ -31,7 +36,7 @@ def summary(*rows: int, tokens_per_row: int = 10) -> dict[str, Any]:
 
 def test_a_small_run_is_read_whole_and_in_place(tmp_path: Path) -> None:
     write_run(tmp_path, {"a.parquet": entries(150, failing=(3, 70, 149)), "deep/b.parquet": entries(1)})
-    rows = read_rows(str(tmp_path), choose_windows(read_run(str(tmp_path)).summary, 0))
+    rows = read_rows(str(tmp_path), choose_windows(read_summary(open_store(str(tmp_path))), 0))
     places = sorted((row.shard, row.row_index) for window in rows.values() for row in window)
     assert places == [("a.parquet", i) for i in range(149) if i not in (3, 70)] + [("deep/b.parquet", 0)]
     for window, read in rows.items():
@@ -84,17 +89,20 @@ def test_a_window_may_span_row_groups(tmp_path: Path) -> None:
     assert [row.row_index for row in read_rows(str(tmp_path), [window])[window]] == list(range(40, 110))
 
 
-@pytest.mark.parametrize("missing", ["_SUCCESS", "_run.json"])
-def test_an_unfinished_run_is_refused(tmp_path: Path, missing: str) -> None:
-    write_run(tmp_path, {"a.parquet": entries(1)})
-    (tmp_path / missing).unlink()
-    with pytest.raises(TableError, match=f"{missing} does not exist.*run the job"):
-        read_run(str(tmp_path))
+def test_a_scored_row_without_tokens_is_in_no_batch() -> None:
+    """It is damage, for the check to tell; sums over a row's tokens need one at least."""
+    scores = scored(Sample.caption("s", picture(), "red"), {})
+    nothing = TokenScores.from_arrays("n", "0" * 32, {name: array[:0] for name, array in scores.arrays.items()})
+    (rows,) = build_table([scores, nothing, scores], 0, Method(), {}).to_batches()
+    batch = scored_batch("a.parquet", rows)
+    assert (batch.row_index.tolist(), batch.lengths.tolist(), len(batch.text_hash)) == ([0, 2], [1, 1], 2)
+    assert batch.first.tolist() == [0, 1] and len(batch.ends) == len(batch.gap) == 2
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "\xff"])
-def test_a_damaged_summary_is_refused(tmp_path: Path, content: str) -> None:
-    write_run(tmp_path, {"a.parquet": entries(1)})
-    (tmp_path / "_SUCCESS").write_text(content, "latin-1")
-    with pytest.raises(TableError, match="_SUCCESS"):
-        read_run(str(tmp_path))
+def test_a_file_without_a_required_column_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, {"a.parquet": entries(3)})
+    pq.write_table(pq.read_table(tmp_path / "a.parquet").drop_columns(["logit_gap"]), tmp_path / "a.parquet")
+    with pytest.raises(TableError, match=r"a\.parquet has no columns logit_gap; it has sample_id"):
+        read_rows(str(tmp_path), [Window("a.parquet", 0, 3)])
+    with pytest.raises(TableError, match=r"a\.parquet has no columns logit_gap; it has sample_id"):
+        next(scored_batches(str(tmp_path), "a.parquet"))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pipelines.output.record import RunRecord
 from pipelines.sources import ReadRow, Shard
 from scorer import table, weights
 from scorer.types import Failure, Result, Sample, TokenScores
@@ -132,5 +133,7 @@ def write_run(folder: Path, shards: Mapping[str, Sequence[Entry]], **summary: An
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "_SUCCESS").write_text(json.dumps(document))
-    (folder / "_run.json").write_text(json.dumps({"fingerprint": {"model": "a/model", "weights_sha256": "0" * 64}}))
+    fingerprint = {"model": "a/model", "weights_sha256": "0" * 64}
+    record = RunRecord(document["started_at"], "data", fingerprint, {}, document["method"], "sidecar", 50)
+    (folder / "_run.json").write_bytes(record.to_bytes())
     return MemorySource({name: [sample for sample, _ in entries] for name, entries in shards.items()})

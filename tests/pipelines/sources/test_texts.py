@@ -107,7 +107,7 @@ def test_one_text_that_fails_fails_its_row_and_says_which(caplog: pytest.LogCapt
         bad, good = score_rows(encode_rows(rows, FakeEngine().encoder()), FakeEngine(poison="poison").scorer())
     assert isinstance(bad, Failure)
     assert (bad.sample_id, bad.code) == ("bad", FailureCode.SCORING_FAILED)
-    assert bad.message.startswith("text 1 of 2: ")
+    assert bad.message.startswith("turn 1 of 2: ")
     assert isinstance(good, TokenScores)
     assert good.text_hash == text_hash(["b", "c"])
     encoded = encode_row(row("a", "b", image=b"corrupt"), FakeEngine().encoder())
@@ -126,5 +126,5 @@ def test_a_scorer_that_drops_a_text_is_found() -> None:
         def score_encoded(self, rows: object) -> list[TokenScores]:
             return [alone("a")]
 
-    with pytest.raises(RunError, match="2 texts went in and 1 results came out"):
+    with pytest.raises(RunError, match="2 turns went in and 1 results came out"):
         score_rows(encode_rows([row("a", "b")], FakeEngine().encoder()), Short())  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ def test_a_text_that_was_scored_in_part() -> None:
     assert whole.weights is not None
     cut = replace(whole.scores, **{field.name: getattr(whole.scores, field.name)[:2] for field in SCORE_FIELDS})
     row = replace(whole, scores=cut, weights=whole.weights[:2])
-    with pytest.raises(SpanError, match=r"text 0 has 10 bytes, of which the first 5 were scored .* give unscored="):
+    with pytest.raises(SpanError, match=r"turn 0 has 10 bytes, of which the first 5 were scored .* give unscored="):
         WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row, [text])])
     (got,) = WeightAligner(BYTE_LEVEL, unscored=1.5)([ids], [labels], [WeightedText(row, [text])])
     assert by_token(BYTE_LEVEL, ids, got)[:3] == [("A", 2), (" red", 5), (" kite", 1.5)]
@@ -65,8 +65,8 @@ def test_what_is_trained_on_twice_is_refused() -> None:
     ("change", "message"),
     [
         (lambda s: replace(s, texts=["A red kites"]), r"row 7 of train\.parquet .* the text 'A red kites' has hash"),
-        (lambda s: replace(s, turns=[1]), r"turns are \[1\] of 1 texts"),
-        (lambda s: replace(s, turns=[0, 0]), r"turns are \[0, 0\] of 1 texts"),
+        (lambda s: replace(s, turns=[1]), r"turns are \[1\] of 1; name"),
+        (lambda s: replace(s, turns=[0, 0]), r"turns are \[0, 0\] of 1; name"),
     ],
 )
 def test_other_texts_are_refused(change: Callable[[WeightedText], WeightedText], message: str) -> None:

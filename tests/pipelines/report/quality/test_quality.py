@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.output.batches import ScoredBatch
+from pipelines.output.reader import ScoredBatch
 from pipelines.report.quality import duplicates, figures
 from pipelines.report.quality.duplicates import Duplicates, Repeat
 from pipelines.report.quality.export import SCHEMA, export

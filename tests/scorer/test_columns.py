@@ -1,0 +1,184 @@
+"""The list of columns, what is made from it, and the one decoder of published rows."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from scorer import columns
+from scorer.columns import REQUIRED, WEIGHTS, Column
+from scorer.decoding import scored_rows, token_column
+from scorer.errors import FailureCode, TableError
+from scorer.table import SCHEMA, SCORE_FIELDS, build_table, columns_in
+from scorer.training.rows import Rows, ScoredRow, WeightRow
+from scorer.types import Failure, TokenScores
+from scorer.weights import Method
+from tests.scorer.test_weights import scores_of
+from tests.toy_columns import FLAG, NAMES, TOY, register
+
+SCORES = [column for column in REQUIRED if column.kind in ("span", "raw")]
+FAILED = Failure("bad", FailureCode.IMAGE_MISSING, "gone")
+
+
+def toy_scores(gap: list[float]) -> TokenScores:
+    values = {TOY.name: np.array(gap, np.float32) * 2, FLAG.name: np.array(gap) > 1}
+    return replace(scores_of(gap), optional=values)
+
+
+def toy_table() -> pa.Table:
+    results = [toy_scores([1, 2, 3]), FAILED, toy_scores([4])]
+    return build_table(results, 0, Method(), {"fingerprint": {"columns": list(NAMES)}})
+
+
+def test_token_scores_have_an_attribute_for_each_required_column() -> None:
+    own = [field.name for field in fields(TokenScores)]
+    assert [name for name in own if name not in ("sample_id", "text_hash", "optional")] == [c.name for c in SCORES]
+    hints = get_type_hints(TokenScores)
+    for column in SCORES:
+        (dtype,) = get_args(get_args(hints[column.name])[1])
+        assert dtype == column.dtype.type, column.name
+
+
+def test_names_are_unique_and_meanings_fit_a_table() -> None:
+    names = [column.name for column in columns.COLUMNS]
+    assert len(set(names)) == len(names)
+    assert all(column.meaning and not set(column.meaning) & set("|\n") for column in columns.COLUMNS)
+    assert [field.name for field in SCORE_FIELDS] == [column.name for column in SCORES]
+
+
+def test_every_column_is_told_in_the_readme() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert [column.name for column in columns.COLUMNS if f"`{column.name}`" not in readme] == []
+
+
+@pytest.mark.parametrize("kind", ["key", "derived", "outcome"])
+def test_what_is_optional_is_a_span_or_a_raw_score_per_token(kind: columns.Kind) -> None:
+    with pytest.raises(ValueError, match="column 'x' is optional, so it must be per token, and a span or a raw score"):
+        Column("x", pa.float32(), "x", kind, required=False)
+    with pytest.raises(ValueError, match="column 'x' is optional"):
+        Column("x", pa.float32(), "x", "raw", per_token=False, required=False)
+
+
+def test_arrays_go_by_column_name_and_come_back() -> None:
+    scores = toy_scores([1, 2])
+    assert list(scores.arrays) == [*(column.name for column in SCORES), *NAMES]
+    back = TokenScores.from_arrays("s", "hash", scores.arrays)
+    assert set(back.optional) == set(NAMES)
+    assert all(back.arrays[name] is array for name, array in scores.arrays.items())
+    assert TokenScores.from_arrays("s", "hash", scores_of([1]).arrays).optional == {}
+
+
+def test_optional_columns_stand_in_their_place_where_the_run_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch)
+    names = toy_table().schema.names
+    at = SCHEMA.names.index(WEIGHTS)
+    assert names == [*SCHEMA.names[:at], *NAMES, *SCHEMA.names[at:]]
+    assert build_table([scores_of([1])], 0, Method(), {"fingerprint": {}}).schema.names == SCHEMA.names
+    # A newer release's column, of which this one knows nothing.
+    assert columns.of_run({"columns": ["later"]}) == REQUIRED
+
+
+@pytest.mark.parametrize("named", [[], ["toy"]])
+def test_an_engine_names_what_it_gives(monkeypatch: pytest.MonkeyPatch, named: list[str]) -> None:
+    register(monkeypatch)
+    names = "toy" if named else "none"
+    message = f"sample 's' has the optional columns is_toy, toy, but the fingerprint of its run names {names};"
+    with pytest.raises(TableError, match=message):
+        build_table([toy_scores([1])], 0, Method(), {"fingerprint": {"columns": named}})
+    with pytest.raises(TableError, match="has the optional columns none, but the fingerprint of its run names toy"):
+        build_table([scores_of([1])], 0, Method(), {"fingerprint": {"columns": ["toy"]}})
+
+
+def test_optional_columns_are_read_where_they_are_and_absent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch)
+    table = toy_table()
+    first, failed, last = Rows(table, "x")
+    assert isinstance(first, ScoredRow) and isinstance(last, ScoredRow) and not failed.ok
+    assert first.scores.optional[TOY.name].tolist() == [2, 4, 6]
+    assert first.scores.optional[TOY.name].dtype == np.float32
+    assert last.scores.optional[FLAG.name].tolist() == [True]
+    assert last.scores.optional[FLAG.name].dtype == np.bool_
+    mapped = WeightRow.from_columns(table.to_pylist()[0])
+    assert mapped.scores is not None and mapped.scores.optional[TOY.name].tolist() == [2, 4, 6]
+    for absent in (table.drop_columns(list(NAMES)), build_table([scores_of([1])], 0, Method(), {})):
+        row = Rows(absent, "x")[0]
+        assert isinstance(row, ScoredRow) and row.scores.optional == {}
+        mapped = WeightRow.from_columns(absent.to_pylist()[0])
+        assert mapped.scores is not None and mapped.scores.optional == {}
+
+
+def test_a_column_of_the_dataset_is_not_taken_for_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merged output of before the column was known, whose dataset has one of that name."""
+    register(monkeypatch)
+    table = build_table([scores_of([1])], 0, Method(), {}).append_column("toy", pa.array(["theirs"]))
+    row = Rows(table, "x")[0]
+    assert isinstance(row, ScoredRow) and row.scores.optional == {}
+
+
+@pytest.mark.parametrize("column", REQUIRED, ids=lambda column: column.name)
+def test_a_required_column_that_is_absent_is_an_error(column: Column) -> None:
+    table = build_table([scores_of([1])], 0, Method(), {}).drop_columns([column.name])
+    with pytest.raises(
+        TableError, match=f"x has no columns {column.name}; it has .*: give the output of a scoring run"
+    ):
+        Rows(table, "x")
+    with pytest.raises(TableError, match=f"no columns {column.name}"):
+        columns_in(table.schema, "x")
+    with pytest.raises(TableError, match=f"no columns {column.name}"):
+        WeightRow.from_columns(table.to_pylist()[0])
+
+
+@pytest.mark.parametrize("name", [column.name for column in SCORES if column.name != "token_ids"] + [WEIGHTS])
+@pytest.mark.parametrize("values", [None, [1], [1, 1, 1, 1]])
+def test_lists_that_differ_in_length_are_refused(name: str, values: list[int] | None) -> None:
+    table = build_table([scores_of([1, 2, 3]), scores_of([4, 5, 6])], 5, Method(), {})
+    lists = [table[name][0].as_py(), values]
+    at = table.schema.get_field_index(name)
+    damaged = table.set_column(at, table.schema.field(name), pa.array(lists, table.schema.field(name).type))
+    count = len(values or [])
+    with pytest.raises(
+        TableError, match=rf"row 6 of x has {count} {name} for 3 token_ids; the file is damaged: .*inspect"
+    ):
+        Rows(damaged, "x")
+
+
+# --- the decoder -------------------------------------------------------------------------------------------------
+
+IDS = REQUIRED[2]
+
+
+def decoded(array: pa.Array) -> tuple[list[int], list[int], list[int]]:
+    column = token_column(pa.table({"token_ids": array}), IDS)
+    return column.values.tolist(), column.edges.tolist(), column.owners.tolist()
+
+
+def test_lists_are_laid_end_to_end() -> None:
+    lists = pa.array([[1, 2], None, [], [3]], pa.list_(pa.int32()))
+    assert decoded(lists) == ([1, 2, 3], [0, 2, 2, 2, 3], [0, 0, 3])
+    assert decoded(lists.slice(1)) == ([3], [0, 0, 0, 1], [2])
+    assert decoded(lists.cast(pa.large_list(pa.int64()))) == decoded(lists)
+    assert decoded(pa.array([], pa.list_(pa.int32()))) == ([], [0], [])
+    assert decoded(pa.chunked_array([lists, lists.slice(3)])) == ([1, 2, 3, 3], [0, 2, 2, 2, 3, 4], [0, 0, 3, 4])
+
+
+def test_values_that_a_null_list_hides_are_nobodys() -> None:
+    hiding = pa.ListArray.from_arrays(
+        pa.array([0, 2, 4], pa.int32()), pa.array([1, 2, 3, 4], pa.int32()), mask=pa.array([True, False])
+    )
+    assert decoded(hiding) == ([3, 4], [0, 0, 2], [1, 1])
+
+
+def test_nulls_are_seen() -> None:
+    column = token_column(pa.table({"token_ids": pa.array([[1, None], None, [2]], pa.list_(pa.int32()))}), IDS)
+    assert column.is_null.tolist() == [False, True, False]
+    assert column.has_null_inside.tolist() == [True, False, False]
+
+
+def test_only_scored_rows_are_kept_and_an_unknown_status_is_none() -> None:
+    table = pa.table({"status": pa.array(["ok", "image_missing", None, "ok"]), "row": [0, 1, 2, 3]})
+    assert scored_rows(table)["row"].to_pylist() == [0, 3]
