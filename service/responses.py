@@ -12,7 +12,7 @@ import numpy.typing as npt
 from starlette.responses import Response
 
 from scorer.columns import optional, raw
-from scorer.types import TokenScores
+from scorer.results import TokenScores
 from scorer.weights import Method
 from service.problems import ProblemError
 

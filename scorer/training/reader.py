@@ -22,7 +22,7 @@ Columns = Sequence[str] | Literal["ours"] | None
 dataset's too in files of ``--layout merged``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PublishedWeights:
     """A published output, or a part of it. Iterating yields every row, shard by shard; nothing is kept in memory.
 
@@ -37,6 +37,20 @@ class PublishedWeights:
     summary: Mapping[str, Any]
     derive: DeriveFunction | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<PublishedWeights of {self.description}>"
+
+    @property
+    def description(self) -> str:
+        """The output in one line: where it is, how much there is, what the weights are made by."""
+        rows = sum(self._recorded_rows.get(name, 0) for name in self.shards)
+        amount = f"{rows:,} rows in " if self._recorded_rows else ""
+        shards = f"{len(self.shards):,} shard{'' if len(self.shards) == 1 else 's'}"
+        unfinished = "" if self.summary else " of an unfinished run"
+        method = self.derive if self.derive is not None else self.summary.get("method", {}).get("name")
+        made = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
+        return f"{self.root!r}: {amount}{shards}{unfinished}{made}"
 
     def __iter__(self) -> Iterator[WeightRow]:
         for name in self.shards:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from scorer.errors import ConfigError, TableError
-from scorer.types import TokenScores
+from scorer.results import TokenScores
 from scorer.weighting.parameters import Parameter, Slider
 from scorer.weighting.record import WeightingMethod
 from scorer.weights import DEFAULT_METHOD, METHODS, Method

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from scorer import engine
-from scorer.types import Failure
+from scorer.results import Failure
 from service import bodies, routes, schemas
 from tests.service.helpers import request
 from tests.toy_columns import FLAG, TOY, register
