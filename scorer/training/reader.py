@@ -16,6 +16,7 @@ from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
 from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function
+from scorer.weights import Method
 
 Columns = Sequence[str] | Literal["ours"] | None
 """Which columns are read: those named; the run's own, with the optional ones that the file has; None for all, the
@@ -104,6 +105,8 @@ class PublishedWeights:
         """Refuse a file that is not the one that was published; gives the names of our columns in it."""
         path, schema = f"{self.root.rstrip('/')}/{name}", parquet.schema_arrow
         ours = [column.name for column in columns_in(schema, path)]
+        if isinstance(self.derive, Method):
+            self.derive.check_columns(ours, path)
         version = read_metadata(schema).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(
