@@ -31,7 +31,8 @@ from scorer.mini.captions import Caption
 from scorer.mini.drawing import draw
 from scorer.mini.evaluation import held_out
 from scorer.mini.labels import auroc, token_labels
-from scorer.types import Branch, EncodedSample, Sample, TokenScores
+from scorer.results import TokenScores
+from scorer.types import Branch, EncodedSample, Sample
 from scorer.weights import cal, cal_logprob
 
 CONTRASTS = ("blank", "masked", "removed", "blur")

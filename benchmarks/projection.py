@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from scorer.results import TokenScores
 from scorer.spans import token_byte_spans
 from scorer.table import text_hash
 from scorer.training import WeightAligner, WeightedText, WeightRow
-from scorer.types import TokenScores
 
 ROWS, TOKENS, PAIRS, BATCH = 1000, 200, 5, 8
 PROMPT, END = "Describe the picture.", "<end>"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from scorer.config import ScorerConfig
 from scorer.extras import needing, require
-from scorer.types import DEFAULT_PROMPT, IMAGE, EncodedSample, Sample, TokenScores, Turn
+from scorer.results import TokenScores
+from scorer.types import DEFAULT_PROMPT, IMAGE, EncodedSample, Sample, Turn
 
 if TYPE_CHECKING:
     from scorer.encoding.encoder import Encoder

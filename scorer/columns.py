@@ -1,7 +1,7 @@
 """The columns of a published row, one record each: whatever writes, reads, checks or tells of a column goes by these.
 
 To add a raw score that only some runs have: add its record here, ``required=False``, before ``token_weights``; have
-the engine put its values into :attr:`scorer.types.TokenScores.optional`, and its name into the fingerprint's list
+the engine put its values into :attr:`scorer.results.TokenScores.optional`, and its name into the fingerprint's list
 ``columns``. Files, readers, checks, dataset cards and HTTP answers have it then, and outputs without it stay readable.
 """
 

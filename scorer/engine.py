@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from typing import Any, Final
@@ -23,7 +24,9 @@ from scorer.errors import FailureCode
 from scorer.forward import LabelScores, calibration, verify
 from scorer.forward.batching import TokenBudget, map_batches
 from scorer.forward.self_check import TOLERANCE, Pair, SelfCheck, compare
-from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores, Usage
+from scorer.mini import MODEL_PATH
+from scorer.results import Failure, Result, TokenScores
+from scorer.types import EncodedSample, Sample, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +61,28 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, model: str | PathLike[str], config: ScorerConfig | None = None, revision: str | None = None
+        cls, model: str | PathLike[str] | None = None, config: ScorerConfig | None = None, revision: str | None = None
     ) -> Scorer:
         """Load a local directory or hub id; safetensors only, no remote code.
+
+        Without a model, takes the packaged one, which knows drawn shapes only, and warns that it did.
 
         Raises:
             ModelError: it cannot be had, or its family is not supported.
         """
+        if model is None:
+            model = MODEL_PATH
+            logger.warning(
+                "no model was named: this is the packaged mini model, which knows drawn shapes only; name a real one, "
+                "such as Scorer.load('llava-hf/llava-1.5-7b-hf')"
+            )
         return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
+
+    def __repr__(self) -> str:
+        packaged = self.checkpoint.path == MODEL_PATH
+        name = "the packaged mini model" if packaged else repr(self.checkpoint.name)
+        how = f"contrast {self.config.contrast}, {self.config.dtype} on {self.model.device}, {self.path} path"
+        return f"<Scorer of {name} ({self.checkpoint.config.model_type}), {how}>"
 
     def _begin(self, config: ScorerConfig) -> None:
         """What belongs to one contrast."""
@@ -128,12 +145,17 @@ class Scorer:
     def score(self, samples: Sequence[Sample], encode_threads: int = 2) -> list[Result]:
         """Score samples; one result per sample, in order, a bad sample being a :class:`Failure`.
 
-        Encoding runs ahead of the model in ``encode_threads`` threads.
+        Encoding runs ahead of the model in ``encode_threads`` threads. Scores keep the samples' texts, which
+        notebooks show coloured.
         """
-        return [
+        results = (
             result
             for chunk in _encode_ahead(self.encoder, samples, encode_threads)
             for result in self.score_encoded(chunk)
+        )
+        return [
+            replace(result, texts=sample.scored_texts) if isinstance(result, TokenScores) else result
+            for sample, result in zip(samples, results, strict=True)
         ]
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from scorer import columns, weights
 from scorer.columns import REQUIRED, WEIGHTS, Column
 from scorer.errors import TableError
-from scorer.types import Result, TokenScores
+from scorer.results import Result, TokenScores
 
 FORMAT_VERSION: Final = 1
 METADATA_KEY: Final = b"tokensight"

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from scorer.errors import FailureCode
 
 Int16Array = npt.NDArray[np.int16]
 Int32Array = npt.NDArray[np.int32]
@@ -183,66 +180,6 @@ class EncodedSample:
     def length(self) -> int:
         """Tokens of the longer branch: what the sample costs in a padded batch."""
         return max(len(self.clean.input_ids), len(self.contrast.input_ids))
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A row that could not be scored, and why. Never dropped: it becomes a row with null lists."""
-
-    sample_id: str
-    code: FailureCode
-    message: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenScores:
-    """Raw scores of one sample's scored tokens; every array has length N, and the name and type of its column.
-
-    Attributes:
-        token_ids, token_starts, token_ends, token_turns, text_hash: as in :class:`EncodedSample`.
-        logit_gap: float32 [N], logit of the label given the image minus given the contrast input (CAL's Δo).
-        logprob_clean, logprob_contrast: float32 [N], natural-log probability of the label under each.
-        optional: the optional columns (:mod:`scorer.columns`) that the run has, by name; [N] each.
-    """
-
-    sample_id: str
-    token_ids: Int32Array
-    token_starts: Int32Array
-    token_ends: Int32Array
-    token_turns: Int16Array
-    text_hash: str
-    logit_gap: Float32Array
-    logprob_clean: Float32Array
-    logprob_contrast: Float32Array
-    optional: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-
-    @classmethod
-    def from_arrays(cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Build scores from arrays by column name; those without an attribute become ``optional``."""
-        own: Mapping[str, Any] = arrays
-        optional: dict[str, npt.NDArray[Any]] = {}
-        if len(arrays) > len(_ARRAYS):
-            own = {name: arrays[name] for name in _ARRAYS}
-            optional = {name: array for name, array in arrays.items() if name not in own}
-        return cls(sample_id=sample_id, text_hash=text_hash, optional=optional, **own)
-
-    @property
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Every array by the name of its column."""
-        return {**{name: getattr(self, name) for name in _ARRAYS}, **self.optional}
-
-    @property
-    def logprob_gap(self) -> Float32Array:
-        """float32 [N], nats: log-probability of the label given the image minus given the contrast input."""
-        return self.logprob_clean - self.logprob_contrast
-
-
-_ARRAYS: Final = tuple(
-    name for name in TokenScores.__dataclass_fields__ if name not in ("sample_id", "text_hash", "optional")
-)
-
-Result = TokenScores | Failure
-"""What scoring one sample gives: scores, or the failure that takes their place in the same position."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,7 +292,8 @@ class Method:
 
     def __call__(self, scores: RawScores) -> Float32Array:
         """float32 [N] weights of one sample. Raises TableError where a column is absent that the method reads."""
-        self.check_columns([name for name in self.record.columns if getattr(scores, name, None) is not None])
+        optional = getattr(scores, "optional", {})
+        self.check_columns([name for name in self.record.columns if name in optional or hasattr(scores, name)])
         return self.record.function(scores, **self.params)
 
     def check_columns(self, columns: Collection[str], where: str = "the output") -> None:

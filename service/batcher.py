@@ -17,7 +17,8 @@ from concurrent.futures import Future
 from typing import Final, Protocol
 
 from scorer.errors import FailureCode
-from scorer.types import EncodedSample, Failure, Result
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample
 from service.metrics import Metrics
 from service.pending import DeadlinePassedError, NotReadyError, PendingSample, QueueFullError, Scored
 

@@ -6,7 +6,8 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from scorer.types import EncodedSample, Result
+from scorer.results import Result
+from scorer.types import EncodedSample
 
 
 class NotReadyError(Exception):

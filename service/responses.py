@@ -12,7 +12,8 @@ import numpy.typing as npt
 from starlette.responses import Response
 
 from scorer.columns import optional, raw
-from scorer.types import TokenScores
+from scorer.errors import TableError
+from scorer.results import TokenScores
 from scorer.weights import Method
 from service.problems import ProblemError
 
@@ -63,10 +64,13 @@ def weights_of(method: Method, scores: Any) -> npt.NDArray[np.float32]:
     """Weights of one sample, float32 [N].
 
     Raises:
-        ProblemError: 422 where a parameter leads out of float32.
+        ProblemError: 422 where a parameter leads out of float32, or a column is absent that the method reads.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        weights = method(scores)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = method(scores)
+    except TableError as error:
+        raise ProblemError(422, "method_invalid", str(error)) from None
     if np.isinf(weights).any():
         raise ProblemError(
             422,

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from scorer.columns import REQUIRED
-from scorer.types import TokenScores
+from scorer.results import TokenScores
 from scorer.weights import DEFAULT_METHOD, METHODS
 from service import bodies, problems, schemas
 from service.disconnect import while_connected

@@ -12,7 +12,8 @@ from scorer.allocator import keep_freed_memory
 from scorer.config import fingerprint_digest
 from scorer.contrasts import CONTRASTS
 from scorer.errors import ModelError
-from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores
+from scorer.results import Failure, Result, TokenScores
+from scorer.types import EncodedSample, Sample
 from service.settings import Settings
 
 if TYPE_CHECKING:

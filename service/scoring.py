@@ -21,7 +21,8 @@ from typing import Any, Final, TypeVar
 from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.fetching.fetcher import Fetcher
 from scorer.messages import parse_conversation
-from scorer.types import EncodedSample, Failure, Sample
+from scorer.results import Failure
+from scorer.types import EncodedSample, Sample
 from scorer.weights import Method
 from service import responses
 from service.batcher import Batcher

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+import scorer
 from pipelines.cli.compact import build_parser as compact_parser
 from pipelines.cli.inspect import build_parser as inspect_parser
 from pipelines.cli.options import build_parser as job_parser
 from tests.pipelines.helpers import make_job, run, write_dataset
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("scorer", "pipelines", "service", "tokensight")
 DOCUMENTS = sorted(
     path for folder in (".", "docs", "deploy", "examples", "benchmarks") for path in (ROOT / folder).glob("*.md")
 )
@@ -82,3 +85,39 @@ def test_the_reading_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     batch = {"logits": torch.zeros(1, 2, 4), "labels": torch.tensor([[-100, 3]]), "weights": torch.ones(1, 2)}
     exec("loss = " + training, names | batch | {"weighted_cross_entropy": names["weighted_cross_entropy"]}, found := {})
     assert found["loss"].item() == pytest.approx(torch.tensor(4.0).log().item())
+
+
+def test_one_version_everywhere() -> None:
+    """The citation and the deployment name the version that is built."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == scorer.__version__
+    assert f"tokensight:{scorer.__version__}" in (ROOT / "deploy" / "README.md").read_text()
+    assert f"## {scorer.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_a_commit_is_checked_by_the_checks_of_ci() -> None:
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (hook,) = repo["hooks"]
+    assert hook["entry"] == "make check"
+    assert re.search(r"^check:", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert "make check" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_places_that_the_guides_name_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = {path for path in re.findall(r"`([\w./<>-]+/[\w./<>-]*)`", text) if "<" not in path}
+    assert len(named) > 5
+    packages = (ROOT, ROOT / "scorer", ROOT / "pipelines", ROOT / "service")
+    assert [path for path in named if not any((package / path).exists() for package in packages)] == []
+
+
+def test_the_tree_of_the_architecture_is_that_of_the_code() -> None:
+    """Every room of scorer and pipelines has its line, and no line is of a room that is not there."""
+    tree = (ROOT / "docs" / "architecture.md").read_text().partition("Imports point down")[0]
+    folders = {line.split("/")[0].strip() for line in tree.splitlines() if re.match(r" +[a-z]+/", line)}
+    for package in ("scorer", "pipelines"):
+        there = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert there <= folders, package
+    everywhere = {path.parent.name for path in ROOT.glob("*/*/__init__.py")} | set(PACKAGES)
+    assert folders <= everywhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -50,6 +51,15 @@ TOY: Final = WeightingMethod(
         ),
     ),
 )
+
+
+READS_OPTIONAL: Final = replace(
+    TOY,
+    formula="power · toy, whatever cap",
+    function=lambda scores, *, power=2.0, cap=None: np.asarray(power * scores.optional["toy"], np.float32),
+    columns=("toy",),
+)
+"""The same name over the column of :mod:`tests.toy_columns`."""
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, method: WeightingMethod = TOY) -> None:

@@ -13,7 +13,8 @@ from pipelines.formatting import duration, file_size, printable
 from pipelines.output.plan import Unit
 from pipelines.run.estimate import Calibration, SampledRow, calibrate, sample_rows
 from pipelines.run.job import Job, PreparedRun
-from scorer.types import EncodedSample, Failure
+from scorer.results import Failure
+from scorer.types import EncodedSample
 
 SHOWN: Final = 3
 GPU_FLOPS: Final = 100e12

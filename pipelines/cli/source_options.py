@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pipelines.sources import Source
 from pipelines.sources.columns import OPTIONS, Columns
-from pipelines.sources.formats import FormatName, open_source
+from pipelines.sources.formats import FORMATS, open_source
 from pipelines.sources.images import ImageOptions
 from scorer.config import ScorerConfig
 from scorer.contrasts import CONTRASTS
@@ -37,8 +37,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("dataset")
     group.add_argument(
         "--format",
-        choices=get_args(FormatName),
-        help="webdataset: .tar; json: an array of records (LLaVA); jsonl: also .gz and .zst (default: by suffix)",
+        choices=tuple(FORMATS),
+        help="; ".join(f"{one.name}: {one.words}" for one in FORMATS.values() if one.words) + " (default: by suffix)",
     )
     group.add_argument(
         "--image-root",

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
-from scorer.types import Result, TokenScores, Usage
+from scorer.results import Result, TokenScores
+from scorer.types import Usage
 
 MAX_EXAMPLES: Final = 10
 _MAX_MESSAGE: Final = 300

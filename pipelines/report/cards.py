@@ -14,11 +14,12 @@ from typing import Any, Final
 import numpy as np
 
 from pipelines.output.reader import Window
-from pipelines.report.chart import gap_level, weight_level
-from pipelines.report.words import token_runs, words
+from pipelines.report.words import words
 from pipelines.sources import Captions, Source
 from scorer import table
 from scorer.config import ScorerConfig
+from scorer.display.levels import gap_level, weight_level
+from scorer.display.token_runs import token_runs
 from scorer.encoding.images import load_image
 from scorer.errors import RowError, TableError
 from scorer.training.rows import ScoredRow

@@ -1,4 +1,4 @@
-"""Numbers → what is drawn: the steps of the colour scale, and the bars of a histogram. Pure numpy."""
+"""Numbers → the bars of a histogram. Pure numpy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from scorer.display.levels import gap_level, signed
 from scorer.types import Float32Array
-
-GAP_STEPS: Final = (math.log(1.25), math.log(2), math.log(5), math.log(20))
-"""Where a gap's colour changes, in nats: the picture makes the token 1.25, 2, 5, 20 times as likely (or unlikely)."""
-WEIGHT_STEPS: Final = 5
 
 WIDTH: Final = 560
 HEIGHT: Final = 200
@@ -65,21 +62,6 @@ class Histogram:
     base: int = HEIGHT - _BOTTOM
 
 
-def gap_level(gap: float) -> int:
-    """The colour step of a gap: −4 (the picture speaks against the token) … 0 (it says nothing) … 4; 0 for NaN."""
-    if math.isnan(gap):
-        return 0
-    step = int(np.searchsorted(GAP_STEPS, abs(gap), side="right"))
-    return step if gap > 0 else -step
-
-
-def weight_level(weight: float, low: float, high: float) -> int:
-    """The colour step of a weight: 0 … 4 in equal parts of [low, high]; 0 for NaN or where all weights are one."""
-    if math.isnan(weight) or high <= low:
-        return 0
-    return min(WEIGHT_STEPS - 1, max(0, int((weight - low) / (high - low) * WEIGHT_STEPS)))
-
-
 def histogram(gaps: Float32Array) -> Histogram:
     """Bins of a round width with an edge at zero, over the central 99.9 % of the finite values and zero.
 
@@ -108,14 +90,6 @@ def histogram(gaps: Float32Array) -> Histogram:
         low=float(edges[0]),
         high=float(edges[-1]),
     )
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, as it is read: a true minus, a dash for NaN."""
-    if math.isnan(value):
-        return "–"
-    text = f"{value:+.{digits}f}".replace("-", "−")
-    return text[1:] if float(f"{value:.{digits}f}") == 0 else text
 
 
 def count_of(tokens: int) -> str:

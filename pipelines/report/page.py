@@ -22,11 +22,12 @@ from pipelines.output.store import open_store
 from pipelines.output.summary import Summary, read_finished
 from pipelines.report import method_words
 from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect, pick
-from pipelines.report.chart import GAP_STEPS, WEIGHT_STEPS, Histogram, histogram, signed
+from pipelines.report.chart import Histogram, histogram
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
 from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer.contrasts import CONTRASTS
+from scorer.display.levels import GAP_STEPS, WEIGHT_STEPS, signed
 from scorer.storage import open_url
 from scorer.training.rows import ScoredRow
 from scorer.types import Float32Array

@@ -1,4 +1,4 @@
-"""Tokens → what a person reads: runs of tokens with whole characters, and words. By byte spans; pure numpy."""
+"""The words of scored texts, and which tokens are theirs, by byte spans."""
 
 from __future__ import annotations
 
@@ -10,25 +10,13 @@ from typing import Final
 
 import numpy as np
 
+from scorer.display.token_runs import token_runs
 from scorer.spans import char_to_byte
 from scorer.types import Int32Array
 
 _UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 """Scripts written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer): there, a token stands for a word."""
 _WORD: Final = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|(?:(?![{_UNSPACED}])\w)+(?:['’-](?:(?![{_UNSPACED}])\w)+)*")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRun:
-    """The smallest stretch of text that holds whole characters and whole tokens: ``first`` to ``last`` (exclusive).
-
-    One token as a rule. Several where they share a character (the bytes of an emoji); none where the text was not
-    scored.
-    """
-
-    text: str
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +34,6 @@ class WordGap:
     text: str
     count: int
     mean: float
-
-
-def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun]:
-    """Cut ``text`` into runs of tokens that, joined, give it back.
-
-    Args:
-        text: one scored turn.
-        starts, ends: int32 [N], half-open byte spans of the turn's tokens, non-decreasing.
-    """
-    data = text.encode("utf-8")
-    found: list[TokenRun] = []
-    at = first = 0
-    while first < len(starts):
-        start = min(max(at, int(starts[first])), len(data))
-        if start > at and not _inside(data, start):
-            found.append(TokenRun(_decode(data[at:start]), first, first))
-            at = start
-        last, end = first + 1, max(at, int(ends[first]))
-        # A token without bytes, or that ends within a character, is shown together with the next one.
-        while last < len(starts) and (end <= at or _inside(data, end) or int(ends[last]) <= end):
-            end = max(end, int(ends[last]))
-            last += 1
-        while _inside(data, end):  # the last token of a text that was cut
-            end += 1
-        end = min(end, len(data))
-        found.append(TokenRun(_decode(data[at:end]), first, last))
-        at, first = end, last
-    if at < len(data):
-        found.append(TokenRun(_decode(data[at:]), len(starts), len(starts)))
-    return found
 
 
 def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
@@ -130,12 +88,3 @@ def _token_words(text: str, begin: int, starts: Int32Array, ends: Int32Array) ->
         result.append((at, end, run.text))
         at = end
     return result
-
-
-def _inside(data: bytes, index: int) -> bool:
-    """Whether ``index`` cuts a character: the byte there continues one."""
-    return 0 < index < len(data) and data[index] & 0xC0 == 0x80
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8")

@@ -16,8 +16,9 @@ import numpy as np
 from pipelines.run.engine import RowEncoder
 from pipelines.sources import Captions, ReadRow
 from scorer.errors import FailureCode, RunError
+from scorer.results import Failure, Result, TokenScores
 from scorer.table import text_hash
-from scorer.types import EncodedSample, Failure, Result, TokenScores
+from scorer.types import EncodedSample
 
 
 @dataclass(frozen=True, slots=True)

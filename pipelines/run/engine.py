@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self
 from scorer.allocator import keep_freed_memory
 from scorer.config import ScorerConfig
 from scorer.extras import needing
-from scorer.types import EncodedSample, Failure, Result, Sample, Usage
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample, Sample, Usage
 
 
 class RowEncoder(Protocol):

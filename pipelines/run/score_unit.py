@@ -23,8 +23,9 @@ from pipelines.run.engine import Engine, RowEncoder, RowScorer
 from pipelines.sources import ReadRow, Shard, Source
 from scorer import columns
 from scorer.errors import ConfigError, FailureCode, RunError
+from scorer.results import Failure, Result
 from scorer.table import build_table
-from scorer.types import EncodedSample, Failure, Result, Usage
+from scorer.types import EncodedSample, Usage
 from scorer.weights import Method
 
 log = logging.getLogger(__name__)

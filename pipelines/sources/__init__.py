@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.sources.byte_index import ByteIndex, Extent
-from scorer.types import Failure, ImageSource, Sample, Turn
+from scorer.results import Failure
+from scorer.types import ImageSource, Sample, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
-"""Which format an input is of, and the source that reads it."""
+"""The dataset formats, a record each, and which of them an input is of."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final, Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from pipelines.sources import Source
 from pipelines.sources.columns import Columns
@@ -16,58 +18,104 @@ from pipelines.sources.parquet import SUFFIXES, ParquetSource
 from pipelines.sources.webdataset import WebDataset
 from scorer.errors import ConfigError
 
-FormatName = Literal["parquet", "webdataset", "json", "jsonl"]
 
-_SUFFIXES: Final[dict[FormatName, tuple[str, ...]]] = {
-    "parquet": SUFFIXES,
-    "webdataset": WebDataset().suffixes,
-    "json": JsonArray.suffixes,
-    "jsonl": JsonLines.suffixes,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFormat:
+    """A dataset format: the command line, the detection by suffix and the reader go by this record.
+
+    Attributes:
+        name: value of ``--format``, stored in ``_run.json``.
+        words: a phrase for help texts; empty where the name says it all.
+        suffixes: file name endings, from which the format is detected.
+        open: (input, columns, source options) → the source.
+        describes_others: a file of this format beside files of another one describes those, and is no shard.
+    """
+
+    name: str
+    words: str
+    suffixes: tuple[str, ...]
+    open: Callable[..., Source]
+    describes_others: bool = False
+
+
+def _indexed(make: Callable[[ImageOptions], Format]) -> Callable[..., Source]:
+    def open_indexed(url: str, columns: Columns, *, images: ImageOptions, **options: Any) -> Source:
+        return IndexedSource(url, make(images), columns, images=images, **options)
+
+    return open_indexed
+
+
+DEFAULT = SourceFormat(name="parquet", words="", suffixes=SUFFIXES, open=ParquetSource)
+"""What a file or a glob without a known suffix is taken for."""
+
+FORMATS: dict[str, SourceFormat] = {
+    format.name: format
+    for format in (
+        DEFAULT,
+        SourceFormat(
+            name="webdataset",
+            words=".tar",
+            suffixes=WebDataset().suffixes,
+            open=_indexed(lambda images: WebDataset(images.max_bytes)),
+        ),
+        SourceFormat(
+            name="json",
+            words="an array of records (LLaVA)",
+            suffixes=JsonArray.suffixes,
+            open=_indexed(lambda images: JsonArray()),
+            describes_others=True,
+        ),
+        SourceFormat(
+            name="jsonl",
+            words="also .gz and .zst",
+            suffixes=JsonLines.suffixes,
+            open=_indexed(lambda images: JsonLines()),
+        ),
+    )
 }
+"""By name, in the order in which help texts list them."""
 
 
 def open_source(
     url: str,
-    format: FormatName | None,
+    format: str | None,
     columns: Columns,
     *,
     prompt: str,
     contrast_images: bool = False,
     images: ImageOptions | None = None,
 ) -> Source:
-    """The source of an input, by the named format or by its files' names. Parameters as of the sources themselves.
+    """Open an input as the named format, or as the one that its file names tell.
+
+    Args:
+        url: a file, a directory or a glob; local, or any URL that fsspec opens.
+        format: a key of :data:`FORMATS`; None detects it.
+        columns, prompt, contrast_images, images: see :class:`pipelines.sources.column_source.ColumnSource`.
 
     Raises:
-        ConfigError: there is nothing, or files of several formats and none is named.
+        ConfigError: the format is unknown, there is nothing, or there are files of several formats and none is named.
     """
-    images = images or ImageOptions()
-    common: dict[str, Any] = {"prompt": prompt, "contrast_images": contrast_images, "images": images}
-    found = format or detect_format(url)
-    if found == "parquet":
-        return ParquetSource(url, columns, **common)
-    formats: dict[str, Format] = {
-        "webdataset": WebDataset(images.max_bytes),
-        "json": JsonArray(),
-        "jsonl": JsonLines(),
-    }
-    return IndexedSource(url, formats[found], columns, **common)
+    name = format or detect_format(url)
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}; known formats: {', '.join(FORMATS)}")
+    return FORMATS[name].open(
+        url, columns, prompt=prompt, contrast_images=contrast_images, images=images or ImageOptions()
+    )
 
 
-def detect_format(url: str) -> FormatName:
-    """The format of an input's files, by their suffixes. A ``.json`` beside other shards describes them.
+def detect_format(url: str) -> str:
+    """Return the format of an input's files by their suffixes.
 
     Raises:
         ConfigError: as :func:`open_source`.
     """
-    known = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+    known = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
     names = list_names(url, known)
-    counts: Counter[FormatName] = Counter(
-        format for name in names for format in get_args(FormatName) if name.endswith(_SUFFIXES[format])
-    )
+    counts = Counter(format.name for name in names for format in FORMATS.values() if name.endswith(format.suffixes))
     if not counts:
-        return "parquet"  # a file or a glob is taken at its word
+        return DEFAULT.name  # a file or a glob is taken at its word
     if len(counts) > 1:
-        counts.pop("json", None)
+        counts = Counter({name: count for name, count in counts.items() if not FORMATS[name].describes_others})
     if len(counts) > 1:
         held = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
         raise ConfigError(f"input {url!r} holds files of several formats ({held}); name one with --format")

@@ -12,7 +12,8 @@ from pipelines.sources.columns import Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.errors import FailureCode, RowError
 from scorer.messages import parse_conversation
-from scorer.types import Failure, Sample, Turn
+from scorer.results import Failure
+from scorer.types import Sample, Turn
 
 Record = Mapping[str, Any] | RowError
 """A row's values by column. A value that cannot be read is the RowError that says why; so is a whole record."""

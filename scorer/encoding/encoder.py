@@ -28,8 +28,9 @@ from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
 from scorer.families.base import image_token_id
 from scorer.messages import to_messages
+from scorer.results import Failure
 from scorer.table import text_hash
-from scorer.types import IMAGE, Branch, EncodedSample, Failure, ImageSource, PixelArray, Sample, Turn
+from scorer.types import IMAGE, Branch, EncodedSample, ImageSource, PixelArray, Sample, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image

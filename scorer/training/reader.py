@@ -16,13 +16,14 @@ from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
 from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function
+from scorer.weights import Method
 
 Columns = Sequence[str] | Literal["ours"] | None
 """Which columns are read: those named; the run's own, with the optional ones that the file has; None for all, the
 dataset's too in files of ``--layout merged``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PublishedWeights:
     """A published output, or a part of it. Iterating yields every row, shard by shard; nothing is kept in memory.
 
@@ -37,6 +38,20 @@ class PublishedWeights:
     summary: Mapping[str, Any]
     derive: DeriveFunction | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<PublishedWeights of {self.description}>"
+
+    @property
+    def description(self) -> str:
+        """The output in one line: where it is, how much there is, what the weights are made by."""
+        rows = sum(self._recorded_rows.get(name, 0) for name in self.shards)
+        amount = f"{rows:,} rows in " if self._recorded_rows else ""
+        shards = f"{len(self.shards):,} shard{'' if len(self.shards) == 1 else 's'}"
+        unfinished = "" if self.summary else " of an unfinished run"
+        method = self.derive if self.derive is not None else self.summary.get("method", {}).get("name")
+        made = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
+        return f"{self.root!r}: {amount}{shards}{unfinished}{made}"
 
     def __iter__(self) -> Iterator[WeightRow]:
         for name in self.shards:
@@ -90,6 +105,8 @@ class PublishedWeights:
         """Refuse a file that is not the one that was published; gives the names of our columns in it."""
         path, schema = f"{self.root.rstrip('/')}/{name}", parquet.schema_arrow
         ours = [column.name for column in columns_in(schema, path)]
+        if isinstance(self.derive, Method):
+            self.derive.check_columns(ours, path)
         version = read_metadata(schema).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from scorer import decoding
 from scorer.columns import REQUIRED, WEIGHTS, optional
 from scorer.errors import TableError
+from scorer.results import TokenScores
 from scorer.table import OK, SCHEMA, columns_in, shown, text_hash
-from scorer.types import Float32Array, Int64Array, TokenScores
+from scorer.types import Float32Array, Int64Array
 from scorer.weights import Method, RawScores
 
 Derive = str | Method | Callable[[RawScores], Float32Array]
@@ -24,7 +25,7 @@ DeriveFunction = Callable[[RawScores], Float32Array]
 _IDENTITY = ("row_index", "sample_id", "status", "error")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WeightRow:
     """One row of a published output.
 
@@ -45,8 +46,15 @@ class WeightRow:
     scores: TokenScores | None
     weights: Float32Array | None
 
+    def __repr__(self) -> str:
+        if self.weights is None:
+            return f"<WeightRow {self.name}, not scored: {self.status} ({self.error})>"
+        mean = f", mean weight {float(self.weights.mean()):.3g}" if len(self.weights) else ""
+        return f"<WeightRow {self.name}, {len(self.weights)} token{'' if len(self.weights) == 1 else 's'}{mean}>"
+
     @property
     def ok(self) -> bool:
+        """Whether the row was scored."""
         return self.scores is not None
 
     @property
@@ -137,7 +145,7 @@ class WeightRow:
         return _row((shard, -1, sample_id, OK, None), arrays, record["text_hash"], None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScoredRow(WeightRow):
     """A row that was scored, for readers that leave the others out: scores and weights are there."""
 

@@ -48,6 +48,9 @@ class WeightTable:
         )
         return cls(published, keep_shards=keep_shards)
 
+    def __repr__(self) -> str:
+        return f"<WeightTable of {self.published.description}>"
+
     @property
     def shards(self) -> tuple[str, ...]:
         """Names of the published files, in the run's order."""

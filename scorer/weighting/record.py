@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy.typing as npt
+
 from scorer.errors import ConfigError
 from scorer.types import Float32Array, Int16Array
 from scorer.weighting.parameters import Parameter, Value
@@ -22,6 +24,8 @@ class RawScores(Protocol):
     def logprob_clean(self) -> Float32Array: ...
     @property
     def logprob_contrast(self) -> Float32Array: ...
+    @property
+    def optional(self) -> Mapping[str, npt.NDArray[Any]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class WeightingMethod:
         formula: the weight of a token, over columns and parameters by their names.
         paper: where it is published, or what it comes after; ``arxiv`` is the paper's id there.
         function: raw scores and every parameter by its name → float32 [N].
-        columns: the columns that ``function`` reads.
+        columns: the columns that ``function`` reads; those that not every output has it finds in ``optional``.
         parameters: in the order in which they are shown.
         ordered: pairs of parameters of which the first must not exceed the second.
         bounds: the two parameters that every weight lies between.

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from scorer.errors import FailureCode, TableError
+from scorer.results import Failure, Result, TokenScores
 from scorer.table import build_table, text_hash
-from scorer.types import Failure, Result, TokenScores
 from scorer.weights import Method
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_plain_pytorch.py"

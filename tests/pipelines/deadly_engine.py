@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.run.engine import RowEncoder, RowScorer
-from scorer.types import EncodedSample, Failure, Result, Sample
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample, Sample
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.ray_engines import WrappedScorer
 

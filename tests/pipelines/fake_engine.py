@@ -17,8 +17,9 @@ import numpy as np
 from pipelines.run.engine import RowEncoder, RowScorer
 from scorer import columns
 from scorer.errors import FailureCode
+from scorer.results import Failure, Result, TokenScores
 from scorer.table import text_hash
-from scorer.types import Branch, EncodedSample, Failure, Result, Sample, TokenScores, Usage
+from scorer.types import Branch, EncodedSample, Sample, Usage
 
 
 @dataclass(frozen=True, slots=True)

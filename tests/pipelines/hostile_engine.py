@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 
 from pipelines.run.engine import RowEncoder, RowScorer
-from scorer.types import EncodedSample, Failure, Result, Sample
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample, Sample
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.ray_engines import WrappedScorer
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from pipelines.run.engine import RowEncoder, RowScorer
 from scorer.errors import ModelError
-from scorer.types import EncodedSample, Failure, Result, Sample, Usage
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample, Sample, Usage
 from tests.pipelines.fake_engine import FakeEngine
 
 EngineT = TypeVar("EngineT")

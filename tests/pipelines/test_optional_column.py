@@ -17,9 +17,10 @@ from pipelines.output.reader import Window, read_rows, scored_batches
 from pipelines.output.store import open_store
 from pipelines.report.page import write_report
 from scorer.errors import ConfigError, OtherRunError, TableError
+from scorer.results import TokenScores
 from scorer.table import SCHEMA
 from scorer.training import WeightTable, read_weights
-from scorer.types import Sample, TokenScores
+from scorer.types import Sample
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import make_job, run
 from tests.pipelines.outputs import problems, rewrite

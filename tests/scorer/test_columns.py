@@ -14,9 +14,9 @@ from scorer import columns
 from scorer.columns import REQUIRED, WEIGHTS, Column
 from scorer.decoding import scored_rows, token_column
 from scorer.errors import FailureCode, TableError
+from scorer.results import Failure, TokenScores
 from scorer.table import SCHEMA, SCORE_FIELDS, build_table, columns_in
 from scorer.training.rows import Rows, ScoredRow, WeightRow
-from scorer.types import Failure, TokenScores
 from scorer.weights import Method
 from tests.scorer.test_weights import scores_of
 from tests.toy_columns import FLAG, NAMES, TOY, register

@@ -9,7 +9,8 @@ import numpy as np
 
 from scorer import Sample, TokenScores
 from scorer.errors import FailureCode
-from scorer.types import Failure, Turn
+from scorer.results import Failure
+from scorer.types import Turn
 from tests.scorer.scoring import TOLERANCE, assert_equal_scores, load, picture
 
 

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorer.errors import FailureCode, TableError
+from scorer.results import Failure, Result, TokenScores
 from scorer.table import METADATA_KEY, SCHEMA, SCORE_FIELDS, build_table, read_metadata, schema_with, text_hash
-from scorer.types import Failure, Result, TokenScores
 from scorer.weights import Method
 from tests.scorer.test_weights import scores, scores_of
 

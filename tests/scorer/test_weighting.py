@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from scorer.errors import ConfigError, TableError
-from scorer.types import TokenScores
+from scorer.results import TokenScores
+from scorer.training import read_weights
 from scorer.weighting.parameters import Parameter, Slider
 from scorer.weighting.record import WeightingMethod
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
-from tests.toy_method import TOY, plant
+from tests.pipelines.helpers import make_job, run, write_dataset
+from tests.toy_method import READS_OPTIONAL, TOY, plant
 
 ROOT = Path(__file__).parents[2]
 RECORDS = [*METHODS.values(), TOY]
@@ -200,6 +202,19 @@ def test_an_absent_column_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TableError, match="out/x has no logit_gap, which the method 'cal' reads"):
         Method("cal").check_columns(["token_turns", "logprob_clean"], "out/x")
     Method("cal").check_columns(["token_turns", "logit_gap"])
+
+
+def test_an_optional_column_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, READS_OPTIONAL)
+    found = Method("toy")(replace(scores(), optional={"toy": np.full(12, 3, np.float32)}))
+    assert found.tolist() == [6.0] * 12
+
+
+def test_an_output_without_the_column_is_refused_by_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run(make_job(write_dataset(tmp_path / "data", {"x.parquet": 3}), tmp_path / "out"))
+    plant(monkeypatch, READS_OPTIONAL)
+    with pytest.raises(TableError, match=r"out/x\.parquet has no toy, which the method 'toy' reads"):
+        list(read_weights(tmp_path / "out", method="toy"))
 
 
 def test_the_readme_tells_the_records() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from scorer.errors import ConfigError
-from scorer.types import Float32Array, Int16Array, TokenScores
+from scorer.results import TokenScores
+from scorer.types import Float32Array, Int16Array
 from scorer.weights import METHODS, Method, cal, cal_logprob, clamp_and_pool, prior, vig
 
 gaps = st.floats(-30, 30, width=32)

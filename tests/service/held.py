@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from scorer.types import EncodedSample, Result
+from scorer.results import Result
+from scorer.types import EncodedSample
 from service.scorer_pool import ScorerPool
 from tests.service.helpers import Live, app_of, request, serving
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scorer.errors import FailureCode
-from scorer.types import Failure
+from scorer.results import Failure
 from service.batcher import Batcher
 from service.metrics import Metrics
 from service.pending import DeadlinePassedError, NotReadyError, QueueFullError, Scored

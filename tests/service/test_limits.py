@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 from starlette.types import Message
 
-from scorer.types import EncodedSample, Result
+from scorer.results import Result
+from scorer.types import EncodedSample
 from service.scorer_pool import ScorerPool
 from tests.service.held import Clients, Held, answer_of, gauge, head, held
 from tests.service.helpers import Live, app_of, eventually, request, serving

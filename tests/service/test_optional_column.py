@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from scorer import engine
-from scorer.types import Failure
+from scorer.results import Failure
 from service import bodies, routes, schemas
 from tests.service.helpers import request
 from tests.toy_columns import FLAG, TOY, register
+from tests.toy_method import READS_OPTIONAL, plant
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,17 @@ def test_a_method_can_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
     routes._weights(b'{"logit_gap": [1], "logprob_clean": [1], "logprob_contrast": [1], "toy": [3], "turns": [2]}')
     assert seen[0].optional["toy"].tolist() == [3] and seen[0].optional["toy"].dtype == np.float32
     assert seen[0].token_turns.tolist() == [2]
+
+
+def test_a_methods_column_is_asked_for_by_name(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "WeightsRequest", schemas.weights_request())
+    plant(monkeypatch, READS_OPTIONAL)
+    found = client.post("/v1/weights", json={**RAW, "toy": [7, None], "method": "toy"})
+    assert found.json()["weights"] == [14, None]
+    for path, body in (("/v1/weights", {**RAW, "method": "toy"}), ("/v1/score", request(method="toy"))):
+        lacking = client.post(path, json=body)
+        assert (lacking.status_code, lacking.json()["code"]) == (422, "method_invalid")
+        assert "has no toy, which the method 'toy' reads" in lacking.json()["detail"]
 
 
 def test_a_column_that_nobody_knows_is_refused() -> None:

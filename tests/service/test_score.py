@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from scorer import Sample, Scorer
 from scorer.contrasts import CONTRASTS as RECORDS
 from scorer.mini import MODEL_PATH
-from scorer.types import TokenScores
+from scorer.results import TokenScores
 from scorer.weights import METHODS, Method
 from service import schemas
 from service.scorer_pool import ScorerPool

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from pipelines.run.engine import RowEncoder, RowScorer
-from scorer.types import EncodedSample, Failure, Result, Sample, Usage
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample, Sample, Usage
 
 HUNG_STATUS: Final = 86
 """Exit status of a process that ended itself because it hung."""

@@ -17,7 +17,8 @@ from pipelines.output.commit import UnitMarker, find_marker
 from pipelines.output.plan import Unit
 from pipelines.run.score_unit import ScoredUnit, UnitWork
 from scorer.errors import FailureCode, RunError
-from scorer.types import Failure, Result, TokenScores, Usage
+from scorer.results import Failure, Result, TokenScores
+from scorer.types import Usage
 
 log = logging.getLogger(__name__)
 

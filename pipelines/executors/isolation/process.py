@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.output.plan import Unit
 from pipelines.run.score_unit import UnitWork
 from scorer.errors import RunError
-from scorer.types import Result
+from scorer.results import Result
 
 
 class WorkerDiedError(Exception):

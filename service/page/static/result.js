@@ -87,7 +87,7 @@ export class Result {
     hideProblem();
     say("Weighing…");
     try {
-      const weights = await ask(this.settings.request, this.answer.tokens, own.signal);
+      const weights = await ask(this.settings.request, wanted.record.columns, this.answer.tokens, own.signal);
       if (own.signal.aborted) return;
       this.stopAsking();
       this.weigh(wanted, weights);

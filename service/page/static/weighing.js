@@ -17,11 +17,12 @@ export const ownWeights = ({ tokens }) => numbers(tokens.map((token) => token.we
 export const isOwn = ({ method, params }, answer) =>
   answer.method === method && Object.entries(params).every(([name, value]) => answer.method_params[name] === value);
 
-/** The same by POST /v1/weights. Throws Problem, or AbortError. */
-export async function ask(request, tokens, signal) {
+/** The same by POST /v1/weights, with what the method reads besides. Throws Problem, or AbortError. */
+export async function ask(request, columns, tokens, signal) {
   await new Promise((resolve) => setTimeout(resolve, PAUSE));
   signal.throwIfAborted();
   const column = (name) => tokens.map((token) => token[name]);
-  const raw = Object.fromEntries(RAW.map((name) => [name, column(name)]));
+  const further = columns.filter((name) => tokens.some((token) => name in token));
+  const raw = Object.fromEntries([...RAW, ...further].map((name) => [name, column(name)]));
   return numbers((await deriveWeights({ ...request, ...raw, turns: column("turn") }, signal)).weights);
 }

@@ -14,8 +14,9 @@ from pipelines.output.reader import Window, choose_windows, read_rows, scored_ba
 from pipelines.output.store import open_store
 from pipelines.output.summary import read_summary
 from scorer.errors import FailureCode, TableError
+from scorer.results import Failure, TokenScores
 from scorer.table import build_table
-from scorer.types import Failure, Sample, TokenScores
+from scorer.types import Sample
 from scorer.weights import Method
 from tests.pipelines.report.runs import Entry, picture, scored, write_run
 

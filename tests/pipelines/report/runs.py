@@ -19,7 +19,8 @@ from PIL import Image
 from pipelines.output.record import RunRecord
 from pipelines.sources import ReadRow, Shard
 from scorer import table, weights
-from scorer.types import Failure, Result, Sample, TokenScores
+from scorer.results import Failure, Result, TokenScores
+from scorer.types import Sample
 
 Entry = tuple[Sample, Result]
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report.chart import HEIGHT, WIDTH, gap_level, histogram, signed, weight_level
+from pipelines.report.chart import HEIGHT, WIDTH, histogram
+from scorer.display.levels import gap_level, signed, weight_level
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from pipelines.report import page as report
 from pipelines.report import quality_section
 from pipelines.report.page import write_report
 from scorer.errors import FailureCode, TableError
-from scorer.types import IMAGE, Failure, Sample, Turn
+from scorer.results import Failure
+from scorer.types import IMAGE, Sample, Turn
 from tests.pipelines.report.html_page import Element, Page
 from tests.pipelines.report.runs import Entry, MemorySource, picture, scored, write_run
 from tests.toy_method import TOY, plant

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report.words import TokenRun, Word, mean_gaps, token_runs, words
+from pipelines.report.words import Word, mean_gaps, words
+from scorer.display.token_runs import TokenRun, token_runs
 from scorer.types import Int32Array
 
 

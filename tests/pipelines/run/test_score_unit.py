@@ -15,7 +15,8 @@ from pipelines.run.score_unit import EncodedRow, encode_rows, score_rows
 from pipelines.sources import Shard
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import FailureCode, RunError
-from scorer.types import EncodedSample, Failure, Result, Sample, TokenScores, Usage
+from scorer.results import Failure, Result, TokenScores
+from scorer.types import EncodedSample, Sample, Usage
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import make_job
 

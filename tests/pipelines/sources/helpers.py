@@ -15,7 +15,8 @@ from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source
 from pipelines.sources.rows import Record
 from pipelines.sources.webdataset import WebDataset
-from scorer.types import Failure, Sample
+from scorer.results import Failure
+from scorer.types import Sample
 from scorer.weights import Method
 from tests.pipelines.fake_engine import FakeEngine
 

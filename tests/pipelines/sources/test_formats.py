@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipelines.cli.options import build_parser
+from pipelines.sources import Source
+from pipelines.sources.byte_index import Extent
 from pipelines.sources.columns import Columns
-from pipelines.sources.formats import detect_format
+from pipelines.sources.formats import FORMATS, SourceFormat, detect_format
 from pipelines.sources.indexed import IndexedSource, published_names
+from pipelines.sources.jsonl import JsonLines
 from pipelines.sources.parquet import ParquetSource
+from pipelines.sources.rows import Record
 from scorer.errors import ConfigError
 from tests.pipelines.helpers import write_dataset
 from tests.pipelines.sources.helpers import make_job, read_all, sample_members, source, tar_bytes, texts
@@ -77,3 +84,31 @@ def test_a_column_that_is_asked_for_and_absent(tmp_path: Path) -> None:
         source(tmp_path, columns=Columns(text="alt")).shards()
     for name in ("txt", "image", "__key__", str(tmp_path / "a.tar")):
         assert name in str(caught.value)
+
+
+def test_a_format_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy format, added to the records alone, is detected, opened, offered by the command line and recorded."""
+
+    class Shouted(JsonLines):
+        name = "shouted"
+        suffixes = (".shouted",)
+
+        def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
+            return super().records([run.lower() for run in runs], extent, columns)
+
+    def open_shouted(url: str, columns: Columns, **options: Any) -> Source:
+        return IndexedSource(url, Shouted(), columns, **options)
+
+    toy = SourceFormat(name="shouted", words="JSON Lines in capitals", suffixes=Shouted.suffixes, open=open_shouted)
+    monkeypatch.setitem(FORMATS, "shouted", toy)
+    (tmp_path / "a.shouted").write_bytes(b'{"IMAGE": "A.PNG", "CAPTION": "A RED KITE"}\n')
+    found = source(tmp_path)
+    assert texts(read_all(found)) == ["a red kite"]
+    assert found.fingerprint()["format"] == "shouted"
+    assert [shard.name for shard in found.shards()] == ["a.parquet"]
+    assert "shouted: JSON Lines in capitals" in " ".join(build_parser().format_help().split())
+
+
+def test_a_format_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown format 'csv'; known formats: parquet, webdataset, json, jsonl"):
+        source(write(tmp_path, "a.csv"), format="csv")

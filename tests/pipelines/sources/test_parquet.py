@@ -15,7 +15,8 @@ from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import ConfigError, FailureCode, RunError
-from scorer.types import IMAGE, Failure, Sample
+from scorer.results import Failure
+from scorer.types import IMAGE, Sample
 from tests.pipelines.helpers import IMAGE as STRUCT
 from tests.pipelines.helpers import SHARDS, caption_table, write_dataset
 

@@ -15,9 +15,10 @@ from pipelines.run.score_unit import encode_rows, score_rows
 from pipelines.sources import Captions
 from pipelines.sources.columns import Columns
 from scorer.errors import FailureCode, RunError, TableError
+from scorer.results import Failure, TokenScores
 from scorer.table import text_hash
 from scorer.training import read_weights
-from scorer.types import IMAGE, Failure, Sample, TokenScores, Turn
+from scorer.types import IMAGE, Sample, Turn
 from scorer.weights import Method
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import run

@@ -14,7 +14,8 @@ from scorer.encoding.encoder import Encoder
 from scorer.encoding.rendering import ChatTokenizer
 from scorer.errors import FailureCode, RowError
 from scorer.messages import to_messages
-from scorer.types import IMAGE, Failure, Sample, Turn
+from scorer.results import Failure
+from scorer.types import IMAGE, Sample, Turn
 from tests.scorer import templates, tiny
 from tests.scorer.templates import (
     CASES,

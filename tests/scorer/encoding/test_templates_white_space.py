@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorer.errors import FailureCode
-from scorer.types import IMAGE, EncodedSample, Failure, Sample, Turn
+from scorer.results import Failure
+from scorer.types import IMAGE, EncodedSample, Sample, Turn
 from tests.scorer.templates import (
     CASES,
     PICTURE,

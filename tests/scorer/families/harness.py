@@ -21,7 +21,8 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.contrasts import CONTRASTS
 from scorer.errors import FailureCode, ModelError
 from scorer.forward import FastPath, LabelScores, score_two_forwards
-from scorer.types import EncodedSample, Failure
+from scorer.results import Failure
+from scorer.types import EncodedSample
 from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_only_oracle_inputs
 from tests.scorer.families.samples import SIZES, Case, caption
 

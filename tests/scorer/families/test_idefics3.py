@@ -13,7 +13,7 @@ import pytest
 from scorer.encoding import image_processing
 from scorer.errors import FailureCode
 from scorer.forward import score_two_forwards
-from scorer.types import Failure
+from scorer.results import Failure
 from tests.scorer.families.checkpoints import idefics3
 from tests.scorer.families.harness import FamilySuite, encode
 from tests.scorer.families.samples import Case, caption

@@ -16,7 +16,8 @@ from scorer.checkpoint.files import Checkpoint
 from scorer.errors import FailureCode, ModelError
 from scorer.families import FAMILIES
 from scorer.forward import fast, score_two_forwards
-from scorer.types import Failure, Turn
+from scorer.results import Failure
+from scorer.types import Turn
 from tests.scorer.families.checkpoints import instructblip
 from tests.scorer.families.harness import FamilySuite, encode, error, fast_error, plain_text
 from tests.scorer.families.oracle import oracle_scores

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from scorer.errors import FailureCode
-from scorer.types import IMAGE, Failure, Turn
+from scorer.results import Failure
+from scorer.types import IMAGE, Turn
 from tests.scorer.families import oracle
 from tests.scorer.families.cases import case_of
 from tests.scorer.families.harness import FamilySuite

@@ -15,7 +15,8 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.errors import FailureCode
 from scorer.families import Family
 from scorer.forward import score_two_forwards
-from scorer.types import IMAGE, Failure, Turn
+from scorer.results import Failure
+from scorer.types import IMAGE, Turn
 from tests.scorer.families.checkpoints import paligemma
 from tests.scorer.families.harness import FamilySuite, ScoreSuite, encode, error, fast_error
 from tests.scorer.families.samples import LONG, Case, caption, two_turns

@@ -25,7 +25,7 @@ from scorer.checkpoint import files
 from scorer.checkpoint.files import Checkpoint
 from scorer.errors import FailureCode, ModelError
 from scorer.families import UNLISTED_VISION
-from scorer.types import Failure
+from scorer.results import Failure
 from scorer.weights import Method
 from tests.scorer import tiny
 from tests.scorer.families.checkpoints import common, gemma3

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from scorer.results import TokenScores
 from scorer.table import text_hash
 from scorer.training import WeightRow
-from scorer.types import TokenScores
 
 
 def words(text: str) -> list[tuple[int, int]]:

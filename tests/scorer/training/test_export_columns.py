@@ -7,14 +7,14 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.sources.columns import Columns
-from pipelines.sources.formats import FormatName, open_source
+from pipelines.sources.formats import FORMATS, open_source
 from pipelines.sources.jsonl import JsonLines
 from pipelines.sources.webdataset import WebDataset
 from scorer.training.export.__main__ import main
@@ -157,7 +157,7 @@ def test_records_need_not_have_every_key(tmp_path: Path) -> None:
 
 
 def test_formats_are_those_of_the_job() -> None:
-    assert set(SUFFIXES) == {*get_args(FormatName)} - {WebDataset().name}
+    assert set(SUFFIXES) == {*FORMATS} - {WebDataset().name}
     assert set(SUFFIXES["jsonl"]) == set(JsonLines.suffixes)
 
 

@@ -18,9 +18,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from scorer.errors import ConfigError, FailureCode, TableError
+from scorer.results import Failure, Result, TokenScores
 from scorer.table import SCHEMA, SCORE_FIELDS, build_table, schema_with, text_hash
 from scorer.training.reader import read_weights
-from scorer.types import Failure, Result, TokenScores
 from scorer.weights import Method, RawScores
 from tests.scorer.test_weights import scores_of
 

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scorer.errors import TableError
+from scorer.results import TokenScores
 from scorer.training import read_weights
-from scorer.types import Sample, TokenScores
+from scorer.types import Sample
 from scorer.weights import Method
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, write_dataset

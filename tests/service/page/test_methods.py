@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from selenium.webdriver.support.select import Select
 
+from scorer import engine
 from scorer.weights import METHODS
+from service import routes, schemas
 from service.page import assets
 from tests.service.page.browser import Browser
 from tests.service.page.server import Answer, Server
-from tests.toy_method import TOY, plant
+from tests.toy_columns import register
+from tests.toy_method import READS_OPTIONAL, TOY, plant
 
 PORT = """
 PORTS.toy = (raw, { power, cap }) =>
@@ -161,8 +164,15 @@ def test_a_planted_method_without_a_port_is_weighed_by_the_server(portless: Brow
     assert (found["method"], found["method_params"]["power"]) == ("toy", 2)
     assert weights(found) == pytest.approx(by_hand(found, 2), rel=1e-5)
     assert weights(found) != weights(before)
-    for value in (1, 1.5, 3, 3.5):  # as a slider that is being moved
-        slide(portless, "power", value)
+    portless.module(  # as a slider that is being moved
+        """
+        const slider = document.getElementById("param-power");
+        for (slider.value of [1, 1.5, 3, 3.5]) {
+          slider.dispatchEvent(new Event("input", { bubbles: true }));
+          await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+        """
+    )
     portless.wait(lambda: server.faults.weighed >= 2 and "Weighing" not in portless.text("#status"))
     found = answer(portless)
     assert found["method_params"]["power"] == 3.5
@@ -172,6 +182,25 @@ def test_a_planted_method_without_a_port_is_weighed_by_the_server(portless: Brow
     portless.score()  # its weights come with the answer
     assert weights(answer(portless)) == pytest.approx(by_hand(found, 3.5), rel=1e-5)
     assert (server.faults.weighed, len(server.faults.scored)) == (2, 2)
+
+
+def test_what_the_method_reads_besides_is_sent(
+    server: Server, chromium: Browser, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch)
+    result = engine._result
+    monkeypatch.setattr(
+        engine, "_result", lambda *given: replace(scores := result(*given), optional={"toy": scores.logit_gap * 2})
+    )
+    monkeypatch.setattr(routes, "WeightsRequest", schemas.weights_request())
+    plant(monkeypatch, READS_OPTIONAL)
+    page = opened(server, chromium, picture)
+    choose(page, "toy")
+    page.wait(lambda: server.faults.weighed == 1 and "Weighing" not in page.text("#status"))
+    found = answer(page)
+    assert found["method"] == "toy"
+    assert weights(found) == pytest.approx([4 * token["logit_gap"] for token in found["tokens"]], rel=1e-5)
+    assert chromium.complaints() == []
 
 
 def test_until_the_server_has_weighed_the_old_weights_are_shown_as_what_they_are(
@@ -191,8 +220,12 @@ def test_until_the_server_has_weighed_the_old_weights_are_shown_as_what_they_are
 
 
 def test_a_method_that_is_left_is_not_waited_for(portless: Browser, server: Server) -> None:
-    choose(portless, "toy")
-    choose(portless, "prior")
+    portless.js(
+        """
+        const select = document.getElementById("method");
+        for (select.value of ["toy", "prior"]) select.dispatchEvent(new Event("change"));
+        """
+    )
     assert portless.text("#status") == ""
     assert answer(portless)["method"] == "prior"
     portless.module("await new Promise((resolve) => setTimeout(resolve, 400));")

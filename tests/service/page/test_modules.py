@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.report.chart import gap_level, weight_level
 from pipelines.report.page import comparison, percent, ratio
-from pipelines.report.words import token_runs
+from scorer.display.levels import gap_level, weight_level
+from scorer.display.token_runs import token_runs
 from scorer.types import Float32Array, Int16Array
 from scorer.weights import METHODS, Method
 from tests.service.page.browser import Browser

@@ -17,7 +17,8 @@ from pipelines.executors.isolation.heartbeat import (
     WatchedScorer,
 )
 from pipelines.run.score_unit import encode_rows
-from scorer.types import EncodedSample, Failure, Result, Sample, Usage
+from scorer.results import Failure, Result
+from scorer.types import EncodedSample, Sample, Usage
 from tests.conftest import ROOT
 from tests.pipelines.fake_engine import FakeEngine
 

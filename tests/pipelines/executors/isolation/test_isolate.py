@@ -18,7 +18,7 @@ from pipelines.output import attempts
 from pipelines.output.plan import Unit
 from pipelines.run.job import PreparedRun, prepare
 from scorer.errors import ModelError, RunError
-from scorer.types import Failure, TokenScores
+from scorer.results import Failure, TokenScores
 from tests.conftest import ROOT
 from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.fake_engine import FakeEngine

@@ -21,8 +21,9 @@ from pipelines.report.quality.export import SCHEMA, export
 from pipelines.report.quality.figures import STEP, Bins, Counts
 from pipelines.report.quality.scan import FACTOR_TWO, LITTLE, Findings, Scan, scan
 from scorer.errors import ConfigError, FailureCode
+from scorer.results import Failure
 from scorer.table import text_hash
-from scorer.types import Failure, Sample
+from scorer.types import Sample
 from tests.pipelines.helpers import make_job, run
 from tests.pipelines.report.runs import Entry, picture, scored, write_run
 
