@@ -95,8 +95,8 @@ def _method(options: argparse.Namespace) -> Method | None:
 
 
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
-    asked = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
-    columns = run_columns(table.published, asked)
+    overrides = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
+    columns = run_columns(table.published, overrides)
     images = ImageFiles(options.output.with_suffix(".images"))
     settings = _settings(options)
     to_object = FORMATS[options.to]

@@ -70,7 +70,7 @@ class RunColumns:
                 )
 
 
-def run_columns(published: PublishedWeights, asked: ColumnOptions) -> RunColumns:
+def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunColumns:
     """Return the columns that the run read, from its published files' metadata and the options that override it.
 
     Raises:
@@ -80,9 +80,9 @@ def run_columns(published: PublishedWeights, asked: ColumnOptions) -> RunColumns
     source: Mapping[str, Any] = metadata.get("source", {})
     read: Mapping[str, Any] = source.get("columns", {})
 
-    def columns(option: str, asked: str | None, own: Any) -> tuple[str, ...]:
-        if asked is not None:
-            return tuple(asked.split(","))
+    def columns(option: str, override: str | None, own: Any) -> tuple[str, ...]:
+        if override is not None:
+            return tuple(override.split(","))
         if own is None:
             raise ConfigError(
                 f"the files of {published.root} do not say which columns of the dataset were read (another tool or an "
@@ -91,10 +91,10 @@ def run_columns(published: PublishedWeights, asked: ColumnOptions) -> RunColumns
         return (own,) if isinstance(own, str) else tuple(own)
 
     return RunColumns(
-        text=columns(TEXT_OPTION, asked.text, read.get("messages") or read.get("text")),
-        image=columns(IMAGE_OPTION, asked.image, read.get("image")),
-        prompt_column=read.get("prompt") if asked.prompt_column is None else asked.prompt_column,
-        prompt=metadata.get("fingerprint", {}).get("prompt") if asked.prompt is None else asked.prompt,
+        text=columns(TEXT_OPTION, overrides.text, read.get("messages") or read.get("text")),
+        image=columns(IMAGE_OPTION, overrides.image, read.get("image")),
+        prompt_column=read.get("prompt") if overrides.prompt_column is None else overrides.prompt_column,
+        prompt=metadata.get("fingerprint", {}).get("prompt") if overrides.prompt is None else overrides.prompt,
         # A run on Parquet does not name its format.
         format=source.get("format", "parquet") if source else None,
         layout=metadata.get("layout"),
