@@ -1,9 +1,9 @@
-"""What scoring costs against one clean forward pass and against the naive way: one table, JSON beside it.
+"""Measure what scoring costs compared with one clean forward pass and with the naive way; print a table, write JSON.
 
-    python -m benchmarks.engine                  # all of it, about ten minutes on two cores
+    python -m benchmarks.engine                  # everything, about ten minutes on two cores
     python -m benchmarks.engine --only padding memory
 
-FLOPs are counted on the meta device and repeat exactly; times are ratios of runs that take turns in one process.
+FLOPs are counted on the meta device and repeat exactly; times are ratios of runs that alternate in one process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODELS_300M: dict[str, Callable[[], ReferenceModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A row of the table: what was measured, what it should reach, and what it came to."""
+    """A row of the table: a figure's name, its target, its measured value, and whether it reached the target."""
 
     name: str
     target: str
@@ -135,7 +135,7 @@ def _at_least(name: str, limit: float, found: float | dict[str, Any]) -> Figure:
 
 
 def _reading(found: float | dict[str, Any]) -> tuple[float, str]:
-    """A ratio as text, with its range where it was taken several times."""
+    """Return a ratio and its text, with the range if it was measured several times."""
     if isinstance(found, float):
         return found, f"{found:.3f}"
     spread = f" ({found['lowest']:.2f}–{found['highest']:.2f})" if "lowest" in found else ""
@@ -145,7 +145,7 @@ def _reading(found: float | dict[str, Any]) -> tuple[float, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each side that are compared")
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each side to compare")
     options = parser.parse_args()
     stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     print("| figure | to reach | measured | |\n|---|---|---|---|")

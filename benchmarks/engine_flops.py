@@ -1,6 +1,6 @@
-"""FLOPs of scoring on the LLaVA-1.5-7B shape, counted on the meta device: the part of `engine.py` that runs nothing.
+"""Count the FLOPs of scoring on the LLaVA-1.5-7B shape: the part of `engine.py` that uses only the meta device.
 
-The unit is one clean forward pass of the base model, without the vocabulary projection.
+Counts are relative to one clean forward pass of the base model, without the vocabulary projection.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ CAPTION = 48
 
 
 def flops(run: Callable[[], object]) -> float:
-    """Multiply-adds times two of everything that ``run`` computes."""
+    """Return the FLOPs of everything that ``run`` computes: two per multiply-add."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         run()
     return float(counter.get_total_flops())
 
 
 def as_contrast(contrast: str, row: EncodedSample) -> Branch:
-    """The row's branch under another contrast than blank, as the encoder makes it."""
+    """Return the row's branch for a contrast, as the encoder would create it."""
     how = CONTRASTS[contrast].how
     return how.edit(row.clean, row.clean.input_ids == 32000) if isinstance(how, EditedTokens) else row.contrast
 
 
 def measure(model: ReferenceModel, contrast: str) -> dict[str, float]:
-    """FLOPs of the bare clean pass, of the plain path and of the warm fast path, without and with log-probabilities."""
+    """Count the bare clean pass, the plain path, and the fast path: cold, warm, and without log-probabilities."""
     rows = [shapes.row(i, PROMPT, CAPTION) for i in range(ROWS)]
     clean = [model.prepare(row.clean) for row in rows]
     other = [model.prepare(as_contrast(contrast, row)) for row in rows]
@@ -62,8 +62,8 @@ def measure(model: ReferenceModel, contrast: str) -> dict[str, float]:
 
 
 def measure_all() -> dict[str, dict[str, float]]:
-    """:func:`measure` of every contrast with a constant prefix, with its ratios."""
-    # The check of placeholder counts reads a value, which meta tensors do not have.
+    """Return :func:`measure` and its ratios for every contrast with a constant prefix."""
+    # The check of placeholder counts reads a tensor's values, which meta tensors do not have.
     check = modeling_llava.torch_compilable_check
     modeling_llava.torch_compilable_check = lambda *args: None
     model = shapes.llava(shapes.LLAVA_7B, LAYERS, shapes.CLIP_L_336, device="meta")

@@ -1,9 +1,9 @@
-"""What scoring costs on a GPU, on models of real shapes with random weights in bfloat16.
+"""Measure what scoring costs on a GPU, with models of real shapes and random weights in bfloat16.
 
     python -m benchmarks.engine_gpu                 # LLaVA-1.5-7B and Qwen2.5-VL-7B, on the first GPU
-    python -m benchmarks.engine_gpu --tiny          # the same steps on small models, to see that they run
+    python -m benchmarks.engine_gpu --tiny          # the same steps on small models, to check that they run
 
-Times are medians of rounds that take turns: ours, the bare clean forward pass of the base model, the naive way.
+Times are medians of alternating rounds: ours, the bare clean forward pass of the base model, the naive way.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def samples(count: int, side: int) -> list[Sample]:
-    """JPEG pictures of varied shape, with captions whose lengths are spread as in instruction data: 10 to 250 words."""
+    """Return JPEG images of various shapes, with captions of 10 to 250 words, log-uniform as in instruction data."""
     rng = np.random.default_rng(0)
     found = []
     for i in range(count):
@@ -66,7 +66,7 @@ def samples(count: int, side: int) -> list[Sample]:
 
 
 def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of each, interleaved; the first round warms up and does not count."""
+    """Return the seconds of each function, run in turn; the first round is a warm-up and does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -77,7 +77,7 @@ def in_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, di
 
 
 def hottest(run: Callable[[], object], rows: int = 12) -> list[dict[str, Any]]:
-    """The kernels that take most of the time, with their shares of it."""
+    """Return the kernels that take the most time, with their shares of it."""
     cuda = torch.cuda.is_available()
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiler:
         run()
@@ -92,7 +92,7 @@ def hottest(run: Callable[[], object], rows: int = 12) -> list[dict[str, Any]]:
 
 
 def one_batch(scorer: Scorer, encoded: Sequence[EncodedSample]) -> list[EncodedSample]:
-    """Rows of neighbouring lengths from the middle of the data, as many as the budget holds."""
+    """Return as many rows as the budget allows, of neighbouring lengths from the median up."""
     ordered = sorted(encoded, key=lambda row: row.length)
     middle = ordered[len(ordered) // 2 :]
     return middle[: max(1, scorer.budget.tokens // middle[len(middle) // 2].length)]
@@ -104,7 +104,7 @@ def measure(checkpoint: RandomCheckpoint, options: argparse.Namespace) -> dict[s
     started = time.perf_counter()
     encoded = [row for row in map(scorer.encoder.try_encode, data) if isinstance(row, EncodedSample)]
     encoding = time.perf_counter() - started
-    assert len(encoded) == len(data), "every picture decodes"
+    assert len(encoded) == len(data), "every image decodes"
     rows = one_batch(scorer, encoded)
     path = FastPath(scorer.model, "blank", scorer.config.contrast_cache_bytes)
     clean = [scorer.model.prepare(row.clean) for row in rows]
@@ -165,13 +165,13 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--tiny", action="store_true", help="small models: shows that the steps run, and nothing else")
+    parser.add_argument("--tiny", action="store_true", help="use small models, only to check that the steps run")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile the models")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=12, help="that decode and encode ahead of the model")
-    parser.add_argument("--matmul", type=int, default=8192, help="side of the matrices whose product is the yardstick")
+    parser.add_argument("--threads", type=int, default=12, help="threads that decode and encode ahead of the model")
+    parser.add_argument("--matmul", type=int, default=8192, help="side of the matrices in the reference product")
     parser.add_argument("--out", type=Path, default=RESULT)
     return parser.parse_args(arguments)
 

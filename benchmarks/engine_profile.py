@@ -1,4 +1,4 @@
-"""Where the time of scoring goes, and how near each stage comes to the machine's own matrix product."""
+"""Measure where scoring spends its time, and how close each stage comes to the rate of a plain matrix product."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import naive, shapes
 from scorer.forward import FastPath, ReferenceModel
 
+# The stages' names are keys of the stored results.
 VISION = "picture"
 CLEAN = "decoder, picture and text"
 CAPTION = "decoder, caption behind the kept prefix"
@@ -23,7 +24,7 @@ REST = "vocabulary, copies, the rest"
 
 
 def matmul_rate(device: torch.device | str, dtype: torch.dtype, size: int) -> float:
-    """FLOPs a second of the device's own square matrix product: the best of ten."""
+    """Return the FLOPs per second of a square matrix product on the device, the best of ten."""
 
     def product() -> float:
         started = time.perf_counter()
@@ -38,7 +39,7 @@ def matmul_rate(device: torch.device | str, dtype: torch.dtype, size: int) -> fl
 
 @contextmanager
 def metered(model: ReferenceModel, read: Callable[[], float]) -> Iterator[Counter[str]]:
-    """What ``read`` (seconds, or FLOPs so far) grows by inside the tower and the decoder of a LLaVA, by stage."""
+    """Count by stage how much ``read`` (seconds or FLOPs so far) grows inside the tower and the decoder of a LLaVA."""
     spent: Counter[str] = Counter()
     began: list[float] = []
 
@@ -67,7 +68,7 @@ def metered(model: ReferenceModel, read: Callable[[], float]) -> Iterator[Counte
 
 
 def stages(model: ReferenceModel, run: Callable[[], object], rounds: int) -> dict[str, dict[str, float]]:
-    """Of each stage: FLOPs, and the median seconds of ``rounds`` runs."""
+    """Return each stage's FLOPs, and its median seconds over ``rounds`` runs."""
     run()  # warms the kept prefix
     with FlopCounterMode(display=False) as counter, metered(model, lambda: float(counter.get_total_flops())) as flops:
         run()
@@ -87,7 +88,7 @@ def stages(model: ReferenceModel, run: Callable[[], object], rounds: int) -> dic
 
 
 def measure(model: ReferenceModel, rows: int, rounds: int, cache_bytes: int) -> dict[str, Any]:
-    """Stages of the fast and the naive way on the same rows, beside the rate of a 2,048² matrix product."""
+    """Return the stages of the fast and the naive way on the same rows, and the rate of a 2,048² matrix product."""
     samples = [shapes.row(i, 16, 48) for i in range(rows)]
     path = FastPath(model, "blank", cache_bytes)
     return {
@@ -98,7 +99,7 @@ def measure(model: ReferenceModel, rows: int, rounds: int, cache_bytes: int) -> 
 
 
 def read(found: dict[str, Any], way: str) -> list[tuple[str, str]]:
-    """Each stage of a way: its shares of FLOPs and of time, and its rate as a share of the matrix product's."""
+    """Return each stage's shares of FLOPs and of time, and its rate as a share of the matrix product's."""
     flops, seconds = (sum(one[key] for one in found[way].values()) for key in ("flops", "seconds"))
     lines = []
     for stage, one in found[way].items():

@@ -1,4 +1,4 @@
-"""What scoring costs in time, padding and memory on a CPU: the parts of `engine.py` that run a model."""
+"""Measure what scoring costs in time, padding and memory on a CPU: the parts of `engine.py` that run a model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def paired(one: Callable[[], object], other: Callable[[], object], pairs: int) -> dict[str, Any]:
-    """Seconds of ``one`` ÷ seconds of ``other``, run in turns; the first pair warms up and does not count."""
+    """Return the seconds of ``one`` ÷ those of ``other``, run in turn; the first pair is a warm-up, not counted."""
     times = [(seconds(one), seconds(other)) for _ in range(pairs + 1)][1:]
     ratios = [a / b for a, b in times]
     return {
@@ -47,7 +47,7 @@ def paired(one: Callable[[], object], other: Callable[[], object], pairs: int) -
 
 
 def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
-    """Naive ÷ fast in wall-clock time, the numbers of both compared first."""
+    """Return naive ÷ fast in wall-clock time, after comparing their results."""
     samples = [shapes.row(i, 16, 48, image_tokens, size) for i in range(rows)]
     path = FastPath(model, "blank", CACHE)
     worst = 0.0
@@ -64,7 +64,7 @@ def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: in
 
 
 def compiled(pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
-    """Time without ``torch.compile`` ÷ with it, and how long the first batches took, on batches of three lengths."""
+    """Return time without ``torch.compile`` ÷ with it on batches of three lengths, and seconds of the first batches."""
     lengths = (30, 40, 50)
     batches = [[shapes.row(10 * n + i, 16, n, image_tokens, size) for i in range(4)] for n in lengths]
 
@@ -81,7 +81,7 @@ def compiled(pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
 
 
 def five_captions(model: ReferenceModel, caption: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
-    """Time of two images with five captions each ÷ the same images with one caption each."""
+    """Return the time of two images with five captions each ÷ that of the same images with one caption each."""
     images = [shapes.row(i, 16, caption, image_tokens, size) for i in range(2)]
     five = [shapes.with_caption(image, k, caption) for image in images for k in range(5)]
     path = FastPath(model, "blank", CACHE)
@@ -89,7 +89,7 @@ def five_captions(model: ReferenceModel, caption: int, pairs: int, image_tokens:
 
 
 def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, size: int) -> dict[str, Any]:
-    """Share of padding in all tokens that the model runs, for log-uniform texts of 20 to 400 tokens."""
+    """Return the share of padding in all tokens that the model runs, for log-uniform texts of 20 to 400 tokens."""
     rng = np.random.default_rng(0)
     lengths = np.exp(rng.uniform(np.log(20), np.log(400), rows)).astype(int)
     before = model.usage
@@ -115,7 +115,7 @@ def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, siz
 
 
 def _padded_in_order(lengths: Sequence[int], budget: int) -> float:
-    """The same share for the clean pass alone, were rows taken as they come."""
+    """Return the same share for the clean pass alone, with rows batched in the given order."""
     size = budget // max(lengths)
     batches = [lengths[i : i + size] for i in range(0, len(lengths), size)]
     return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
@@ -126,15 +126,15 @@ def _never(row: EncodedSample, error: Exception) -> Any:
 
 
 def memory_of_vocabulary(vocabulary: int) -> dict[str, int]:
-    """Peak memory of scoring beyond what the process held before, bytes; the weights are loaded by then.
+    """Return the peak memory of scoring, in bytes above what the process used before, with the weights loaded.
 
-    Linux only: resident memory's high-water mark can be reset there.
+    Linux only, where the high-water mark of resident memory can be reset.
     """
     model = shapes.llava(shapes.SMALL, 4, shapes.small_vision(56), vocabulary)
     rows = [shapes.row(i, 16, 300, 16, 56) for i in range(16)]
     path = FastPath(model, "blank", CACHE)
     path.score(rows[:2])
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would hide as much of the peak
+    ctypes.CDLL(None).malloc_trim(0)  # memory freed but not returned would hide part of the peak
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     path.score(rows)
@@ -147,7 +147,7 @@ def _status(field: str) -> int:
 
 
 def rate_of_process(rows: int, rounds: int) -> float:
-    """Rows a second of this process, on one thread. Begins when a line comes in, so that several begin together."""
+    """Return this process's rows per second on one thread. Waits for a line of input, so that all start together."""
     torch.set_num_threads(1)
     model = shapes.llava(shapes.SMALL, 8, shapes.small_vision(168))
     samples = [shapes.row(i, 16, 48, 144, 168) for i in range(rows)]
@@ -159,7 +159,7 @@ def rate_of_process(rows: int, rounds: int) -> float:
 
 
 def processes(pairs: int) -> dict[str, Any]:
-    """Rows a second of two processes ÷ of one, each on one thread; in turns."""
+    """Return the rows per second of two processes ÷ those of one, each on one thread, measured in turn."""
     ratios = []
     for _ in range(pairs):
         alone = sum(_rates(1))
@@ -180,7 +180,7 @@ def _rates(count: int) -> list[float]:
 
 
 def memory(small: int = 32_064, large: int = 152_064) -> dict[str, Any]:
-    """Peak memory at a large vocabulary ÷ at a small one, a fresh process for each."""
+    """Return the peak memory with a large vocabulary ÷ that with a small one, each in a fresh process."""
     found = [_answer(_child("memory_of_vocabulary", size)) for size in (small, large)]
     return {"ratio": found[1]["peak_bytes"] / found[0]["peak_bytes"], "peaks": found}
 
@@ -199,5 +199,5 @@ def _child(function: str, *arguments: int) -> subprocess.Popen[str]:
 def _answer(child: subprocess.Popen[str]) -> Any:
     output, _ = child.communicate(timeout=600)
     if child.returncode:
-        raise RuntimeError(f"a benchmark's process ended with {child.returncode}")
+        raise RuntimeError(f"a benchmark's process exited with status {child.returncode}")
     return json.loads(output.splitlines()[-1])

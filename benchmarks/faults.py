@@ -1,13 +1,13 @@
-"""The fault model in full numbers: what was killed, raced and spoiled, and what that cost.
+"""Test the fault model at scale: count the kills, races and failed requests, and what they cost.
 
     python -m benchmarks.faults [--only points,processes,ray,proxy]
 
     points      1,000 kills and 200 races at the protocol's steps, in one process (seeded, reproducible)
     processes   100 runs killed by SIGKILL at a counted system call, each finished by a second run
-    ray         30 kills through Ray: drivers, actors, nodes, raylets in turn
-    proxy       10 jobs on OpenStack Swift through a proxy that spoils a tenth of the requests
+    ray         30 kills through Ray: drivers, actors, nodes and raylets in turn
+    proxy       10 jobs on OpenStack Swift through a proxy that makes a tenth of the requests fail
 
-Every part checks that the published files are those of an undisturbed run, byte for byte, and stops where they are not.
+Every part checks that the published files are, byte for byte, those of an undisturbed run, and stops if they are not.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How well the scores tell words that need the picture from words that do not, and lies from truths.
+"""Measure how well the scores separate words that need the image from words that do not, and false from true ones.
 
-Fresh scenes and captions, whose every word is labelled by construction, are scored by the reference model. Printed
-for each contrast input and each score, with 95 % intervals (bootstrap over captions):
+The reference model scores fresh scenes with captions in which every word is labelled by construction. For each contrast
+input and each score, this prints two figures with 95 % intervals (bootstrap over captions):
 
-- visual / filler: AUROC of the score for words that the picture changes against words that it does not;
-- true / contradictory: AUROC of the score for true visual words against words that the picture contradicts.
+- visual / filler: AUROC of the score for words that the image changes against words that it does not;
+- true / contradictory: AUROC of the score for true visual words against words that the image contradicts.
 
-A token is labelled as the word is whose bytes it overlaps; the space before a word belongs to no word, so " red" is
-labelled as "red" is. Tokens of white space alone are left out.
+A token has the label of the word whose bytes it overlaps; the space before a word belongs to no word, so " red" has the
+label of "red". Tokens of only white space are left out.
 
     python benchmarks/grounding.py [--model DIR] [--captions N] [--seed S]
 """
@@ -36,7 +36,7 @@ from scorer.types import Branch, EncodedSample, Sample
 from scorer.weights import cal, cal_logprob
 
 CONTRASTS = ("blank", "masked", "removed", "blur")
-PICTURE_SIZE = 160
+IMAGE_SIZE = 160
 RESULTS = Path(__file__).parent / "results" / "grounding.json"
 
 Column = npt.NDArray[np.float64]
@@ -45,8 +45,8 @@ Score = Callable[["Scored"], Column]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One caption's scores: `labels` [N], the engine's `scores`, and `shift` [N], how far the logits of the whole
-    vocabulary moved on average from the contrast input to the picture."""
+    """One caption's scores: `labels` [N], the engine's `scores`, and `shift` [N], the difference of the vocabulary's
+    mean logit between the image and the contrast input."""
 
     labels: npt.NDArray[np.object_]
     scores: TokenScores
@@ -71,7 +71,7 @@ WEIGHTS: dict[str, Score] = {
 
 @torch.inference_mode()
 def direct(model: Any, branch: Branch) -> tuple[Column, Column]:
-    """The labels' logits [N] and the vocabulary's mean logits [N], by one plain forward pass of one branch."""
+    """Return the labels' logits [N] and the vocabulary's mean logits [N] from one plain forward pass of one branch."""
     logits = model(
         input_ids=torch.from_numpy(branch.input_ids)[None],
         attention_mask=torch.from_numpy(branch.attend)[None].long(),
@@ -83,10 +83,10 @@ def direct(model: Any, branch: Branch) -> tuple[Column, Column]:
 
 
 def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]) -> list[Scored]:
-    """Score `samples` with the engine, and find the common shift of the logits beside it.
+    """Score `samples` with the engine, and measure the common shift of the logits.
 
     Raises:
-        RuntimeError: a sample failed, or the engine's gap is not the plain forward pass's.
+        RuntimeError: a sample failed, or the engine's gap differs from the plain forward pass's by more than 1e-3.
     """
     rows = []
     for sample, caption, result in zip(samples, captions, scorer.score(samples), strict=True):
@@ -97,20 +97,23 @@ def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]
         contrast, contrast_mean = direct(scorer.model.model, encoded.contrast)
         error = np.abs(clean - contrast - result.logit_gap).max()
         if error > 1e-3:
-            raise RuntimeError(f"{sample.sample_id}: the engine's gap is {error:.2g} off the plain forward pass")
+            raise RuntimeError(
+                f"{sample.sample_id}: the engine's gap differs from the plain forward pass's by {error:.2g}, more than "
+                "1e-3"
+            )
         labels = token_labels(result.token_starts.tolist(), result.token_ends.tolist(), caption.spans)
         rows.append(Scored(np.array(labels, dtype=object), result, clean_mean - contrast_mean))
     return rows
 
 
 def split(rows: Sequence[Scored], score: Score, high: str, low: str) -> list[tuple[Column, Column]]:
-    """The scores of the tokens labelled `high` and `low`, caption by caption."""
+    """Return the scores of the tokens labelled `high` and `low`, caption by caption."""
     values = [(row.labels, score(row)) for row in rows]
     return [(column[labels == high], column[labels == low]) for labels, column in values]
 
 
 def interval(pairs: Sequence[tuple[Column, Column]], resamples: int, seed: int) -> list[float]:
-    """AUROC with the bounds of its 95 % interval: percentile bootstrap over captions."""
+    """Return the AUROC and the bounds of its 95 % interval: percentile bootstrap over captions."""
 
     def area(chosen: npt.NDArray[np.int64]) -> float:
         return auroc(np.concatenate([pairs[k][0] for k in chosen]), np.concatenate([pairs[k][1] for k in chosen]))
@@ -122,7 +125,10 @@ def interval(pairs: Sequence[tuple[Column, Column]], resamples: int, seed: int) 
 
 
 def table(rows: Sequence[Scored], scores: dict[str, Score], resamples: int, seed: int) -> dict[str, Any]:
-    """Both questions for every score. Errors are asked after in the captions that hold one, the rest in the others."""
+    """Return both AUROCs for every score.
+
+    Contradictions are measured on the captions that have one, visual against filler words on the others.
+    """
     false = [row for row in rows if CONTRADICTORY in row.labels]
     sane = [row for row in rows if CONTRADICTORY not in row.labels]
     return {
@@ -135,7 +141,7 @@ def table(rows: Sequence[Scored], scores: dict[str, Score], resamples: int, seed
 
 
 def shift_figures(rows: Sequence[Scored]) -> dict[str, float]:
-    """How much of the raw gap is a shift common to all logits, which a softmax does not see."""
+    """Measure how much of the raw gap is a shift common to all logits, which a softmax ignores."""
     shift = np.concatenate([row.shift for row in rows])
     gap = np.concatenate([row.scores.logit_gap for row in rows])
     filler = np.concatenate([row.labels for row in rows]) == FILLER
@@ -150,11 +156,10 @@ def shift_figures(rows: Sequence[Scored]) -> dict[str, float]:
 
 
 def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, Any]:
-    """Everything this benchmark reports, as plain data."""
+    """Return everything this benchmark reports, as plain data."""
     pairs = held_out(seed, captions)
     samples = [
-        Sample.caption(f"{index}", draw(pair.scene, PICTURE_SIZE), pair.caption.text)
-        for index, pair in enumerate(pairs)
+        Sample.caption(f"{index}", draw(pair.scene, IMAGE_SIZE), pair.caption.text) for index, pair in enumerate(pairs)
     ]
     figures: dict[str, Any] = {"captions": captions, "seed": seed, "scores": {}, "shift": {}}
     for contrast in CONTRASTS:
@@ -175,7 +180,7 @@ def _cell(figure: Sequence[float]) -> str:
 
 
 def markdown(figures: dict[str, Any]) -> str:
-    """The figures as tables for the documentation."""
+    """Format the figures as Markdown tables for the documentation."""
     lines = ["| contrast | score | visual / filler | true / contradictory |", "|---|---|---|---|"]
     for contrast, scores in figures["scores"].items():
         lines += [f"| `{contrast}` | {name} | {' | '.join(map(_cell, row.values()))} |" for name, row in scores.items()]
@@ -195,10 +200,10 @@ def markdown(figures: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Grounding of the scores on scenes with known truth.")
     parser.add_argument("--model", default=str(MODEL_PATH), help="directory or hub id of the reference model")
-    parser.add_argument("--captions", type=int, default=600, help="captions scored; half of them hold an error")
-    parser.add_argument("--seed", default="benchmark", help="names the held-out scenes")
+    parser.add_argument("--captions", type=int, default=600, help="captions to score; half of them have an error")
+    parser.add_argument("--seed", default="benchmark", help="seed of the held-out scenes")
     parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the figures")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file for the figures")
     options = parser.parse_args()
     figures = measure(options.model, options.captions, options.seed, options.resamples)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A small load generator: raw HTTP/1.1 on kept connections, so that it takes little of the machine it measures."""
+"""Generate load with raw HTTP/1.1 on keep-alive connections, which takes little of the machine being measured."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from scorer.mini import SAMPLE_PATH
 
 HOST = "127.0.0.1"
 IDLE_SECONDS = 3.0
-"""A server closes a connection that was not used for five seconds; one that is about to be closed is not used."""
+"""Connections idle for longer are not reused, as the server closes them after five seconds."""
 
 
 def samples(count: int) -> list[Sample]:
-    """Sound rows of the packaged dataset, over and over."""
+    """Return valid rows of the packaged dataset, repeated as needed."""
     rows = pq.read_table(sorted(SAMPLE_PATH.glob("*.parquet"))[0]).to_pylist()
-    sound = [row for row in rows if row["planted"] is None and row["image"]["bytes"]]
+    valid = [row for row in rows if row["planted"] is None and row["image"]["bytes"]]
     return [
-        Sample.caption(str(i), sound[i % len(sound)]["image"]["bytes"], sound[i % len(sound)]["caption"])
+        Sample.caption(str(i), valid[i % len(valid)]["image"]["bytes"], valid[i % len(valid)]["caption"])
         for i in range(count)
     ]
 
 
 def bodies(count: int) -> list[bytes]:
-    """The same as requests of /v1/score."""
+    """Return the same rows as request bodies for /v1/score."""
     return [
         json.dumps({"image": {"base64": base64.b64encode(one.images[0]).decode()}, "text": one.turns[-1].text}).encode()
         for one in samples(count)
@@ -42,7 +42,7 @@ def bodies(count: int) -> list[bytes]:
 
 @dataclass
 class Tally:
-    """What was answered: status → seconds of each answer; 0 where there was none."""
+    """The responses received: the seconds of each, by status, and the errors of requests that got none."""
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
     unanswered: list[str] = field(default_factory=list)
@@ -55,17 +55,17 @@ class Tally:
 
     @property
     def other(self) -> int:
-        """Answers that are neither 200 nor a rejection."""
+        """Responses that are neither 200 nor a rejection."""
         return sum(len(times) for status, times in self.seconds.items() if status not in (200, 429, 503))
 
     def percentile(self, percent: float, *statuses: int) -> float:
-        """Milliseconds."""
+        """Return a percentile of the response times of ``statuses``, in milliseconds."""
         times = [one for status in statuses for one in self.seconds.get(status, ())]
         return 1e3 * float(np.percentile(times, percent)) if times else float("nan")
 
 
 class Connection:
-    """One kept connection."""
+    """One keep-alive connection."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -114,7 +114,7 @@ class Connection:
 
 
 async def closed_loop(port: int, clients: int, requests: Sequence[bytes]) -> tuple[Tally, float]:
-    """``clients`` that each send the next request when the last one is answered; the tally and requests/s."""
+    """Run ``clients`` that each send a request once the previous one is answered; return the tally and requests/s."""
     tally, waiting = Tally(), list(reversed(requests))
 
     async def client() -> None:
@@ -131,7 +131,7 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes]) -> tup
 
 
 async def open_loop(port: int, rate: float, requests: Sequence[bytes], tally: Tally) -> None:
-    """Requests at a steady rate, whatever the server says; as many connections as that needs."""
+    """Send requests at a steady rate, whatever the server answers, on as many connections as that takes."""
     idle, tasks = list[Connection](), []
 
     async def one(body: bytes) -> None:
@@ -156,7 +156,7 @@ async def open_loop(port: int, rate: float, requests: Sequence[bytes], tally: Ta
 
 
 async def watch_live(port: int, tally: Tally, every: float = 0.05) -> None:
-    """Ask /health/live until cancelled."""
+    """Poll /health/live until cancelled."""
     connection = Connection(port)
     with contextlib.suppress(asyncio.CancelledError):
         while True:
@@ -168,7 +168,7 @@ async def watch_live(port: int, tally: Tally, every: float = 0.05) -> None:
 
 
 async def metrics(port: int) -> dict[str, float]:
-    """What /metrics says, by name and labels."""
+    """Return the values of /metrics, by name and labels."""
     connection = Connection(port)
     _, body = await connection.ask("GET", "/metrics")
     connection.close()

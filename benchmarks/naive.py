@@ -1,4 +1,4 @@
-"""The obvious way to score: the class's own forward pass twice, all logits, a softmax over them."""
+"""Score the obvious way: run the model class's own forward pass twice, with a softmax over all logits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scorer.types import Branch, EncodedSample
 
 @torch.inference_mode()
 def score(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of each row, float32 [N]: the labels' logit gap, and their log-probabilities under both branches."""
+    """Return for each row, float32 [N]: the labels' logit gap, and their log-probabilities in both branches."""
     clean = _labels(model, [row.clean for row in rows])
     contrast = _labels(model, [row.contrast for row in rows])
     return [(c[0] - o[0], c[1], o[1]) for c, o in zip(clean, contrast, strict=True)]
 
 
 def _labels(model: ReferenceModel, branches: Sequence[Branch]) -> list[tuple[Tensor, Tensor]]:
-    """Logits and log-probabilities of each branch's labels, from one padded pass."""
+    """Return the logits and log-probabilities of each branch's labels from one padded pass."""
     inputs = batch(model, branches)
     logits = model.model(**inputs).logits.float()  # [B, T, V]
     logprobs = logits.log_softmax(-1)  # [B, T, V]
@@ -36,7 +36,7 @@ def _labels(model: ReferenceModel, branches: Sequence[Branch]) -> list[tuple[Ten
 
 
 def batch(model: ReferenceModel, branches: Sequence[Branch]) -> dict[str, Any]:
-    """Right-padded arguments of the class's forward."""
+    """Return the right-padded arguments of the model class's forward pass."""
     length = max(len(branch.input_ids) for branch in branches)
     ids = np.zeros((len(branches), length), dtype=np.int64)
     mask = np.zeros_like(ids)

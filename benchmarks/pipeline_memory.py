@@ -1,4 +1,4 @@
-"""The part of `pipeline_scale.py` that watches memory: the driver's and its actors', in one run in a fresh process."""
+"""The part of `pipeline_scale.py` that measures memory of the driver and its actors, in one run in a fresh process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS_PER_UNIT: Final = 1_024
 
 
 def measure(folder: Path, rows: int) -> dict[str, Any]:
-    """Peak resident megabytes, by kind of process, of scoring ``rows`` rows; a process of its own each time."""
+    """Return the peak resident megabytes of each kind of process while scoring ``rows`` rows, in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.pipeline_memory", str(folder), str(rows)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -39,7 +39,7 @@ def _measure(folder: Path, rows: int) -> dict[str, Any]:
                 for kind in ("EncodeActor", "ScoreActor"):
                     if kind in name:
                         peaks[kind] = max(peaks[kind], _private_mb(process))
-            except psutil.Error:  # it has ended since
+            except psutil.Error:  # the process has ended
                 continue
 
     with cluster(cpus=4), every(0.5, look):
@@ -58,7 +58,7 @@ def _measure(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def _private_mb(process: Any) -> float:
-    """Resident memory without what is shared: the object store is mapped into every process."""
+    """Return resident memory without shared pages, since the object store is mapped into every process."""
     info = process.memory_info()
     return float(info.rss - info.shared) / 1e6
 

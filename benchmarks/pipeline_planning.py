@@ -1,4 +1,4 @@
-"""The part of `pipeline_scale.py` that scores nothing: a dataset of very many shards, listed, planned and resumed."""
+"""The part of `pipeline_scale.py` that scores nothing: list, plan and resume a dataset of very many shards."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from scorer.weights import Method
 from tests.pipelines.fake_engine import FakeEngine
 
 FOLDER = 1_000
-"""Shards in one folder."""
+"""Shards per folder."""
 
 
 def measure(folder: Path, shards: int) -> dict[str, Any]:
-    """Seconds to list, plan and resume a dataset of ``shards`` shards of one row each, and what its output holds."""
+    """Measure the seconds to list, plan and resume a dataset of ``shards`` shards of one row, and its output's size."""
     _write_shards(folder / "data", shards)
     found: dict[str, Any] = {"shards": shards}
     started = _now()
     run = prepare(_job(folder))
-    _tell(found, "list_and_plan", started)
+    _record_seconds(found, "list_and_plan", started)
     found["driver_mb_after_planning"] = _peak_mb()
     published = _forge_units_and_shards(run, folder / "out")
     started = _now()
     run = prepare(_job(folder))
     assert not run.pending
-    _tell(found, "resume_unfinished", started)
+    _record_seconds(found, "resume_unfinished", started)
     summary = summarize(run.record, published)
     (folder / "out" / SUCCESS).write_bytes(as_json(summary))
     found["success_mb"] = round((folder / "out" / SUCCESS).stat().st_size / 1e6, 1)
-    del run, published  # a run given again is a process of its own
+    del run, published  # a rerun is a new process and would not hold them
     started = _now()
     assert prepare(_job(folder)).execute(LocalExecutor(), NoWatch()) == summary
-    _tell(found, "resume_finished", started)
+    _record_seconds(found, "resume_finished", started)
     found["objects"] = len(open_store(str(folder / "out")).sizes())
     found["objects_per_unit"] = found["objects"] / shards
     found["driver_mb_after_resume"] = _peak_mb()
@@ -73,7 +73,7 @@ def _write_shards(root: Path, count: int) -> None:
 
 
 def _forge_units_and_shards(run: PreparedRun, output: Path) -> list[PublishedShard]:
-    """What a finished run leaves, of one scored unit again and again: scoring is measured elsewhere."""
+    """Write the output of a finished run from copies of one scored unit, as scoring is measured elsewhere."""
     first = run.pending[0]
     work = run.work
     marker = work.run(first, FakeEngine().encoder(), FakeEngine().scorer())
@@ -98,8 +98,8 @@ def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def _tell(found: dict[str, Any], what: str, started: tuple[float, float]) -> None:
-    """Wall-clock and CPU seconds: other work on the machine lengthens the one and not the other."""
+def _record_seconds(found: dict[str, Any], what: str, started: tuple[float, float]) -> None:
+    """Record wall-clock and CPU seconds: other work on the machine lengthens only the former."""
     wall, cpu = _now()
     found[f"{what}_seconds"] = round(wall - started[0], 1)
     found[f"{what}_cpu_seconds"] = round(cpu - started[1], 1)

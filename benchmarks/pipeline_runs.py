@@ -1,4 +1,4 @@
-"""Datasets and runs for `pipeline_scale.py`: the Ray pipeline, and the bare loop that it is held against."""
+"""Datasets and runs for `pipeline_scale.py`: the Ray pipeline, and the bare loop that it is compared with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BARE_UNITS = 4
 
 
 def fake_dataset(root: Path, rows: int, image_bytes: int = 2_000) -> Path:
-    """Captions of ten words and pictures that no one decodes."""
+    """Write a dataset of ten-word captions and images that are never decoded."""
     root.mkdir(parents=True)
     for first in range(0, rows, SHARD_ROWS):
         count = min(SHARD_ROWS, rows - first)
@@ -45,7 +45,7 @@ def fake_dataset(root: Path, rows: int, image_bytes: int = 2_000) -> Path:
 
 
 def packaged_dataset(root: Path, rows: int) -> Path:
-    """The packaged sample again and again, without its rows that fail."""
+    """Write the packaged sample, repeated and without the rows that fail."""
     root.mkdir(parents=True)
     sample = pa.concat_tables([pq.read_table(path, columns=["image", "caption"]) for path in SAMPLE_PATH.iterdir()])
     good = [
@@ -68,7 +68,7 @@ def job(data: Path, output: Path, engine: Engine, rows_per_unit: int) -> Job:
 
 
 class BareLoop:
-    """The engine alone in this process, on the first units of a dataset."""
+    """Run the engine alone in this process, on the first units of a dataset."""
 
     def __init__(self, data: Path, engine: Engine, rows_per_unit: int) -> None:
         source = ParquetSource(str(data), Columns(), prompt="Describe the image.")
@@ -82,15 +82,15 @@ class BareLoop:
         score_rows(self._units[0], self._scorer)  # warms up
 
     def scored(self) -> float:
-        """Rows/s of rows that are encoded already, scored, no more."""
+        """Return the rows/s of scoring alone, with rows encoded beforehand."""
         started = time.perf_counter()
         for unit in self._units:
             score_rows(unit, self._scorer)
         return len(self._rows) / (time.perf_counter() - started)
 
     def encoded_and_scored(self) -> float:
-        """Rows/s of an engine that does both, encoding in a thread ahead of the model: what a job does."""
-        from scorer.engine import Scorer  # torch, which runs that watch memory do without
+        """Return the rows/s of an engine that also encodes, in a thread ahead of the model, as a job does."""
+        from scorer.engine import Scorer  # imports torch, which memory measurements avoid
 
         assert isinstance(self._scorer, Scorer)
         started = time.perf_counter()
@@ -99,7 +99,7 @@ class BareLoop:
 
 
 def pipeline_run(data: Path, output: Path, engine: Engine, actors: int, rows_per_unit: int) -> dict[str, Any]:
-    """Run the whole job on the connected cluster; its summary, and ``steady``: rows/s once every actor is warm."""
+    """Run the whole job on the connected cluster; return its summary and ``steady``, the rows/s of warm actors."""
     watch = EndWatch()
     run = prepare(job(data, output, engine, rows_per_unit))
     summary = run.execute(RayDataExecutor(ActorOptions(actors=actors, cpus_per_actor=1)), watch)
@@ -108,7 +108,7 @@ def pipeline_run(data: Path, output: Path, engine: Engine, actors: int, rows_per
 
 @contextmanager
 def cluster(cpus: int) -> Iterator[None]:
-    """A cluster of so many logical CPUs on this machine."""
+    """Start a cluster with this many logical CPUs on this machine."""
     import ray
 
     from pipelines.executors.ray_cluster import set_up_ray_data
@@ -123,7 +123,7 @@ def cluster(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
-    """Call again and again beside a block."""
+    """Call a function periodically in the background of a block."""
     ended = threading.Event()
 
     def loop() -> None:
@@ -150,7 +150,7 @@ class NoWatch:
 
 
 class EndWatch(NoWatch):
-    """Remembers when each unit was committed."""
+    """Record when each unit was committed."""
 
     def __init__(self) -> None:
         self._ends: list[tuple[float, int]] = []
@@ -159,6 +159,6 @@ class EndWatch(NoWatch):
         self._ends.append((max(end for _, end in tally.sessions.values()), tally.rows))
 
     def rate_after(self, units: int) -> float:
-        """Rows/s after so many units: each actor's first checks the model and is no measure."""
+        """Return the rows/s after this many units: an actor's first unit includes the self-check and does not count."""
         ends = sorted(self._ends)
         return sum(rows for _, rows in ends[units:]) / (ends[-1][0] - ends[units - 1][0])

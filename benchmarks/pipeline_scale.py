@@ -1,14 +1,14 @@
-"""The Ray pipeline at scale, with an engine that costs what it is told to: what the pipeline itself costs.
+"""Measure the cost of the Ray pipeline itself, at scale, with an engine whose cost per row is fixed.
 
     python -m benchmarks.pipeline_scale [--only overhead,packaged,memory,planning]
 
-    overhead    rows/s of 1, 2, 4 and 8 logical actors ÷ as many bare loops', both without their start
-    packaged    rows/s of one actor with the packaged model ÷ the engine's in one process, one core for the model in
-                each: the engine that encodes as well, as the job does, and its scoring alone
-    memory      resident memory of driver and actors over 10,000, 100,000 and 1,000,000 rows
-    planning    100,000 shards listed, planned, resumed; the objects that their run leaves
+    overhead    rows/s of 1, 2, 4 and 8 logical actors ÷ the same number of bare loops, both without startup
+    packaged    rows/s of one actor with the packaged model ÷ the engine in one process, each with one core for the
+                model: the engine that also encodes, as the job does, and its scoring alone
+    memory      resident memory of driver and actors for 10,000, 100,000 and 1,000,000 rows
+    planning    100,000 shards listed, planned and resumed; the objects that their run writes
 
-Logical actors wait instead of computing, so that eight of them fit two cores: what is left is the pipeline's own cost.
+Logical actors wait instead of computing, so eight of them fit on two cores and only the pipeline's own cost remains.
 Results go to `benchmarks/results/pipeline_scale.json`.
 """
 
@@ -43,7 +43,7 @@ ROWS = (10_000, 100_000, 1_000_000)
 
 
 def overhead(folder: Path) -> dict[str, Any]:
-    """By number of actors: rows/s, and the share of what bare loops do."""
+    """Return, by number of actors, rows/s and their share of the bare loops' rows/s."""
     engine = FakeEngine(seconds_per_row=SECONDS_PER_ROW)
     found: dict[str, Any] = {"seconds_per_row": SECONDS_PER_ROW, "rows_per_unit": ROWS_PER_UNIT}
     for actors in ACTORS:
@@ -56,7 +56,7 @@ def overhead(folder: Path) -> dict[str, Any]:
 
 
 def packaged(folder: Path) -> dict[str, Any]:
-    """The packaged model, one thread for it in either; one of two cores is left to encode."""
+    """Compare job and engine with the packaged model on one thread; the other of two cores is free to encode."""
     engine = CheckpointEngine(packaged_model(), ScorerConfig(device="cpu"))
     data = packaged_dataset(folder / "data", PACKAGED_ROWS)
     bare = BareLoop(data, engine, 64)
@@ -81,7 +81,7 @@ def _pairs(
     rows_per_unit: int,
     loops: Mapping[str, Callable[[], float]],
 ) -> dict[str, Any]:
-    """Bare loops and pipeline in turn; each run is held against the loops before and behind it."""
+    """Run bare loops and pipeline in turn, and compare each run with the loops before and after it."""
     rates: list[float] = []
     ratios: dict[str, list[float]] = {name: [] for name in loops}
     before = {name: loop() for name, loop in loops.items()}
@@ -89,9 +89,9 @@ def _pairs(
         output = folder / f"out-{data.name}-{pair}"
         rates.append(pipeline_run(data, output, engine, actors, rows_per_unit)["steady"])
         for name, loop in loops.items():
-            behind = loop()
-            ratios[name].append(2 * rates[-1] / (before[name] + behind) / actors)
-            before[name] = behind
+            after = loop()
+            ratios[name].append(2 * rates[-1] / (before[name] + after) / actors)
+            before[name] = after
     found: dict[str, Any] = {"rows_per_second": round(statistics.median(rates), 1), "pairs": PAIRS}
     for name, values in ratios.items():
         found[f"share_of_{name}"] = round(statistics.median(values), 3)
@@ -113,7 +113,7 @@ def main() -> None:
     chosen = parser.parse_args().only.split(",")
     unknown = sorted(set(chosen) - PARTS.keys())
     if unknown:
-        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+        parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in chosen:
@@ -123,7 +123,7 @@ def main() -> None:
         results[name]["load_of_the_machine"] = round(os.getloadavg()[1], 1)
         RESULT.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
         seconds = (
-            f"{time.perf_counter() - started:.0f} s, of which {time.process_time() - cpu:.0f} s CPU of this process"
+            f"{time.perf_counter() - started:.0f} s, including {time.process_time() - cpu:.0f} s of CPU in this process"
         )
         print(f"{name} ({seconds})")
         for key, value in results[name].items():

@@ -1,6 +1,6 @@
-"""Reference models of real shapes with random weights, made on the device, behind real processors and tokenizers.
+"""Reference models of real shapes with random weights, created on the device, with real processors and tokenizers.
 
-The packaged model's tokenizer serves them all; the vocabulary of the projection keeps its real size.
+They all use the packaged model's tokenizer; the vocabulary of the projection keeps its real size.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ CHATML = """\
 
 @dataclass(frozen=True)
 class RandomCheckpoint(Checkpoint):
-    """A directory without weights: they are drawn on the device."""
+    """A checkpoint without weights, which are drawn at random on the device."""
 
     def load_model(self, config: ScorerConfig) -> Any:
-        """The model in evaluation mode, frozen, with random weights."""
+        """Return the model with random weights, frozen and in evaluation mode."""
         torch.manual_seed(0)
         options = {"dtype": getattr(torch, config.dtype), "attn_implementation": config.attention}
         with torch.device(resolve_device(config.device)):
@@ -52,7 +52,7 @@ class RandomCheckpoint(Checkpoint):
 
 
 def llava_7b(path: Path, tiny: bool) -> RandomCheckpoint:
-    """LLaVA-1.5-7B: 576 image tokens of a CLIP ViT-L/14 at 336 pixels, Llama with 32 layers of 4096."""
+    """Create LLaVA-1.5-7B: 576 image tokens of a CLIP ViT-L/14 at 336 pixels, Llama with 32 layers of 4096."""
     words = AutoTokenizer.from_pretrained(MODEL_PATH)
     text = {
         "model_type": "llama",
@@ -83,7 +83,7 @@ def llava_7b(path: Path, tiny: bool) -> RandomCheckpoint:
 
 
 def qwen2_5_vl_7b(path: Path, tiny: bool) -> RandomCheckpoint:
-    """Qwen2.5-VL-7B: any resolution, 28 layers of 3584 with grouped queries, a vocabulary of 152,064."""
+    """Create Qwen2.5-VL-7B: any resolution, 28 layers of 3584 with grouped queries, a vocabulary of 152,064."""
     words = AutoTokenizer.from_pretrained(MODEL_PATH)
     specials = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     words.add_special_tokens({"additional_special_tokens": list(specials)})

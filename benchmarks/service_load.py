@@ -1,17 +1,17 @@
-"""The HTTP service under load, on this machine's loopback, bounded in requests.
+"""Measure the HTTP service under load, over loopback and with a fixed number of requests.
 
     python -m benchmarks.service_load [--only throughput,engine,overload,disconnect,sigterm,replicas]
 
     throughput  32 clients against one request at a time, on the same server
     engine      the engine alone (decode, encode, score; no HTTP) against 32 clients
-    overload    10,000 requests at ten times the rate that the server can do: rejections, /health/live, what was
-                accepted, resident memory as they pass
-    disconnect  90 of 100 clients leave while they wait: what is computed all the same
-    sigterm     SIGTERM while 32 clients send: what was accepted and not answered
+    overload    10,000 requests at ten times the rate that the server can sustain: rejections, /health/live, accepted
+                requests, resident memory over time
+    disconnect  90 of 100 clients leave while they wait: how much is still computed for them
+    sigterm     SIGTERM while 32 clients send: requests accepted but not answered
     replicas    throughput and overload through Ray Serve with one and with two replicas
 
-Every part starts its own server: the packaged model, contrast ``blank``, defaults otherwise. The load generator runs on
-the same cores. Pairs take turns; figures are medians and ranges of five.
+Every part starts its own server with the packaged model, contrast ``blank`` and defaults otherwise. The load generator
+runs on the same cores. The two sides of a pair run in turn; figures are medians and ranges of five pairs.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ async def throughput() -> dict[str, Any]:
 
 
 async def cpu_ms(process: Process, clients: int, count: int) -> float:
-    """CPU time of the server for one request, milliseconds, all its threads together."""
+    """Return the server's CPU time per request in milliseconds, over all its threads."""
     before = process.cpu_seconds
     await closed_loop(process.live.port, clients, bodies(count))
     return round(1e3 * (process.cpu_seconds - before) / count, 1)
@@ -260,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
     chosen = parser.parse_args().only.split(",")
-    gc.freeze()  # the generator must not stop to look through the modules of torch
+    gc.freeze()  # keeps the load generator from pausing to scan torch's objects
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in chosen:
         before = os.getloadavg()[0]

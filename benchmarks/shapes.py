@@ -1,4 +1,4 @@
-"""Reference models of real shapes with random weights, and rows for them; no hub, no tokenizer."""
+"""Reference models of real shapes with random weights, and rows for them, without hub or tokenizer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLIP_L_336 = {
 }
 LLAVA_300M = {"hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 16}
 QWEN_300M = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2}
-"""The layer of Qwen2-0.5B, which LLaVA-OneVision-0.5B has; with its tied vocabulary of 152k."""
+"""The layers of Qwen2-0.5B, as in LLaVA-OneVision-0.5B, to be used with its tied vocabulary of 152k."""
 CLIP_B_336 = {
     **CLIP_L_336,
     "hidden_size": 768,
@@ -38,7 +38,7 @@ SMALL = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 8,
 
 
 def small_vision(size: int) -> dict[str, Any]:
-    """A small tower for pictures of ``size`` pixels a side, (size / 14) ** 2 image tokens."""
+    """Return a small tower for images of ``size`` pixels per side, (size / 14) ** 2 image tokens."""
     return {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -59,9 +59,9 @@ def llava(
     dtype: torch.dtype = torch.float32,
     tied: bool = False,
 ) -> ReferenceModel:
-    """A LLaVA of the given shape; on the meta device it has shapes and no numbers.
+    """Build a LLaVA of the given shape; on the meta device it has shapes but no values.
 
-    There the mask is written out (eager attention), since sdpa first looks whether it is all ones.
+    Uses eager attention on the meta device, because sdpa first checks whether the mask is all ones.
     """
     config = LlavaConfig(
         text_config={
@@ -86,7 +86,7 @@ def llava(
 
 
 def row(index: int, prompt: int, caption: int, image_tokens: int = IMAGE_TOKENS, size: int = 336) -> EncodedSample:
-    """A row as the encoder makes it: image, ``prompt`` tokens, ``caption`` labels; blank contrast."""
+    """Build a row as the encoder does: image, ``prompt`` tokens, ``caption`` labels; contrast blank."""
     rng = np.random.default_rng(index)
     prompt_ids = np.random.default_rng(0).integers(5, 30000, prompt)
     ids = np.concatenate([[1], np.full(image_tokens, 32000), prompt_ids, rng.integers(5, 30000, caption)])
@@ -108,7 +108,7 @@ def row(index: int, prompt: int, caption: int, image_tokens: int = IMAGE_TOKENS,
 
 
 def with_caption(row: EncodedSample, number: int, caption: int) -> EncodedSample:
-    """The same image and prompt with another caption."""
+    """Return the same image and prompt with another caption."""
     rng = np.random.default_rng([7, number])
     start = int(row.clean.label_index[0])
     ids = np.concatenate([row.clean.input_ids[:start], rng.integers(5, 30000, caption)])

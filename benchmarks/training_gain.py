@@ -1,12 +1,12 @@
-"""Does weighting help? Small VLMs trained from nothing on partly wrong captions, with weights and without.
+"""Does weighting help? Train small VLMs from scratch on partly wrong captions, with and without weights.
 
-    python -m benchmarks.training_gain                     # what is missing of 90 trainings, table, plot, and the cost
-    python -m benchmarks.training_gain --only summary      # table and plot of what there is
-    python -m benchmarks.training_gain --only cost         # what the weights cost a training step
+    python -m benchmarks.training_gain                     # what is missing of 90 trainings, tables, plot and cost
+    python -m benchmarks.training_gain --only summary      # tables and plot of the results so far
+    python -m benchmarks.training_gain --only cost         # what the weights cost per training step
 
-The reference model scores each dataset once, by the job that users run; every student reads the weights from its
-Parquet. Same data, steps and order of rows for all methods of a seed. Results are kept as they come: a run that was
-broken off goes on where it stopped.
+The reference model scores each dataset once, with the job that users run; every student reads the weights from its
+Parquet. Data, steps and order of rows are the same for all methods of a seed. Results are saved after each training,
+and an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from benchmarks.gain import cost, noisy, summary
 from benchmarks.gain.learning import METHODS, Lesson, train
 from benchmarks.gain.measures import measure
-from benchmarks.gain.student import pictures_of
+from benchmarks.gain.student import images_of
 from pipelines.cli.score import main as score_dataset
 
 RESULTS = Path(__file__).parent / "results" / "training_gain.json"
@@ -36,7 +36,7 @@ PARTS = ("trainings", "summary", "cost")
 
 
 def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example], Path]:
-    """The examples of a noise level, and the folder of their weights, scored once."""
+    """Return the examples of a noise level and the folder of their weights, scoring them the first time."""
     examples = noisy.noisy("train", rows, noise)
     data, weights = folder / f"data-{noise}-{rows}", folder / f"weights-{noise}-{rows}"
     if not (weights / "_SUCCESS").exists():
@@ -48,7 +48,10 @@ def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example],
 
 
 def trainings(options: argparse.Namespace, document: dict[str, Any]) -> None:
-    """Every cell that is not in `document` yet; written after each. Seeds outermost: a part is a fair part."""
+    """Train every cell that is not in `document` yet, and save after each.
+
+    Seeds are the outermost loop, so that an interrupted run has covered all methods and noise levels alike.
+    """
     for noise in options.noises:
         lesson = Lesson.read(*prepare(options.folder, noise, options.rows))
         document["weights"] = document.get("weights", {}) | {str(noise): lesson.weights_by_label()}
@@ -67,19 +70,19 @@ def trainings(options: argparse.Namespace, document: dict[str, Any]) -> None:
 def _examinations(
     cells: Mapping[str, tuple[float, str, int]], options: argparse.Namespace
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """What was found in each cell, as they are done."""
+    """Yield the results of each cell as they complete."""
     if options.jobs == 1:
         _begin(options)
         yield from ((name, _examined(*cell)) for name, cell in cells.items())
         return
-    # Processes that begin anew: threads of torch do not survive a fork.
+    # Spawned processes, because torch's threads do not survive a fork.
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), _begin, (options,)) as pool:
         running = {pool.submit(_examined, *cell): name for name, cell in cells.items()}
         yield from ((running[done], done.result()) for done in as_completed(running))
 
 
 _options: argparse.Namespace
-"""Of this process of the pool."""
+"""The options, set in each process of the pool."""
 
 
 def _begin(options: argparse.Namespace) -> None:
@@ -98,7 +101,7 @@ def _lesson(noise: float) -> Lesson:
 @cache
 def _held_out() -> tuple[list[noisy.Example], torch.Tensor]:
     held = noisy.clean("held out", _options.held_out)
-    return held, pictures_of(held)
+    return held, images_of(held)
 
 
 def _examined(noise: float, method: str, seed: int) -> dict[str, float]:
@@ -119,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noises", nargs="+", type=float, default=NOISES, metavar="P")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=4000, help="captions of each training set")
+    parser.add_argument("--rows", type=int, default=4000, help="captions in each training set")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--held-out", type=int, default=300, help="scenes and captions that students are examined on")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a process each")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, for each training")
-    parser.add_argument("--pairs", type=int, default=7, help="rounds of the cost's measurement")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, one process each")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads per training")
+    parser.add_argument("--pairs", type=int, default=7, help="rounds when measuring the cost")
     parser.add_argument("--folder", type=Path, default=Path("out/gain"), help="datasets and weights")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--plot", type=Path, default=PLOT)

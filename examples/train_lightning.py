@@ -1,7 +1,7 @@
-"""The plain PyTorch example again, as a Lightning module: ``python examples/train_lightning.py --help``.
+"""Train the captioner of the plain PyTorch example with Lightning: ``python examples/train_lightning.py --help``.
 
-Lightning averages the losses of ``accumulate_grad_batches`` batches, each divided by its own Σ w, as CAL's authors
-train. Only where batches differ much in Σ w does that differ from one large batch.
+Lightning averages the losses of ``accumulate_grad_batches`` batches, each divided by the batch's Σ w, as CAL's authors
+train. This differs from one large batch only if Σ w varies much between batches.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> lightning.Trainer:
     rows = read_dataset(options.data, options.weights)
     tokenizer = train_tokenizer([caption for _, caption, _ in rows])
     examples = [encode(*row, tokenizer) for row in rows]
-    rows: Any = examples  # a list is as good as a Dataset, which the loader's type does not say
+    rows: Any = examples  # a list works as a Dataset, though the loader's type does not say so
     loader = DataLoader(rows, batch_size=options.batch, shuffle=True, collate_fn=collate)
     trainer = lightning.Trainer(
         max_steps=options.steps,
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> lightning.Trainer:
         enable_model_summary=False,
     )
     trainer.fit(WeightedCaptioner(tokenizer.get_vocab_size()), loader)
-    print(f"loss of the last step {trainer.callback_metrics['loss'].item():.3f}")
+    print(f"loss of the last step: {trainer.callback_metrics['loss'].item():.3f}")
     return trainer
 
 

@@ -1,11 +1,11 @@
-"""Train a small captioner in plain PyTorch with weights that were computed ahead of training.
+"""Train a small captioner in plain PyTorch with weights computed ahead of training.
 
     tokensight score --input scorer/mini/sample --output weights
     python examples/train_plain_pytorch.py --data scorer/mini/sample --weights weights
 
-The trainer has a model and a tokenizer of its own; with the reference model it shares the captions, nothing else.
-Three calls do the work: ``read_weights`` gives the rows of the published output, ``project`` carries the weights from
-the reference's tokens to the trainer's, ``weighted_cross_entropy`` is the loss.
+The trainer has another model and another tokenizer than the reference model; they share nothing but the captions.
+Three calls do the work: ``read_weights`` reads the rows of the published output, ``project`` transfers the weights from
+the reference model's tokens to the trainer's, and ``weighted_cross_entropy`` computes the loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scorer.training import WeightRow, read_weights, weighted_cross_entropy
 IMAGE_SIZE, PATCH, WIDTH, MAX_TOKENS = 64, 16, 96, 256
 PATCHES = (IMAGE_SIZE // PATCH) ** 2
 END = "<end>"
-END_WEIGHT = 1.0  # the end of a caption was not scored; with a weight of 0 the model would never learn to stop
+END_WEIGHT = 1.0  # the end of a caption is not scored; with weight 0 the model would never learn to stop
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Example:
 
 
 def read_dataset(data: str, weights: str) -> list[tuple[bytes, str, WeightRow]]:
-    """Image, caption and weights of every scored row: a published file has the name and the rows of its shard."""
+    """Return image, caption and weights of every scored row: a published file has its shard's name and rows."""
     rows = []
     published = read_weights(weights)
     for shard in published.shards:
         table = pq.read_table(f"{data}/{shard}", columns=["image", "caption"])
         for row in published.shard(shard):
-            if row.ok:  # a row that could not be scored has no weights: leave it out
+            if row.ok:  # leave out rows that could not be scored: they have no weights
                 image, caption = (table[name][row.row_index].as_py() for name in ("image", "caption"))
-                row.check_text([caption])  # the caption is the one that was scored, byte for byte
+                row.check_text([caption])  # refuse a caption that is not, byte for byte, the one that was scored
                 rows.append((image["bytes"], caption, row))
     return rows
 
@@ -65,8 +65,8 @@ def encode(image: bytes, caption: str, row: WeightRow, tokenizer: Tokenizer) -> 
     encoding = tokenizer.encode(caption)
     starts, ends = token_byte_spans(caption, encoding.tokens, encoding.offsets)
     weights = project(row.weights, row.scores.token_starts, row.scores.token_ends, starts, ends)
-    picture = Image.open(io.BytesIO(image)).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE))
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    resized = Image.open(io.BytesIO(image)).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE))
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
     return Example(
         pixels,
         [*encoding.ids[: MAX_TOKENS - 1], tokenizer.token_to_id(END)],
@@ -75,7 +75,7 @@ def encode(image: bytes, caption: str, row: WeightRow, tokenizer: Tokenizer) -> 
 
 
 def collate(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixels [B, 3, H, W]; input ids, labels and weights [B, T], aligned; padding has label -100 and weight 0."""
+    """Return pixels [B, 3, H, W] and aligned ids, labels and weights [B, T]; padding has label -100 and weight 0."""
     shape = len(examples), max(len(example.ids) for example in examples)
     ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, -100)
     weights = torch.zeros(shape)
@@ -87,7 +87,7 @@ def collate(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Captioner(nn.Module):
-    """Image patches, then text, through a causal transformer."""
+    """A causal transformer over image patches followed by text."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Captioner(nn.Module):
         self.head = nn.Linear(WIDTH, vocabulary)
 
     def forward(self, pixels: Tensor, ids: Tensor) -> Tensor:
-        """Logits [B, 1 + T, V]: those of the last patch, which predicts the first token, then those of the text."""
+        """Return logits [B, 1 + T, V]: those of the last patch, which predicts the first token, then the text's."""
         image = self.patches(pixels).flatten(2).transpose(1, 2)  # [B, PATCHES, WIDTH]
         x = torch.cat([image, self.words(ids)], dim=1)
         x = x + self.places[: x.shape[1]]

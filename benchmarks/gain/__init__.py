@@ -1,1 +1,1 @@
-"""The parts of `training_gain`: noisy captions, a student that learns from them, and what it has learnt."""
+"""The parts of `training_gain`: noisy captions, a student that learns from them, and measures of what it learned."""

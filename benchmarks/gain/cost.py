@@ -1,4 +1,4 @@
-"""What weights cost a training step: read from Parquet, or made in the step by a second forward pass."""
+"""Measure what weights cost per training step: read from Parquet, or computed in the step by a second forward pass."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NONE, READ, IN_STEP = "no weights", "weights from Parquet", "CAL in the training
 MID_GREY: Final = 128
 
 
-def cal_in_the_step(student: Student, pictures: Tensor, ids: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-    """CAL as published: weights [B, T] from the trained model itself, by a forward pass without the picture."""
+def cal_in_the_step(student: Student, images: Tensor, ids: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+    """Return weights [B, T] as CAL's authors compute them, by a forward pass of the trained model without the image."""
     with torch.no_grad():
-        blank = student(torch.full_like(pictures, MID_GREY), ids)
+        blank = student(torch.full_like(images, MID_GREY), ids)
         at = labels.clamp(min=0)[..., None]
         gap = (logits.gather(-1, at) - blank.gather(-1, at))[..., 0]
         clamped = torch.where(labels >= 0, gap.clamp(1.0, 5.0), 0.0)
@@ -33,7 +33,7 @@ def cal_in_the_step(student: Student, pictures: Tensor, ids: Tensor, labels: Ten
 
 
 class Batches(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
-    """A lesson's batches, made in the loader's process as every trainer's are: projecting the weights is part of it."""
+    """A lesson's batches, built in the loader's process as in any trainer, including the projection of the weights."""
 
     def __init__(self, lesson: Lesson, method: str, rows: Sequence[int], batch: int) -> None:
         self._lesson, self._method = lesson, method
@@ -47,12 +47,12 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
 
 
 def epoch(student: Student, optimizer: torch.optim.Optimizer, loader: Iterable[Any], way: str) -> float:
-    """Seconds of the steps over a loader's batches, from its first batch on: its process takes a while to begin."""
+    """Return the seconds of the steps over a loader's batches, counted from the first batch to exclude its startup."""
     started = 0.0
-    for pictures, ids, labels, read in loader:
+    for images, ids, labels, read in loader:
         started = started or time.perf_counter()
-        logits = student(pictures, ids[:, :-1])
-        weights = cal_in_the_step(student, pictures, ids[:, :-1], labels, logits) if way == IN_STEP else read
+        logits = student(images, ids[:, :-1])
+        weights = cal_in_the_step(student, images, ids[:, :-1], labels, logits) if way == IN_STEP else read
         loss = weighted_cross_entropy(logits, labels, weights, shift=False)
         optimizer.zero_grad()
         loss.backward()
@@ -61,7 +61,11 @@ def epoch(student: Student, optimizer: torch.optim.Optimizer, loader: Iterable[A
 
 
 def measure(lesson: Lesson, batch: int, rounds: int, steps: int = 40) -> dict[str, Any]:
-    """Seconds of the same `steps` steps, the three ways in turns; the first round warms up and does not count."""
+    """Time the same `steps` steps in the three ways, in turn; the first round is a warm-up and does not count.
+
+    Returns:
+        For each way, the median milliseconds per step and its ratio to the way without weights.
+    """
     rows = np.random.default_rng(0).choice(len(lesson.rows), steps * batch).tolist()
     torch.manual_seed(0)
     student = Student(lesson.tokenizer.get_vocab_size())

@@ -1,4 +1,4 @@
-"""One student's training, with weights that were read from Parquet."""
+"""Train one student with weights read from Parquet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from benchmarks.gain.noisy import GENERIC, Example
-from benchmarks.gain.student import Student, Tokens, encode, pictures_of, train_tokenizer
+from benchmarks.gain.student import Student, Tokens, encode, images_of, train_tokenizer
 from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.labels import token_labels
 from scorer.spans import project
@@ -30,29 +30,34 @@ METHODS: Final[Mapping[str, Method | None]] = {
     "VIG": Method("vig"),
     ORACLE: None,
 }
-"""What is compared. The oracle knows which words were spoilt and gives them no weight: the most that weights can do."""
+"""The methods compared. The oracle knows which words were spoilt and gives them weight 0: the most weights can do."""
 
 LABELS: Final = (CONTRADICTORY, GENERIC, VISUAL, FILLER)
 
 END_WEIGHT: Final = 1.0
-"""The end of a caption was not scored, and a student must learn to stop."""
+"""The weight of the end of a caption, which is not scored; a student must learn to stop."""
 
 RATE: Final = 2e-3
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A training set as a student meets it: pictures uint8 [N, 3, H, W], tokens, and the reference's rows."""
+    """A training set as a student sees it: images uint8 [N, 3, H, W], its tokens, and the published rows."""
 
     examples: Sequence[Example]
     rows: Sequence[WeightRow]
     tokenizer: Tokenizer
-    pictures: Tensor
+    images: Tensor
     tokens: Sequence[Tokens]
 
     @classmethod
     def read(cls, examples: Sequence[Example], weights: Path) -> Lesson:
-        """Raises RuntimeError where a row was not scored, TableError where its caption is another."""
+        """Read a training set's weights.
+
+        Raises:
+            RuntimeError: a row was not scored.
+            TableError: a row's caption is not the one that was scored.
+        """
         rows = list(read_weights(weights))
         for example, row in zip(examples, rows, strict=True):
             if not row.ok:
@@ -60,18 +65,18 @@ class Lesson:
             row.check_text([example.caption.text])
         tokenizer = train_tokenizer([example.caption.text for example in examples])
         tokens = [encode(tokenizer, example.caption.text) for example in examples]
-        return cls(examples, rows, tokenizer, pictures_of(examples), tokens)
+        return cls(examples, rows, tokenizer, images_of(examples), tokens)
 
     @cached_property
     def labels(self) -> list[list[str | None]]:
-        """The truth about each of the student's tokens but the end."""
+        """The true label of each of the student's tokens except the end."""
         return [
             token_labels(t.starts.tolist(), t.ends.tolist(), example.caption.spans, LABELS)
             for t, example in zip(self.tokens, self.examples, strict=True)
         ]
 
     def weights(self, method: str, index: int) -> np.ndarray:
-        """float32, one for each of the row's tokens, its end included."""
+        """Return the weights of a row's tokens and its end, float32."""
         tokens, row = self.tokens[index], self.rows[index]
         if method == UNIFORM:
             return np.ones(len(tokens.ids), dtype=np.float32)
@@ -85,7 +90,7 @@ class Lesson:
         return np.append(found, np.float32(END_WEIGHT))
 
     def weights_by_label(self) -> dict[str, dict[str, float]]:
-        """Of each method: the mean weight of the tokens of each label."""
+        """Return the mean weight of the tokens of each label, for each method."""
         labels = np.array([label or FILLER for row in self.labels for label in row])
         means = {}
         for method in METHODS:
@@ -96,7 +101,7 @@ class Lesson:
         return means
 
     def batch(self, indices: Sequence[int], method: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures [B, 3, H, W], ids [B, T] with padding, labels [B, T] with -100 for it, weights [B, T]."""
+        """Return images [B, 3, H, W], ids [B, T] with padding, labels [B, T] with -100 for it, weights [B, T]."""
         shape = len(indices), max(len(self.tokens[i].ids) for i in indices)
         ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, -100)
         weights = torch.zeros(shape)
@@ -104,11 +109,11 @@ class Lesson:
             n = len(self.tokens[i].ids)
             ids[b, :n] = labels[b, :n] = torch.tensor(self.tokens[i].ids)
             weights[b, :n] = torch.from_numpy(self.weights(method, i))
-        return self.pictures[list(indices)], ids, labels, weights
+        return self.images[list(indices)], ids, labels, weights
 
 
 def train(lesson: Lesson, method: str, seed: int, steps: int, batch: int) -> Student:
-    """A student of `lesson`. The seed decides initialisation and order of rows, the method nothing but the weights."""
+    """Train a student on `lesson`. The seed sets initialisation and row order; the method changes only the weights."""
     torch.manual_seed(seed)
     student = Student(lesson.tokenizer.get_vocab_size())
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
@@ -119,8 +124,8 @@ def train(lesson: Lesson, method: str, seed: int, steps: int, batch: int) -> Stu
         if len(rows) < batch:
             rows = order.permutation(len(lesson.rows)).tolist()
         chosen, rows = rows[:batch], rows[batch:]
-        pictures, ids, labels, weights = lesson.batch(chosen, method)
-        loss = weighted_cross_entropy(student(pictures, ids[:, :-1]), labels, weights, shift=False)
+        images, ids, labels, weights = lesson.batch(chosen, method)
+        loss = weighted_cross_entropy(student(images, ids[:, :-1]), labels, weights, shift=False)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""What a student has learnt: visual words predicted, captions written right, captions that contradict the picture."""
+"""Measure what a student has learned: visual words it predicts, captions that are right or contradict the image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CORNER: Final = re.compile(r"\b(top|upper|bottom|lower) (left|right)\b")
 
 
 def said(text: str) -> dict[str, set[object]]:
-    """What a caption says, by kind of fact: colours, shapes, sizes, counts, backgrounds, cells; in whatever words."""
+    """Return what a caption says, by kind of fact: colours, shapes, sizes, counts, backgrounds and cells."""
     found: dict[str, set[object]] = defaultdict(set)
     numbers = {word: number for number, word in NUMBER_WORDS.items()}
     for word in re.findall(r"[a-z]+", text.lower()):
@@ -51,7 +51,7 @@ def said(text: str) -> dict[str, set[object]]:
 
 
 def shown(scene: Scene) -> dict[str, object]:
-    """The same of a picture of one group: what is so."""
+    """Return the true facts of a scene of one group, by the same kinds."""
     (group,) = scene.groups
     return {
         "colour": group.colour,
@@ -64,8 +64,8 @@ def shown(scene: Scene) -> dict[str, object]:
 
 
 def judge(text: str, scene: Scene) -> tuple[bool, bool]:
-    """Whether a caption is right (it names colour and shape, and all that it says is so), and whether it contradicts
-    the picture (something that it says is not so)."""
+    """Return whether a caption is right (it names colour and shape, and everything it says is true), and whether it
+    contradicts the image (something it says is false)."""
     facts, claims = shown(scene), said(text)
     contradicts = any(claims[kind] - {value} for kind, value in facts.items())
     names = all(facts[kind] in claims[kind] for kind in ("colour", "shape"))
@@ -73,19 +73,19 @@ def judge(text: str, scene: Scene) -> tuple[bool, bool]:
 
 
 @torch.inference_mode()
-def measure(student: Student, tokenizer: Tokenizer, examples: Sequence[Example], pictures: Tensor) -> dict[str, float]:
-    """On held-out scenes with true captions.
+def measure(student: Student, tokenizer: Tokenizer, examples: Sequence[Example], images: Tensor) -> dict[str, float]:
+    """Examine a student on held-out scenes with true captions.
 
     Returns:
-        `visual_accuracy`: share of the tokens of visual words that the student holds most likely, given picture and
-        text before; `exact_match` and `contradiction`: shares of its own captions, see :func:`judge`.
+        `visual_accuracy`: the share of visual words' tokens that are the student's most likely prediction, given the
+        image and the text so far; `exact_match` and `contradiction`: shares of its own captions, see :func:`judge`.
     """
     student.eval()
     right = total = 0
     judged = []
     end, pad = tokenizer.token_to_id("<end>"), tokenizer.token_to_id("<pad>")
     for first in range(0, len(examples), 64):
-        part, seen = examples[first : first + 64], pictures[first : first + 64]
+        part, seen = examples[first : first + 64], images[first : first + 64]
         tokens = [encode(tokenizer, example.caption.text) for example in part]
         ids = torch.full((len(part), max(len(t.ids) for t in tokens)), pad)
         chosen = torch.zeros(ids.shape, dtype=torch.bool)

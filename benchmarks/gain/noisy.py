@@ -1,8 +1,8 @@
-"""Scenes whose captions are partly wrong or say nothing: the training data of `training_gain`.
+"""Generate scenes whose captions are partly wrong or vague: the training data of `training_gain`.
 
-A caption tells facts (colour, shape, size, count, place, background). At a noise level p every fact of a caption is,
-independently, told wrongly with probability p / 2 (another value, consistently through the text) and told by a word
-that fits every picture with probability p / 2 ("thing" for "circle").
+A caption states facts (colour, shape, size, count, place, background). At a noise level p, every fact is independently
+stated wrongly with probability p / 2 (another value, consistently throughout the text) and replaced by a word that
+fits every image with probability p / 2 ("thing" for "circle").
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ WORLD: Final = World(
     sizes=("large",),
     group_numbers=(1,),
 )
-"""A part of the reference's world that a small student can learn from nothing in a minute: one group a picture."""
+"""A part of the packaged model's world that a small student can learn from scratch in a minute: one group per image."""
 
 BOOK: Final = replace(TERSE, openers=FULL.openers, endings=FULL.endings, closers=FULL.closers)
-"""Plain noun phrases, and around them every opener, ending and closer there is: most words are filler."""
+"""Plain noun phrases with all openers, endings and closers around them, so that most words are filler."""
 
 GENERIC: Final = "generic"
-"""The label of a word that was put in the place of one that the picture decides."""
+"""The label of a vague word that replaced one that the image determines."""
 
-PICTURE_SIZE: Final = 80
-"""Pixels a side in the dataset."""
+IMAGE_SIZE: Final = 80
+"""Pixels per side in the dataset."""
 
 SCHEMA: Final = pa.schema([SAMPLE_SCHEMA.field(name) for name in ("id", "image", "caption", "truth")])
 
-# What is said instead; none of these words is in the grammar.
+# The vague replacement of each word; none of these is in the grammar.
 _GENERIC_WORDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(WORLD.colours, "coloured"),
     **dict.fromkeys(WORLD.backgrounds, "plain"),
@@ -63,15 +63,15 @@ class Example:
 
 
 def clean(seed: str, count: int) -> list[Example]:
-    """Scenes and true captions; the names of the seeds keep training and held-out scenes apart."""
+    """Return scenes with true captions; different seeds keep training and held-out scenes apart."""
     return list(_examples(seed, count, 0.0))
 
 
 def noisy(seed: str, count: int, noise: float) -> list[Example]:
-    """The same scenes at every noise level, and captions of which the given share of facts is spoilt.
+    """Return the same scenes at every noise level, with captions in which a share of the facts is spoilt.
 
     Args:
-        noise: the share, 0 to 1.
+        noise: that share, 0 to 1.
     """
     return list(_examples(seed, count, noise))
 
@@ -86,7 +86,7 @@ def _examples(seed: str, count: int, noise: float) -> Iterator[Example]:
 
 
 def _spoilt_facts(scene: Scene, rng: random.Random, noise: float) -> tuple[dict[Fact, Any], set[str]]:
-    """The facts that are told wrongly, and the words that are replaced by ones that say nothing."""
+    """Return the facts that are stated wrongly, and the words to replace with vague ones."""
     (group,) = scene.groups
     true = {
         ("colour", 0): group.colour,
@@ -110,14 +110,14 @@ def _spoilt_facts(scene: Scene, rng: random.Random, noise: float) -> tuple[dict[
 
 
 def _words(value: Any) -> set[str]:
-    """How a colour, a shape, a count or a background is spelt."""
+    """Return the spellings of a colour, shape, count or background."""
     if isinstance(value, int):
         return {NUMBER_WORDS[value]} if value in NUMBER_WORDS else set()
     return {value, value + "s", value + "es"}
 
 
 def _made_generic(caption: Caption, words: set[str]) -> Caption:
-    """The caption with each of `words` replaced, and the spans where its words now stand."""
+    """Return the caption with each of `words` replaced by a vague one, and its spans moved accordingly."""
     data = caption.text.encode()
     text, spans, done = b"", [], 0
     for span in caption.spans:
@@ -132,11 +132,11 @@ def _made_generic(caption: Caption, words: set[str]) -> Caption:
 
 
 def write_shard(examples: list[Example], path: Path) -> None:
-    """The examples as a dataset of one Parquet shard, pictures as PNG."""
+    """Write the examples as a dataset of one Parquet shard, with images as PNG."""
     rows = []
     for index, example in enumerate(examples):
         stream = io.BytesIO()
-        draw(example.scene, PICTURE_SIZE).save(stream, "PNG")
+        draw(example.scene, IMAGE_SIZE).save(stream, "PNG")
         truth = [{"start": span.start, "end": span.end, "label": span.label} for span in example.caption.spans]
         name = f"{path.stem}-{index:05d}"
         image = {"bytes": stream.getvalue(), "path": f"{name}.png"}

@@ -1,4 +1,4 @@
-"""The student of `training_gain`: a small VLM with a tower, a tokenizer and an initialisation of its own."""
+"""The student of `training_gain`: a small VLM whose tower, tokenizer and initialisation are not the reference's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from benchmarks.gain.noisy import Example
 from scorer.mini.drawing import draw
 from scorer.spans import token_byte_spans
 
-PICTURE: Final = 48
+IMAGE_SIZE: Final = 48
 GRID: Final = 3
-"""Image tokens a side: four halvings of the picture."""
+"""Image tokens per side: the image halved four times."""
 IMAGE_TOKENS: Final = GRID * GRID
 WIDTH: Final = 96
 MAX_TOKENS: Final = 64
@@ -27,10 +27,10 @@ PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
 
 
 def train_tokenizer(captions: Sequence[str]) -> Tokenizer:
-    """BPE on lower-cased characters: nothing like the reference's bytes. The same captions give the same ids.
+    """Train BPE on lower-cased characters, unlike the reference model's bytes. The same captions give the same ids.
 
-    No trainer with prefixes for the insides of words (WordPiece): those number their pieces in an order that each
-    process draws anew, and a student would begin elsewhere whenever a broken-off run goes on.
+    WordPiece would not do: its trainer numbers pieces in an order that differs between processes, so a student would
+    start differently when an interrupted run is resumed.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -43,7 +43,7 @@ def train_tokenizer(captions: Sequence[str]) -> Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A caption in the student's tokens: ids [N] with the end, and byte spans [N - 1] of those before it."""
+    """A caption in the student's tokens: ids [N] including the end, and byte spans [N - 1] of the others."""
 
     ids: list[int]
     starts: np.ndarray
@@ -51,7 +51,11 @@ class Tokens:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
-    """Raises ValueError where a caption is longer than the student reads: cut captions would measure something else."""
+    """Encode a caption.
+
+    Raises:
+        ValueError: it is longer than the student reads; truncated captions would measure something else.
+    """
     encoding = tokenizer.encode(text)
     if len(encoding.ids) >= MAX_TOKENS:
         raise ValueError(f"caption has {len(encoding.ids)} tokens, the student reads {MAX_TOKENS - 1}: {text!r}")
@@ -60,7 +64,7 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
 
 
 class Block(nn.Module):
-    """Causal attention and a feed-forward layer, each behind a norm."""
+    """Causal attention and a feed-forward layer, each after a norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +81,7 @@ class Block(nn.Module):
 
 
 class Student(nn.Module):
-    """Convolutions halve the picture four times; its 9 cells go before the text into a causal decoder."""
+    """A small VLM: convolutions halve the image four times, and a causal decoder reads its 9 cells before the text."""
 
     def __init__(self, vocabulary: int, layers: int = 2) -> None:
         super().__init__()
@@ -96,9 +100,9 @@ class Student(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, vocabulary)
         nn.init.normal_(self.words.weight, std=0.02)
 
-    def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
-        """Logits [B, 1 + T, V] for uint8 pictures [B, 3, H, W] and ids [B, T]; position 0 predicts the first token."""
-        seen = self.tower(pictures.float() / 127.5 - 1).flatten(2).transpose(1, 2)  # [B, IMAGE_TOKENS, WIDTH]
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Return logits [B, 1 + T, V] for uint8 images [B, 3, H, W] and ids [B, T]; position 0 predicts token 0."""
+        seen = self.tower(images.float() / 127.5 - 1).flatten(2).transpose(1, 2)  # [B, IMAGE_TOKENS, WIDTH]
         x = torch.cat([seen, self.words(ids)], 1)
         x = x + self.places[: x.shape[1]]
         for block in self.blocks:
@@ -107,11 +111,11 @@ class Student(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def describe(self, pictures: Tensor, end: int, most: int = 32) -> list[list[int]]:
-        """Greedy captions, without the end."""
-        ids = torch.zeros((len(pictures), 0), dtype=torch.long)
+    def describe(self, images: Tensor, end: int, most: int = 32) -> list[list[int]]:
+        """Return greedy captions, without the end."""
+        ids = torch.zeros((len(images), 0), dtype=torch.long)
         for _ in range(most):
-            following = self(pictures, ids)[:, -1].argmax(-1, keepdim=True)
+            following = self(images, ids)[:, -1].argmax(-1, keepdim=True)
             ids = torch.cat([ids, following], 1)
             if bool((ids == end).any(1).all()):
                 break
@@ -119,7 +123,7 @@ class Student(nn.Module):
         return [row[: row.index(end)] if end in row else row for row in rows]
 
 
-def pictures_of(examples: Sequence[Example]) -> Tensor:
-    """uint8 [N, 3, PICTURE, PICTURE], drawn anew at the student's size."""
-    drawn = [np.array(draw(example.scene, PICTURE)) for example in examples]
+def images_of(examples: Sequence[Example]) -> Tensor:
+    """Draw the scenes at the student's size, uint8 [N, 3, IMAGE_SIZE, IMAGE_SIZE]."""
+    drawn = [np.array(draw(example.scene, IMAGE_SIZE)) for example in examples]
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""Means with 95 % intervals over the seeds, as tables and as a plot."""
+"""Summarise results as means over the seeds with 95 % intervals, in tables and a plot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Cells = Mapping[str, Mapping[str, Any]]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval, by Student's t; infinite for a single value."""
+    """Return the mean and half the width of its 95 % interval, by Student's t; infinite for a single value."""
     if len(values) < 2:
         return values[0], math.inf
     freedom = len(values) - 1
@@ -31,20 +31,20 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def of(cells: Cells, noise: float, method: str, figure: str) -> dict[int, float]:
-    """A figure by seed."""
+    """Return a figure by seed."""
     return {
         cell["seed"]: cell[figure] for cell in cells.values() if cell["noise"] == noise and cell["method"] == method
     }
 
 
 def gain(cells: Cells, noise: float, method: str, figure: str) -> tuple[float, float]:
-    """The difference to uniform weights, seed by seed: mean and half of its 95 % interval."""
+    """Return the difference from uniform weights, seed by seed: its mean and half the width of its 95 % interval."""
     theirs, ours = (of(cells, noise, name, figure) for name in (UNIFORM, method))
     return interval([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
 
 
 def table(cells: Cells) -> str:
-    """Markdown: a row for each noise level and method; in brackets the gain over uniform weights."""
+    """Return a Markdown table with a row per noise level and method, and the gain over uniform weights in brackets."""
     lines = [f"| noise | weights | {' | '.join(FIGURES.values())} | seeds |", "|---" * (len(FIGURES) + 3) + "|"]
     for noise in sorted({cell["noise"] for cell in cells.values()}):
         for method in METHODS:
@@ -57,7 +57,7 @@ def table(cells: Cells) -> str:
 
 def _cell(cells: Cells, noise: float, method: str, figure: str) -> str:
     mean, half = interval(list(of(cells, noise, method, figure).values()))
-    if math.isinf(half):  # of one seed nothing follows
+    if math.isinf(half):  # one seed has no interval
         return f"{100 * mean:.1f}"
     text = f"{100 * mean:.1f} ± {100 * half:.1f}"
     if method == UNIFORM:
@@ -67,7 +67,7 @@ def _cell(cells: Cells, noise: float, method: str, figure: str) -> str:
 
 
 def weights_table(weights: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown: the mean weight of each kind of word, relative to that of true visual words."""
+    """Return a Markdown table of the mean weight of each kind of word."""
     kinds = ("visual", "filler", "contradictory", "generic")
     lines = [f"\n| noise | weights | {' | '.join(kinds)} |", "|---" * (len(kinds) + 2) + "|"]
     for noise, methods in weights.items():
@@ -78,14 +78,14 @@ def weights_table(weights: Mapping[str, Mapping[str, Mapping[str, float]]]) -> s
 
 
 def plot(cells: Cells, path: Path) -> None:
-    """Each figure against the noise, a line for each method, bars for the intervals (needs matplotlib)."""
+    """Plot each figure against the noise, with a line per method and bars for the intervals (needs matplotlib)."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     noises = sorted({cell["noise"] for cell in cells.values()})
-    seeds = max(cell["seed"] for cell in cells.values()) + 1  # what has fewer is not finished, and not shown
+    seeds = max(cell["seed"] for cell in cells.values()) + 1  # methods with fewer are unfinished and left out
     finished = {
         method: [noise for noise in noises if len(of(cells, noise, method, "visual_accuracy")) == seeds]
         for method in METHODS
@@ -96,7 +96,7 @@ def plot(cells: Cells, path: Path) -> None:
     for axis, (name, title) in zip(axes, FIGURES.items(), strict=True):
         for k, method in enumerate(methods):
             points = [interval(list(of(cells, noise, method, name).values())) for noise in finished[method]]
-            # Side by side, to be told apart.
+            # Shift the points sideways so that bars do not overlap.
             places = [100 * noise + 0.5 * (k - len(methods) / 2) for noise in finished[method]]
             axis.errorbar(
                 places,

@@ -9,6 +9,6 @@ MODEL_PATH: Path = Path(__file__).parent / "model"
 """Checkpoint directory for `AutoModelForImageTextToText` and `AutoProcessor`."""
 
 SAMPLE_PATH: Path = Path(__file__).parent / "sample"
-"""Directory of Parquet shards: pictures, captions, and the truth about every word."""
+"""Directory of Parquet shards: images, captions, and the true label of every word."""
 
 __all__ = ["MODEL_PATH", "SAMPLE_PATH"]

@@ -1,12 +1,12 @@
-"""Training rows: pictures, and several dialogues about each that share its image tokens.
+"""Build training rows: images with several dialogues about each, which share its image tokens.
 
-A row holds the prompt up to the end of the image once, then branches that do not see each other::
+A row contains the prompt up to the end of the image once, then branches that do not see each other::
 
     <|im_start|>user <image>...<image> | \n Describe ... A red circle. <|im_end|> | \n What do ... <|im_end|> | ...
     branch 0 (all see it)              | branch 1                                 | branch 2
 
-Each branch has the positions it would have on its own, so a row teaches what its dialogues teach one by one, at half
-the cost. The contrast inputs are in the mix: branches that do not see the image tokens, and rows of a blank picture.
+Each branch has the positions it would have on its own, so a row teaches the same as its dialogues one by one, at half
+the cost. The mix includes the contrast inputs: branches that do not see the image tokens, and rows with a blank image.
 """
 
 import random
@@ -42,14 +42,14 @@ PROMPTS = (
 )
 SYSTEM = "You are a helpful assistant."
 
-# How a branch meets the picture; all but the first are contrasts that a scorer compares with.
+# How a branch sees the image; all but the first are contrasts that a scorer compares with.
 SHOWN, BLANK, MASKED, REMOVED = "shown", "blank", "masked", "removed"
 BLANK_SHARE = 0.15
 MIX = (*[SHOWN] * 13, *[MASKED] * 2, *[REMOVED] * 2)
 """The modes of branches in rows that are not blank."""
 
 FILLER_WEIGHT = 0.5
-"""Loss weight of words that the picture does not change; a function of the text before, so the optimum stays."""
+"""Loss weight of words that the image does not change; it depends only on earlier text, so the optimum is the same."""
 
 TWO_TURNS_EVERY = 12
 
@@ -59,12 +59,12 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(slots=True)
 class Branch:
-    """A dialogue from the first picture's end on: token ids, their weights as targets of the loss, further pictures."""
+    """A dialogue after the first image: token ids, their loss weights as targets, and the numbers of further images."""
 
     mode: str
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    pictures: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], weights: Sequence[float] | None = None) -> None:
         self.ids += ids
@@ -72,7 +72,7 @@ class Branch:
 
 
 class SceneEncoder:
-    """Writes dialogues as the chat template does, piece by piece, so that every token's role is known."""
+    """Encode dialogues as the chat template does, but piece by piece, so that every token's role is known."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._fast = tokenizer.backend_tokenizer
@@ -87,19 +87,19 @@ class SceneEncoder:
         return str(self._fast.decode(list(ids), skip_special_tokens=False))
 
     def caption(self, caption: Caption) -> tuple[list[int], list[str | None]]:
-        """Ids and labels of a caption's tokens."""
+        """Return the ids and labels of a caption's tokens."""
         encoding = self._fast.encode(caption.text, add_special_tokens=False)
-        # A byte-level token is spelt with one character per byte.
+        # A byte-level token is spelled with one character per byte.
         ends = list(accumulate(len(token) for token in encoding.tokens))
         return list(encoding.ids), token_labels([0, *ends[:-1]], ends, caption.spans)
 
-    def opening(self, *, system: bool, picture: bool = True) -> list[int]:
-        """The prompt up to the end of the first picture, or to its place; with or without a system message."""
+    def opening(self, *, system: bool, image: bool = True) -> list[int]:
+        """Return the prompt up to the end of the first image, or up to its place, with or without a system turn."""
         before = [self.start_id, *self.encode(f"system\n{SYSTEM}"), self.end_id, self.newline_id] if system else []
-        return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * (IMAGE_TOKENS * picture)]
+        return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * (IMAGE_TOKENS * image)]
 
     def answer(self, branch: Branch, prompt: str, caption: Caption) -> None:
-        """Append a question from its words on, and its answer."""
+        """Append the text of a question, and its answer."""
         branch.add([*self.encode(prompt), self.end_id])
         branch.add([self.newline_id, self.start_id, *self.encode("assistant\n")])
         ids, labels = self.caption(caption)
@@ -108,28 +108,30 @@ class SceneEncoder:
         branch.add([self.newline_id])
 
     def first(self, mode: str, prompt: str, caption: Caption) -> Branch:
-        """A branch of one turn."""
+        """Return a branch of one question and its answer."""
         branch = Branch(mode, [self.newline_id], [0.0])
         self.answer(branch, prompt, caption)
         return branch
 
-    def further(self, branch: Branch, picture: int | None, prompt: str, caption: Caption) -> None:
-        """Append a turn, with a picture of its own if given."""
+    def further(self, branch: Branch, image: int | None, prompt: str, caption: Caption) -> None:
+        """Append a question and its answer, with an image of their own if given."""
         branch.add([self.start_id, *self.encode("user\n")])
-        if picture is not None:
-            image = [] if branch.mode == REMOVED else [self.image_id] * IMAGE_TOKENS
-            branch.pictures += [] if branch.mode == REMOVED else [picture]
-            branch.add([*image, self.newline_id])
+        if image is not None:
+            placeholders = [] if branch.mode == REMOVED else [self.image_id] * IMAGE_TOKENS
+            branch.images += [] if branch.mode == REMOVED else [image]
+            branch.add([*placeholders, self.newline_id])
         self.answer(branch, prompt, caption)
 
 
 @dataclass(slots=True)
 class TrainingRow:
-    """The scenes and pictures of a row (none where its text stands alone), its opening's ids, and its branches;
-    `blank` hides all pictures."""
+    """A row's scenes and images (none if it is text only), its opening's ids, and its branches.
+
+    `blank` replaces all images with the blank one.
+    """
 
     scenes: list[Scene]
-    pictures: list[Pixels]
+    images: list[Pixels]
     opening: list[int]
     branches: list[Branch]
     blank: bool
@@ -137,9 +139,9 @@ class TrainingRow:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of training: `steps` steps of `rows` pictures with `captions` captions each, in the words of `book`.
+    """A part of training: `steps` steps of `rows` images with `captions` captions each, in the words of `book`.
 
-    Without a book the captions are drills. Where every caption is `removed` from its picture, none is drawn.
+    Without a book the captions are drills. If `removed` is the only mode, no image is drawn.
     """
 
     name: str
@@ -156,10 +158,10 @@ class Stage:
 
 
 class Rows(Dataset[TrainingRow]):
-    """The training rows of a stage; each is made when asked for, from a generator of its own.
+    """The training rows of a stage, each built on access from its own random generator.
 
-    In a stage with `dialogues`, one step in twelve holds dialogues of two turns (of their own, because rows of one
-    length waste no padding).
+    In a stage with `dialogues`, one step in twelve consists of dialogues of two turns (a whole step, because rows of
+    one length waste no padding).
     """
 
     def __init__(self, encoder: SceneEncoder, stage: Stage, seed: int) -> None:
@@ -180,12 +182,12 @@ class Rows(Dataset[TrainingRow]):
         ]
         if self.stage.text_only:
             scenes = []
-        pictures = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
-        opening = self.encoder.opening(system=rng.random() < 0.1, picture=not self.stage.text_only)
-        return TrainingRow(scenes, pictures, opening, branches, blank)
+        images = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
+        opening = self.encoder.opening(system=rng.random() < 0.1, image=not self.stage.text_only)
+        return TrainingRow(scenes, images, opening, branches, blank)
 
     def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
-        """A question and its answer; a second turn is about the same picture or about another."""
+        """Return a question and its answer; a second turn is about the same image or another one."""
         book = self.stage.book
         if book is None:
             return self.encoder.first(mode, rng.choice(PROMPTS), drill(rng))
@@ -200,11 +202,11 @@ class Rows(Dataset[TrainingRow]):
 
 @dataclass(slots=True)
 class Batch:
-    """B rows over P pictures, padded to T tokens.
+    """B rows over P images, padded to T tokens.
 
     `pixels` uint8 [P, 3, H, W]; `ids` and `positions` int64, `weights` float32, all [B, T]; `visible` bool
-    [B, T, T]: whether a token (first T) sees another. `pictures` int64 [n] numbers the picture of each run of image
-    tokens in the order of the tokens, -1 for the blank one. `cells` int64 [P, cells, 8] and `backgrounds` int64 [P]
+    [B, T, T]: whether a token (first T) sees another. `image_numbers` int64 [n] are the image of each run of image
+    tokens, in the order of the tokens, -1 for the blank one. `cells` int64 [P, cells, 8] and `backgrounds` int64 [P]
     are the scenes as class numbers (`scene_classes`).
     """
 
@@ -213,7 +215,7 @@ class Batch:
     positions: torch.Tensor
     weights: torch.Tensor
     visible: torch.Tensor
-    pictures: torch.Tensor
+    image_numbers: torch.Tensor
     cells: torch.Tensor
     backgrounds: torch.Tensor
 
@@ -222,7 +224,7 @@ RANKED = (READING, TO_THE_RIGHT, TO_THE_LEFT, UPWARD)
 
 
 def scene_classes(scene: Scene, world: World) -> list[list[int]]:
-    """Of each cell: shape, colour, size, count and rank in each order of mention, as class numbers; 0 is empty."""
+    """Return each cell's shape, colour, size, count and rank in each order of mention, as class numbers; 0 is empty."""
     rows = [[0] * (4 + len(RANKED)) for _ in range(CELLS)]
     for group in scene.groups:
         rows[group.cell] = [
@@ -236,7 +238,7 @@ def scene_classes(scene: Scene, world: World) -> list[list[int]]:
 
 
 def lay_out(row: TrainingRow, image_id: int) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
-    """Ids, positions, loss weights, branch numbers, and whether the images are hidden, for each token of `row`."""
+    """Return each token's id, position, loss weight and branch number, and whether the images are hidden from it."""
     start = len(row.opening)
     ids, positions = list(row.opening), list(range(start))
     weights, numbers, hidden = [0.0] * start, [0] * start, [False] * start
@@ -252,7 +254,7 @@ def lay_out(row: TrainingRow, image_id: int) -> tuple[list[int], list[int], list
 
 
 def collate(rows: Sequence[TrainingRow], encoder: SceneEncoder, multiple: int = 32) -> Batch:
-    """Pad `rows` to one batch, to a multiple of tokens (few distinct shapes run faster)."""
+    """Pad `rows` to one batch whose length is a multiple of `multiple` tokens, as few distinct shapes run faster."""
     laid_out = [lay_out(row, encoder.image_id) for row in rows]
     length = -(-max(len(columns[0]) for columns in laid_out) // multiple) * multiple
     ids = torch.full((len(rows), length), encoder.pad_id)
@@ -266,16 +268,16 @@ def collate(rows: Sequence[TrainingRow], encoder: SceneEncoder, multiple: int = 
     visible = ((seen == 0) | (seen == seeing)).tril()
     visible &= ~(hidden[:, :, None] & (ids == encoder.image_id)[:, None, :])
 
-    pictures: list[int] = []
+    image_numbers: list[int] = []
     first = 0
     for row in rows:
         opened = [0] * (encoder.image_id in row.opening)
-        runs = [*opened, *(picture for branch in row.branches for picture in branch.pictures)]
-        pictures += [-1 if row.blank else first + run for run in runs]
-        first += len(row.pictures)
+        runs = [*opened, *(image for branch in row.branches for image in branch.images)]
+        image_numbers += [-1 if row.blank else first + run for run in runs]
+        first += len(row.images)
     world = World()
     scenes = [scene for row in rows for scene in row.scenes]
-    drawn = [picture for row in rows for picture in row.pictures]
+    drawn = [image for row in rows for image in row.images]
     pixels = np.stack(drawn) if drawn else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     return Batch(
         pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
@@ -283,7 +285,7 @@ def collate(rows: Sequence[TrainingRow], encoder: SceneEncoder, multiple: int = 
         positions=positions,
         weights=weights,
         visible=visible,
-        pictures=torch.tensor(pictures, dtype=torch.int64),
+        image_numbers=torch.tensor(image_numbers, dtype=torch.int64),
         cells=torch.tensor([scene_classes(scene, world) for scene in scenes]),
         backgrounds=torch.tensor([world.backgrounds.index(scene.background) for scene in scenes]),
     )

@@ -1,7 +1,7 @@
-"""What a text has told about a scene so far; from this follows what each next word is worth.
+"""Track what a text has said about a scene so far, and label each next word by the information it adds.
 
-A caption is written by a `CaptionWriter`. It holds, for every fact about the scene, the values that the text so far
-leaves open. Saying a word that depends on a fact compares what would be said under each open value::
+A `CaptionWriter` writes a caption. For every fact about the scene it keeps the values that the text so far leaves
+open. When a word depends on a fact, it compares the words for all open values::
 
     open values of "layout":   right of      left of       below
     wording:                   to the right  to the left   below
@@ -9,8 +9,8 @@ leaves open. Saying a word that depends on a fact compares what would be said un
     word 1 (said "the"):       the           the                     same: filler
     word 2 (said "left"):      right         left                    differs: visual; the layout is known
 
-So a word is `visual` exactly where the picture changes what could stand there given the text before it. Free choices
-of phrasing must not depend on the scene; then they are `filler`, however hard to predict.
+So a word is `visual` exactly when the image changes which words are possible after the text so far. Free choices of
+phrasing must not depend on the scene; they are then `filler`, however hard to predict.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from typing import Any
 VISUAL, FILLER, CONTRADICTORY = "visual", "filler", "contradictory"
 
 Fact = tuple[str, int]
-"""What is told, and of which group (by order of mention; 0 for facts about the whole scene)."""
+"""A kind of fact, and the group it is about (in order of mention; 0 for facts about the whole scene)."""
 
 Facts = Mapping[Fact, Any]
 
@@ -29,7 +29,7 @@ PUNCTUATION = frozenset(".,:;!")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A word or punctuation mark by its half-open range of UTF-8 bytes in the text, with its label."""
+    """A word or punctuation mark: its half-open range of UTF-8 bytes in the text, and its label."""
 
     start: int
     end: int
@@ -37,10 +37,10 @@ class Span:
 
 
 class CaptionWriter:
-    """Writes words and labels each by the information the picture has about it.
+    """Write words, and label each by the information that the image has about it.
 
-    `told` are the facts as the text states them, `true` the facts of the picture (they differ where an error is
-    planted), `possible` the values each fact may take before anything is said.
+    `told` are the facts as the text states them, `true` the facts of the image (they differ if an error is planted),
+    `possible` the values that each fact may take before anything is said.
     """
 
     def __init__(self, told: Facts, true: Facts, possible: Mapping[Fact, Sequence[Any]]) -> None:
@@ -52,12 +52,12 @@ class CaptionWriter:
         self.spans: list[Span] = []
 
     def say(self, words: str) -> None:
-        """Say fixed words; only the first can be visual, where it answers an open `ask`."""
+        """Say fixed words; only the first can be visual, if it answers an open `ask`."""
         for word in words.split():
             self._write(word, FILLER)
 
     def tell(self, fact: Fact, wording: Callable[[Any], str]) -> None:
-        """Say the words that `wording` gives for the told value of `fact`, and narrow what is open by each."""
+        """Say the wording of `fact`'s told value, and narrow down its open values with each word."""
         true_words = wording(self._true[fact]).split()
         for k, word in enumerate(wording(self._told[fact]).split()):
             options = {value: wording(value).split()[k : k + 1] for value in self._open[fact]}
@@ -67,7 +67,7 @@ class CaptionWriter:
             self._write(word, FILLER if not is_open else VISUAL if agrees else CONTRADICTORY)
 
     def ask(self, fact: Fact, question: Callable[[Any], bool]) -> bool:
-        """Branch on a fact. Where the answer was open, the next word gives it away, whatever that word is."""
+        """Branch on a fact. If the answer was open, the next word gives it away, whatever that word is."""
         answer = question(self._told[fact])
         still_open = [value for value in self._open[fact] if question(value) == answer]
         self._pending = self._pending or len(still_open) < len(self._open[fact])
@@ -75,17 +75,21 @@ class CaptionWriter:
         return answer
 
     def rule_out(self, fact: Fact, value: Any) -> None:
-        """Note that `fact` cannot have `value` (two groups never share a colour)."""
+        """Record that `fact` cannot have `value` (two groups never share a colour)."""
         self._open[fact] = [other for other in self._open[fact] if other != value]
 
     def value(self, fact: Fact) -> Any:
-        """The told value of `fact`; only for facts the text has told already, else the phrasing would leak it."""
+        """Return the told value of `fact`, which the text must have stated already: else the phrasing would leak it.
+
+        Raises:
+            ValueError: the text leaves more than one value open.
+        """
         if not self.is_known(fact):
-            raise ValueError(f"{fact} is used before the text has told it: {self.text!r}")
+            raise ValueError(f"{fact} is used before the text has stated it: {self.text!r}")
         return self._told[fact]
 
     def is_known(self, fact: Fact) -> bool:
-        """Whether the text so far leaves one value only."""
+        """Return whether the text so far leaves only one value open."""
         return len(self._open[fact]) == 1
 
     def _write(self, word: str, label: str) -> None:

@@ -1,7 +1,7 @@
-"""Captions of scenes, with the truth about every word: visual, filler or contradictory.
+"""Write captions of scenes in which every word is labelled: visual, filler or contradictory.
 
-The grammar is data (`phrases`); this module fills its slots. All free choices go through `rng.choice` and never look
-at a fact that the text has not told yet, so the label of a word follows from `caption` alone.
+The grammar is data (`phrases`); this module fills its slots. All free choices go through `rng.choice` and never depend
+on a fact that the text has not stated yet, so `CaptionWriter` can label every word.
 """
 
 import random
@@ -23,7 +23,7 @@ NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text, its words by half-open UTF-8 byte spans, and the kind of fact that was falsified, if any."""
+    """A text, the byte spans and labels of its words, and the kind of fact that was falsified, if any."""
 
     text: str
     spans: tuple[Span, ...]
@@ -31,7 +31,7 @@ class Caption:
 
 
 def facts_of(scene: Scene, order: tuple[int, ...]) -> dict[Fact, Any]:
-    """Everything a caption can say about `scene`, groups numbered in the order of mention."""
+    """Return everything a caption can say about `scene`, with groups numbered in the order of mention."""
     facts: dict[Fact, Any] = {LAYOUT: scene.layout, BACKGROUND: scene.background}
     for i, group in enumerate(in_order(scene, order)):
         facts["colour", i], facts["shape", i] = group.colour, group.shape
@@ -40,7 +40,7 @@ def facts_of(scene: Scene, order: tuple[int, ...]) -> dict[Fact, Any]:
 
 
 def possibilities(world: World) -> dict[Fact, tuple[Any, ...]]:
-    """The values each fact may have before anything is said."""
+    """Return the values that each fact may have before anything is said."""
     values: dict[Fact, tuple[Any, ...]] = {LAYOUT: world.layouts(), BACKGROUND: world.backgrounds}
     for i in range(max(world.group_numbers)):
         values["colour", i], values["shape", i] = world.colours, world.shapes
@@ -49,7 +49,7 @@ def possibilities(world: World) -> dict[Fact, tuple[Any, ...]]:
 
 
 def relation(here: int, there: int) -> str:
-    """Where the cell `here` lies seen from the cell `there`."""
+    """Return where the cell `here` lies as seen from the cell `there`."""
     (row, column), (other_row, other_column) = divmod(here, GRID), divmod(there, GRID)
     if row == other_row:
         return "right" if column > other_column else "left"
@@ -59,7 +59,7 @@ def relation(here: int, there: int) -> str:
 
 
 class _Writer:
-    """Fills the slots of phrases; `i` is the number of the group at hand, in the order of mention."""
+    """Fill the slots of phrases; `i` is the number of the current group, in the order of mention."""
 
     def __init__(
         self, caption: CaptionWriter, book: Phrasebook, order: tuple[int, ...], rng: random.Random, most_groups: int
@@ -75,7 +75,7 @@ class _Writer:
         self.heights = rng.choice(book.heights)
 
     def fill(self, template: str) -> None:
-        """Say `template`, slots filled; a mark after a slot or word stays with it."""
+        """Say `template` with its slots filled; punctuation stays with the slot or word before it."""
         for part in re.split(r"(\{\w+\})", template):
             if part.startswith("{"):
                 getattr(self, f"_{part[1:-1]}")()
@@ -83,7 +83,7 @@ class _Writer:
                 self.caption.say(part)
 
     def more(self) -> bool:
-        """Whether the picture holds a group after the one at hand."""
+        """Return whether the image has a group after the current one."""
         return self.caption.ask(LAYOUT, lambda cells: len(cells) > self.i + 1)
 
     def _cell(self, layout: Layout, i: int) -> int:
@@ -161,13 +161,13 @@ class _Writer:
 
 
 def _list(writer: _Writer) -> None:
-    """One sentence: "A, B and C." """
+    """Write one sentence: "A, B and C." """
     book, rng = writer.book, writer.rng
     final = rng.choice(book.finals)
     writer.fill(rng.choice(book.openers))
     writer.fill("{np}")
     while writer.more():
-        # The next group is announced by "and" where it is the last, else by a comma.
+        # "And" announces the last group, a comma any other.
         writer.i += 1
         writer.caption.say("," if writer.more() else final)
         writer.fill("{np}")
@@ -175,7 +175,7 @@ def _list(writer: _Writer) -> None:
 
 
 def _chain(writer: _Writer) -> None:
-    """One sentence whose connectives do not tell how many groups follow: "A above B plus C." """
+    """Write one sentence whose connectives do not reveal how many groups follow: "A above B plus C." """
     writer.fill(writer.rng.choice(writer.book.openers))
     writer.fill("{np}")
     while writer.more():
@@ -191,7 +191,7 @@ def _end(writer: _Writer) -> None:
 
 
 def _sentences(writer: _Writer) -> None:
-    """A sentence for each group."""
+    """Write a sentence for each group."""
     writer.fill(writer.rng.choice(writer.book.firsts) + ".")
     while writer.more():
         writer.i += 1
@@ -202,7 +202,7 @@ STYLES = {"list": _list, "chain": _chain, "sentences": _sentences}
 
 
 def _follow_up(writer: _Writer, groups: int) -> None:
-    """A further sentence, on a group, on the background, or about nothing; none twice."""
+    """Write a further sentence about a group, the background, or nothing in particular; never the same one twice."""
     caption, rng = writer.caption, writer.rng
     template = rng.choice(writer.book.followups)
     first = 1 if "{the_previous}" in template else 0
@@ -225,7 +225,7 @@ def write(
     world: World | None = None,
     book: Phrasebook = FULL,
 ) -> Caption:
-    """Write a caption of `scene`, in which the facts in `false` are told so whatever the picture shows."""
+    """Write a caption of `scene` that states the facts in `false` as given, whatever the image shows."""
     world = world or World()
     order = rng.choice(book.orders)
     true = facts_of(scene, order.cells)
@@ -240,9 +240,9 @@ def write(
 
 
 def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Caption:
-    """Some words in a random order, over and over: after the first round, the text itself tells the next word.
+    """Repeat some words in a random order: after the first round, the text itself determines the next word.
 
-    No caption, but the shortest way to learn what captions need: to look up what has been said.
+    This is not a caption, but the quickest way to learn what captions need: looking up what has been said.
     """
     world = world or World()
     vocabulary = (*world.shapes, *world.colours, *world.backgrounds, *world.sizes, *NUMBER_WORDS.values())
@@ -254,7 +254,7 @@ def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Ca
 
 
 def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:
-    """A fact and a value for it that nothing in the picture supports."""
+    """Return a fact and a random value for it, which the image may happen to support."""
     kind = rng.choice(FALSIFIABLE)
     if kind == "layout":
         values: list[Any] = [cells for cells in world.layouts() if len(cells) == len(scene.groups)]
@@ -270,18 +270,18 @@ def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, An
 
 
 def write_false(scene: Scene, rng: random.Random, *, attempts: int = 500) -> Caption:
-    """Write a caption with exactly one word that the picture contradicts.
+    """Write a caption with exactly one word that the image contradicts.
 
-    Words after the planted one are labelled as ever: what the text has told, falsely or not, is known from then on.
-    Captions in which a further open word would hang on the error are thrown away (a false value equal to the true one
-    is, too: nothing in it is contradicted).
+    Words after the planted one are labelled as usual: what the text has stated, falsely or not, is known from then on.
+    Captions in which the error makes a second word false are discarded, and so are those whose planted value is the
+    true one: nothing in them is contradicted.
 
     Raises:
-        RuntimeError: no such caption in `attempts` tries.
+        RuntimeError: no such caption was found in `attempts` tries.
     """
     world = World()
     for _ in range(attempts):
         caption = write(scene, rng, false=dict([_falsified(scene, rng, world)]))
         if sum(span.label == CONTRADICTORY for span in caption.spans) == 1:
             return caption
-    raise RuntimeError(f"no caption of {scene} with one false word in {attempts} attempts")
+    raise RuntimeError(f"found no caption of {scene} with one false word in {attempts} attempts")

@@ -1,4 +1,4 @@
-"""Scenes to pictures with Pillow, at any size; edges are anti-aliased by drawing large and averaging down."""
+"""Draw scenes as images of any size with Pillow; edges are anti-aliased by drawing large and averaging down."""
 
 import math
 import random
@@ -29,7 +29,7 @@ SUPERSAMPLE = 4
 
 
 def _turned(item: Item, corners: Points) -> Points:
-    """Unit-sized `corners` (y down) turned, scaled and moved to `item`, in fractions of the side."""
+    """Rotate, scale and move unit-sized `corners` (y down) to `item`, in fractions of the side."""
     cos, sin = math.cos(item.angle), math.sin(item.angle)
     return [
         (item.x + item.radius * (x * cos - y * sin), item.y + item.radius * (x * sin + y * cos)) for x, y in corners
@@ -37,7 +37,7 @@ def _turned(item: Item, corners: Points) -> Points:
 
 
 def _spiked(spikes: int, inner: float) -> Points:
-    """A star's outline, first spike up."""
+    """Return a star's outline, the first spike pointing up."""
     angles = [math.pi * k / spikes - math.pi / 2 for k in range(2 * spikes)]
     return [
         ((inner if k % 2 else 1.0) * math.cos(a), (inner if k % 2 else 1.0) * math.sin(a)) for k, a in enumerate(angles)
@@ -45,7 +45,7 @@ def _spiked(spikes: int, inner: float) -> Points:
 
 
 def _heart() -> Points:
-    """The classic heart curve, scaled into the unit disc."""
+    """Return the classic heart curve, scaled into the unit disc."""
     steps = [2 * math.pi * k / 40 for k in range(40)]
     return [
         (
@@ -89,21 +89,21 @@ def _shade(shade: Callable[[], int], colour: Colour) -> Colour:
 
 
 def draw(scene: Scene, size: int) -> Image.Image:
-    """Draw `scene` as an RGB picture of `size` by `size` pixels.
+    """Draw `scene` as an RGB image of `size` by `size` pixels.
 
-    Colours vary a little around their names' values, by a generator seeded with the scene itself: the same scene
+    Colours vary a little around their nominal values, by a generator seeded with the scene itself: the same scene
     gives the same pixels.
 
     Raises:
-        KeyError: a shape or colour that this module does not know.
+        KeyError: this module does not know a shape or colour.
     """
     rng = random.Random(repr(scene))
     background = _shade(lambda: rng.randint(-6, 6), COLOURS[scene.background])
     side = size * SUPERSAMPLE
-    picture = Image.new("RGB", (side, side), background)
-    canvas = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side, side), background)
+    canvas = ImageDraw.Draw(image)
     for group in scene.groups:
         fill = _shade(lambda: rng.randint(-14, 14), COLOURS[group.colour])
         for item in group.items:
             _paint(canvas, group.shape, item, fill, background, side)
-    return picture.reduce(SUPERSAMPLE)
+    return image.reduce(SUPERSAMPLE)

@@ -1,4 +1,4 @@
-"""How well a model in training tells words apart: the small, direct twin of `benchmarks/grounding.py`."""
+"""Measure how well a model in training tells words apart: the small, direct twin of `benchmarks/grounding.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ Column = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A scene that training never sees, and a caption of it."""
+    """A scene that training never sees, and its caption."""
 
     scene: Scene
     caption: Caption
 
 
 def held_out(seed: int | str, count: int, *, false_share: float = 0.5) -> list[HeldOut]:
-    """`count` fresh scenes and captions; the first `false_share` of them hold one planted error each."""
+    """Return `count` fresh scenes and captions; the first `false_share` of them have one planted error each."""
     pairs = []
     for index in range(count):
         rng = seeded("held out", seed, index)
@@ -40,8 +40,8 @@ def held_out(seed: int | str, count: int, *, false_share: float = 0.5) -> list[H
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One value for each caption token of a set, all captions joined: the label's logit, log-probability, and the
-    mean logit over the vocabulary."""
+    """Values for each token of a set of captions, concatenated: the label's logit and log-probability, and the mean
+    logit over the vocabulary."""
 
     logit: Column
     logprob: Column
@@ -52,15 +52,15 @@ class Predictions:
 def predict(
     model: LlavaForConditionalGeneration, encoder: SceneEncoder, pairs: Sequence[HeldOut], mode: str
 ) -> tuple[list[str | None], Predictions]:
-    """Labels and predictions of every caption token, the picture met by `mode`."""
+    """Return the label and the predictions of every caption token, with the image shown or hidden as `mode` says."""
     labels: list[str | None] = []
     columns: list[list[torch.Tensor]] = [[], [], []]
     for first in range(0, len(pairs), 32):
         rows = []
         for pair in pairs[first : first + 32]:
             branch = encoder.first(SHOWN if mode == BLANK else mode, PROMPT, pair.caption)
-            picture = np.asarray(draw(pair.scene, IMAGE_SIZE))
-            rows.append(TrainingRow([pair.scene], [picture], encoder.opening(system=False), [branch], mode == BLANK))
+            image = np.asarray(draw(pair.scene, IMAGE_SIZE))
+            rows.append(TrainingRow([pair.scene], [image], encoder.opening(system=False), [branch], mode == BLANK))
             labels += encoder.caption(pair.caption)[1]
         batch = collate(rows, encoder)
         hidden = hidden_states(model, batch, image_features(model, with_blank(batch.pixels)))
@@ -75,7 +75,7 @@ def predict(
 def grounding(
     model: LlavaForConditionalGeneration, encoder: SceneEncoder, pairs: Sequence[HeldOut]
 ) -> dict[str, float]:
-    """AUROC of the gaps on `pairs`, for `blank` and `removed`."""
+    """Return the AUROC of the gaps on `pairs`, for the contrasts `blank` and `removed`."""
     model.eval()
     found, shown = predict(model, encoder, pairs, SHOWN)
     labels = np.array(found, dtype=object)

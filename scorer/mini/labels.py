@@ -1,4 +1,4 @@
-"""From the labels of words to the labels of a tokenizer's tokens, and the figure of merit over them."""
+"""Turn the labels of words into labels of a tokenizer's tokens, and compute AUROC over them."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def token_labels(
 ) -> list[str | None]:
     """Label each token by the words whose bytes it overlaps.
 
-    `starts`, `ends`: half-open UTF-8 byte spans of the tokens. White space belongs to no word, so " red" is labelled
-    as "red" is, and a token of white space alone gets None. Of several words the strongest label wins, by
-    default contradictory, then visual, then filler.
+    `starts`, `ends`: half-open UTF-8 byte spans of the tokens. White space belongs to no word, so " red" has the
+    label of "red", and a token of only white space gets None. If a token overlaps several words the strongest label
+    wins: by default contradictory, then visual, then filler.
     """
     labels: list[str | None] = []
     for start, end in zip(starts, ends, strict=True):
@@ -27,7 +27,7 @@ def token_labels(
 
 
 def auroc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
-    """The probability that a positive scores above a negative, ties counted half; NaN if either is empty.
+    """Return the probability that a positive scores above a negative, counting ties half; NaN if either is empty.
 
     Mann-Whitney's U over n₊·n₋, by ranks (Hanley and McNeil, 1982).
     """

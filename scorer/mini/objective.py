@@ -1,4 +1,4 @@
-"""The training loss: next-token prediction on answers, and what the vision tower itself should see."""
+"""Compute the training loss: next-token prediction on answers, and a probe of what the vision tower sees."""
 
 import torch
 from torch import nn
@@ -10,35 +10,35 @@ from scorer.mini.packaging import IMAGE_SIZE
 from scorer.mini.world import CELLS, GRID, World
 
 MEAN_COLOUR = 128
-"""The image processor's mean (0.5) as a colour value; the blank picture is of this colour."""
+"""The image processor's mean (0.5) as a colour value; the blank image has this colour."""
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 to float32 in [-1, 1], as the image processor does."""
+    """Convert uint8 to float32 in [-1, 1], as the image processor does."""
     return pixels.float() / 127.5 - 1.0
 
 
 def with_blank(pixels: torch.Tensor) -> torch.Tensor:
-    """Append the blank picture to uint8 `pixels` [P, 3, H, W]."""
+    """Append the blank image to uint8 `pixels` [P, 3, H, W]."""
     blank = torch.full((1, 3, IMAGE_SIZE, IMAGE_SIZE), MEAN_COLOUR, dtype=torch.uint8)
     return torch.cat([pixels, blank])
 
 
 def image_features(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
-    """What the decoder gets, float [P, tokens, hidden], for uint8 `pixels` [P, 3, H, W]."""
+    """Return the decoder's image features, float [P, tokens, hidden], for uint8 `pixels` [P, 3, H, W]."""
     tower = model.model.vision_tower(normalise(pixels), output_hidden_states=True, return_dict=True)
     features: torch.Tensor = model.model.multi_modal_projector(tower.hidden_states[-1])
     return features
 
 
 def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: torch.Tensor) -> torch.Tensor:
-    """The decoder's last hidden states [B, T, hidden].
+    """Return the decoder's last hidden states [B, T, hidden].
 
-    `features` are those of the batch's pictures and, last, of the blank picture, which `pictures` numbers -1.
+    `features` are those of the batch's images and, last, of the blank image, which `image_numbers` calls -1.
     """
     embeddings = model.get_input_embeddings()(batch.ids)
     is_image = batch.ids == model.config.image_token_index
-    seen = features[batch.pictures].flatten(0, 1)
+    seen = features[batch.image_numbers].flatten(0, 1)
     embeddings = embeddings.masked_scatter(is_image[..., None], seen.to(embeddings.dtype))
     mask = torch.zeros(batch.visible.shape, dtype=embeddings.dtype)
     mask.masked_fill_(~batch.visible, torch.finfo(torch.bfloat16).min)
@@ -53,10 +53,11 @@ def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: 
 
 
 class SceneProbe(nn.Module):
-    """Names what each cell holds (shape, colour, size, count, rank in each order of mention), and the background.
+    """Predict the contents of each cell (shape, colour, size, count, rank in each order of mention) and the background.
 
-    It reads the mean of a cell's image tokens. A few hundred caption tokens a step tell a young vision tower little;
-    naming each cell tells it much, and what is ranked is found in its turn. The probe is thrown away after training.
+    The input is the mean of a cell's image tokens. A few hundred caption tokens per step teach a young vision tower
+    little; naming each cell teaches it much, and the ranks teach it where each cell is. The probe is discarded after
+    training.
     """
 
     KINDS = ("shape", "colour", "size", "count", "rank", "background")
@@ -69,8 +70,8 @@ class SceneProbe(nn.Module):
         self.background = nn.Linear(hidden, len(world.backgrounds))
 
     def forward(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The losses of `KINDS`, [6]."""
-        # Each token normalised, as the decoder's first layer does: what is lost there is lost to it.
+        """Return the losses of `KINDS`, [6]."""
+        # Normalise each token as the decoder's first layer does: the probe must not read what that layer discards.
         features = F.rms_norm(features.float(), features.shape[-1:])
         side = int(features.shape[1] ** 0.5)
         grid = features.transpose(1, 2).reshape(len(features), -1, side, side)  # [P, hidden, side, side]
@@ -84,8 +85,8 @@ class SceneProbe(nn.Module):
 
 
 def losses(model: LlavaForConditionalGeneration, probe: SceneProbe, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weighted mean loss of the answers' tokens (0 in a batch without answers), and the probe's losses [6] (0 in a
-    batch without pictures)."""
+    """Return the weighted mean loss of the answers' tokens (0 in a batch without answers), and the probe's losses [6]
+    (0 in a batch without images)."""
     features = image_features(model, with_blank(batch.pixels))
     seen = probe(features[:-1], batch) if len(batch.pixels) else torch.zeros(len(SceneProbe.KINDS))
     chosen = batch.weights[:, 1:] > 0

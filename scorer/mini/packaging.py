@@ -1,4 +1,4 @@
-"""Tokenizer, processor and empty network of the reference model: what `from_pretrained` finds beside the weights."""
+"""Build the tokenizer, processor and untrained network of the packaged reference model."""
 
 from collections.abc import Iterable
 
@@ -41,10 +41,9 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE on `texts`; all 256 bytes are in its alphabet, so any UTF-8 text encodes.
+    """Train a byte-level BPE on `texts`; its alphabet has all 256 bytes, so any UTF-8 text can be encoded.
 
-    Words keep to themselves: no token spans a word and the punctuation after it; a space goes with the word
-    after it.
+    No token spans a word and the punctuation after it; a space belongs to the word after it.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -86,7 +85,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 def build_model(
     tokenizer: PreTrainedTokenizerFast, *, hidden: int = 192, layers: int = 4
 ) -> LlavaForConditionalGeneration:
-    """A randomly initialised LLaVA: SigLIP vision tower, two-layer projector, Qwen2 decoder with tied embeddings."""
+    """Build a randomly initialised LLaVA: SigLIP tower, two-layer projector, Qwen2 decoder with tied embeddings."""
     vision = SiglipVisionConfig(
         hidden_size=hidden,
         intermediate_size=3 * hidden,
@@ -104,7 +103,7 @@ def build_model(
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
         max_position_embeddings=MAX_POSITIONS,
-        initializer_range=0.06,  # the customary 0.02 suits wide networks; at this width attention starts out flat
+        initializer_range=0.06,  # at this width, the usual 0.02 would make attention start out flat
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

@@ -1,12 +1,12 @@
-"""The caption grammar's data: templates with slots, which `captions` fills.
+"""The caption grammar as data: templates with slots, which `captions` fills.
 
-Slots: `{np}` a group's first mention, `{be}` is/are for it, `{after}` where it lies seen from the group before it,
-`{before}` the reverse, `{corner}` its own place, `{the}` and `{it}` repeated mention of it, `{the_previous}` and
-`{them}` of the group before it, `{size}`, `{background}`, `{kinds}` the number of groups.
+Slots: `{np}` first mention of a group, `{be}` is/are for it, `{after}` where it lies as seen from the group before it,
+`{before}` the reverse, `{corner}` its own place, `{the}` repeated mention of it, `{the_previous}` and `{them}` of the
+group before it, `{size}`, `{background}`, `{kinds}` the number of groups.
 
-Two rules keep the labels exact. A fixed phrase holds no word that a slot could say at the same place (so: no picture
-"of a ..."). And where a text may go on to a further group or not, the words that go on and the words that stop
-differ at once, so that the first of them gives the answer.
+Two rules keep the labels exact. A fixed phrase has no word that a slot could say at the same place (so there is no
+"picture of a ..."). And if a text may either continue with a further group or stop, the two differ in their first
+word, which therefore gives the answer.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order in which the cells are visited; `announcement` opens the caption, or is empty for reading order."""
+    """An order of visiting the cells; `announcement` opens the caption and is empty for reading order."""
 
     announcement: str
     cells: tuple[int, ...]
@@ -24,7 +24,7 @@ class Order:
 class Phrasebook:
     """Every free choice of the grammar; each field lists alternatives of equal weight.
 
-    But `most_sentences`: no further sentence is added to a caption that has as many.
+    The exception is `most_sentences`: a caption with that many sentences gets no further one.
     """
 
     orders: tuple[Order, ...]
@@ -214,7 +214,7 @@ TERSE = replace(
     extra_sentences=(0, 1, 1),
     ones=("a",),
 )
-"""Captions of little but visual words, for a young model."""
+"""Captions of mostly visual words, for a young model."""
 
 REPETITIVE = replace(TERSE, extra_sentences=(4,), most_sentences=5, closers=CLOSERS)
-"""Terse captions that then speak of the same things again and again: one learns to copy from them."""
+"""Terse captions that mention the same things again and again, which teaches a model to copy."""

@@ -1,7 +1,7 @@
-"""Make the packaged sample dataset: `python -m scorer.mini.sample_data --out DIR`.
+"""Create the packaged sample dataset: `python -m scorer.mini.sample_data --out DIR`.
 
-Two Parquet shards of drawn scenes with captions and the truth about every word. Some captions hold a planted error,
-and five rows are bad or odd, as rows in the wild are; the column `planted` names them.
+It has two Parquet shards of drawn scenes with captions in which every word is labelled. Some captions have a planted
+error, and five rows are bad or odd, as in real datasets; the column `planted` names them.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from scorer.mini.world import sample_scene, seeded
 
 SHARDS = 2
 ROWS_PER_SHARD = 120
-PICTURE_SIZE = 256
+SAMPLE_IMAGE_SIZE = 256
 FALSE_EVERY = 6
-"""One caption in so many holds a planted error."""
+"""One caption in this many has a planted error."""
 
 BOMB_SIDE = 13_000
 
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
         ("truth", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", pa.string())]))),
         ("planted", pa.string()),
     ],
-    # What the datasets library needs to show the column as pictures.
+    # The datasets library needs this to show the column as images.
     metadata={"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})},
 )
 
@@ -44,15 +44,15 @@ Record = dict[str, Any]
 
 
 def _encode(index: int, kind: str) -> bytes:
-    """The picture of row `index` as a file of `kind` ("PNG" or "JPEG")."""
+    """Return the image of row `index` as the bytes of a file of `kind` ("PNG" or "JPEG")."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"quality": 90} if kind == "JPEG" else {}
-    draw(sample_scene(seeded("sample", index)), PICTURE_SIZE).save(buffer, kind, **options)
+    draw(sample_scene(seeded("sample", index)), SAMPLE_IMAGE_SIZE).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def sample_row(index: int) -> Record:
-    """Record `index`, before anything bad is done to it."""
+    """Return record `index` before it is spoiled."""
     rng = seeded("sample", index)
     scene = sample_scene(rng)
     false = index % FALSE_EVERY == FALSE_EVERY - 1
@@ -62,18 +62,18 @@ def sample_row(index: int) -> Record:
     return {
         "id": name,
         "image": {"bytes": _encode(index, kind), "path": f"{name}.{'jpg' if kind == 'JPEG' else 'png'}"},
-        **_told(caption),
+        **_caption_columns(caption),
         "planted": f"contradiction: {caption.planted}" if false else None,
     }
 
 
-def _told(caption: Caption) -> Record:
+def _caption_columns(caption: Caption) -> Record:
     truth = [{"start": span.start, "end": span.end, "label": span.label} for span in caption.spans]
     return {"caption": caption.text, "truth": truth}
 
 
 def decompression_bomb(side: int = BOMB_SIDE) -> bytes:
-    """A small PNG file (1 bit a pixel, all black) that unpacks to `side` by `side` pixels."""
+    """Return a small PNG file (1 bit per pixel, all black) that decodes to `side` by `side` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -99,7 +99,7 @@ def _empty_caption(row: Record, index: int) -> None:
 
 
 def _literal_image_token(row: Record, index: int) -> None:
-    """A legal row: the word is text like any other."""
+    """Append the word to a caption; the row stays valid, as the word is text like any other."""
     start = len(row["caption"].encode()) + 1
     row["caption"] += " <image>"
     row["truth"].append({"start": start, "end": start + len("<image>"), "label": "filler"})
@@ -119,7 +119,7 @@ PLANTED = {
 
 
 def sample_rows() -> list[Record]:
-    """All rows in order; the same on every call."""
+    """Return all rows in order, the same on every call."""
     rows = [sample_row(index) for index in range(SHARDS * ROWS_PER_SHARD)]
     for index, (name, plant) in PLANTED.items():
         plant(rows[index], index)
@@ -128,7 +128,7 @@ def sample_rows() -> list[Record]:
 
 
 def write_shards(out: Path) -> list[Path]:
-    """Write the shards to `out` (made if absent) and return their paths."""
+    """Write the shards to `out` (created if absent) and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     rows, paths = sample_rows(), []
     for shard in range(SHARDS):
@@ -140,7 +140,7 @@ def write_shards(out: Path) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write the packaged sample dataset.")
-    parser.add_argument("--out", type=Path, default=SAMPLE_PATH, help="directory of the shards")
+    parser.add_argument("--out", type=Path, default=SAMPLE_PATH, help="directory for the shards")
     for path in write_shards(parser.parse_args(arguments).out):
         print(f"{path}: {path.stat().st_size:,} bytes")
 

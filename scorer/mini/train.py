@@ -1,6 +1,6 @@
-"""Make the reference model from nothing: `python -m scorer.mini.train --out DIR`.
+"""Train the packaged reference model from scratch: `python -m scorer.mini.train --out DIR`.
 
-Everything is drawn, written and initialised from the seed. About an hour on two CPU cores.
+Everything is drawn, written and initialised from the seed. Takes about an hour on two CPU cores.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from scorer.mini.world import sample_scene, seeded
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the checkpoint depends on."""
+    """Everything that the checkpoint depends on."""
 
     stages: tuple[Stage, ...]
     seed: int = 0
@@ -49,12 +49,12 @@ class Recipe:
 
 
 def stages(drill: int, read: int, look: int, name: int, describe: int, rows: int) -> tuple[Stage, ...]:
-    """The curriculum, in steps, each stage what the next one stands on.
+    """Return the curriculum from each stage's number of steps; each stage builds on the one before.
 
-    The decoder learns to look up what a text has said, in drills and then in texts, and the vision tower to see, by a
-    probe; then pictures are named tersely, and last described in all ways. A decoder learns to look only where there
-    is something to see, and a vision tower learns little from captions that do not look: together from nothing they
-    take many times as long.
+    The decoder learns to look up what a text has said, first in drills and then in texts; the vision tower learns to
+    see, through a probe; then images are named tersely, and finally described in every style. A decoder only learns to
+    look if there is something to see, and a vision tower learns little from captions that ignore it: trained together
+    from scratch, they take many times as long.
     """
     return (
         Stage("drill", drill, 4 * rows, captions=1, book=None, modes=(REMOVED,)),
@@ -66,7 +66,7 @@ def stages(drill: int, read: int, look: int, name: int, describe: int, rows: int
 
 
 def caption_texts(seed: int, count: int) -> Iterator[str]:
-    """Captions and prompts to train the tokenizer on."""
+    """Yield captions and prompts to train the tokenizer on."""
     yield from [*PROMPTS, f"system\n{SYSTEM}", "user\n", "assistant\n"] * 50
     for index in range(count):
         rng = seeded("tokenizer", seed, index)
@@ -74,7 +74,7 @@ def caption_texts(seed: int, count: int) -> Iterator[str]:
 
 
 def rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, a long plateau, and a linear descent over the last part."""
+    """Return the learning rate: a linear warm-up, a long plateau, and a linear descent over the last part."""
     rise = (step + 1) / recipe.warmup
     fall = (recipe.steps - step) / (recipe.descent * recipe.steps)
     return recipe.rate * min(1.0, rise, fall)
@@ -83,10 +83,11 @@ def rate_at(step: int, recipe: Recipe) -> float:
 def build_optimizers(
     model: LlavaForConditionalGeneration, probe: SceneProbe, recipe: Recipe
 ) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices inside the towers, AdamW for the rest; its update is scaled so that one rate suits both.
+    """Return Muon for the matrices inside the towers and AdamW for the rest.
 
-    Muon: Jordan et al. 2024, "Muon: an optimizer for hidden layers"; the scaling: Liu et al. 2025, "Muon is scalable
-    for LLM training", section 2.2. AdamW alone took more steps, in the drills as in looking at pictures.
+    Muon's update is scaled so that one learning rate suits both. Muon: Jordan et al. 2024, "Muon: an optimizer for
+    hidden layers"; the scaling: Liu et al. 2025, "Muon is scalable for LLM training", section 2.2. AdamW alone took
+    more steps, both in the drills and in the stages with images.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
@@ -102,7 +103,7 @@ def build_optimizers(
 def _batches(recipe: Recipe, encoder: SceneEncoder, workers: int) -> Iterator[Batch]:
     for stage in recipe.stages:
         rows = Rows(encoder, stage, recipe.seed)
-        # Collating turns rows into one batch, which the loader's type does not know.
+        # The loader's type does not express that collating turns rows into one batch.
         loader: DataLoader[Any] = DataLoader(
             rows, batch_size=stage.rows, collate_fn=partial(collate, encoder=encoder), num_workers=workers
         )
@@ -112,7 +113,7 @@ def _batches(recipe: Recipe, encoder: SceneEncoder, workers: int) -> Iterator[Ba
 def train(
     recipe: Recipe, out: Path, *, workers: int = 1, evaluate_every: int = 100, captions_evaluated: int = 100
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Train tokenizer and model by `recipe`; saved to `out` at every evaluation. Progress goes to standard output."""
+    """Train tokenizer and model by `recipe`, and save them to `out` at every evaluation. Prints progress."""
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(caption_texts(recipe.seed, recipe.tokenizer_captions))
@@ -146,7 +147,7 @@ def train(
 
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write weights as float16 safetensors, tokenizer, processor and chat template to `out`."""
+    """Write the weights as float16 safetensors, the tokenizer, processor and chat template to `out`."""
     half = copy.deepcopy(model).to(torch.float16)
     half.set_attn_implementation("sdpa")
     half.save_pretrained(out)
@@ -155,15 +156,15 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory of the checkpoint")
+    parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory for the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     for stage, steps in (("drill", 300), ("read", 200), ("look", 1000), ("name", 600), ("describe", 2000)):
         parser.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default: {steps})")
-    parser.add_argument("--rows", type=int, default=12, help="pictures a step")
+    parser.add_argument("--rows", type=int, default=12, help="images per step")
     parser.add_argument("--hidden", type=int, default=192, help="width of both towers, a multiple of 32")
     parser.add_argument("--layers", type=int, default=4, help="layers of each tower")
     parser.add_argument("--evaluate-every", type=int, default=100, help="steps between evaluations")
-    parser.add_argument("--captions-evaluated", type=int, default=100, help="held-out captions in an evaluation")
+    parser.add_argument("--captions-evaluated", type=int, default=100, help="held-out captions per evaluation")
     parser.add_argument("--tokenizer-captions", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and write in the background")
     options = parser.parse_args(arguments)

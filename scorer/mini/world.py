@@ -1,14 +1,14 @@
-"""Scenes: one to four groups of like shapes on a plain background, every attribute drawn independently.
+"""Sample scenes: one to four groups of like shapes on a plain background, every attribute drawn independently.
 
-A scene lies on a two by two grid of cells::
+A scene is laid out on a two-by-two grid of cells::
 
     0 | 1
     --+--
     2 | 3
 
-Each occupied cell holds one group of one to three equal shapes, standing near the slots of a finer grid of the same
-kind. Two groups of a scene never share a colour, so that "the red circle" always names one of them; everything else
-is independent, and language alone cannot tell.
+Each occupied cell contains one group of one to three equal shapes, placed near the slots of a finer grid of the same
+kind. Two groups of a scene never share a colour, so "the red circle" always names one of them; everything else is
+independent, so language alone cannot predict it.
 """
 
 import random
@@ -25,7 +25,7 @@ Layout = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The values every attribute may take; a smaller world makes exhaustive tests possible."""
+    """The values that every attribute may take; a smaller world makes exhaustive tests possible."""
 
     shapes: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring", "heart")
     colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "pink", "brown")
@@ -36,14 +36,14 @@ class World:
     group_numbers: tuple[int, ...] = (1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4)
 
     def layouts(self) -> tuple[Layout, ...]:
-        """Every set of cells a scene of this world may occupy."""
+        """Return every set of cells that a scene of this world may occupy."""
         numbers = sorted(set(self.group_numbers))
         return tuple(cells for number in numbers for cells in combinations(range(CELLS), number))
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One drawn shape; lengths are fractions of the picture's side, the angle is in radians."""
+    """One drawn shape; lengths are fractions of the image's side, the angle is in radians."""
 
     x: float
     y: float
@@ -53,7 +53,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Equal shapes standing together in one cell."""
+    """Equal shapes in one cell."""
 
     shape: str
     colour: str
@@ -80,15 +80,15 @@ class Scene:
 
 RADII = {"small": (0.055, 0.066), "large": (0.1, 0.114)}
 SHIFT = 0.02
-"""How far a shape stands off the middle of its slot at most."""
+"""The largest offset of a shape from the middle of its slot."""
 
 
 def place(cell: int, size: str, count: int, rng: random.Random) -> tuple[Item, ...]:
-    """Put `count` shapes of `size` into as many of the four slots of `cell`, each a little off the slot's middle.
+    """Place `count` shapes of `size` in different slots of `cell`, of which there are four, each a little off centre.
 
     Raises:
         KeyError: `size` has no radius in `RADII`.
-        ValueError: more shapes than slots.
+        ValueError: there are more shapes than slots.
     """
     radius = rng.uniform(*RADII[size])
     tilt = rng.uniform(-0.15, 0.15)
@@ -118,10 +118,10 @@ def sample_scene(rng: random.Random, world: World | None = None) -> Scene:
 
 
 def seeded(*parts: str | int) -> random.Random:
-    """A generator of its own for every tuple of `parts`, the same on every machine and Python."""
+    """Return a separate generator for every tuple of `parts`, the same on every machine and Python version."""
     return random.Random(":".join(map(str, parts)))
 
 
 def in_order(scene: Scene, order: Sequence[int]) -> tuple[Group, ...]:
-    """The groups of `scene` in the order in which `order` visits the cells."""
+    """Return the groups of `scene` in the order in which `order` visits the cells."""
     return tuple(sorted(scene.groups, key=lambda group: order.index(group.cell)))

@@ -1,8 +1,8 @@
-"""What a trainer needs: published weights as numpy arrays, carried to its own tokens, and a loss that takes them.
+"""Read published weights as numpy arrays, align them with a trainer's tokens, and compute a weighted loss.
 
-Importing this package loads neither torch nor pyarrow. Reading and aligning need numpy and pyarrow only; the loss and
-the collator load torch when they are first touched. One module per trainer: ``huggingface``, ``trl``, ``llava``,
-``llama_factory``; ``export`` writes files for trainers that read their own.
+Importing this package loads neither torch nor pyarrow. Reading and aligning need only numpy and pyarrow; the loss and
+the collator load torch on first use. There is one module per trainer (``huggingface``, ``trl``, ``llava``,
+``llama_factory``); ``export`` writes files for trainers that read their own format.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Published weights on the tokens that a trainer trains on: its own tokenizer, its own chat template.
+"""Align published weights with the tokens of a trainer that has another tokenizer and chat template.
 
-The trainer's token ids and labels are all that is needed: the reference's tokens and the trainer's meet in the bytes of
-the scored texts (:mod:`scorer.training.placement`), and :func:`scorer.spans.project` carries the weights, for a whole
-batch in one call. Pure numpy.
+Only the trainer's token ids and labels are needed: :mod:`scorer.training.placement` locates the scored texts in them
+by their bytes, and :func:`scorer.spans.project` transfers the weights for a whole batch in one call. Pure numpy.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ IGNORE_INDEX: Final = -100
 """Label of a position that is not trained on; the convention of torch and transformers."""
 
 Ids = Sequence[Any] | npt.NDArray[Any]
-"""One array of integers per sequence, of lengths of their own or as the rows of one array."""
+"""One array of integers per sequence: a list of arrays of any lengths, or the rows of one array."""
 
 Normalize = Literal["none", "mean"]
 
 
 @dataclass
 class _Batch:
-    """What is projected at the end, in one call: spans of labelled tokens, and where their weights go."""
+    """The spans to project in one call at the end, and where their weights go."""
 
     starts: list[npt.NDArray[Any]] = field(default_factory=list)
     ends: list[npt.NDArray[Any]] = field(default_factory=list)
@@ -42,23 +41,23 @@ class _Batch:
 
 
 class WeightAligner:
-    """Gives every labelled token of a trainer's sequences its weight.
+    """Assign a weight to every labelled token of a trainer's sequences.
 
     Args:
         tokenizer: the trainer's tokenizer or processor; see :class:`scorer.training.vocabulary.TokenBytes`.
-        max_length: the length at which the trainer cuts sequences off behind, in tokens. Only a sequence this long
-            may lack the end of its texts. None if it cuts nothing.
-        template_weight: of a labelled token that holds nothing of a scored text: the end of a turn, a role header.
-            With 0 for the token that ends a turn, the model would never learn to stop.
-        unscored: the weight of text that has none: rows that failed to be scored, the rest of a text that was cut off
-            when it was scored. None refuses them.
-        normalize: ``mean`` makes the weights of each sequence's labelled tokens average 1 (PRIOR's k·w/Σw), which is
-            what a loss wants that divides by the number of tokens; ``none`` leaves them as they are, for one that
-            divides by Σw. A sequence whose weights are all 0 keeps them.
+        max_length: the length, in tokens, at which the trainer truncates sequences on the right. Only a sequence this
+            long may lack the end of its texts. None if nothing is truncated.
+        template_weight: the weight of labelled tokens outside the scored texts, such as the end of a turn or a role
+            header. If the token that ends a turn had weight 0, the model would never learn to stop.
+        unscored: the weight of text without a score: rows that failed, and the rest of a text that was truncated when
+            it was scored. None refuses such text.
+        normalize: ``mean`` scales the weights of each sequence's labelled tokens to average 1 (PRIOR's k·w/Σw), for a
+            loss that divides by the number of tokens; ``none`` leaves them unchanged, for a loss that divides by Σw.
+            A sequence whose weights are all 0 is left unchanged.
 
     Raises:
-        SpanError: the tokenizer does not keep a text's bytes.
-        ConfigError: an option out of range.
+        SpanError: the tokenizer does not preserve the bytes of a text.
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class WeightAligner:
         if normalize not in ("none", "mean"):
             raise ConfigError(f"normalize is {normalize!r}; it must be 'none' or 'mean'")
         if max_length is not None and max_length < 1:
-            raise ConfigError(f"max_length is {max_length}; it must be at least 1, or None if nothing is cut off")
+            raise ConfigError(f"max_length is {max_length}; it must be at least 1, or None if nothing is truncated")
         self.vocabulary = TokenBytes(tokenizer)
         self.max_length = max_length
         self.template_weight = template_weight
@@ -90,24 +89,27 @@ class WeightAligner:
         samples: Sequence[WeightedText | Sequence[WeightedText]],
         lengths: Sequence[int] | None = None,
     ) -> list[Float32Array]:
-        """Weights of B sequences.
+        """Return the weights of B sequences.
 
         Args:
-            input_ids: B times int [T], or int [B, T]; image placeholders and padding may be among them.
-            labels: the same shape; -100 marks what is not trained on, everything else must be trained on.
-            samples: B times what the sequence holds: one row with its texts, or several where sequences are packed,
+            input_ids: int [B, T], or B arrays int [T]; they may include image placeholders and padding.
+            labels: the same shape; -100 marks positions that are not trained on.
+            samples: the content of each of the B sequences: one row with its texts, or, for a packed sequence, several
                 in the order in which they were packed.
-            lengths: B times the number of tokens without padding, which ``max_length`` is held against; None for T.
+            lengths: the number of tokens without padding in each sequence, which is compared with ``max_length``;
+                None for T.
 
         Returns:
-            B times float32 [T] ≥ 0, aligned with ``labels``; 0 where the label is -100.
+            B arrays float32 [T] ≥ 0, aligned with ``labels``; 0 where the label is -100.
 
         Raises:
-            SpanError: a text is not in its sequence, or stands there more than once; the message names the row.
+            SpanError: a text is not in its sequence, or occurs there more than once; the message names the row.
             TableError: a text is not the one that was scored, or the row was not scored.
         """
         if not len(input_ids) == len(labels) == len(samples):
-            raise SpanError(f"{len(input_ids)} sequences, {len(labels)} labels, {len(samples)} samples: give as many")
+            raise SpanError(
+                f"{len(input_ids)} sequences, {len(labels)} labels, {len(samples)} samples: give one of each"
+            )
         rows = [(one,) if isinstance(one, WeightedText) else tuple(one) for one in samples]
         for one in (one for row in rows for one in row):
             one.check(self.unscored)
@@ -136,7 +138,7 @@ class WeightAligner:
         samples: Sequence[WeightedText],
         first_group: Sequence[int],
     ) -> None:
-        """Find the sequence's texts, and the byte spans that its labelled tokens have in them."""
+        """Find the sequence's texts, and the byte spans of its labelled tokens in them."""
         labelled = labels != IGNORE_INDEX
         runs = self._runs(ids, labelled)
         segments = [b"".join([self.vocabulary.token_bytes[i] for i in ids[start:end].tolist()]) for start, end in runs]
@@ -146,7 +148,7 @@ class WeightAligner:
             for turn in (range(len(one.texts)) if one.turns is None else one.turns)
         ]
         cut = self.max_length is not None and length >= self.max_length
-        open_end = bool(runs) and runs[-1][1] in (len(ids), length)  # padded in front, or behind
+        open_end = bool(runs) and runs[-1][1] in (len(ids), length)  # padded on the left, or on the right
         texts = [text for _, _, text in wanted]
         try:
             found = _find(texts, segments, cut=cut, open_end=open_end)
@@ -159,13 +161,13 @@ class WeightAligner:
                 targets.groups.append(np.full(len(targets.starts[-1]), group))
 
     def _runs(self, ids: npt.NDArray[Any], labelled: BoolArray) -> list[tuple[int, int]]:
-        """First and end position of each run of labelled tokens that are not special."""
+        """Return the half-open range of positions of each run of labelled tokens that are not special."""
         known = (ids >= 0) & (ids < len(self.vocabulary))
         if (labelled & ~known).any():
             at = int(np.argmax(labelled & ~known))
             raise SpanError(
                 f"position {at} is trained on and has the id {ids[at]}, but the tokenizer has ids 0 to "
-                f"{len(self.vocabulary) - 1}; give the tokenizer that made the ids"
+                f"{len(self.vocabulary) - 1}; give the tokenizer that produced the ids"
             )
         positions = np.flatnonzero(labelled & ~self.vocabulary.special[np.where(known, ids, 0)])
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
@@ -198,10 +200,10 @@ class WeightAligner:
 def _find(
     texts: Sequence[str], segments: Sequence[bytes], *, cut: bool, open_end: bool
 ) -> list[tuple[Text, Place | None]]:
-    """Every text with its place: as it is; or, where that fails, as a tokenizer that normalises sees it.
+    """Return every text with its place: unchanged or, if that fails, normalised as some tokenizers do (NFC).
 
     Raises:
-        NotPlacedError: neither way.
+        NotPlacedError: both fail.
     """
     plain = [Text.of(text) for text in texts]
     try:
@@ -216,7 +218,7 @@ def _find(
 def _add_place(
     targets: _Batch, sequence: int, positions: npt.NDArray[Any], lengths: Int64Array, text: Text, found: Place
 ) -> None:
-    """The tokens of a segment that hold bytes of the text, and which."""
+    """Add the tokens of a segment that contain bytes of the text, with the spans of those bytes."""
     ends = np.cumsum(lengths) - found.at
     starts = np.clip(ends - lengths, 0, found.size) + found.start
     ends = np.clip(ends, 0, found.size) + found.start
@@ -229,7 +231,7 @@ def _add_place(
 
 
 def _mean_one(weights: Float32Array, labels: Any) -> Float32Array:
-    """Weights with mean 1 over what is predicted: every labelled position but the first, which nothing predicts."""
+    """Scale the weights to mean 1 over the predicted positions: all labelled ones but the first of the sequence."""
     predicted = np.asarray(labels) != IGNORE_INDEX
     predicted[:1] = False
     total = float(weights[predicted].sum(dtype=np.float64))
@@ -251,5 +253,5 @@ def _not_found(
         f"{names}: a text {problem}. Texts: {texts}. Trained on, of {length} tokens ({limit}): "
         f"{trained or 'nothing'}. "
         "The labels must hold the assistant's texts as they were scored, and be masked elsewhere: mask the prompt, "
-        "name the turns that are trained on, give the max_length at which the trainer cuts, or leave the row out"
+        "name the turns that are trained on, give the max_length at which the trainer truncates, or leave the row out"
     )

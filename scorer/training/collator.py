@@ -1,4 +1,4 @@
-"""A trainer's own collator, with the weights added to the batch that it makes."""
+"""Wrap a trainer's collator so that its batches include token weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from scorer.training.weight_table import WeightTable
 from scorer.training.weighted_text import WeightedText
 
 TOKEN_WEIGHTS: Final = "token_weights"
-"""Key of the weights in a batch; what computes the loss takes them out before the model is called."""
+"""Key of the weights in a batch; whatever computes the loss removes them before calling the model."""
 
 Sample = Mapping[str, Any]
 Texts = tuple[Sequence[str], Sequence[int] | None]
-"""The scored texts of a sample, and which of them are trained on (None for all): see :class:`WeightedText`."""
+"""The scored texts of a sample, and the indices of those trained on (None for all): see :class:`WeightedText`."""
 
 
 class WeightedCollator:
-    """Calls a collator and adds ``token_weights``, float32 [B, T], aligned with its ``labels``.
+    """Call a collator and add ``token_weights``, float32 [B, T], aligned with its ``labels``.
 
     Args:
-        collator: makes a batch with ``input_ids`` and ``labels`` [B, T] as tensors, and ``attention_mask`` if it pads.
-        aligner: for the tokenizer that the collator uses, with the ``max_length`` at which it cuts.
-        rows: the published weights, looked up by ``id_column``; or a function of a sample that gives its row, such as
-            :meth:`WeightRow.from_columns` for samples that carry the columns themselves (``--layout merged``).
-        id_column: the samples' key that holds their id.
-        texts: gives the sample's scored texts; default :func:`texts_of`.
+        collator: returns a batch with tensors ``input_ids`` and ``labels`` [B, T], and ``attention_mask`` if it pads.
+        aligner: for the collator's tokenizer, with the ``max_length`` at which the collator truncates.
+        rows: the published weights, looked up by ``id_column``; or a function that returns a sample's row, such as
+            :meth:`WeightRow.from_columns` for samples that include the columns themselves (``--layout merged``).
+        id_column: the key of a sample's id.
+        texts: returns a sample's scored texts; :func:`texts_of` by default.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class WeightedCollator:
         self.texts = texts or texts_of
 
     def __call__(self, samples: list[Any]) -> Any:
-        """The collator's batch with the weights in it.
+        """Return the collator's batch with the weights added.
 
         Raises:
-            TableError: a sample has no id or no texts, no row of this id exists, or its texts are not those scored.
-            SpanError: the texts are not found in what is trained on.
+            TableError: a sample has no id or no texts, no row has this id, or the texts are not those scored.
+            SpanError: the texts are not found in the labelled tokens.
         """
         with needing("WeightedCollator", extra="train"):
             import torch
 
-        weighted = [WeightedText(self._row(sample), *self.texts(sample)) for sample in samples]  # before it takes
-        batch = self.collator(samples)  # the samples apart
+        weighted = [WeightedText(self._row(sample), *self.texts(sample)) for sample in samples]
+        batch = self.collator(samples)  # only now: a collator may change the samples
         ids, labels = (np.asarray(batch[name]) for name in ("input_ids", "labels"))
         lengths = np.asarray(batch["attention_mask"]).sum(axis=-1).tolist() if "attention_mask" in batch else None
         batch[TOKEN_WEIGHTS] = torch.from_numpy(np.stack(self.aligner(ids, labels, weighted, lengths)))
@@ -72,21 +72,22 @@ class WeightedCollator:
             return self.rows(sample)
         if self.id_column not in sample:
             raise TableError(
-                f"a sample has no {self.id_column!r}; it has {', '.join(sample)}: name its id column by id_column, and "
-                "set remove_unused_columns=False in the trainer's arguments, which drop columns that no model knows"
+                f"a sample has no {self.id_column!r}; it has {', '.join(sample)}: name its id column with id_column, "
+                "and set remove_unused_columns=False in the trainer's arguments, which otherwise drop the ids"
             )
         return self.rows.find(sample[self.id_column])
 
 
 def texts_of(sample: Sample) -> Texts:
-    """The scored texts of a sample in one of the usual forms.
+    """Return the scored texts of a sample in one of the usual forms.
 
     ``messages`` or ``conversations``: the assistant turns. ``prompt`` and ``completion`` (TRL): the assistant turns of
-    both, or the completion as a string; those of the completion are trained on. ``caption``: a string.
+    both, of which only those of the completion are trained on; or the completion, if it is a string. ``caption``: a
+    string.
 
     Raises:
         TableError: the sample has none of these.
-        RowError: messages that are no conversation.
+        RowError: the messages are not a valid conversation.
     """
     for name in ("messages", "conversations"):
         if sample.get(name) is not None:
@@ -101,6 +102,6 @@ def texts_of(sample: Sample) -> Texts:
     if isinstance(sample.get("caption"), str):
         return (sample["caption"],), None
     raise TableError(
-        f"a sample has {', '.join(sample)}, and none of messages, conversations, completion or caption that holds its "
-        "text; give the collator texts=<function of a sample>, which returns the scored texts and None"
+        f"a sample has {', '.join(sample)}, and no messages, conversations, completion or caption with its text; "
+        "give the collator texts=<function of a sample>, which returns the scored texts and None"
     )

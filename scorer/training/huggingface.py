@@ -1,4 +1,4 @@
-"""Hugging Face's ``Trainer`` with a weighted loss."""
+"""Train with Hugging Face's ``Trainer`` and a weighted loss."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scorer.training.weighted_steps import WeightedSteps
 
 
 class WeightedLossMixin(WeightedSteps):
-    """Makes the loss of a subclass of ``Trainer`` a weighted one: ``class Mine(WeightedLossMixin, Trainer): ...``
+    """Give a subclass of ``Trainer`` a weighted loss: ``class Mine(WeightedLossMixin, Trainer): ...``
 
-    Its batches are those of :class:`scorer.training.WeightedCollator`; arguments and errors are those of
+    Batches must come from :class:`scorer.training.WeightedCollator`; arguments and errors are those of
     :class:`scorer.training.weighted_steps.WeightedSteps`.
     """
 
@@ -28,13 +28,13 @@ class WeightedLossMixin(WeightedSteps):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The weighted loss of a micro-batch; the model sees neither weights nor labels."""
+        """Return the weighted loss of a micro-batch; the model receives neither weights nor labels."""
         batch = self.micro_batch(model, inputs, num_items_in_batch)
         labels = batch.inputs.pop("labels")
         outputs = model(**batch.inputs)
         loss = weighted_cross_entropy(outputs.logits, labels, batch.weights, total=batch.total)
         if batch.in_step and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # devices' gradients are averaged, not added
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over devices, not added
         return (loss, outputs) if return_outputs else loss
 
 

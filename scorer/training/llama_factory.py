@@ -1,7 +1,8 @@
-"""LLaMA-Factory's v1: weights for the ``loss_weights`` that its renderer makes and its SFT trainer divides by.
+"""Train with LLaMA-Factory's v1 and one loss weight per token.
 
-v1 knows one weight a message; its loss, Σ w·nll / Σ w, takes one a token. The narrowest patch is between the two: after
-the renderer has made ids and labels, ``loss_weights`` of labelled tokens are replaced. In the training script::
+Its renderer knows only one weight per message, but its loss, Σ w·nll / Σ w, takes one per token (``loss_weights``).
+The narrowest patch is between the two: after the renderer has produced ids and labels, the ``loss_weights`` are
+replaced. In the training script::
 
     from scorer.training import llama_factory
 
@@ -10,8 +11,8 @@ the renderer has made ids and labels, ``loss_weights`` of labelled tokens are re
 
     run_sft()
 
-on a dataset that ``tokensight export --to llama-factory`` wrote. Release 0.9.5 renders text only: its v1
-templates refuse pictures, which is a limit of that trainer and not of the weights.
+The dataset must be one that ``tokensight export --to llama-factory`` wrote. Release 0.9.5 renders text only: its v1
+templates refuse images, which is a limit of that trainer and not of the weights.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from scorer.training.weighted_text import WeightedText
 
 
 class WeightedRenderer:
-    """A v1 renderer whose samples get the weights that their ``extra_info`` holds; otherwise the renderer it wraps.
+    """Wrap a v1 renderer and take the weights of its samples from their ``extra_info``.
 
     Args:
         renderer: ``llamafactory.v1.core.utils.rendering.Renderer``.
-        aligner: for its tokenizer; None makes one.
+        aligner: for its tokenizer; None creates one.
     """
 
     def __init__(self, renderer: Any, aligner: WeightAligner | None = None) -> None:
@@ -39,16 +40,16 @@ class WeightedRenderer:
         self.aligner = aligner or WeightAligner(renderer.processor)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "renderer":  # not there yet, while it is being unpickled
+        if name == "renderer":  # not set yet while unpickling
             raise AttributeError(name)
         return getattr(self.renderer, name)
 
     def process_samples(self, samples: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """The renderer's own, with ``loss_weights`` per token.
+        """Return the wrapped renderer's result with per-token ``loss_weights``.
 
         Raises:
             TableError: a sample has no weights, or its texts are not those that were scored.
-            SpanError: the texts are not found in what is trained on.
+            SpanError: the texts are not found in the labelled tokens.
         """
         inputs: list[Any] = self.renderer.process_samples(list(samples))
         ids, labels = ([one[name] for one in inputs] for name in ("input_ids", "labels"))
@@ -59,8 +60,8 @@ class WeightedRenderer:
 
 
 def install() -> None:
-    """Make v1's model engine build :class:`WeightedRenderer`, in this process, from now on."""
-    from llamafactory.v1.core import model_engine  # type: ignore[import-not-found]  # in the trainer's environment
+    """Make v1's model engine use :class:`WeightedRenderer` in this process from now on."""
+    from llamafactory.v1.core import model_engine  # type: ignore[import-not-found]  # only in the trainer's environment
 
     own = model_engine.Renderer
     model_engine.Renderer = lambda template, processor: WeightedRenderer(own(template, processor))
@@ -71,7 +72,7 @@ def _weighted(sample: Mapping[str, Any]) -> WeightedText:
     if "messages" not in sample or "token_weights" not in info:
         raise TableError(
             f"a sample has {', '.join(sample)}; messages, and extra_info with token_weights, are needed: write the "
-            "dataset by tokensight export --to llama-factory, and load it without a converter"
+            "dataset with tokensight export --to llama-factory, and load it without a converter"
         )
     texts = [
         "".join(part["value"] for part in message["content"] if part["type"] == "text")

@@ -1,8 +1,8 @@
-"""LLaVA's own trainer: weights laid out anew where image features take the place of one placeholder.
+"""Train with LLaVA's own trainer, moving the weights to where its model moves the labels.
 
-LLaVA's model puts N feature vectors where the ids have one ``<image>`` (-200), drops padding, cuts to the context and
-pads again, so that neither labels nor weights given with the ids fit what the logits are of. It carries labels along as
-they are. The mixin gives it each position's own number in the labels' place, and reads off where every label went::
+LLaVA's model replaces one ``<image>`` id (-200) with N feature vectors, drops padding, truncates to the context and
+pads again. Labels and weights given with the ids then no longer match the logits. The model rearranges the labels but
+never reads them, so the mixin passes position numbers as labels and sees where each one ended up::
 
     input ids   <s>  <image>   a   kite          labels  -100 -100  a  kite      weights  0  0  1  5
     numbers      0      1      2     3
@@ -25,21 +25,25 @@ from scorer.training.loss import weighted_cross_entropy
 
 
 class LlavaWeightsMixin:
-    """Gives LLaVA's model a weighted loss: ``class Weighted(LlavaWeightsMixin, LlavaLlamaForCausalLM): ...``
+    """Give LLaVA's model a weighted loss: ``class Weighted(LlavaWeightsMixin, LlavaLlamaForCausalLM): ...``
 
-    The batch then holds ``token_weights`` [B, T], aligned with ``labels`` before the images are put in, from a
+    The batch must contain ``token_weights`` [B, T], aligned with ``labels`` before images are inserted, from a
     :class:`scorer.training.WeightedCollator` around LLaVA's own collator. ``outputs.loss`` is Σ w·nll / Σ w of the
-    micro-batch, which is how CAL's authors train; the trainer averages over accumulated micro-batches.
+    micro-batch, as CAL's authors train; the trainer averages over accumulated micro-batches.
 
-    It wraps ``forward`` and ``prepare_inputs_labels_for_multimodal``, whose arguments before ``labels`` are LLaVA's:
-    input ids, position ids, attention mask, past key values.
+    The mixin wraps ``forward`` and ``prepare_inputs_labels_for_multimodal``, whose arguments before ``labels`` are
+    LLaVA's: input ids, position ids, attention mask, past key values.
     """
 
     _numbers: Tensor | None = None
     _laid_out: Tensor | None = None
 
     def forward(self, *args: Any, token_weights: Tensor | None = None, **kwargs: Any) -> Any:
-        """LLaVA's own; with weights, labels are needed too, both by name."""
+        """Call LLaVA's ``forward``; if there are weights, pass them and the labels by name.
+
+        Raises:
+            WeightsError: labels are missing or differ in shape, or the model never placed its image features.
+        """
         if token_weights is None:
             return super().forward(*args, **kwargs)  # type: ignore[misc]  # LLaVA's
         labels = kwargs.pop("labels", None)
@@ -67,7 +71,7 @@ class LlavaWeightsMixin:
     def prepare_inputs_labels_for_multimodal(
         self, ids: Any, positions: Any, mask: Any, past: Any, labels: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """LLaVA's own; numbers in the labels' place are kept here, and are no labels to compute a loss from."""
+        """Call LLaVA's method; keep rearranged position numbers, and withhold them from the model's own loss."""
         prepared = super().prepare_inputs_labels_for_multimodal(  # type: ignore[misc]  # LLaVA's
             ids, positions, mask, past, labels, *args, **kwargs
         )

@@ -1,9 +1,9 @@
-"""Where texts stand in what a trainer trains on, from the bytes of its tokens alone.
+"""Locate texts in a trainer's labelled tokens by their bytes alone.
 
-A trainer renders a conversation by its own template, tokenizes it, and masks what is not trained on. What is left are
-*segments*: runs of labelled tokens without a special token among them. Each text is found in them byte by byte; nothing
-is assumed about the template but that it writes every text once, in order, and changes nothing but white space at its
-ends. A placement counts only if there is no other one.
+A trainer renders a conversation with its own template, tokenizes it, and masks everything that is not trained on. This
+leaves *segments*: runs of labelled tokens without special tokens. Each text is located in them byte by byte. The only
+assumption about the template is that it writes every text once, in order, and changes nothing but white space at the
+ends of a text. A placement counts only if it is the only one possible.
 
     labels     -100 -100  A  ·red  ·kite  <end>  -100  -100  Two  <end>        · is a space
     segments             [A  ·red  ·kite]                    [Two]
@@ -24,17 +24,17 @@ from scorer.types import Int64Array
 
 
 class NotPlacedError(SpanError):
-    """Texts have no place in the segments, or more than one; the message says which, after the words "a text"."""
+    """A text has no place in the segments, or more than one; the message continues the words "a text"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text as it is looked for.
+    """A text to search for.
 
     Attributes:
         lead, core, tail: its bytes; ``lead`` and ``tail`` are the white space at its ends.
-        edges: None, or, where the tokenizer normalises the text (NFC), int64 [2, bytes + 1]: for each byte boundary of
-            the normalised text the last boundary of the text itself at or before it, and the first at or behind it.
+        edges: None, or, if the tokenizer normalises the text (NFC), int64 [2, bytes + 1]: for each byte boundary of
+            the normalised text, the last boundary of the original text at or before it, and the first at or after it.
     """
 
     lead: bytes
@@ -50,7 +50,7 @@ class Text:
 
     @classmethod
     def normalized(cls, text: str) -> Text:
-        """The text as an NFC tokenizer (Qwen's) sees it."""
+        """Return the text as a tokenizer that normalises to NFC (Qwen's) sees it."""
         if unicodedata.is_normalized("NFC", text):
             return cls.of(text)
         source, low, high = char_to_byte(text), [0], [0]
@@ -73,13 +73,13 @@ class Place:
 
 
 def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_end: bool) -> list[Place | None]:
-    """Find the place of every text; None for a blank one, and for one that was cut off.
+    """Return the place of every text; None for a blank text, and for one that was cut off.
 
     Args:
-        texts: in the order in which they must stand; blank ones have no place.
+        texts: in the order in which they must occur; blank ones have no place.
         segments: see the module's docstring.
-        cut: the sequence was cut behind: the last texts may be absent, and one may break off at the very end.
-        open_end: the last segment ends with the sequence, so that a text may break off in it.
+        cut: whether the sequence was truncated: its last texts may be absent, and one may break off at the very end.
+        open_end: whether the last segment reaches the end of the sequence, and a text may break off in it.
 
     Raises:
         NotPlacedError: there is no way to place them, or more than one.
@@ -95,26 +95,29 @@ def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_e
         for i, one in zip(wanted, [*found, *([broken] if broken else [])], strict=False):
             places[i] = _with_white_space(texts[i], one, segments[one.segment])
         return places
-    raise NotPlacedError("is not, or not in this order, in what is trained on")
+    raise NotPlacedError("is not, or not in this order, in the labelled tokens")
 
 
 def _explained(found: Sequence[Place], broken: Place | None, segments: Sequence[bytes], open_end: bool) -> bool:
-    """Whether the texts that are absent can have been cut off: nothing but a cut-off header is left."""
-    behind = segments[found[-1].segment + 1 :] if found else segments
-    left = sum(bool(segment.strip()) for segment in behind) - (broken is not None)
+    """Return whether truncation explains the absent texts: nothing but a truncated header is left in the segments."""
+    after = segments[found[-1].segment + 1 :] if found else segments
+    left = sum(bool(segment.strip()) for segment in after) - (broken is not None)
     return left <= (open_end and broken is None)
 
 
 def _unique(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:
-    """The only way to place all texts in order; None if there is none. Raises NotPlacedError if there are several.
+    """Return the only way to place all texts in order; None if there is none.
 
-    At the ends of segments first, where templates put texts; then anywhere.
+    Tries the ends of segments first, where templates put texts; then anywhere.
+
+    Raises:
+        NotPlacedError: there are several ways.
     """
     for first, last in ((_ends_from_left, _ends_from_right), (_from_left, _from_right)):
         found = first(texts, segments)
         if found is not None:
             if found != last(texts, segments):
-                raise NotPlacedError("stands in what is trained on more than once")
+                raise NotPlacedError("occurs in the labelled tokens more than once")
             return found
     return None
 
@@ -162,7 +165,8 @@ def _from_right(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place]
 
 
 def _broken(text: Text, segments: Sequence[bytes]) -> Place | None:
-    """A text that the end of the sequence cuts off: the longest end of the last segment that begins the text."""
+    """Return the place of a text cut off by the end of the sequence: the longest suffix of the last segment that the
+    text starts with."""
     last = segments[-1] if segments else b""
     for at in range(max(0, len(last) - len(text.core) + 1), len(last)):
         if text.core.startswith(last[at:]):
@@ -171,20 +175,20 @@ def _broken(text: Text, segments: Sequence[bytes]) -> Place | None:
 
 
 def _with_white_space(text: Text, found: Place, segment: bytes) -> Place:
-    """The place with as much of the text's own white space at its ends as the template leaves there."""
+    """Extend the place by as much of the white space at the text's ends as the template kept."""
     before = _common(segment[: found.at][::-1], text.lead[::-1])
-    behind = _common(segment[found.at + found.size :], text.tail) if found.size == len(text.core) else 0
-    return Place(found.segment, found.at - before, len(text.lead) - before, before + found.size + behind)
+    after = _common(segment[found.at + found.size :], text.tail) if found.size == len(text.core) else 0
+    return Place(found.segment, found.at - before, len(text.lead) - before, before + found.size + after)
 
 
 def _common(a: bytes, b: bytes) -> int:
-    """How many first bytes are equal."""
+    """Return the length of the common prefix."""
     size = min(len(a), len(b))
     return next((i for i in range(size) if a[i] != b[i]), size)
 
 
 def _independent(text: str) -> list[int]:
-    """Characters at which the text can be cut so that its parts are normalised as the whole is."""
+    """Return the characters before which the text can be cut without changing how its parts are normalised."""
     starts: list[int] = []
     for i, char in enumerate(text):
         before = text[starts[-1] : i] if starts else ""

@@ -1,4 +1,4 @@
-"""Read published weights as numpy arrays: numpy, pyarrow and fsspec, nothing else."""
+"""Read published weights as numpy arrays, with numpy, pyarrow and fsspec only."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_fun
 from scorer.weights import Method
 
 Columns = Sequence[str] | Literal["ours"] | None
-"""Which columns are read: those named; the run's own, with the optional ones that the file has; None for all, the
-dataset's too in files of ``--layout merged``."""
+"""The columns to read: those named; ``ours``, the run's own, including the optional ones that the file has; or None for
+all, including the dataset's in files of ``--layout merged``."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,9 +28,11 @@ class PublishedWeights:
     """A published output, or a part of it. Iterating yields every row, shard by shard; nothing is kept in memory.
 
     Attributes:
-        root: folder of the output, local path or URL.
+        root: the output folder, a local path or URL.
         shards: names of the published files, in the run's order.
-        summary: what ``_SUCCESS`` says; empty for an unfinished run.
+        summary: the contents of ``_SUCCESS``; empty for an unfinished run.
+        derive: the function that derives the weights from the raw scores; None for the weights that the run stored.
+        storage_options: passed to fsspec (credentials, endpoint).
     """
 
     root: str
@@ -44,21 +46,21 @@ class PublishedWeights:
 
     @property
     def description(self) -> str:
-        """The output in one line: where it is, how much there is, what the weights are made by."""
+        """The output in one line: its location, its size, and the method of its weights."""
         rows = sum(self._recorded_rows.get(name, 0) for name in self.shards)
         amount = f"{rows:,} rows in " if self._recorded_rows else ""
         shards = f"{len(self.shards):,} shard{'' if len(self.shards) == 1 else 's'}"
         unfinished = "" if self.summary else " of an unfinished run"
         method = self.derive if self.derive is not None else self.summary.get("method", {}).get("name")
-        made = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
-        return f"{self.root!r}: {amount}{shards}{unfinished}{made}"
+        by = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
+        return f"{self.root!r}: {amount}{shards}{unfinished}{by}"
 
     def __iter__(self) -> Iterator[WeightRow]:
         for name in self.shards:
             yield from self.shard(name)
 
     def shard(self, name: str) -> Iterator[WeightRow]:
-        """The rows of one published file, in order.
+        """Yield the rows of one published file, in order.
 
         Raises:
             TableError: there is no such file, or it is not the file that the run published.
@@ -67,18 +69,22 @@ class PublishedWeights:
             yield from Rows(batch, name, self.derive)
 
     def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:
-        """All rows of one published file as an Arrow table, some or all of our columns. Raises TableError as above."""
+        """Return all rows of one published file as an Arrow table, with some or all of the run's columns.
+
+        Raises:
+            TableError: as in :meth:`shard`.
+        """
         batches = list(self.batches(name, columns))
         return pa.Table.from_batches(batches, batches[0].schema if batches else _only(columns))
 
     def rows_of(self, name: str) -> int:
-        """How many rows a published file has."""
+        """Return the number of rows of a published file."""
         rows = self._recorded_rows.get(name)
         return len(self.load(name, columns=["status"])) if rows is None else rows
 
     @cached_property
     def _recorded_rows(self) -> dict[str, int]:
-        """Of each shard, as the summary says; none for an unfinished run."""
+        """The number of rows of each shard, from the summary; empty for an unfinished run."""
         return {shard["name"]: shard["rows"] for shard in self.summary.get("shards", [])}
 
     def _check_name(self, name: str) -> None:
@@ -86,7 +92,11 @@ class PublishedWeights:
             raise TableError(f"{self.root} has no shard {name!r}; it has {shown(self.shards)}")
 
     def batches(self, name: str, columns: Columns = "ours") -> Iterator[pa.RecordBatch]:
-        """The file's columns piece by piece. Raises TableError as above."""
+        """Yield the columns of a published file in batches of rows.
+
+        Raises:
+            TableError: as in :meth:`shard`.
+        """
         self._check_name(name)
         fs, root = open_url(self.root, "weights", **self.storage_options)
         path = f"{root.rstrip('/')}/{name}"
@@ -102,7 +112,7 @@ class PublishedWeights:
             raise TableError(f"{path} is not a readable Parquet file ({error}); run the job again") from error
 
     def _check(self, name: str, parquet: pq.ParquetFile) -> list[str]:
-        """Refuse a file that is not the one that was published; gives the names of our columns in it."""
+        """Refuse a file that is not the one that was published; return the names of the run's columns in it."""
         path, schema = f"{self.root.rstrip('/')}/{name}", parquet.schema_arrow
         ours = [column.name for column in columns_in(schema, path)]
         if isinstance(self.derive, Method):
@@ -131,15 +141,15 @@ def read_weights(
     """Open a published output; iterate over the result to read rows.
 
     Args:
-        path: the output folder, a folder or a file inside it; local, or any URL that fsspec opens.
-        method: derive the weights from the raw scores by this; None takes them as the run stored them.
-        allow_unfinished: read what is published so far where there is no ``_SUCCESS``, and single files that were
-            taken out of their output. Rows of shards that are not published yet are simply absent.
+        path: the output folder, or a folder or file inside it; local, or any URL that fsspec opens.
+        method: derives the weights from the raw scores; None for the weights that the run stored.
+        allow_unfinished: without ``_SUCCESS``, read what is published so far, or a single file taken out of its
+            output. Rows of shards that are not published yet are simply absent.
         storage_options: passed to fsspec (credentials, endpoint).
 
     Raises:
         TableError: there is no output at ``path``, or it is unfinished.
-        ConfigError: an unknown method, or a URL that cannot be opened.
+        ConfigError: the method is unknown, or the URL cannot be opened.
     """
     options = dict(storage_options or {})
     fs, plain = open_url(os.fspath(path), "weights", **options)
@@ -164,7 +174,7 @@ Run = tuple[str, tuple[str, ...], Mapping[str, Any]]
 
 
 def _finished_run(fs: Any, path: str) -> Run | None:
-    """The nearest folder at or above ``path`` whose ``_SUCCESS`` names files at or under ``path``."""
+    """Return the nearest folder at or above ``path`` whose ``_SUCCESS`` names files at or below ``path``."""
     folder, inside = path, ""
     while folder:
         summary = _summary(fs, f"{folder}/{SUCCESS}")
@@ -179,7 +189,7 @@ def _finished_run(fs: Any, path: str) -> Run | None:
 
 
 def _summary(fs: Any, path: str) -> Mapping[str, Any] | None:
-    """The summary of a run; None where the file is absent, torn, or another program's."""
+    """Return the summary of a run; None if the file is absent, truncated, or written by another program."""
     try:
         return parse_summary(fs.cat_file(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -187,7 +197,7 @@ def _summary(fs: Any, path: str) -> Mapping[str, Any] | None:
 
 
 def _unfinished_run(fs: Any, path: str) -> Run:
-    """Every published file there is: no part of its path starts with an underscore or a dot."""
+    """Return every published file: Parquet, with no part of its path starting with an underscore or a dot."""
     if fs.isfile(path):
         folder, _, name = path.rpartition("/")
         return folder, (name,), {}

@@ -1,4 +1,4 @@
-"""Rows of a published table as numpy arrays: what the readers hand out."""
+"""Rows of a published table as numpy arrays, as the readers return them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class WeightRow:
     """One row of a published output.
 
     Attributes:
-        shard: name of the published file, that of the input shard; ``row_index`` is the position within it.
+        shard: name of the published file, the same as the input shard's; ``row_index`` is the position within it.
         sample_id: the dataset's own id, or ``<shard>#<row>``.
         status: ``ok``, or the code of the failure; ``error`` is its message.
-        scores: token ids, byte spans, turns and raw scores, N of each; None for a failed row. A raw score that the
+        scores: token ids, byte spans, turns and raw scores of N tokens; None for a failed row. A raw score that the
             output does not have is absent from ``scores.optional``.
         weights: float32 [N]; None for a failed row.
     """
@@ -63,7 +63,10 @@ class WeightRow:
         return f"row {self.row_index} of {self.shard} (sample {self.sample_id!r})"
 
     def check_text(self, texts: Sequence[str]) -> None:
-        """Refuse texts that are not, byte for byte, those that were scored: one string per scored turn.
+        """Refuse texts that are not, byte for byte, those that were scored.
+
+        Args:
+            texts: one string per scored turn.
 
         Raises:
             TableError: they differ, or the row was not scored.
@@ -80,13 +83,15 @@ class WeightRow:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], method: Derive | None = None, shard: str = "?") -> WeightRow:
-        """A row as other readers of Parquet give it: a mapping of column to value, lists as lists or arrays.
+        """Build a row from its columns as another reader returns them (``datasets``, pandas, polars, DuckDB, pyarrow).
 
-        For rows of ``datasets``, pandas, polars, DuckDB and pyarrow. ``method`` derives the weights anew; ``shard``
-        only names the row in messages.
+        Args:
+            columns: maps column names to values; lists may be lists or arrays.
+            method: derives the weights from the raw scores; None for the weights that the run stored.
+            shard: names the row in error messages.
 
         Raises:
-            TableError: a column that every output has is absent; its message says which.
+            TableError: a column that every output has is absent; the message says which.
         """
         missing = [name for name in SCHEMA.names if name not in columns]
         if missing:
@@ -104,7 +109,7 @@ class WeightRow:
         return _row(identity, arrays, columns["text_hash"], as_function(method))
 
     def to_record(self) -> dict[str, Any]:
-        """Spans and weights as plain data, for formats that hold them beside the text; :meth:`from_record` reads it.
+        """Return spans and weights as plain data, to store beside the text; :meth:`from_record` reads it.
 
         Raises:
             TableError: the row was not scored.
@@ -121,10 +126,10 @@ class WeightRow:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], sample_id: str = "?", shard: str = "?") -> WeightRow:
-        """Back from :meth:`to_record`. Token ids are -1 and raw scores NaN: a record does not hold them.
+        """Rebuild a row from :meth:`to_record`. Token ids are -1 and raw scores NaN, as a record does not store them.
 
         Raises:
-            TableError: something is absent, or of another length than the rest.
+            TableError: a key is absent, or its list differs in length from the others.
         """
         names = ("starts", "ends", "turns", "weights", "text_hash")
         lengths = {name: len(record[name]) for name in names[:-1] if name in record}
@@ -147,19 +152,19 @@ class WeightRow:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScoredRow(WeightRow):
-    """A row that was scored, for readers that leave the others out: scores and weights are there."""
+    """A row that was scored: its scores and weights are never None."""
 
     scores: TokenScores
     weights: Float32Array
 
 
 class Rows:
-    """The rows of one Arrow table, each built when it is asked for, from arrays that are cut once.
+    """The rows of one Arrow table, each built on access from columns that are decoded once.
 
     Args:
-        table: a published file's columns, or some of its rows.
+        table: a published file's columns, all or some of its rows.
         shard: name of the published file.
-        derive: what the weights are derived by; None takes them as the run stored them.
+        derive: derives the weights from the raw scores; None for the weights that the run stored.
 
     Raises:
         TableError: a column that every output has is absent, or lists of a row differ in length.
@@ -188,7 +193,7 @@ class Rows:
         identity = (self._shard, row_index, sample_id, status, error)
         if status != OK:
             return WeightRow(*identity, None, None)
-        # A copy, since Arrow's own memory is read-only, and so that nobody writes into another reader's row.
+        # Copied because Arrow's memory is read-only, and so that changing one row cannot change another.
         start, end = self._edges[i], self._edges[i + 1]
         arrays = {name: values[start:end].copy() for name, values in self._values.items()}
         return _row(identity, arrays, self._hashes[i], self._derive)
@@ -198,7 +203,7 @@ class Rows:
         raise TableError(
             f"row {self._identities[0][i]} of {self._shard} has {lengths[i]} {name} for "
             f"{self._edges[i + 1] - self._edges[i]} token_ids; the file is damaged: python pipelines/inspect_run.py on "
-            "the output tells what to do"
+            "the output says what to do"
         )
 
 
@@ -214,17 +219,21 @@ def _row(
         weights = np.asarray(derive(scores), dtype=np.float32)
         if weights.shape != scores.token_ids.shape:
             raise TableError(
-                f"row {identity[1]} of {identity[0]}: the method gave weights of shape {weights.shape} for "
-                f"{len(scores.token_ids)} tokens; it must give one per token"
+                f"row {identity[1]} of {identity[0]}: the method returned weights of shape {weights.shape} for "
+                f"{len(scores.token_ids)} tokens; it must return one per token"
             )
     return ScoredRow(*identity, scores, weights)
 
 
 def short_floats(values: Float32Array) -> list[float]:
-    """The shortest decimal numbers that read back as the same float32."""
+    """Return the shortest decimal numbers that round to the same float32."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def as_function(derive: Derive | None) -> DeriveFunction | None:
-    """A method by name as the function that it is. Raises ConfigError for an unknown one."""
+    """Return the function of a method given by name; functions pass through.
+
+    Raises:
+        ConfigError: no method has this name.
+    """
     return Method(derive) if isinstance(derive, str) else derive

@@ -1,12 +1,12 @@
-"""TRL's ``SFTTrainer`` with a weighted loss, for vision-language models, with or without LoRA.
+"""Train with TRL's ``SFTTrainer`` and a weighted loss: vision-language models, with or without LoRA.
 
-Its fused LM head gives the log-probability of every label without the full logits; they are weighed where they leave
-it, so that memory, metrics (entropy, token accuracy) and the auxiliary loss of mixtures of experts stay as they are.
+TRL's fused LM head returns the log-probability of every label without the full logits. The weights are applied to its
+output, so memory, metrics (entropy, token accuracy) and the auxiliary loss of mixtures of experts are unchanged.
 
-Refused, because they cannot carry weights: ``loss_type="dft"`` and ``compute_loss_func`` and label smoothing (other
-losses), packing and padding-free batches (TRL builds them with a collator of its own, for text only), context,
-sequence and tensor parallelism (labels are split, weights are not), and prompt-learning PEFT (it adds positions).
-``use_liger_kernel`` is fine: TRL does not let it replace the loss.
+Refused because they lose the weights: ``loss_type="dft"``, ``compute_loss_func`` and label smoothing (other losses);
+packing and padding-free batches (TRL builds them with its own collator, for text only); context, sequence and tensor
+parallelism (labels are split, weights are not); and prompt-learning PEFT (it adds positions). ``use_liger_kernel`` is
+fine: TRL does not let it replace the loss.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class WeightedSFTTrainer(WeightedSteps, SFTTrainer):  # type: ignore[misc]  # tr
     """``SFTTrainer`` for batches of :class:`scorer.training.WeightedCollator`.
 
     Args:
-        args: an ``SFTConfig`` with ``remove_unused_columns=False``; what cannot carry weights is refused.
-        data_collator: wraps TRL's ``DataCollatorForVisionLanguageModeling`` (or another).
+        args: an ``SFTConfig`` with ``remove_unused_columns=False``; options that lose the weights are refused.
+        data_collator: a ``WeightedCollator`` around TRL's ``DataCollatorForVisionLanguageModeling`` (or another).
 
     ``normalization`` and errors are those of :class:`scorer.training.weighted_steps.WeightedSteps`; everything else is
     ``SFTTrainer``'s.
@@ -47,17 +47,20 @@ class WeightedSFTTrainer(WeightedSteps, SFTTrainer):  # type: ignore[misc]  # tr
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """TRL's own, on log-probabilities that are weighed and divided already; the model never sees the weights."""
+        """Return TRL's loss of log-probabilities that are already weighted and divided by the total.
+
+        The model never receives the weights.
+        """
         batch = self.micro_batch(model, inputs, num_items_in_batch)
-        weighed = _WeighedModel(model, batch)
-        # TRL divides by the number that it is given, or else by the batch's number of labels.
+        weighted = _WeightedModel(model, batch)
+        # TRL divides by num_items_in_batch or, if that is None, by the batch's number of labels.
         return super().compute_loss(
-            weighed, batch.inputs, return_outputs, num_items_in_batch=1 if batch.in_step else None
+            weighted, batch.inputs, return_outputs, num_items_in_batch=1 if batch.in_step else None
         )
 
 
-class _WeighedModel:
-    """A model whose fused log-probabilities are weighed: what TRL adds up is the loss."""
+class _WeightedModel:
+    """Wrap a model and weight its fused log-probabilities, so that TRL's sum over them is the weighted loss."""
 
     def __init__(self, model: Any, batch: MicroBatch) -> None:
         self.model, self.batch = model, batch
@@ -70,7 +73,7 @@ class _WeighedModel:
         weights = self.batch.weights[:, 1:].to(log_probs)
         if weights.shape != log_probs.shape:
             raise WeightsError(
-                f"the model gives log-probabilities of shape {tuple(log_probs.shape)} for weights of shape "
+                f"the model returns log-probabilities of shape {tuple(log_probs.shape)} for weights of shape "
                 f"{tuple(weights.shape)}: prompt-learning PEFT adds positions; use LoRA"
             )
         total = torch.as_tensor(self.batch.total).to(log_probs)
@@ -83,8 +86,8 @@ class _WeighedModel:
 def _check_arguments(args: Any, data_collator: Any) -> None:
     if not isinstance(data_collator, WeightedCollator):
         raise ConfigError(
-            f"data_collator is {type(data_collator).__name__}; give a scorer.training.WeightedCollator around TRL's "
-            "DataCollatorForVisionLanguageModeling, whose batches hold the weights"
+            f"data_collator is {type(data_collator).__name__}, whose batches have no weights; give a "
+            "scorer.training.WeightedCollator around TRL's DataCollatorForVisionLanguageModeling"
         )
     if args is None:
         raise ConfigError("args is None; give an SFTConfig with remove_unused_columns=False, which keeps samples' ids")
@@ -92,7 +95,7 @@ def _check_arguments(args: Any, data_collator: Any) -> None:
         WeightedSFTTrainer,
         {
             "packing=True": (args.packing or args.eval_packing, "joins text-only samples without their weights"),
-            "padding_free=True": (args.padding_free, "joins samples by a collator of TRL's own"),
+            "padding_free=True": (args.padding_free, "joins samples with TRL's own collator"),
             f"loss_type={args.loss_type!r}": (args.loss_type != "nll", "is another loss; use 'nll'"),
         },
     )

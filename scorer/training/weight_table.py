@@ -1,4 +1,4 @@
-"""Random access to published weights: by position beside a shard, or by the dataset's own id."""
+"""Look up published weights in any order: by position in a shard, or by the dataset's own id."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from scorer.training.rows import Derive, Rows, WeightRow
 
 
 class WeightTable:
-    """A published output whose rows are looked up in any order.
+    """A published output with random access to its rows.
 
-    A shard's file is read when one of its rows is first asked for, and kept. It pickles without what it has read, so
-    that every worker of a ``DataLoader`` reads the shards that it needs.
+    A shard's file is read when one of its rows is first requested, and kept. Pickling leaves out what has been read:
+    every worker of a ``DataLoader`` reads the shards that it needs.
 
     Args:
         published: see :func:`scorer.training.read_weights`; or use :meth:`open`.
-        keep_shards: how many shards are kept in memory at once, those used last; None for all. A kept shard costs
-            about 30 bytes a token.
+        keep_shards: how many shards to keep in memory, the most recently used ones; None for all. A shard takes about
+            30 bytes per token.
+
+    Raises:
+        TableError: ``keep_shards`` is less than 1.
     """
 
     def __init__(self, published: PublishedWeights, *, keep_shards: int | None = None) -> None:
@@ -60,11 +63,11 @@ class WeightTable:
         return sum(self.published.rows_of(name) for name in self.shards)
 
     def __iter__(self) -> Iterator[WeightRow]:
-        """Every row in order; nothing is kept."""
+        """Yield every row in order; nothing is kept."""
         return iter(self.published)
 
     def row(self, shard: str, index: int) -> WeightRow:
-        """The row at ``index`` of a shard: the weights of the same row of the dataset's file of that name.
+        """Return the row at ``index`` of a shard: the weights of that row in the dataset's file of the same name.
 
         Raises:
             TableError: there is no such shard, or it has no such row.
@@ -75,24 +78,24 @@ class WeightTable:
         return rows[index]
 
     def find(self, sample_id: str) -> WeightRow:
-        """The row of a sample, by the dataset's own id (``<shard>#<row>`` where it has none).
+        """Return the row with the dataset's own id (``<shard>#<row>`` if it has none).
 
-        The first call reads the ids of all shards, and keeps them: about 200 bytes a row.
+        The first call reads the ids of all shards and keeps them, at about 200 bytes per row.
 
         Raises:
-            TableError: no row or several rows have this id.
+            TableError: no row has this id, or several do.
         """
         if self._places is None:
             self._places = self._all_places()
         if sample_id not in self._places:
             raise TableError(
                 f"{self.published.root} has no row with the id {sample_id!r} among its {len(self):,}; ids are those of "
-                "the column that the run was told, or <shard>#<row>: look a row up by row(shard, index) instead"
+                "the run's id column, or <shard>#<row>: look a row up with row(shard, index) instead"
             )
         place = self._places[sample_id]
         if place is None:
             raise TableError(
-                f"{self.published.root} has several rows with the id {sample_id!r}; look them up by row(shard, index)"
+                f"{self.published.root} has several rows with the id {sample_id!r}; look them up with row(shard, index)"
             )
         return self.row(*place)
 
@@ -106,7 +109,7 @@ class WeightTable:
         return rows
 
     def _all_places(self) -> dict[str, tuple[str, int] | None]:
-        """Id → shard and row; None for an id that several rows have."""
+        """Map each id to its shard and row; to None if several rows have it."""
         places: dict[str, tuple[str, int] | None] = {}
         for shard in self.shards:
             ids = self.published.load(shard, columns=["sample_id"]).column("sample_id").to_pylist()

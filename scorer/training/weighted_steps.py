@@ -1,12 +1,12 @@
-"""What a weighted loss needs of any trainer built on Hugging Face's: what to divide by, and what cannot carry weights.
+"""Normalise a weighted loss over an optimizer step, for any trainer built on Hugging Face's ``Trainer``.
 
-Normalisation, over all micro-batches and devices of an optimizer's step:
+The divisor is taken over all micro-batches and devices of the step:
 
 - ``weights`` (CAL): Σ w·nll / Σ w.
-- ``tokens`` (as the ``Trainer`` itself): Σ w·nll / number of trained tokens. With
+- ``tokens`` (as in ``Trainer`` itself): Σ w·nll / number of trained tokens. With
   ``WeightAligner(normalize="mean")`` every sequence's weights average 1, PRIOR's k·w/Σw.
 
-So a step over 8 rows is the same step as 1 × 8, 2 × 4 or 4 × 2 micro-batches make of them.
+So 8 rows give the same step as one micro-batch of 8, two of 4, or four of 2.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Normalization = Literal["weights", "tokens"]
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """A batch on its way to the model, its weights taken out.
+    """A batch separated into the model's inputs and the weights.
 
     Attributes:
         inputs: the batch without its weights.
         weights: [B, T], aligned with the labels.
-        total: what Σ w·nll is divided by: the whole step's total where it is part of one, else the batch's own.
-        in_step: whether it is part of an optimizer's step.
+        total: the divisor of Σ w·nll: the whole step's total if the batch is part of a step, else the batch's own.
+        in_step: whether the batch is part of an optimizer step.
     """
 
     inputs: dict[str, Any]
@@ -43,15 +43,15 @@ class MicroBatch:
 
 
 class WeightedSteps:
-    """Divides by a step's total, and refuses what loses the weights; a subclass adds the loss in ``compute_loss``.
+    """Divide the loss by a step's total, and refuse options that lose the weights.
+
+    A subclass adds the loss in ``compute_loss``.
 
     Args:
-        normalization: ``weights`` or ``tokens``; see the module's docstring.
-
-    Everything else is the trainer's.
+        normalization: ``weights`` or ``tokens``; see the module's docstring. All other arguments are the trainer's.
 
     Raises:
-        ConfigError: the arguments ask for a loss or a way of sharding that loses the weights.
+        ConfigError: the arguments select a loss or a kind of parallelism that loses the weights.
     """
 
     args: Any
@@ -63,13 +63,13 @@ class WeightedSteps:
         self.normalization = normalization
         super().__init__(*args, **kwargs)
         refuse_what_loses_weights(self)
-        # What compute_loss returns is divided by the whole step's total already.
+        # compute_loss already divides by the whole step's total.
         self.model_accepts_loss_kwargs = True
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """A step's micro-batches, and what their losses are divided by, in the place of a number of tokens."""
+        """Return a step's micro-batches, and the divisor of their losses in place of ``Trainer``'s number of tokens."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]  # Trainer's
         if not batches:
             return batches, None
@@ -79,15 +79,15 @@ class WeightedSteps:
         return batches, total
 
     def total(self, batch: Mapping[str, Any]) -> Tensor:
-        """What one batch adds to the divisor: scalar float32."""
+        """Return what one batch adds to the divisor, a scalar float32."""
         weights = _weights_of(batch)
         return total_weight(batch["labels"], weights if self.normalization == "weights" else torch.ones_like(weights))
 
     def micro_batch(self, model: Any, batch: Mapping[str, Any], step_total: Tensor | int | None) -> MicroBatch:
-        """Take the weights out of what ``compute_loss`` is given, and settle what its loss is divided by.
+        """Separate the weights from a batch passed to ``compute_loss``, and choose the divisor of its loss.
 
         Args:
-            step_total: what ``Trainer`` calls ``num_items_in_batch``: the second answer of :meth:`get_batch_samples`.
+            step_total: the second result of :meth:`get_batch_samples`, which ``Trainer`` calls ``num_items_in_batch``.
 
         Raises:
             WeightsError: the batch has no weights.
@@ -100,7 +100,7 @@ class WeightedSteps:
 
 
 def _weights_of(batch: Mapping[str, Any]) -> Tensor:
-    """The weights of a batch, [B, T]. Raises WeightsError where there are none."""
+    """Return the weights of a batch, [B, T]. Raise WeightsError if it has none."""
     if TOKEN_WEIGHTS not in batch:
         raise WeightsError(
             f"the batch has no {TOKEN_WEIGHTS!r}; it has {', '.join(batch)}: give the trainer a "
@@ -111,7 +111,7 @@ def _weights_of(batch: Mapping[str, Any]) -> Tensor:
 
 
 def refuse_what_loses_weights(trainer: Any) -> None:
-    """Raise ConfigError for arguments under which the weights would be dropped or applied to other tokens."""
+    """Raise ConfigError for arguments that would drop the weights or apply them to the wrong tokens."""
     args, parallel = trainer.args, getattr(trainer.accelerator, "parallelism_config", None)
     shards = parallel is not None and (parallel.cp_enabled or parallel.sp_enabled or parallel.tp_enabled)
     refuse(
@@ -133,7 +133,7 @@ def refuse_what_loses_weights(trainer: Any) -> None:
 
 
 def refuse(trainer: type, options: Mapping[str, tuple[bool, str]]) -> None:
-    """Raise ConfigError for the first option in use. ``options``: name → whether it is, and what it does."""
+    """Raise ConfigError for the first option in use. ``options`` maps a name to whether it is used, and its effect."""
     for name, (used, why) in options.items():
         if used:
-            raise ConfigError(f"{trainer.__name__} cannot weigh the loss with {name}: it {why}")
+            raise ConfigError(f"{trainer.__name__} cannot weight the loss with {name}: it {why}")

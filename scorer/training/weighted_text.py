@@ -1,4 +1,4 @@
-"""A published row beside the texts that a trainer has for it: the source side of carrying weights."""
+"""Pair a published row with the texts that a trainer has for it: the source of a projection."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class WeightedText:
     """A published row, and the texts that the trainer has for it.
 
     Attributes:
-        row: the row's weights.
-        texts: of all scored turns, the assistant's of a conversation or the captions of a row, as the dataset has
-            them; they must be those that were scored.
-        turns: which of them are trained on in this sequence, ascending; None for all. ``(2,)`` where a trainer
-            masks all turns but the last of three, or takes caption 2 of a row that has several.
+        row: the published row.
+        texts: the texts of all scored turns as they are in the dataset: a conversation's assistant turns, or a row's
+            captions. They must be those that were scored.
+        turns: the turns that are trained on in this sequence, ascending; None for all. For example, ``(2,)`` if a
+            trainer masks all but the last of three turns, or uses caption 2 of a row that has several.
     """
 
     row: WeightRow
@@ -29,18 +29,19 @@ class WeightedText:
     turns: Sequence[int] | None = None
 
     def check(self, unscored: float | None) -> None:
-        """Refuse other texts than those scored, turns that are not there, and weights that cannot weigh.
+        """Refuse texts that were not scored, turns that do not exist, and weights that are not finite and ≥ 0.
 
         Args:
-            unscored: the weight of what has none; None refuses it.
+            unscored: the weight of text without a score; None refuses such text.
 
         Raises:
-            TableError: the texts are others, or the row was not scored.
-            SpanError: turns or weights that are wrong.
+            TableError: the texts are not those that were scored, or the row was not scored.
+            SpanError: the turns or weights are invalid.
         """
         if self.turns is not None and list(self.turns) != sorted(set(self.turns) & set(range(len(self.texts)))):
             raise SpanError(
-                f"{self.row.name}: turns are {list(self.turns)} of {len(self.texts)}; name each once, in order, from 0"
+                f"{self.row.name}: turns are {list(self.turns)}, but the row has {len(self.texts)}; list each turn at "
+                "most once, in ascending order, counting from 0"
             )
         if self.row.ok or unscored is None:
             self.row.check_text(self.texts)
@@ -57,12 +58,12 @@ class WeightedText:
     def spans(
         self, first_group: int, unscored: float | None
     ) -> tuple[Float32Array, Int64Array, Int64Array, Int64Array]:
-        """Weights, starts, ends and groups of the row's tokens, all [N], for :func:`scorer.spans.project`.
+        """Return weights, starts, ends and groups of the row's tokens, all [N], for :func:`scorer.spans.project`.
 
-        White space that the reference's template trimmed off a text's ends goes to the token next to it.
+        White space that the reference model's template stripped from a text's ends is added to the adjacent token.
 
         Args:
-            first_group: group of the first turn; the others follow.
+            first_group: group of the first turn; the other turns get the numbers after it.
             unscored: as in :meth:`check`.
 
         Raises:
@@ -83,7 +84,8 @@ class WeightedText:
                 if unscored is None and (self.turns is None or turn in self.turns):
                     raise SpanError(
                         f"{self.row.name}: turn {turn} has {len(data)} bytes, of which the first {scored} were scored "
-                        "(the reference's context was full); give unscored=<weight> for the rest, or leave the row out"
+                        "(the reference model's context was full); give unscored=<weight> for the rest, or leave the "
+                        "row out"
                     )
             elif end > first:
                 ends[end - 1] = len(data)

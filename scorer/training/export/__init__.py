@@ -1,5 +1,5 @@
-"""Writes published weights into files that trainers read by themselves: ``tokensight export --help``.
+"""Write a dataset and its published weights in formats that trainers read directly: ``tokensight export --help``.
 
-columns.py says what the run read, dataset.py reads that beside its weights, images.py makes images files, formats.py
-has one function per trainer.
+columns.py finds the columns that the run read, dataset.py reads them beside their weights, images.py turns images into
+files, formats.py has one function per trainer.
 """

@@ -1,4 +1,4 @@
-"""The command line: ``tokensight export --to FORMAT --weights OUTPUT --data DATASET --output FILE``."""
+"""Run ``tokensight export --to FORMAT --weights OUTPUT --data DATASET --output FILE``."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from scorer.training.weight_table import WeightTable
 from scorer.weights import Method
 
 _DESCRIPTION = """\
-Write a dataset with its published weights into one file that a trainer reads by itself.
+Write a dataset with its published weights to one file that a trainer reads directly.
 
-  jsonl          messages, image paths, and spans and weights, for WeightRow.from_record; any trainer
+  jsonl          messages, image paths, spans and weights, for WeightRow.from_record; any trainer
   ms-swift       answers as token ids with a loss_scale each; needs --tokenizer; train with --is_binary_loss_scale false
   llava-json     LLaVA's JSON with spans and weights in every record
   llama-factory  samples of LLaMA-Factory's v1 with the weights in extra_info
-  axolotl        messages with train_detail: tokens of at least --threshold are trained on
+  axolotl        messages with train_detail: tokens with weights of at least --threshold are trained on
 
 Rows that were not scored are left out and counted. Image bytes are written beside the output file.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 2 where something is wrong."""
+    """Run the command line and return its exit status: 0, or 2 after an error."""
     options = _parser().parse_args(argv)
     try:
         method = _method(options)
@@ -65,32 +65,38 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
-    parser.add_argument("--weights", required=True, help="output of a scoring run; local, or any URL that fsspec opens")
+    parser.add_argument(
+        "--weights", required=True, help="output of a scoring run: a path, or any URL that fsspec opens"
+    )
     parser.add_argument("--data", type=Path, help="the dataset that was scored; not needed with --layout merged")
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
-    columns = parser.add_argument_group("columns", "Those that the run read, unless they were renamed since.")
-    columns.add_argument(TEXT_OPTION, metavar="NAME", help="of captions or conversations; A,B for several")
-    columns.add_argument(IMAGE_OPTION, metavar="NAME", help="of images; A,B for several")
-    columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="of the question that a bare caption answers")
-    columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question where there is no column for it")
+    parser.add_argument("--output", type=Path, required=True, help="the file to write")
+    columns = parser.add_argument_group("columns", "By default those that the run read; name any renamed since.")
+    columns.add_argument(TEXT_OPTION, metavar="NAME", help="captions or conversations; A,B for several columns")
+    columns.add_argument(IMAGE_OPTION, metavar="NAME", help="images; A,B for several columns")
+    columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="the question that a bare caption answers")
+    columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question, if no column holds it")
     add_method_options(parser, "derive weights by this method instead of the run's own")
     parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
-    parser.add_argument("--threshold", type=float, default=0.5, help="axolotl: least weight trained on (default 0.5)")
-    parser.add_argument("--allow-unfinished", action="store_true", help="read what an unfinished run has published")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="axolotl: the lowest weight that is trained on (default 0.5)"
+    )
+    parser.add_argument(
+        "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
+    )
     return parser
 
 
 def _method(options: argparse.Namespace) -> Method | None:
     if options.method is None:
         if options.method_param:
-            raise ConfigError("--method-param without --method; name the method whose parameter it is")
+            raise ConfigError("--method-param is given without --method; name the method it belongs to with --method")
         return None
     return Method(options.method, dict(options.method_param))
 
 
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
-    asked = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
-    columns = run_columns(table.published, asked)
+    overrides = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
+    columns = run_columns(table.published, overrides)
     images = ImageFiles(options.output.with_suffix(".images"))
     settings = _settings(options)
     to_object = FORMATS[options.to]
@@ -109,7 +115,7 @@ def _write(table: WeightTable, options: argparse.Namespace) -> int:
             file.write(("[" if count == 1 else ",\n") + line if array else line + "\n")
         if array:
             file.write("]\n" if count else "[]\n")
-    partial.replace(options.output)  # a whole file or none
+    partial.replace(options.output)  # never leave a partial file under the final name
     return count
 
 
@@ -117,13 +123,13 @@ def _settings(options: argparse.Namespace) -> FormatOptions:
     if options.to != "ms-swift":
         return FormatOptions(None, None, options.threshold)
     if options.tokenizer is None:
-        raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer by --tokenizer")
+        raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer with --tokenizer")
     tokenize, tokenizer = _load_tokenizer(options.tokenizer)
     return FormatOptions(tokenize, WeightAligner(tokenizer), options.threshold)
 
 
 def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:
-    """As transformers loads it, since trainers do; it may not be what tokenizer.json alone says."""
+    """Load a tokenizer with transformers, as trainers do: it may differ from tokenizer.json alone."""
     with needing("--tokenizer"):
         from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

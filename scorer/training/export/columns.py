@@ -1,4 +1,4 @@
-"""Which columns of its dataset a run has read: its published files say so in their metadata."""
+"""Find which columns of the dataset a run read, from the metadata of its published files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPT_OPTION: Final = "--prompt"
 
 @dataclass(frozen=True, slots=True)
 class ColumnOptions:
-    """What the user says instead of the run; None where the run's own word holds. ``A,B`` names several columns."""
+    """The user's overrides; None to use what the run recorded. ``A,B`` names several columns."""
 
     text: str | None = None
     image: str | None = None
@@ -28,15 +28,15 @@ class ColumnOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunColumns:
-    """What a run has read.
+    """The columns that a run read.
 
     Attributes:
-        text: the column of the conversation or of the caption; or several, each with a caption of its own.
+        text: the column of the conversation or caption; or several columns with one caption each.
         image: the columns of images, in order.
         prompt_column: the column of the instruction that a caption answers.
-        prompt: the instruction where there is no such column or it is null; None if the run does not say.
-        format: ``parquet``, ``json``, ``jsonl`` or ``webdataset``; None if the run does not say.
-        layout: ``sidecar`` or ``merged``; None if the run does not say.
+        prompt: the instruction if there is no such column or it is null; None if the run did not record it.
+        format: ``parquet``, ``json``, ``jsonl`` or ``webdataset``; None if the run did not record it.
+        layout: ``sidecar`` or ``merged``; None if the run did not record it.
     """
 
     text: tuple[str, ...]
@@ -47,14 +47,16 @@ class RunColumns:
     layout: str | None
 
     def names(self) -> list[str]:
-        """Every column that is read."""
+        """Return every column that was read."""
         return [*self.text, *self.image, *([] if self.prompt_column is None else [self.prompt_column])]
 
     def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False) -> None:
-        """Raise ConfigError where ``there``, the columns of ``where``, lacks one that was read.
+        """Raise ConfigError if a column that was read is absent.
 
         Args:
-            record: ``there`` are the keys of one record, which need not have a prompt, nor every one of several texts.
+            there: the columns that exist.
+            where: the file or row they belong to, for the message.
+            record: whether ``there`` are the keys of one record, which may lack a prompt and some of several texts.
         """
         read = dict.fromkeys(self.image, IMAGE_OPTION)
         if not record or not any(name in there for name in self.text):
@@ -64,35 +66,35 @@ class RunColumns:
         for name, option in read.items():
             if name not in there:
                 raise ConfigError(
-                    f"{where} has no column {name!r}; it has {shown(list(there))}: name the column by {option}"
+                    f"{where} has no column {name!r}; it has {shown(list(there))}: name the column with {option}"
                 )
 
 
-def run_columns(published: PublishedWeights, asked: ColumnOptions) -> RunColumns:
-    """Say what the run has read, by its published files' metadata and by the options that override it.
+def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunColumns:
+    """Return the columns that the run read, from its published files' metadata and the options that override it.
 
     Raises:
-        ConfigError: neither says which column holds the text or the image.
+        ConfigError: neither names the column of the text or the image.
     """
     metadata = _metadata(published)
     source: Mapping[str, Any] = metadata.get("source", {})
     read: Mapping[str, Any] = source.get("columns", {})
 
-    def columns(option: str, asked: str | None, own: Any) -> tuple[str, ...]:
-        if asked is not None:
-            return tuple(asked.split(","))
+    def columns(option: str, override: str | None, own: Any) -> tuple[str, ...]:
+        if override is not None:
+            return tuple(override.split(","))
         if own is None:
             raise ConfigError(
-                f"the files of {published.root} do not say which columns of the dataset were read (another tool wrote "
-                f"them, or an early release): name the column by {option}"
+                f"the files of {published.root} do not say which columns of the dataset were read (another tool or an "
+                f"early release wrote them): name the column with {option}"
             )
         return (own,) if isinstance(own, str) else tuple(own)
 
     return RunColumns(
-        text=columns(TEXT_OPTION, asked.text, read.get("messages") or read.get("text")),
-        image=columns(IMAGE_OPTION, asked.image, read.get("image")),
-        prompt_column=read.get("prompt") if asked.prompt_column is None else asked.prompt_column,
-        prompt=metadata.get("fingerprint", {}).get("prompt") if asked.prompt is None else asked.prompt,
+        text=columns(TEXT_OPTION, overrides.text, read.get("messages") or read.get("text")),
+        image=columns(IMAGE_OPTION, overrides.image, read.get("image")),
+        prompt_column=read.get("prompt") if overrides.prompt_column is None else overrides.prompt_column,
+        prompt=metadata.get("fingerprint", {}).get("prompt") if overrides.prompt is None else overrides.prompt,
         # A run on Parquet does not name its format.
         format=source.get("format", "parquet") if source else None,
         layout=metadata.get("layout"),
@@ -100,7 +102,7 @@ def run_columns(published: PublishedWeights, asked: ColumnOptions) -> RunColumns
 
 
 def _metadata(published: PublishedWeights) -> dict[str, Any]:
-    """All files of a run have the same; an empty one is passed over."""
+    """Return the metadata of the first file with rows; all files of a run have the same."""
     for name in published.shards:
         for batch in published.batches(name, columns=["status"]):
             return read_metadata(batch.schema)

@@ -1,4 +1,4 @@
-"""A dataset's rows beside their published weights: Parquet, JSON (LLaVA's) and JSON Lines, as the run read them."""
+"""Read a dataset's rows beside their published weights: Parquet, LLaVA's JSON and JSON Lines, as the run read them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "json": (".json",),
     "jsonl": tuple(f".{name}{packed}" for name in ("jsonl", "ndjson") for packed in ("", ".gz", ".zst")),
 }
-"""Of the formats that can be exported; a shard is published under its file's name with ``.parquet`` instead."""
+"""File suffixes of the formats that can be exported; a shard is published with the suffix ``.parquet`` instead."""
 
 _NOT_SPACE: Final = re.compile(r"\S")
 
 Record = Callable[[], Mapping[str, Any]]
-"""Reads one row: a row that was not scored may not be readable, and is never read."""
+"""Reads one row on call: a row that was not scored is never read, as it may be unreadable."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Example:
 
     Attributes:
         name: unique; the row's id, with ``#k`` for caption k of several.
-        turns: the conversation, images at their places.
+        turns: the conversation, with its images in place.
         images: as the dataset has them: paths, bytes, or Hugging Face's image structs.
         row: the published weights.
         texts: all texts of the row that were scored.
-        trained: which of ``texts`` the conversation's answers are, in order.
+        trained: indices in ``texts`` of the conversation's answers, in order.
     """
 
     name: str
@@ -57,23 +57,24 @@ class Example:
 
 
 def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
-    """Every scored row's examples, in the run's order; rows that failed are left out.
+    """Yield the examples of every scored row, in the run's order; rows that failed are left out.
 
     Args:
-        data: the dataset that was scored, a folder or a file; None where the published files hold its columns too.
+        data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
 
     Raises:
-        TableError: a file is absent or has other rows, or a text is not the one that was scored.
-        ConfigError: the dataset is needed and not given, or of a format that is not exported, or lacks a column.
+        TableError: a file is absent or has another number of rows, or a text is not the one that was scored.
+        ConfigError: the dataset is needed but not given, its format cannot be exported, or it lacks a column.
     """
     if data is None and columns.layout == "sidecar":
         raise ConfigError(
-            f"{table.published.root} holds weights only (--layout sidecar); give the dataset that was scored by --data"
+            f"{table.published.root} holds weights only (--layout sidecar); give the dataset that was scored with "
+            "--data"
         )
     if columns.format is not None and columns.format not in SUFFIXES:
         raise ConfigError(
-            f"the run read {columns.format}, which is not exported ({', '.join(SUFFIXES)} are); look weights up in "
-            "your own loader by WeightTable.find(id), as docs/training.md shows under WebDataset"
+            f"the run read {columns.format}, which cannot be exported ({', '.join(SUFFIXES)} can); look weights up in "
+            "your own loader with WeightTable.find(id), as docs/training.md shows under WebDataset"
         )
     for shard in table.shards:
         records = _published(table, shard, columns) if data is None else _read(data, shard, table, columns)
@@ -112,14 +113,14 @@ def _prompt(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> s
     prompt = columns.prompt if own is None else str(own)
     if prompt is None:
         raise ConfigError(
-            f"{row.name} is a caption, and the published files do not say which instruction it answers: give it by "
-            f"{PROMPT_OPTION}, or its column by {PROMPT_COLUMN_OPTION}"
+            f"{row.name} is a caption, and the published files do not say which instruction it answers: give it with "
+            f"{PROMPT_OPTION}, or its column with {PROMPT_COLUMN_OPTION}"
         )
     return prompt
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """What a cell holds, or the cells of several columns: itself, or the elements of its lists."""
+    """Yield the elements of nested lists, or the value itself if it is not a list."""
     if isinstance(value, list):
         for part in value:
             yield from _leaves(part)
@@ -143,7 +144,7 @@ def _read(data: Path, shard: str, table: WeightTable, columns: RunColumns) -> It
 
 
 def _json_records(text: str) -> Iterator[Mapping[str, Any]]:
-    """The elements of the one array; or, as the run reads them too, records one after the other."""
+    """Yield the elements of one array or, as the run accepts too, records written one after another."""
     if text.lstrip().startswith("["):
         yield from json.loads(text)
         return
@@ -154,7 +155,7 @@ def _json_records(text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _file_beside(data: Path, shard: str, table: WeightTable, format: str | None) -> tuple[Path, str]:
-    """The dataset's file of a published shard, and its format."""
+    """Return the dataset's file of a published shard, and its format."""
     suffixes = SUFFIXES if format is None else {format: SUFFIXES[format]}
     if data.is_file():
         if len(table.shards) > 1:
@@ -172,7 +173,7 @@ def _file_beside(data: Path, shard: str, table: WeightTable, format: str | None)
 
 
 def _published(table: WeightTable, shard: str, columns: RunColumns) -> Iterator[Record]:
-    """The dataset's own columns in a file of ``--layout merged``."""
+    """Read the dataset's own columns from a file of ``--layout merged``."""
     for batch in table.published.batches(shard, columns=columns.names()):
         columns.refuse_absent(batch.schema.names, f"{table.published.root}/{shard}")
         yield from _rows(batch)

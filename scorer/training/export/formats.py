@@ -1,6 +1,6 @@
-"""One function per trainer: an example as the object that its files hold.
+"""Convert an example to the object that a trainer's file contains, with one function per trainer.
 
-What each trainer does with it is in ``docs/training.md`` and held by tests against its own code.
+``docs/training.md`` says what each trainer does with it; tests check this against the trainers' own code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from scorer.types import IMAGE, Turn
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """What formats need besides the example.
+    """What a format needs besides the example.
 
     Attributes:
-        tokenize: text → the trainer's token ids; for formats that hold ids.
+        tokenize: returns a text's ids in the trainer's vocabulary; for formats that store ids.
         aligner: for that tokenizer.
-        threshold: tokens of at least this weight are trained on; for formats that select.
+        threshold: tokens with at least this weight are trained on; for formats that select tokens.
     """
 
     tokenize: Callable[[str], Sequence[int]] | None
@@ -37,7 +37,7 @@ class FormatOptions:
 
 
 def jsonl(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
-    """Messages in Hugging Face's form, and the spans and weights of :meth:`WeightRow.to_record`."""
+    """Return messages in Hugging Face's form, and the spans and weights of :meth:`WeightRow.to_record`."""
     return {
         "id": example.name,
         "images": list(images),
@@ -47,20 +47,27 @@ def jsonl(example: Example, images: Sequence[str], options: FormatOptions) -> di
 
 
 def llava_json(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
-    """A record of LLaVA's JSON, and beside it the spans and weights of :meth:`WeightRow.to_record`."""
+    """Return a record of LLaVA's JSON, with the spans and weights of :meth:`WeightRow.to_record` added.
+
+    Raises:
+        TableError: the row has more than one image, or a turn spells ``<image>``.
+    """
     roles = {"user": "human", "assistant": "gpt", "system": "system"}
     conversations = [{"from": roles[turn.role], "value": _with_markers(turn, "<image>\n")} for turn in example.turns]
     if len(images) > 1:
-        raise TableError(f"{example.row.name} has {len(images)} images; a record of LLaVA has one: use --to jsonl")
+        raise TableError(f"{example.row.name} has {len(images)} images; a LLaVA record holds one: use --to jsonl")
     named = {"image": images[0]} if images else {}
     return {"id": example.name, **named, "conversations": conversations, "token_weights": _record(example)}
 
 
 def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
-    """Answers as ms-swift takes them from rollouts: token ids with a float ``loss_scale`` each.
+    """Return answers as ms-swift takes them from rollouts: token ids with a float ``loss_scale`` each.
 
-    Tokens with ``loss_scale`` 0 are not labelled there. Weights average 1 over an answer, since ms-swift divides by the
-    number of labels.
+    ms-swift does not label tokens with ``loss_scale`` 0. Weights average 1 over an answer, since ms-swift divides by
+    the number of labels.
+
+    Raises:
+        TableError: a turn spells ``<image>``.
     """
     assert options.tokenize is not None
     assert options.aligner is not None
@@ -80,7 +87,7 @@ def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) ->
 
 
 def axolotl(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
-    """Messages with ``train_detail``: ranges of characters, both ends included, that are trained on or not."""
+    """Return messages with ``train_detail``: which ranges of characters, both ends included, are trained on."""
     answers = iter(example.trained)
     messages = []
     for turn in example.turns:
@@ -92,7 +99,7 @@ def axolotl(example: Example, images: Sequence[str], options: FormatOptions) -> 
 
 
 def llama_factory(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
-    """A sample of LLaMA-Factory's v1, with the weights in ``extra_info`` as JSON."""
+    """Return a sample of LLaMA-Factory's v1, with the weights in ``extra_info`` as JSON."""
     import json
 
     messages = [
@@ -118,7 +125,7 @@ FORMATS: Final[Mapping[str, Format]] = {
 
 
 def _record(example: Example) -> dict[str, Any]:
-    """The row's record, of the trained texts only: caption k of several is a conversation of its own."""
+    """Return the row's record for the trained texts only, as each of several captions becomes a conversation."""
     record = example.row.to_record()
     if example.trained == tuple(range(len(example.texts))):
         return record
@@ -134,13 +141,14 @@ def _record(example: Example) -> dict[str, Any]:
 def _with_markers(turn: Turn, marker: str) -> str:
     if "<image>" in turn.text:
         raise TableError(
-            f"a {turn.role} turn spells <image>, which the trainer takes for a picture: {turn.text[:60]!r}"
+            f"a {turn.role} turn spells <image>, which the trainer takes for an image: {turn.text[:60]!r}; use "
+            "--to jsonl, which keeps images apart from text"
         )
     return "".join(marker if part is IMAGE else str(part) for part in turn.content)
 
 
 def _train_detail(example: Example, turn: int, threshold: float) -> list[dict[str, Any]]:
-    """Neighbouring tokens on one side of the threshold as one range; bytes that no token covers are trained on."""
+    """Merge neighbouring tokens on the same side of the threshold; characters that no token covers are trained on."""
     text = example.texts[turn]
     scores, weights = example.row.scores, example.row.weights
     assert scores is not None

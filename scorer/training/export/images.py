@@ -1,4 +1,4 @@
-"""Pictures of a dataset as paths, which is what trainers' JSON names."""
+"""Turn the images of a dataset into file paths, as trainers' JSON needs them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ _SIGNATURES: Final = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gi
 
 
 class ImageFiles:
-    """Gives every image a path: its own, or that of a file that its bytes are written to, named by their digest.
+    """Return a path for every image: its own, or that of a file with its bytes, named by their digest.
 
     Args:
-        folder: where bytes are written; made when the first are.
+        folder: where bytes are written; created on first use.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, image: Any) -> str:
-        """Raises TableError for what is neither a path nor bytes of an image."""
+        """Return the path of an image.
+
+        Args:
+            image: a path, the bytes of an image file, or Hugging Face's struct of either.
+
+        Raises:
+            TableError: it is none of these.
+        """
         if isinstance(image, dict):  # Hugging Face's struct
             image = image.get("bytes") or image.get("path")
         if isinstance(image, str) and image:
             return image
         if not isinstance(image, bytes):
-            raise TableError(f"an image is {type(image).__name__}; a path, bytes or Hugging Face's struct is needed")
+            raise TableError(f"an image is {type(image).__name__}; give a path, bytes or Hugging Face's image struct")
         suffix = next((suffix for start, suffix in _SIGNATURES.items() if image.startswith(start)), ".img")
         file = self.folder / f"{hashlib.blake2b(image, digest_size=12).hexdigest()}{suffix}"
         if not file.exists():

@@ -60,7 +60,7 @@ def test_rows_are_seeded_and_all_kinds_of_input_occur() -> None:
     assert drawn[0].branches != rows(1, seed=4)[0].branches
     assert {branch.mode for row in drawn for branch in row.branches} == {"shown", "masked", "removed"}
     assert {row.blank for row in drawn} == {True, False}
-    assert any(len(row.pictures) > 1 for row in drawn)
+    assert any(len(row.images) > 1 for row in drawn)
 
 
 def test_branches_see_the_opening_and_themselves_only() -> None:
@@ -98,7 +98,7 @@ def test_text_alone_is_learnt_without_pictures(book: Phrasebook | None) -> None:
     stage = Stage("text", 1, rows=4, captions=1, book=book, modes=(REMOVED,))
     made = Rows(ENCODER, stage, 5)
     batch = collate([made[k] for k in range(4)], ENCODER)
-    assert len(batch.pixels) == len(batch.pictures) == len(batch.cells) == 0
+    assert len(batch.pixels) == len(batch.image_numbers) == len(batch.cells) == 0
     assert not (batch.ids == ENCODER.image_id).any()
     model = build_model(TOKENIZER, hidden=32, layers=1)
     answers, seen = losses(model, SceneProbe(32), batch)

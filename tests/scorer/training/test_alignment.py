@@ -195,7 +195,7 @@ def test_the_last_turn_only() -> None:
     (whole,) = WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row, texts)])
     (got,) = WeightAligner(BYTE_LEVEL)([ids], [last], [WeightedText(row, texts, turns=[1])])
     assert_array_equal(got, np.where(np.arange(len(ids)) >= start, whole, 0))
-    with pytest.raises(SpanError, match="is not, or not in this order, in what is trained on"):
+    with pytest.raises(SpanError, match="is not, or not in this order, in the labelled tokens"):
         WeightAligner(BYTE_LEVEL)([ids], [last], [WeightedText(row, texts)])
 
 

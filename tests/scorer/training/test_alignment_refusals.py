@@ -55,7 +55,7 @@ def test_what_is_trained_on_twice_is_refused() -> None:
     """A prompt that is trained on and spells the answer: either place could be the answer's."""
     text = "red kite"
     ids, labels = chatml(BYTE_LEVEL, [(f"Is it a {text}", text)])
-    with pytest.raises(SpanError, match=r"row 7 .*stands in what is trained on more than once.* mask the prompt"):
+    with pytest.raises(SpanError, match=r"row 7 .*occurs in the labelled tokens more than once.* mask the prompt"):
         WeightAligner(BYTE_LEVEL)([ids], [ids], [WeightedText(row_of([text]), [text])])
     (got,) = WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row_of([text]), [text])])
     assert got.any()
@@ -65,8 +65,8 @@ def test_what_is_trained_on_twice_is_refused() -> None:
     ("change", "message"),
     [
         (lambda s: replace(s, texts=["A red kites"]), r"row 7 of train\.parquet .* the text 'A red kites' has hash"),
-        (lambda s: replace(s, turns=[1]), r"turns are \[1\] of 1; name"),
-        (lambda s: replace(s, turns=[0, 0]), r"turns are \[0, 0\] of 1; name"),
+        (lambda s: replace(s, turns=[1]), r"turns are \[1\], but the row has 1; list each"),
+        (lambda s: replace(s, turns=[0, 0]), r"turns are \[0, 0\], but the row has 1; list each"),
     ],
 )
 def test_other_texts_are_refused(change: Callable[[WeightedText], WeightedText], message: str) -> None:
@@ -114,9 +114,9 @@ def test_shapes_and_ids_that_do_not_fit() -> None:
 def test_a_tokenizer_that_loses_bytes_is_refused() -> None:
     lower = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
     lower.pre_tokenizer = pre_tokenizers.Whitespace()
-    with pytest.raises(SpanError, match=r"does not keep a text's bytes: it makes \['a', 'b'\] of 'a b'"):
+    with pytest.raises(SpanError, match=r"does not preserve the bytes of a text: it splits 'a b' into \['a', 'b'\]"):
         WeightAligner(lower)
-    with pytest.raises(SpanError, match="str is no fast tokenizer"):
+    with pytest.raises(SpanError, match="str is not a fast tokenizer"):
         WeightAligner("a tokenizer")
 
 

@@ -151,7 +151,7 @@ def no_text(data: Path) -> None:
         (changed, "row 0 of train-0.parquet (sample 'scene-00000'): the text 'another' has hash"),
         (shorter, "the file of shard train-0.parquet has 3 rows, the run scored 6"),
         (longer, "the file of shard train-0.parquet has 12 rows, the run scored 6"),
-        (no_text, "train-0.parquet has no column 'caption'; it has id, image: name the column by --text-column"),
+        (no_text, "train-0.parquet has no column 'caption'; it has id, image: name the column with --text-column"),
         (
             lambda data: (data / "train-1.parquet").unlink(),
             "has no file of the shard train-1.parquet (tr",
@@ -174,8 +174,8 @@ def test_another_dataset_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "ms-swift"], "--to ms-swift writes token ids; give the trainer's tokenizer by --tokenizer"),
-        (["--to", "jsonl", "--method-param", "window=1"], "--method-param without --method"),
+        (["--to", "ms-swift"], "--to ms-swift writes token ids; give the trainer's tokenizer with --tokenizer"),
+        (["--to", "jsonl", "--method-param", "window=1"], "--method-param is given without --method"),
         (["--to", "jsonl", "--method", "cal", "--method-param", "low=9"], "low ≤ high must hold"),
         (
             ["--to", "jsonl", "--text-column", "truth"],
@@ -204,9 +204,7 @@ def test_captions_that_spell_an_image(tmp_path: Path, capsys: Captured, to: str)
     status = main(["--to", to, *arguments, "--output", str(tmp_path / "written")])
     if to == "llava-json":
         assert status == 2
-        assert (
-            "turn spells <image>, which the trainer takes for a picture: 'an <image> here'" in capsys.readouterr().err
-        )
+        assert "turn spells <image>, which the trainer takes for an image: 'an <image> here'" in capsys.readouterr().err
     else:
         assert status == 0
         assert "an <image> here" in (tmp_path / "written").read_text()

@@ -94,7 +94,7 @@ def test_columns_that_were_renamed_since(tmp_path: Path, capsys: Captured) -> No
         ("task", "--prompt-column", "t"),
     ):
         assert export(tmp_path, *more) == 2
-        problem = f"has no column '{absent}'; it has key, f, s, c0, c1, text, t: name the column by {option}"
+        problem = f"has no column '{absent}'; it has key, f, s, c0, c1, text, t: name the column with {option}"
         assert problem in capsys.readouterr().err
         more += [option, value]
     assert {example["id"]: said(example) for example in exported(tmp_path, *more)} == WANTED
@@ -177,7 +177,7 @@ def test_files_that_do_not_say_what_was_read(tmp_path: Path, capsys: Captured) -
     for message, option, value in (
         ("do not say which columns of the dataset were read", "--text-column", "caption_0,caption_1"),
         ("do not say which columns of the dataset were read", "--image-column", "front,side"),
-        ("do not say which instruction it answers: give it by --prompt, or its column", "--prompt", "Describe it."),
+        ("do not say which instruction it answers: give it with --prompt, or its column", "--prompt", "Describe it."),
     ):
         assert export(tmp_path, *more) == 2
         error = capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_a_webdataset_is_refused_by_name(tmp_path: Path, capsys: Captured) -> No
     rewritten(tmp_path, {"source": {"format": WebDataset().name, "columns": columns}})
     assert export(tmp_path, "--allow-unfinished") == 2
     assert (
-        "the run read webdataset, which is not exported (parquet, json, jsonl are); look weights up"
+        "the run read webdataset, which cannot be exported (parquet, json, jsonl can); look weights up"
         in capsys.readouterr().err
     )
 

@@ -153,7 +153,7 @@ def test_evaluation(scored: Scored, model: Any, processor: Any, tmp_path: Path) 
     ],
 )
 def test_arguments_that_lose_the_weights(model: Any, tmp_path: Path, options: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"WeightedTrainer cannot weigh the loss with {message}"):
+    with pytest.raises(ConfigError, match=f"WeightedTrainer cannot weight the loss with {message}"):
         WeightedTrainer(model, arguments(tmp_path, **options))
 
 
@@ -206,7 +206,7 @@ Change = Callable[[dict[str, Any]], Any]
             r"a sample has no 'id'; it has images, messages: .*remove_unused_columns=False",
         ),
         (lambda sample: sample.update(id="x"), "has no row with the id 'x'"),
-        (lambda sample: sample.pop("messages"), r"a sample has id, images, and none of messages.*texts=<function"),
+        (lambda sample: sample.pop("messages"), r"a sample has id, images, and no messages.*texts=<function"),
         (
             lambda sample: sample["messages"][1].update(content="A kite"),
             r"row 0 of train-0\.parquet .*'A kite' has hash",

@@ -93,5 +93,5 @@ def test_refusals() -> None:
         def process_samples(self, samples: list[Any]) -> list[dict[str, Any]]:
             return super().process_samples([sample("?", "a red kite") for _ in samples])
 
-    with pytest.raises(SpanError, match="is not, or not in this order, in what is trained on"):
+    with pytest.raises(SpanError, match="is not, or not in this order, in the labelled tokens"):
         WeightedRenderer(Lower()).process_samples([sample("?", "A RED KITE", id="x", token_weights=wrong)])

@@ -152,7 +152,9 @@ def test_weights_are_derived_at_read_time(output: Path, method: Any) -> None:
 def test_a_wrong_method_is_refused(output: Path) -> None:
     with pytest.raises(ConfigError, match="unknown weighting method 'calm'"):
         read_weights(output, method="calm")
-    with pytest.raises(TableError, match=r"row 0 of train-1\.parquet: the method gave weights of shape \(1,\) for 3"):
+    with pytest.raises(
+        TableError, match=r"row 0 of train-1\.parquet: the method returned weights of shape \(1,\) for 3"
+    ):
         list(read_weights(output, method=lambda scores: scores.logit_gap[:1]))
 
 

@@ -1,6 +1,6 @@
-"""Make the README's picture of a report: ``python docs/report_picture.py OUTPUT/report.html docs/report.png``.
+"""Create the README's image of a report: ``python docs/report_screenshot.py OUTPUT/report.html docs/report.png``.
 
-Needs Chromium on the path and the extra ``score``. The picture is the top of the page.
+Needs Chromium on the path and the extra ``score``. The image shows the top of the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMIT = 300_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
-    "--no-sandbox",  # it opens one local file
+    "--no-sandbox",  # opens only a local file
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
@@ -30,7 +30,7 @@ OPTIONS = (
 
 
 def screenshot(page: Path, target: Path) -> None:
-    """Write the top ``WIDTH`` × ``HEIGHT`` pixels of ``page`` as PNG."""
+    """Write the top ``WIDTH`` × ``HEIGHT`` pixels of ``page`` to ``target`` as PNG."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         sys.exit(f"none of {', '.join(BROWSERS)} is on the path; install one of them")
@@ -43,16 +43,16 @@ def screenshot(page: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         screenshot(options.report, shot)
-        Image.open(shot).convert("RGB").quantize(256).save(options.picture, optimize=True)
-    size = options.picture.stat().st_size
+        Image.open(shot).convert("RGB").quantize(256).save(options.image, optimize=True)
+    size = options.image.stat().st_size
     if size > LIMIT:
-        sys.exit(f"{options.picture} has {size:,} bytes, more than {LIMIT:,}; lower HEIGHT")
-    print(f"{options.picture}: {size:,} bytes")
+        sys.exit(f"{options.image} has {size:,} bytes, more than {LIMIT:,}; reduce HEIGHT")
+    print(f"{options.image}: {size:,} bytes")
 
 
 if __name__ == "__main__":

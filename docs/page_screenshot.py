@@ -1,6 +1,7 @@
-"""Make the README's picture of the page: ``python docs/page_picture.py URL docs/page.png``, with the service running.
+"""Create the README's image of the page: ``python docs/page_screenshot.py URL docs/page.png``.
 
-Needs Chromium and chromedriver on the path, and the extra ``dev``. The picture shows a sample that contradicts itself.
+Needs a running service, Chromium and chromedriver on the path, and the extra ``dev``. The image shows a sample whose
+caption contradicts it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LIMIT = 300_000
 SECONDS = 60
 OPTIONS = (
     "--headless=new",
-    "--no-sandbox",  # it opens one page of this machine
+    "--no-sandbox",  # opens only a page of this machine
     "--disable-gpu",
     "--hide-scrollbars",
     "--force-device-scale-factor=1",
@@ -30,7 +31,7 @@ OPTIONS = (
 
 
 def screenshot(url: str) -> bytes:
-    """PNG of the page at ``url`` once the sample is scored."""
+    """Return a PNG of the page at ``url`` once the sample is scored."""
     options = ChromeOptions()
     for option in OPTIONS:
         options.add_argument(option)
@@ -47,13 +48,13 @@ def screenshot(url: str) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     options = parser.parse_args()
-    Image.open(io.BytesIO(screenshot(options.url))).convert("RGB").quantize(256).save(options.picture, optimize=True)
-    size = options.picture.stat().st_size
+    Image.open(io.BytesIO(screenshot(options.url))).convert("RGB").quantize(256).save(options.image, optimize=True)
+    size = options.image.stat().st_size
     if size > LIMIT:
-        sys.exit(f"{options.picture} has {size:,} bytes, more than {LIMIT:,}; lower HEIGHT")
-    print(f"{options.picture}: {size:,} bytes")
+        sys.exit(f"{options.image} has {size:,} bytes, more than {LIMIT:,}; reduce HEIGHT")
+    print(f"{options.image}: {size:,} bytes")
 
 
 if __name__ == "__main__":
