@@ -1,4 +1,4 @@
-"""Which format an input is of, and the source that reads it."""
+"""Detect the format of an input, and open the source that reads it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ def open_source(
     contrast_images: bool = False,
     images: ImageOptions | None = None,
 ) -> Source:
-    """The source of an input, by the named format or by its files' names. Parameters as of the sources themselves.
+    """Open the source of an input in the named format, or in the format that its file names show.
+
+    The other parameters are those of :class:`pipelines.sources.column_source.ColumnSource`.
 
     Raises:
-        ConfigError: there is nothing, or files of several formats and none is named.
+        ConfigError: the input has no files, or files of several formats and ``format`` is None.
     """
     images = images or ImageOptions()
     common: dict[str, Any] = {"prompt": prompt, "contrast_images": contrast_images, "images": images}
@@ -54,10 +56,10 @@ def open_source(
 
 
 def detect_format(url: str) -> FormatName:
-    """The format of an input's files, by their suffixes. A ``.json`` beside other shards describes them.
+    """Detect the format of an input's files from their suffixes. A ``.json`` beside other shards is taken for metadata.
 
     Raises:
-        ConfigError: as :func:`open_source`.
+        ConfigError: the input has no files, or files of several formats.
     """
     known = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
     names = list_names(url, known)
@@ -65,11 +67,11 @@ def detect_format(url: str) -> FormatName:
         format for name in names for format in get_args(FormatName) if name.endswith(_SUFFIXES[format])
     )
     if not counts:
-        return "parquet"  # a file or a glob is taken at its word
+        return "parquet"  # a named file or a glob may have any suffix
     if len(counts) > 1:
         counts.pop("json", None)
     if len(counts) > 1:
         held = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
-        raise ConfigError(f"input {url!r} holds files of several formats ({held}); name one with --format")
+        raise ConfigError(f"input {url!r} has files of several formats ({held}); name one with --format")
     (found,) = counts
     return found
