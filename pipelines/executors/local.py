@@ -107,7 +107,7 @@ class _LocalWorker:
         return self._work.commit(unit, scored)
 
     def close(self) -> None:
-        """End the thread; if it is busy, after the present row."""
+        """End the thread; if it is busy, after the current row."""
         self._heartbeat.abandoned = True
         if self._thread is not None:
             self._thread.close()

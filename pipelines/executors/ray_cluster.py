@@ -19,7 +19,7 @@ from scorer.errors import ConfigError
 _SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that ``ray job submit`` sets for the job's driver."""
 LOCAL_CPUS: Final = 4
-"""Least number of logical CPUs of a cluster started here: fewer would leave none beside an actor."""
+"""Minimum number of logical CPUs of a cluster started here: fewer would leave none beside an actor."""
 
 
 def connect(address: str | None = None) -> None:

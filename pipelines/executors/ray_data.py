@@ -45,7 +45,7 @@ UNITS_AHEAD: Final = 2
 CALLS: Final = 2
 """Units in progress in an actor: one being scored, one being committed."""
 WAVE: Final = 20_000
-"""Units of one pipeline. Before it starts, Ray Data makes a block of each, which costs the driver 1.5 ms and 3 kB;
+"""Units per pipeline. Before it starts, Ray Data makes a block of each, which costs the driver 1.5 ms and 3 kB;
 after it, the actors of the next pipeline load the model again."""
 BYTES_AHEAD: Final = 1 << 30
 """Encoded bytes per actor that may wait in the object store before encoding pauses."""
@@ -58,7 +58,7 @@ SILENCE: Final = 120.0
 
 
 class RayDataExecutor:
-    """See :class:`pipelines.run.executor.Executor`. Joins or starts a cluster at the first call.
+    """See :class:`pipelines.run.executor.Executor`. Joins or starts a cluster on the first call.
 
     Args:
         options: how many actors to use, and the resources of each.
@@ -203,7 +203,7 @@ class ScoreActor:
 
 
 def _load(make: Callable[[], T]) -> T | Exception:
-    """Load when the actor starts, but fail at its first call: Ray reports a constructor's error only as text."""
+    """Load when the actor starts, but fail on its first call: Ray reports a constructor's error only as text."""
     try:
         return make()
     except Exception as error:

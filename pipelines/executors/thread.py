@@ -35,7 +35,7 @@ class AbandonableThread:
         return future
 
     def close(self) -> None:
-        """Let the thread end after the present call."""
+        """Let the thread end after the current call."""
         self._calls.put(_END)
 
     def _serve(self) -> None:

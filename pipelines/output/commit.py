@@ -1,7 +1,7 @@
 """The commit protocol: it keeps a run exact no matter what is killed when, and safe beside another run.
 
-    _units/<unit>.<digest>.parquet    built in memory, then written at once; the name is derived from the content, so
-                                      writing it again writes the same bytes
+    _units/<unit>.<digest>.parquet    built in memory, then written in one go; the name is derived from the content,
+                                      so writing it again writes the same bytes
     _commits/<unit>.json              created if absent: the first attempt wins, the others' files are never read
     <the input shard's name>          all units of a shard, in row order; the same bytes whichever process publishes
     _published/<shard>.json           created if absent, after the shard's file
@@ -197,7 +197,7 @@ class OutputState:
         return unit.id in self._committed
 
     def is_published(self, planned: ShardPlan) -> bool:
-        """Whether this shard was published from its present content."""
+        """Whether this shard was published from its current content."""
         return planned.key in self._published
 
     def is_changed(self, planned: ShardPlan) -> bool:

@@ -67,7 +67,7 @@ def parse_age(text: str) -> timedelta:
 
 
 def leftover_age(text: str) -> timedelta:
-    """Parse the value of ``--gc``. Raise ConfigError if it is no age, or too short to be safe."""
+    """Parse the value of ``--gc``. Raise ConfigError if it is not an age, or too short to be safe."""
     age = parse_age(text)
     if age < MIN_AGE:
         raise ConfigError(

@@ -131,7 +131,7 @@ def read_finished(store: Store) -> tuple[RunRecord, Summary]:
 
 
 def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
-    """Return the stored summary if it lists exactly the shards of the plan, all published with their present content.
+    """Return the stored summary if it lists exactly the shards of the plan, all published with their current content.
 
     Only one object is read, however many shards there are. Raise RunError if it cannot be read.
     """

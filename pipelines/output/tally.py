@@ -50,7 +50,7 @@ class Tally:
             self-check (:attr:`scorer.engine.Scorer.path`); ``isolated`` if one by one, after their workers had died.
         usage: tokens that the model ran, without and with padding.
         sessions: for every process that scored some of the rows, when it began to score its first unit and committed
-            its last one (seconds since the epoch). Their sum is a resumed run's working time without pauses.
+            its last one (seconds since the epoch). The sum of these spans is a run's working time without pauses.
         stages: working seconds by stage, over all workers: ``read``, ``encode``, ``score`` and, for units committed by
             this process, ``write``.
     """

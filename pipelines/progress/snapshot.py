@@ -24,7 +24,7 @@ class Snapshot:
         rows: rows of the dataset.
         before: rows committed by earlier processes.
         tally: what this process's workers have committed.
-        workers: the present workers; None if not known yet.
+        workers: the current workers; None if not known yet.
     """
 
     rows: int

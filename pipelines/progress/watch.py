@@ -41,7 +41,7 @@ class ProgressWatch:
     """See :class:`pipelines.run.job.Watch`.
 
     Args:
-        workers: returns the present workers.
+        workers: returns the current workers.
     """
 
     def __init__(self, displays: Sequence[Display], workers: Callable[[], Workers | None]) -> None:

@@ -34,7 +34,7 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> Workers | None:
-        """The present workers; None before any have started."""
+        """The current workers; None before any have started."""
         ...
 
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:

@@ -163,7 +163,7 @@ class PreparedRun:
         return [unit for planned in plans for unit in planned.units if not self.state.is_committed(unit)]
 
     def _published(self) -> dict[str, PublishedShard]:
-        """Find the shards that are complete: published from their present content, with the file still at full size."""
+        """Find the shards that are complete: published from their current content, with the file still at full size."""
         plans = [p for p in self.plans if self.state.is_published(p) and p.shard.name not in self.changed]
         batches = [plans[i : i + _READ_TOGETHER] for i in range(0, len(plans), _READ_TOGETHER)]
 
@@ -246,7 +246,7 @@ def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Sha
 
 
 def _changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]) -> list[str]:
-    """Find the shards whose content in the output, published or not, differs from the input's present content.
+    """Find the shards whose content in the output, published or not, differs from the input's current content.
 
     A shard that was rescored before has markers of several contents: the digest of the published file then shows which
     of them it came from.
@@ -259,7 +259,7 @@ def _changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]
 
 
 def _is_current(store: Store, planned: ShardPlan) -> bool:
-    """Whether the published file was made from the shard's present content."""
+    """Whether the published file was made from the shard's current content."""
     expected = read_published(store, planned)
     try:
         return hashlib.sha256(store.get(expected.name)).hexdigest() == expected.sha256

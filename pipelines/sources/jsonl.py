@@ -13,7 +13,7 @@ from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
 
 MAX_RECORD: Final = 64 * 2**20
-"""Most bytes of one record: a file with a longer line is refused."""
+"""Maximum bytes of one record: a file with a longer line is refused."""
 _MARK: Final = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 

@@ -34,7 +34,7 @@ IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tif
 TEXT: Final = "txt"
 TEXT_SUFFIXES: Final = (TEXT, "text", "caption")
 MAX_TEXT: Final = 16 * 2**20
-"""Most bytes of a text or JSON member."""
+"""Maximum bytes of a text or JSON member."""
 
 _NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _BLOCK: Final = tarfile.BLOCKSIZE

@@ -1,4 +1,4 @@
-"""Score the rows of a unit whose workers died or hung one by one, in a sacrificial process.
+"""Score a unit whose workers died or hung: its rows one by one, in a sacrificial process.
 
 If that process dies, the row at fault is known rather than guessed: it is the row that was sent last. A row on which it
 dies :data:`MAX_DEATHS` times is stored as failed with ``worker_crash``, or with ``row_timeout`` if it took too long
