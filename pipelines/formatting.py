@@ -1,4 +1,4 @@
-"""Sizes, times and foreign text as people read them on a terminal."""
+"""Format sizes, times and untrusted text for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066
 
 
 def file_size(count: float) -> str:
-    """``512 B``, ``1.2 kB``, ``34 MB``."""
+    """Format a number of bytes: ``512 B``, ``1.2 kB``, ``34 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -19,7 +19,7 @@ def file_size(count: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``0:07``, ``1:02:03``; a question mark where it is not known."""
+    """Format seconds: ``0:07``, ``1:02:03``; a question mark if None."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -28,7 +28,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(time: datetime) -> str:
-    """``12 s ago``, ``5 min ago``, ``3 h ago``, ``4 days ago``."""
+    """Format the time since then: ``12 s ago``, ``5 min ago``, ``3 h ago``, ``4 days ago``."""
     seconds = max(0.0, (datetime.now(UTC) - time) / timedelta(seconds=1))
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
@@ -37,7 +37,7 @@ def ago(time: datetime) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without control characters and without marks that turn its direction: they are spelled out."""
+    """Spell out control characters and bidirectional marks, which could disguise text on a terminal."""
     return "".join(_spelled(char) if _is_control(char) else char for char in text)
 
 

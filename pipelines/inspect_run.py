@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Look at a run's output: ``python pipelines/inspect_run.py OUTPUT`` (``--help`` has the rest)."""
+"""Inspect a run's output: ``python pipelines/inspect_run.py OUTPUT`` (see ``--help``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # As in score_dataset.py: the repository's root takes the place of this script's folder.
+    # As in score_dataset.py: the repository root replaces this script's folder.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from pipelines.cli.inspect import main
 

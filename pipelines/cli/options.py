@@ -87,7 +87,7 @@ output:
 
 exit status:
   0  finished; rows that failed are counted in the summary
-  1  stopped; give the same command again to go on
+  1  stopped; run the same command again to go on
   2  an option, the input or the output is wrong; nothing was scored
   3  finished, but more rows failed than --max-failed-rows allows; everything scored is kept
 """

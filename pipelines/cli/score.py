@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(error, WRONG)
     except (TokensightError, OSError) as error:
-        return _fail(error, STOPPED, "what is scored is kept: give the same command again to go on")
+        return _fail(error, STOPPED, "what is scored is kept: run the same command again to go on")
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED, "what is scored is kept: give the same command again to go on")
+        return _fail("interrupted", INTERRUPTED, "what is scored is kept: run the same command again to go on")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)

@@ -1,4 +1,4 @@
-"""Everything in this process, one unit after the other: for small datasets, debugging and tests."""
+"""Run units one after the other in this process: for small datasets, debugging and tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from pipelines.executors.isolation.heartbeat import Heartbeat, WatchedEncoder, WatchedScorer, put_off_last_resort
 from pipelines.executors.isolation.isolate import isolate
-from pipelines.executors.thread import LeavableThread
+from pipelines.executors.thread import AbandonableThread
 from pipelines.output import attempts
 from pipelines.output.commit import PublishedShard, UnitMarker
 from pipelines.output.plan import ShardPlan, Unit
@@ -21,8 +21,8 @@ from scorer.errors import RunError
 
 T = TypeVar("T")
 
-MAX_LEFT_BEHIND: Final = 8
-"""Hanging threads that a run may leave behind: each holds memory, the model's if it hangs in that."""
+MAX_ABANDONED: Final = 8
+"""Hung threads that a run may abandon: each keeps its memory, including the model's if it hangs there."""
 
 
 class HungError(Exception):
@@ -30,10 +30,10 @@ class HungError(Exception):
 
 
 class LocalExecutor:
-    """See :class:`pipelines.executors.Executor`.
+    """See :class:`pipelines.run.executor.Executor`.
 
-    A row that kills this process ends the run; given again often enough, the run isolates the row. One that hangs is
-    left behind with its thread, and isolated after all others.
+    A row that kills this process ends the run; when the command has been repeated often enough, the row is isolated.
+    A row that hangs is abandoned with its thread, and isolated after all other units.
     """
 
     @property
@@ -75,12 +75,12 @@ class LocalExecutor:
 
 
 class _LocalWorker:
-    """An encoder and a scorer, and a thread that works with them; what hangs is left behind and replaced."""
+    """An encoder, a scorer and the thread that uses them; whatever hangs is abandoned and replaced."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
-        self._left_behind = 0
-        self._thread: LeavableThread | None = None
+        self._abandoned = 0
+        self._thread: AbandonableThread | None = None
         self._heartbeat = Heartbeat(work.row_timeout)
         self._encoder = work.engine.encoder()
         self._scorer = work.engine.scorer()
@@ -90,7 +90,7 @@ class _LocalWorker:
 
         Raises:
             HungError: one of its rows hangs.
-            RunError: too many did.
+            RunError: too many rows have hung.
         """
         try:
             encoded = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._heartbeat))
@@ -107,7 +107,7 @@ class _LocalWorker:
         return self._work.commit(unit, scored)
 
     def close(self) -> None:
-        """End the thread; one at work, when its row is done."""
+        """End the thread; if it is busy, after the current row."""
         self._heartbeat.abandoned = True
         if self._thread is not None:
             self._thread.close()
@@ -115,7 +115,7 @@ class _LocalWorker:
     def _call(self, step: Callable[..., T], *args: Any) -> T:
         if self._heartbeat.timeout is None:
             return step(*args)
-        self._thread = self._thread or LeavableThread()
+        self._thread = self._thread or AbandonableThread()
         future = self._thread.submit(step, *args)
         try:
             while not wait([future], self._heartbeat.poll).done:
@@ -129,17 +129,17 @@ class _LocalWorker:
     def _replace(self) -> None:
         self.close()
         self._thread, self._heartbeat = None, Heartbeat(self._heartbeat.timeout)
-        self._left_behind += 1
-        if self._left_behind > MAX_LEFT_BEHIND:
+        self._abandoned += 1
+        if self._abandoned > MAX_ABANDONED:
             raise RunError(
-                f"rows of {self._left_behind} units hung for over {self._heartbeat.timeout:g} s each, and this process "
-                "cannot be rid of them; raise --row-timeout if rows are slow and not stuck, or use --executor ray, "
-                "where a process that hangs is ended"
+                f"rows of {self._abandoned} units hung for over {self._heartbeat.timeout:g} s each, and this process "
+                "cannot stop them; raise --row-timeout if rows are slow rather than stuck, or use --executor ray, "
+                "which ends a process that hangs"
             )
 
 
 def _free_device() -> None:
-    """Make room for a sacrificial process's own model."""
+    """Free device memory for the model of a sacrificial process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         gc.collect()

@@ -1,4 +1,4 @@
-"""The Ray cluster that a run joins, or starts on this machine."""
+"""Join a Ray cluster, or start one on this machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from pipelines.executors.resources import ClusterSize
 from scorer.errors import ConfigError
 
 _SUBMITTED: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""What ``ray job submit`` sets for the job's driver."""
+"""Environment variable that ``ray job submit`` sets for the job's driver."""
 LOCAL_CPUS: Final = 4
-"""Logical CPUs of a cluster that is started here, at least: below that, nothing is left beside an actor."""
+"""Minimum number of logical CPUs of a cluster started here: fewer would leave none beside an actor."""
 
 
 def connect(address: str | None = None) -> None:
-    """Join the cluster at ``address`` or ``RAY_ADDRESS`` (which ``ray job submit`` sets), else start one here."""
+    """Join the cluster at ``address`` or ``RAY_ADDRESS`` (which ``ray job submit`` sets), or else start one here.
+
+    Raises:
+        ConfigError: there is no cluster at that address, or none can be started here.
+    """
     set_up_ray_data()
     if ray.is_initialized():
         return
@@ -33,7 +37,7 @@ def connect(address: str | None = None) -> None:
         if address is not None or os.environ.get("RAY_ADDRESS"):
             ray.init(address=address, job_config=paths)
             return
-        # "local" and not the default: that would join whatever cluster was last started on this machine.
+        # "local", because the default would join whatever cluster was last started on this machine.
         cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
         ray.init(address="local", job_config=paths, num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError) as error:
@@ -42,28 +46,28 @@ def connect(address: str | None = None) -> None:
 
 
 def cluster_size() -> ClusterSize:
-    """The connected cluster's logical resources."""
+    """Return the connected cluster's logical resources."""
     resources = ray.cluster_resources()
     return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
 def set_up_ray_data() -> None:
-    """Leave progress to this program: Ray Data's bars count blocks, which mean nothing to a reader."""
+    """Turn off Ray Data's progress bars, which count blocks and mean nothing to a user, and repeated error logs."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else the cause arrives as text
+    context.raise_original_map_exception = True  # otherwise the cause arrives as text
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
-    # A worker's error reaches us whole, and is reported once.
+    # A worker's error reaches us complete, and we report it once.
     logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
 
 
 class _OwnPaths(JobConfig):  # type: ignore[misc]  # ray is untyped
-    """What workers import from: where Ray was installed for them, and this package's checkout if it runs from one.
+    """The paths that workers import from: their site-packages, and this package's checkout if it runs from one.
 
-    Ray would put the driver's working directory before all else, where a user's own ``service/`` or ``pipelines/``
-    would take the place of ours; it does not for a job that brings a working directory of its own.
+    By default, Ray puts the driver's working directory first, where a user's ``service/`` or ``pipelines/`` would
+    shadow ours. It does not do so for a job that has a working directory in its runtime environment.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,13 @@
-"""Units on a Ray cluster, by Ray Data: one pool of actors reads and encodes, another holds the model.
+"""Run units on a Ray cluster with Ray Data: encoders read and encode, actors hold the model.
 
-    units ──► encode (actors, CPU) ──► score and commit (actors, GPU) ──► markers
+    units ──► encode (encoders, CPU) ──► score and commit (actors, GPU) ──► markers
 
-One row of the dataset is one unit, one block is one row: a unit stays whole from start to commit, whatever block
-sizes Ray Data would like. What is committed, Ray Data does not know: its retries and ours meet in the markers.
+Each row of the Ray dataset is one unit, and each block is one row: a unit stays whole from start to commit, whatever
+block sizes Ray Data prefers. Ray Data does not know what is committed; the markers make its retries and ours safe.
 
-An actor that hangs on a row ends itself. Ray starts one that ended again, and its units with it, without end. A unit
-that had its attempts goes through the stages untouched, and is isolated when the pipeline has ended and the devices
-are free.
+A process that hangs on a row ends itself. Ray restarts a process that ended, along with its units, without limit. A
+unit that has used up its attempts passes through the stages untouched, and is isolated once the pipeline has ended and
+the devices are free.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 UNITS_AHEAD: Final = 2
-"""Units that an encoder is given at a time: one in work and one that waits, so that it never does."""
+"""Units given to an encoder at a time: one in progress and one waiting, so that the encoder never waits."""
 CALLS: Final = 2
-"""Units that a scorer has in work: one is scored, one is committed."""
+"""Units in progress in an actor: one being scored, one being committed."""
 WAVE: Final = 20_000
-"""Units of one pipeline. Before it begins, Ray Data makes a block of each, which takes 1.5 ms and 3 kB of the driver;
-after it, the next one's actors load the model anew."""
+"""Units per pipeline. Before it starts, Ray Data makes a block of each, which costs the driver 1.5 ms and 3 kB;
+after it, the actors of the next pipeline load the model again."""
 BYTES_AHEAD: Final = 1 << 30
-"""Encoded bytes per actor that may wait in the object store before encoding waits."""
+"""Encoded bytes per actor that may wait in the object store before encoding pauses."""
 _UNIT: Final = "unit"
 _PAYLOAD: Final = "payload"
 _MARKER: Final = "marker"
 _ACTOR: Final = "actor"
 SILENCE: Final = 120.0
-"""Seconds after which an actor that has ended no unit is not counted as alive."""
+"""Seconds after its last unit until an actor no longer counts as alive."""
 
 
 class RayDataExecutor:
-    """See :class:`pipelines.executors.Executor`. Starts or joins a cluster at the first call.
+    """See :class:`pipelines.run.executor.Executor`. Joins or starts a cluster on the first call.
 
     Args:
-        options: how many actors, and what each takes.
-        address: a cluster's address; None takes ``RAY_ADDRESS``, or starts one on this machine for this run.
+        options: how many actors to use, and the resources of each.
+        address: a cluster's address; None means ``RAY_ADDRESS`` or, if that is not set, a new cluster on this machine.
     """
 
     def __init__(self, options: ActorOptions | None = None, address: str | None = None) -> None:
@@ -104,7 +104,8 @@ class RayDataExecutor:
                     del left[marker.unit]
                     yield marker
             isolate = ray.remote(num_cpus=allocation.cpus_per_actor, num_gpus=allocation.gpus_per_actor)(_isolate)
-            # What these tasks wait for may die, they may not but with their node: Ray's few retries are enough.
+            # The processes that these tasks start may die; a task itself dies only with its node, so Ray's few
+            # retries are enough.
             waiting = [isolate.remote(work, unit) for unit in left.values()]
             while waiting:
                 done, waiting = ray.wait(waiting)
@@ -113,7 +114,7 @@ class RayDataExecutor:
     def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
         connect(self._address)
         if self._publish is None:
-            # Publishing waits for storage and needs no CPU of its own: the actors may hold them all but one.
+            # Publishing mostly waits for storage and reserves no CPU: the actors may hold all but one of them.
             self._publish = ray.remote(num_cpus=0)(_publish)
         return _translated(self._publish.remote(work, planned).future())
 
@@ -126,8 +127,8 @@ def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> 
     rows = [{_UNIT: pickle.dumps(unit)} for unit in units]
     return (
         ray.data.from_items(rows, override_num_blocks=len(rows))
-        # Actors and not tasks: an encoder takes seconds to load, and Ray Data would fuse tasks of equal arguments
-        # with the next stage, where encoding costs the GPU's time.
+        # A pool of processes rather than tasks: an encoder takes seconds to load, and Ray Data would fuse tasks with
+        # equal arguments into the next stage, where encoding would cost GPU time.
         .map_batches(
             EncodeActor,
             fn_constructor_args=(work,),
@@ -149,7 +150,7 @@ def _pipeline(work: UnitWork, units: Sequence[Unit], allocation: Allocation) -> 
 
 
 def _threaded(actors: int) -> dict[str, Any]:
-    """A pool whose actors are called by :data:`CALLS` threads each, in the words of the Ray that is installed."""
+    """Return the options for a pool whose actors are called by :data:`CALLS` threads each, for the installed Ray."""
     options = {"size": actors, "max_tasks_in_flight_per_actor": CALLS + 1, "enable_true_multi_threading": True}
     if "max_concurrent_calls_per_actor" in inspect.signature(ray.data.ActorPoolStrategy).parameters:
         return {"compute": ray.data.ActorPoolStrategy(**options, max_concurrent_calls_per_actor=CALLS)}
@@ -157,7 +158,7 @@ def _threaded(actors: int) -> dict[str, Any]:
 
 
 class EncodeActor:
-    """Stage one, on a CPU: a unit → its encoded rows, pickled; None in their place where none is to be scored."""
+    """The first stage, on a CPU: a unit → its encoded rows, pickled; None if the unit has no attempts left."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
@@ -171,12 +172,12 @@ class EncodeActor:
         begun = attempts.begin(self._work.store, unit, "encode")
         encoded = self._work.encode(unit, encoder) if begun else None
         payload = pickle.dumps((unit, encoded), protocol=pickle.HIGHEST_PROTOCOL)
-        # large_binary: a unit of many large pictures may exceed the 2 GiB that binary's offsets reach.
+        # large_binary: a unit with many large images may exceed the 2 GiB that binary's offsets reach.
         return pa.table({_PAYLOAD: pa.array([payload], pa.large_binary())})
 
 
 class ScoreActor:
-    """Stage two, beside the model: encoded rows → a committed unit's marker; null for one that is left.
+    """The second stage, with the model: encoded rows → a committed unit's marker; null for a unit to be isolated.
 
     Called by :data:`CALLS` threads: while one commits, which waits for storage, another scores.
     """
@@ -193,7 +194,7 @@ class ScoreActor:
         scorer = _loaded(self._scorer)
         scored = None
         with self._scoring:
-            # Begun in here: what kills the process counts against no unit that only waits for its turn.
+            # The attempt begins inside the lock, so a crash does not count against a unit that is only waiting.
             if encoded is not None and attempts.begin(self._work.store, unit, "score"):
                 scored = self._work.score(unit, encoded, scorer)
         marker = None if scored is None else self._work.commit(unit, scored).to_bytes()
@@ -202,7 +203,7 @@ class ScoreActor:
 
 
 def _load(make: Callable[[], T]) -> T | Exception:
-    """Load while the actor starts, but fail at its first call: of a constructor's error Ray reports text only."""
+    """Load when the actor starts, but fail on its first call: Ray reports a constructor's error only as text."""
     try:
         return make()
     except Exception as error:
@@ -225,7 +226,7 @@ def _publish(work: UnitWork, planned: ShardPlan) -> PublishedShard:
 
 @contextmanager
 def _readable_errors() -> Iterator[None]:
-    """Raise what a worker raised, not what Ray wrapped around it."""
+    """Raise what a worker raised, without Ray's wrapping."""
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -247,7 +248,7 @@ def _translated(inner: Future[PublishedShard]) -> Future[PublishedShard]:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """The worker's own error where it is one of ours or the storage's; anything else is logged in full."""
+    """Return the worker's error if it is ours or the storage's; log anything else in full and return a RunError."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, (TokensightError, OSError)) and not isinstance(seen, ray.exceptions.RayError):

@@ -1,4 +1,4 @@
-"""How a cluster's CPUs and GPUs are shared out between encoding and scoring. Pure arithmetic, no Ray."""
+"""Divide a cluster's CPUs and GPUs between encoding and scoring. Pure arithmetic, no Ray."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 from scorer.errors import ConfigError
 
 ENCODERS_PER_ACTOR: Final = 8
-"""More would hold memory (half a gigabyte each) and feed no faster model."""
+"""More encoders would take memory (half a gigabyte each) without feeding the model any faster."""
 
 UNITS_PER_PROCESS: Final = 4
-"""A process takes seconds to minutes to load its libraries and model: for fewer units, one more does not pay."""
+"""A process takes seconds to minutes to load its libraries and model: another one does not pay for fewer units."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSize:
-    """What a cluster has, all nodes together."""
+    """The logical CPUs and GPUs of a cluster, all nodes together."""
 
     cpus: float
     gpus: float
@@ -25,7 +25,7 @@ class ClusterSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorOptions:
-    """What the user asked for; None where it is left to :func:`allocate`."""
+    """What the user asked for; None leaves the choice to :func:`allocate`."""
 
     actors: int | None = None
     cpus_per_actor: float | None = None
@@ -34,7 +34,7 @@ class ActorOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """How many actors hold the model, how many encode for them, and what each takes."""
+    """The number of actors and of encoders, and the resources that each takes."""
 
     actors: int
     cpus_per_actor: float
@@ -44,13 +44,13 @@ class Allocation:
 
 
 def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocation:
-    """Share the cluster so that the actors never hold every CPU: those that feed them would wait for ever.
+    """Divide the cluster so that the actors never hold every CPU: the encoders that feed them would wait forever.
 
-    By default an actor takes one CPU, and one GPU where there are any; there are as many actors as GPUs, or half as
-    many as CPUs, but none for fewer than :data:`UNITS_PER_PROCESS` units.
+    By default an actor takes one CPU, and one GPU if the cluster has any. There are as many actors as GPUs, or half as
+    many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units.
 
     Raises:
-        ConfigError: what was asked for does not fit the cluster.
+        ConfigError: an option is out of range, or what was asked for does not fit the cluster.
     """
     gpus = asked.gpus_per_actor if asked.gpus_per_actor is not None else float(cluster.gpus >= 1)
     cpus = asked.cpus_per_actor if asked.cpus_per_actor is not None else min(1.0, cluster.cpus / 2)
@@ -64,7 +64,7 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
     if left <= 0 or actors * gpus > cluster.gpus:
         raise ConfigError(
             f"{actors} actors of {cpus:g} CPU and {gpus:g} GPU do not fit a cluster of {cluster.cpus:g} CPU and "
-            f"{cluster.gpus:g} GPU, of which some CPU must be left to read and encode; lower --actors, "
+            f"{cluster.gpus:g} GPU, where some CPU must be left to read and encode; lower --actors, "
             "--cpus-per-actor or --gpus-per-actor, or add nodes"
         )
     per_encoder = min(1.0, left)
@@ -80,6 +80,6 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
 def _as_many_as_fit(cluster: ClusterSize, cpus: float, gpus: float) -> int:
     if gpus > 0:
         by_gpu = int(cluster.gpus / gpus)
-        # Encoding pictures keeps CPUs busy; a GPU box with few of them still keeps one for it.
+        # Encoding images keeps CPUs busy: even a GPU machine with few of them reserves one for it.
         return by_gpu if cpus == 0 else min(by_gpu, math.ceil(cluster.cpus / cpus) - 1)
     return int(cluster.cpus / 2 / cpus) if cpus > 0 else 1

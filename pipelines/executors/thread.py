@@ -1,4 +1,4 @@
-"""A thread that can be left behind: a process that ends does not wait for it, as it would for a pool's."""
+"""Run calls in a thread that can be abandoned: unlike a pool's, it does not keep the process from exiting."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ T = TypeVar("T")
 _END: Final = None
 
 
-class LeavableThread:
-    """Runs calls one after the other."""
+class AbandonableThread:
+    """Runs calls one after the other in a daemon thread."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._serve, name="units", daemon=True).start()
 
     def submit(self, call: Callable[..., T], *args: Any) -> Future[T]:
-        """The call's result in time, or what it raised."""
+        """Queue a call. Return a future of its result, or of what it raises."""
         future: Future[T] = Future()
 
         def run() -> None:
             try:
                 result = call(*args)
-            except BaseException as error:  # whatever it is, it is the caller's
+            except BaseException as error:  # passed to the caller, whatever it is
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -35,10 +35,10 @@ class LeavableThread:
         return future
 
     def close(self) -> None:
-        """Let the thread end after the call that it is at."""
+        """Let the thread end after the current call."""
         self._calls.put(_END)
 
     def _serve(self) -> None:
         while (run := self._calls.get()) is not _END:
             run()
-            del run  # with what it holds
+            del run  # frees the call's arguments while the thread waits

@@ -1,7 +1,7 @@
-"""A run's output: what is stored in it, how that becomes durable, and how it is read and checked.
+"""A run's output: what is stored, how it is committed, and how it is read and checked.
 
-``store/`` is where it lies. ``plan.py`` cuts shards into units and ``commit.py`` makes units and shards durable;
-``record.py``, ``tally.py``, ``summary.py`` and ``attempts.py`` say what was done. ``contents.py`` lists what is there,
-``reader.py`` reads published rows, ``check.py`` holds them to what the run says. ``compaction.py``
-and ``leftovers.py`` are the only code that deletes, and never what is live.
+``store/`` reads and writes objects. ``plan.py`` cuts shards into units, and ``commit.py`` commits units and publishes
+shards. ``record.py``, ``tally.py``, ``summary.py`` and ``attempts.py`` record what was done. ``contents.py`` lists what
+is there, ``reader.py`` reads published rows, and ``check.py`` checks them against the run's records. ``compaction.py``
+and ``leftovers.py`` are the only code that deletes, and they never delete anything live.
 """

@@ -1,4 +1,4 @@
-"""Published files against what the run says of them. Every difference is a problem."""
+"""Check published files against the run's records. Every difference is a problem."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SHOWN: Final = 8
 
 
 def check(output: Output, consume: Consumer, *, quick: bool = False) -> Iterator[Problem]:
-    """Check everything that was published, and the units that wait for it.
+    """Check every published file, and the committed units that are not published yet.
 
     Args:
-        consume: is given the sound scored rows, shard by shard in order; none with ``quick``.
-        quick: sizes, footers, schema and metadata only; contents and digests are not read.
+        consume: called with the valid scored rows, shard by shard in order; not called if ``quick``.
+        quick: check sizes, footers, schema and metadata only, without reading contents or computing digests.
     """
     yield from output.problems
     for shard in output.shards.values():
@@ -44,22 +44,22 @@ def check_shard(
 ) -> Iterator[Problem]:
     """Check one published file."""
 
-    def problem(what: str, remedy: str = "delete the file and give the run's command again") -> Problem:
+    def problem(what: str, remedy: str = "delete the file and run the same command again") -> Problem:
         return Problem(shard.name, f"{what}; {remedy}")
 
     try:
         with opened(store, shard.name, whole=not quick) as file:
             size = file.seek(0, io.SEEK_END)
             if size != shard.size:
-                yield problem(f"it has {size:,} bytes, its marker says {shard.size:,}")
+                yield problem(f"it has {size:,} bytes, but its marker says {shard.size:,}")
             file.seek(0)
             if not quick and _digest(file) != shard.sha256:
-                yield problem("its SHA-256 is not its marker's")
+                yield problem("its SHA-256 differs from its marker's")
             with pq.ParquetFile(file) as parquet:
                 for what in _check_file(parquet, shard, record, consume, quick):
                     yield problem(what)
     except FileNotFoundError:
-        yield problem("it is absent, though it was published", "give the run's command again to have it written")
+        yield problem("it was published but is missing", "run the same command again to rewrite it")
     except (pa.ArrowException, OSError) as error:
         yield problem(f"it is not a readable Parquet file ({str(error).strip()})")
 
@@ -69,7 +69,7 @@ def _check_file(
 ) -> Iterator[str]:
     rows = parquet.metadata.num_rows
     if rows != shard.tally.rows:
-        yield f"it has {rows:,} rows, its marker says {shard.tally.rows:,}"
+        yield f"it has {rows:,} rows, but its marker says {shard.tally.rows:,}"
     schema = parquet.schema_arrow
     yield from _check_metadata(schema, record)
     ours = columns.of_run({} if record is None else record.fingerprint)
@@ -90,11 +90,11 @@ def _check_file(
         ("tokens", found.tokens, shard.tally.tokens),
     ):
         if said not in (actual, UNKNOWN):
-            yield f"it has {actual:,} {what}, its marker says {said:,}"
+            yield f"it has {actual:,} {what}, but its marker says {said:,}"
 
 
 def _check_schema(schema: pa.Schema, record: RunRecord | None, ours: Sequence[Column]) -> Iterator[str]:
-    """``ours`` are the columns that the run writes; an optional one that it does not write may be absent."""
+    """Check the schema against ``ours``, the columns that the run writes; other optional columns may be absent."""
     names = [column.name for column in ours]
     missing = [name for name in names if schema.names.count(name) != 1]
     if missing:
@@ -105,44 +105,44 @@ def _check_schema(schema: pa.Schema, record: RunRecord | None, ours: Sequence[Co
         if actual != field.type:
             yield f"its column {field.name} is {actual}, not {field.type}"
     if record is not None and record.layout == "sidecar" and schema.names != names:
-        yield f"its columns are {', '.join(schema.names)}; a sidecar has {', '.join(names)}, in this order"
+        yield f"its columns are {', '.join(schema.names)}; a sidecar file has {', '.join(names)}, in this order"
 
 
 def _check_metadata(schema: pa.Schema, record: RunRecord | None) -> Iterator[str]:
-    """The making of the scores, as the file and ``_run.json`` tell it."""
+    """Check that the file and ``_run.json`` agree on how the scores were computed."""
     try:
         metadata = json.loads((schema.metadata or {})[METADATA_KEY])
     except (KeyError, ValueError):
-        yield "its schema has no metadata of a scoring run"
+        yield "its schema has no scoring-run metadata"
         return
     if metadata.get("format_version") != FORMAT_VERSION:
-        yield f"its format version is {metadata.get('format_version')}, this release's {FORMAT_VERSION}"
+        yield f"its format version is {metadata.get('format_version')}, but this release reads {FORMAT_VERSION}"
     if record is None:
         return
     expected: Mapping[str, Any] = {**record.metadata(), "method": dict(record.method)}
     for name, value in expected.items():
         if metadata.get(name) != value:
-            yield f"its {name} is not that of _run.json{_difference(metadata.get(name), value)}"
+            yield f"its {name} differs from that of _run.json{_difference(metadata.get(name), value)}"
 
 
 def _difference(actual: Any, expected: Any) -> str:
     if not (isinstance(actual, Mapping) and isinstance(expected, Mapping)):
-        return f": {actual!r}, there {expected!r}"
+        return f": {actual!r}, not {expected!r}"
     keys = sorted(key for key in {*actual, *expected} if actual.get(key) != expected.get(key))
-    return f": {keys[0]} is {actual.get(keys[0])!r}, there {expected.get(keys[0])!r}"
+    return f": {keys[0]} is {actual.get(keys[0])!r}, not {expected.get(keys[0])!r}"
 
 
 def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
-    """Units that are committed and not yet published: a resumed run will want to read them."""
+    """Check units that are committed and not yet published: a resumed run reads them."""
     for unit, marker in read_unit_markers(output.store, output.open_units).items():
-        anew = "delete the marker and give the run's command again to have its rows scored anew"
+        remedy = "delete the marker and run the same command again to rescore its rows"
         key = f"_commits/{unit}.json"
         if marker is None:
-            yield Problem(key, f"it is not a unit's marker; {anew}")
+            yield Problem(key, f"it is not a unit's marker; {remedy}")
         elif marker.key not in output.sizes:
-            yield Problem(key, f"the file that it names, {marker.key}, is absent; {anew}")
+            yield Problem(key, f"the file that it names, {marker.key}, is missing; {remedy}")
         elif not quick and hashlib.sha256(output.store.get(marker.key)).hexdigest() != marker.sha256:
-            yield Problem(key, f"the file that it names, {marker.key}, has another SHA-256; {anew}")
+            yield Problem(key, f"the file that it names, {marker.key}, has a different SHA-256; {remedy}")
 
 
 def _digest(file: IO[bytes]) -> str:

@@ -1,18 +1,18 @@
-"""The commit protocol: what makes a run exact whatever is killed when, and safe beside another run.
+"""The commit protocol: it keeps a run exact no matter what is killed when, and safe beside another run.
 
-    _units/<unit>.<digest>.parquet    built in memory, then one write; the name tells the content, so whoever writes
-                                      it again writes the same
+    _units/<unit>.<digest>.parquet    built in memory, then written in one go; the name is derived from the content,
+                                      so writing it again writes the same bytes
     _commits/<unit>.json              created if absent: the first attempt wins, the others' files are never read
-    <shard's own name>                all units of a shard, in row order; equal bytes whoever publishes
+    <the input shard's name>          all units of a shard, in row order; the same bytes whichever process publishes
     _published/<shard>.json           created if absent, after the shard's file
     _SUCCESS                          last
 
-A process that dies between two lines leaves files that nobody reads, and the next run goes on from the markers.
-Nothing here deletes.
+A process that dies between two of these steps leaves files that are never read, and the next run resumes from the
+markers. Nothing here deletes anything.
 
-On a store that looks before it writes, and not while it writes, two creators may both win a unit's marker, and the
-later one's stays. Equal scores make equal files, so that both markers name one file; where scores differ by rounding,
-whoever publishes looks at the markers again afterwards, and publishes again if they are others.
+On a store that checks for an existing object before the write rather than during it, two creators can both win a
+unit's marker, and the later marker stays. Equal scores make equal files, so both markers then name the same file. If
+the scores differ by rounding, the publisher reads the markers again afterwards, and publishes again if they changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PUBLISHED: Final = "_published/"
 
 @dataclass(frozen=True, slots=True)
 class UnitMarker:
-    """The winning attempt of a unit: which object holds it, and what is in it."""
+    """The winning attempt of a unit: which object holds its rows, and their tally."""
 
     unit: str
     key: str
@@ -59,7 +59,7 @@ class UnitMarker:
 
 @dataclass(frozen=True, slots=True)
 class PublishedShard:
-    """A published file: which shard it answers, its size and digest, and what is in it."""
+    """A published file: its shard's name, its size and digest, and the tally of its rows."""
 
     name: str
     size: int
@@ -77,7 +77,11 @@ class PublishedShard:
 
 
 def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> UnitMarker:
-    """Write a scored unit and claim it. Returns the winner's marker, which is another attempt's if that came first."""
+    """Write a scored unit and claim it. Return the winning marker, which is another attempt's if that came first.
+
+    Raises:
+        RunError: the table, the tally and the unit differ in their number of rows.
+    """
     if not table.num_rows == tally.rows == unit.rows:
         counts = f"{unit.rows} rows in, {tally.rows} counted, {table.num_rows} written"
         raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {counts}; refusing to commit it")
@@ -94,7 +98,7 @@ def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> Unit
 
 
 def find_marker(store: Store, unit: Unit) -> UnitMarker | None:
-    """The marker of a unit, if that is committed."""
+    """Return the marker of a unit; None if it is not committed."""
     try:
         return read_marker(store, unit)
     except FileNotFoundError:
@@ -102,35 +106,35 @@ def find_marker(store: Store, unit: Unit) -> UnitMarker | None:
 
 
 def read_marker(store: Store, unit: Unit) -> UnitMarker:
-    """The marker of a committed unit."""
+    """Read the marker of a committed unit."""
     return UnitMarker.from_bytes(store.get(_marker_key(unit)))
 
 
 def read_unit(store: Store, unit: Unit, marker: UnitMarker) -> pa.Table:
-    """A committed unit's rows.
+    """Read a committed unit's rows.
 
     Raises:
-        RunError: the file is absent or is not what its marker says.
+        RunError: the file is missing or does not match its marker.
     """
-    remedy = f"delete {store.root}/{_marker_key(unit)} and run again to have its {unit.rows} rows scored anew"
+    remedy = f"delete {store.root}/{_marker_key(unit)} and run the same command again to rescore its {unit.rows} rows"
     try:
         data = store.get(marker.key)
     except FileNotFoundError:
-        raise RunError(f"{store.root}/{marker.key} is committed but absent; {remedy}") from None
+        raise RunError(f"{store.root}/{marker.key} is committed but missing; {remedy}") from None
     if hashlib.sha256(data).hexdigest() != marker.sha256:
         raise RunError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {remedy}")
     with pq.ParquetFile(io.BytesIO(data)) as file:
-        return file.read(use_threads=False)  # small, and several shards are published at a time
+        return file.read(use_threads=False)  # it is small, and several shards are published at a time
 
 
 def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> PublishedShard:
     """Write a shard's row-aligned file from its committed units, one row group each, then its marker.
 
     Args:
-        empty: a table without rows that has the published schema.
+        empty: a table with the published schema and no rows.
 
     Raises:
-        RunError: a unit's file is absent or damaged, or the units do not make up the shard.
+        RunError: a unit's file is missing or damaged, or the units do not add up to the shard.
     """
     markers = _read_markers(store, planned)
     while True:
@@ -167,12 +171,12 @@ def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker]
 
 
 def read_published(store: Store, planned: ShardPlan) -> PublishedShard:
-    """The marker of a published shard."""
+    """Read the marker of a published shard."""
     return PublishedShard.from_bytes(store.get(_published_key(planned)))
 
 
 class OutputState:
-    """How far a run has come, from one listing of its output."""
+    """How far a run is, from one listing of its output."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = sizes
@@ -185,19 +189,19 @@ class OutputState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether a run has ended here; its input may have grown since."""
+        """Whether a run has finished here; its input may have grown since."""
         return SUCCESS in self.sizes
 
     def is_committed(self, unit: Unit) -> bool:
-        """Whether an attempt of this unit has won."""
+        """Whether this unit has a marker."""
         return unit.id in self._committed
 
     def is_published(self, planned: ShardPlan) -> bool:
-        """Whether this shard's file was published, from this content."""
+        """Whether this shard was published from its current content."""
         return planned.key in self._published
 
     def is_changed(self, planned: ShardPlan) -> bool:
-        """Whether rows of this shard were committed when its content was another."""
+        """Whether rows of this shard were committed when its content was different."""
         name, content = planned.key.split("-")
         return bool(self._contents.get(name, set()) - {content})
 

@@ -1,16 +1,16 @@
-"""Compaction: what a finished run kept to be able to go on, once its published files stand on their own.
+"""Delete what a finished run kept only to be able to resume.
 
-A published shard with its marker holds all that its units hold. Their files (as large as the published ones together),
-their markers and their attempts' records may therefore go, in this order:
+A published shard and its marker contain everything that its units contain. The unit files (together as large as the
+published ones), their markers and the records of attempts can therefore be deleted, in this order:
 
-1. every published file is checked whole, content against digest: it is the only copy from now on;
-2. ``_compacted.json`` gets the shards' keys;
-3. markers, then records, then unit files are deleted.
+1. check the whole content of every published file against its digest: it is the only copy from now on;
+2. add the shards' keys to ``_compacted.json``;
+3. delete the markers, then the records, then the unit files.
 
-A rerun goes by the published shards' markers and has nothing to score, as before. A process that has still been at a
-unit of such a shard, from before step 3, finds the shard's key in ``_compacted.json`` when it comes to publish it and
-leaves the published file alone, so that whatever it committed since is read by nobody. What is lost is the way to
-publish a shard again without scoring it: if a published file is destroyed later, a rerun scores that shard anew.
+A rerun reads the published shards' markers and has nothing to score, as before. A process that was already working on
+a unit of such a shard before step 3 finds the shard's key in ``_compacted.json`` when it is about to publish, and
+leaves the published file alone: whatever it has committed since is never read. What is lost is the means to publish a
+shard again without scoring it: if a published file is destroyed later, a rerun rescores that shard.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PREFIXES: Final = (COMMITS, ATTEMPTS, UNITS)
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """What compaction would delete, in the order of deletion, and the keys of the shards that it belonged to."""
+    """The objects that compaction deletes, in order of deletion, their size, and the keys of their shards."""
 
     keys: tuple[str, ...]
     bytes: int
@@ -47,15 +47,15 @@ class Superseded:
 
 
 def superseded(output: Output) -> Superseded:
-    """What the published shards of a finished run have made superfluous.
+    """Find the objects that the published shards of a finished run have superseded.
 
     Raises:
         RunError: the run is not finished.
     """
     if output.state != "finished":
         raise RunError(
-            f"output {output.store.root} is not finished, and a run that goes on reads its units; give the run's "
-            "command again, then compact"
+            f"output {output.store.root} is not finished, and a resumed run reads its units; run the scoring command "
+            "again, then compact"
         )
     stems = frozenset(output.stems.values())
     keys = [key for prefix in _PREFIXES for key in sorted(output.sizes) if _belongs(key, prefix, stems)]
@@ -63,10 +63,10 @@ def superseded(output: Output) -> Superseded:
 
 
 def compact(output: Output) -> Superseded:
-    """Check the output, then delete what is superseded. Returns what went.
+    """Check the output, then delete what is superseded. Return what was deleted.
 
     Raises:
-        RunError: the run is not finished, or a published file is not what was published.
+        RunError: the run is not finished, or the output has problems; then nothing is deleted.
     """
     found = superseded(output)
     if not found.keys:
@@ -76,7 +76,7 @@ def compact(output: Output) -> Superseded:
         first = problems[0]
         raise RunError(
             f"output {output.store.root} has {len(problems)} problems, the first is {first.key}: {first.message}. "
-            "Nothing is deleted while units may be needed to mend it"
+            "Nothing is deleted while units may be needed for the repair"
         )
     stems = sorted(found.stems | read_compacted(output.store))
     output.store.put(KEY, as_json({"shards": stems}))
@@ -85,7 +85,7 @@ def compact(output: Output) -> Superseded:
 
 
 def read_compacted(store: Store) -> frozenset[str]:
-    """Keys of the shards whose units were compacted away."""
+    """Read the keys of the shards whose units were removed."""
     try:
         return frozenset(json.loads(store.get(KEY))["shards"])
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def read_compacted(store: Store) -> frozenset[str]:
 
 
 def published_before(store: Store, planned: ShardPlan) -> PublishedShard | None:
-    """The shard as it was published, if its units were compacted away since and the file is whole; None otherwise."""
+    """Return the published shard if its units have been removed and its file is intact; otherwise None."""
     if planned.key not in read_compacted(store):
         return None
     try:
@@ -105,7 +105,7 @@ def published_before(store: Store, planned: ShardPlan) -> PublishedShard | None:
 
 
 def _belongs(key: str, prefix: str, stems: Iterable[str]) -> bool:
-    """Whether ``<prefix><name>-<content>-<start>-<stop>.…`` is of one of these shards."""
+    """Whether ``<prefix><name>-<content>-<start>-<stop>.…`` belongs to one of these shards."""
     if not key.startswith(prefix):
         return False
     name, content, *_ = [*key.removeprefix(prefix).split("-"), ""]

@@ -1,4 +1,4 @@
-"""What an output holds, from one listing and its small documents: the run, the markers, how far it has come."""
+"""Look at an output: its run, its markers and how far it is, from one listing and a few small documents."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from scorer.summary import SUCCESS
 
 THREADS: Final = 16
 UNKNOWN: Final = -1
-"""Tokens of a shard of which only the summary is left, which does not tell them apart."""
+"""Tokens of a shard that only the summary knows: the summary does not count tokens by shard."""
 State = Literal["finished", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """Something that is not as the run left it: which object, and what is wrong, with what to do about it."""
+    """Something that is not as the run left it: which object, what is wrong, and what to do about it."""
 
     key: str
     message: str
@@ -32,15 +32,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Output:
-    """A run's output as it was when it was listed.
+    """A run's output at the time of listing.
 
     Attributes:
-        sizes: every object and its size.
-        record: None where it cannot be read, which is a problem then.
-        summary: what ``_SUCCESS`` says; None for an unfinished run.
-        shards: what was published, by name.
-        stems: the same files' ``<name>-<content>`` keys; absent for a file that only the summary knows.
-        problems: documents that are absent or cannot be read, or contradict each other.
+        sizes: bytes by object key.
+        record: the run's record; None if it cannot be read, which is then one of the problems.
+        summary: the content of ``_SUCCESS``; None for an unfinished run.
+        shards: the published shards, by name.
+        stems: their ``<name>-<content>`` keys, by name; absent for a shard that only the summary knows.
+        problems: documents that are missing or unreadable, or that contradict each other.
     """
 
     store: Store
@@ -64,7 +64,7 @@ class Output:
 
     @property
     def state(self) -> State:
-        """Finished is a run whose ``_SUCCESS`` speaks of everything there is."""
+        """A run is finished if its ``_SUCCESS`` covers everything in the output."""
         if self.summary is None or self.open_units:
             return "unfinished"
         listed = {shard["name"]: shard["sha256"] for shard in self.summary["shards"]}
@@ -76,7 +76,7 @@ class Output:
 
     @property
     def rows_committed(self) -> int:
-        """Rows that need not be scored again."""
+        """The number of rows that are already scored and committed."""
         rows = sum(shard.tally.rows for shard in self.shards.values())
         spans = (unit.split("-")[-2:] for unit in self.open_units)
         return rows + sum(int(stop) - int(start) for start, stop in spans)
@@ -86,17 +86,17 @@ def look(store: Store) -> Output:
     """Read an output's documents.
 
     Raises:
-        ConfigError: nothing of a run is there, or it cannot be listed.
+        ConfigError: the output cannot be listed, or does not belong to a run.
     """
     try:
         sizes = store.sizes()
     except OSError as error:
         raise ConfigError(
-            f"output {store.root} cannot be listed: {error}; give a directory or bucket of yours"
+            f"output {store.root} cannot be listed: {error}; give a directory or bucket that you may read"
         ) from error
     ours = (RECORD, SUCCESS)
     if not any(key in ours or key.startswith((COMMITS, PUBLISHED)) for key in sizes):
-        held = f"holds {len(sizes):,} files but none of a run" if sizes else "is empty or does not exist"
+        held = f"holds {len(sizes):,} files but none from a run" if sizes else "is empty or does not exist"
         raise ConfigError(f"output {store.root} {held}; give the --output of a scoring run")
     problems: list[Problem] = []
     record = _record(store, problems)
@@ -105,17 +105,17 @@ def look(store: Store) -> Output:
     shards, stems = _published(store, sizes, listed, problems)
     for name, entry in listed.items():
         if name not in shards:
-            again = "give the run's command again to have it written"
-            problems.append(Problem(name, f"_SUCCESS lists it but it has no marker in {PUBLISHED}; {again}"))
+            remedy = "run the same command again to rewrite it"
+            problems.append(Problem(name, f"_SUCCESS lists it, but it has no marker in {PUBLISHED}; {remedy}"))
             shards[name] = _as_listed(entry)
         elif shards[name].sha256 != entry["sha256"]:
-            again = "let the run finish, or give its command again, to have _SUCCESS written anew"
-            problems.append(Problem(name, f"_SUCCESS and its marker give different SHA-256s; {again}"))
+            remedy = "let the run finish, or run the same command again, to rewrite _SUCCESS"
+            problems.append(Problem(name, f"_SUCCESS and its marker give different SHA-256s; {remedy}"))
     return Output(store, sizes, record, summary, dict(sorted(shards.items())), stems, tuple(problems))
 
 
 def read_unit_markers(store: Store, units: Iterable[str]) -> dict[str, UnitMarker | None]:
-    """The markers of units; None for one that cannot be read. Several at a time, since each may cost a round trip."""
+    """Read the markers of units, in parallel because each may cost a round trip; None for an unreadable one."""
 
     def read(unit: str) -> UnitMarker | None:
         try:
@@ -129,13 +129,13 @@ def read_unit_markers(store: Store, units: Iterable[str]) -> dict[str, UnitMarke
 
 
 def _record(store: Store, problems: list[Problem]) -> RunRecord | None:
-    restore = "restore it from a copy; without it nothing says what the scores are, and no run goes on here"
+    remedy = "restore it from a copy; without it, the scores cannot be interpreted and no run can resume here"
     try:
         return RunRecord.from_bytes(store.get(RECORD))
     except FileNotFoundError:
-        problems.append(Problem(RECORD, f"it is absent; {restore}"))
+        problems.append(Problem(RECORD, f"it is missing; {remedy}"))
     except RunError:
-        problems.append(Problem(RECORD, f"it cannot be read, or is of another version; {restore}"))
+        problems.append(Problem(RECORD, f"it cannot be read, or has another version; {remedy}"))
     return None
 
 
@@ -152,7 +152,7 @@ def _summary(store: Store, sizes: Mapping[str, int], problems: list[Problem]) ->
 def _published(
     store: Store, sizes: Mapping[str, int], listed: Mapping[str, ShardEntry], problems: list[Problem]
 ) -> tuple[dict[str, PublishedShard], dict[str, str]]:
-    """The markers by shard name. A shard that was scored anew has several: that of the file which is there counts."""
+    """Read the markers by shard name. A rescored shard has several; the one that matches the existing file counts."""
     keys = sorted(key for key in sizes if key.startswith(PUBLISHED))
     with ThreadPoolExecutor(THREADS) as pool:
         documents = list(pool.map(store.get, keys))
@@ -163,8 +163,8 @@ def _published(
         try:
             shard = PublishedShard.from_bytes(document)
         except (ValueError, KeyError, TypeError) as error:
-            again = "delete it and give the run's command again"
-            problems.append(Problem(key, f"it is not a marker of a published file ({error!r}); {again}"))
+            remedy = "delete it and run the same command again"
+            problems.append(Problem(key, f"it is not the marker of a published file ({error!r}); {remedy}"))
             continue
         said = listed[shard.name]["sha256"] if shard.name in listed else None
         fit = (sizes.get(shard.name) == shard.size, shard.sha256 == said)
@@ -175,6 +175,6 @@ def _published(
 
 
 def _as_listed(entry: ShardEntry) -> PublishedShard:
-    """What a summary says of a shard, as its marker would; its tokens are not in it."""
+    """Return a summary's entry in the form of a marker; it has no tokens."""
     tally = Tally(rows=entry["rows"], ok=entry["ok"], tokens=UNKNOWN)
     return PublishedShard(entry["name"], entry["bytes"], entry["sha256"], tally)

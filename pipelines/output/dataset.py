@@ -1,4 +1,4 @@
-"""The dataset that an output answers, opened as its run opened it: texts and pictures are in no published file."""
+"""Open the dataset that an output was made from: published files contain neither texts nor images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from scorer.types import DEFAULT_PROMPT
 
 
 def open_dataset(record: RunRecord, input: str | None = None) -> Source:
-    """The source of the run that ``record`` tells of.
+    """Open the source of a run as the run opened it.
 
     Args:
-        input: where the dataset is by now; None takes the run's own input.
+        input: where the dataset is now; None means where the run read it.
 
     Raises:
-        ConfigError: the dataset is not there, or not as the run read it.
+        ConfigError: the dataset does not exist there, or cannot be opened as the run opened it.
     """
     place = input or record.input
     if "://" not in place and input is None and not Path(place).is_absolute() and not _is_there(place):
         raise ConfigError(
-            f"the run's input was {place!r}, relative to a folder that is not this one; name the dataset with --input"
+            f"the run's input was {place!r}, relative to another folder than this one; name the dataset with --input"
         )
     try:
         columns = {name: _names(value) for name, value in record.source["columns"].items()}
@@ -48,7 +48,7 @@ def open_dataset(record: RunRecord, input: str | None = None) -> Source:
 
 
 def _names(value: Any) -> Any:
-    """Several columns as a tuple, which JSON has no form for."""
+    """Turn a JSON list of columns back into a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -1,4 +1,4 @@
-"""The small documents beside the published files, as they are written."""
+"""Write the small documents beside the published files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def as_json(document: Mapping[str, Any]) -> bytes:
-    """A document as people read it too."""
+    """Serialize a document as JSON that people can read too."""
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def now() -> str:
-    """The time, as it is written into records."""
+    """Return the current time as documents record it: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,14 +1,13 @@
-"""Left-overs: what a process wrote that was killed, or that lost a race, and that nobody will ever read.
+"""Find and delete leftovers: files of a process that was killed or lost a race, which will never be read.
 
-Three kinds, and nothing else is ever touched:
+There are three kinds, and nothing else is ever touched:
 
-- a unit file although the unit's marker names another one. Markers are created once: such a file has lost for good.
-- a unit file of a unit without marker. It may be an attempt that is about to be committed, in this very moment, so it
-  counts only where nothing at all was written to the output for as long as the age that is asked for: then no process
-  is at work that could commit it.
-- a local temporary file, ``.<name>.<32 digits>``, whose process died before it moved it to its place.
+- a unit file whose unit's marker names another file. Markers are created once, so it will never be read.
+- a unit file whose unit has no marker. It may be about to be committed, so it counts only if nothing at all was
+  written to the output within the given age: then no running process could commit it.
+- a local temporary file, ``.<name>.<32 digits>``, whose process died before moving it into place.
 
-Each must be older than the age, which is an hour at least; age and marker are looked at again just before it goes.
+Each must be older than the given age, which is at least an hour. Age and marker are checked again just before deletion.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pipelines.output.store import Store
 from scorer.errors import ConfigError
 
 MIN_AGE: Final = timedelta(hours=1)
-"""From a unit file to its marker takes moments, and retries of a failing store take minutes."""
+"""A marker follows its unit file within moments; retries on a failing store take minutes."""
 
 _AGE: Final = re.compile(r"(\d+)([dhm])")
 _AGE_UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
@@ -38,7 +37,7 @@ Kind = Literal["lost attempt", "uncommitted attempt", "temporary file"]
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that may go, and why."""
+    """A file that may be deleted, and why."""
 
     item: Item
     kind: Kind
@@ -46,7 +45,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What may go; and how many files of units without marker stay since the output was written to lately."""
+    """What may be deleted, and how many files of uncommitted units stay because the output was recently written to."""
 
     found: tuple[Leftover, ...]
     kept: int
@@ -57,29 +56,29 @@ class Leftovers:
 
 
 def parse_age(text: str) -> timedelta:
-    """``7d``, ``12h``, ``90m``. Raises ConfigError."""
+    """Parse ``7d``, ``12h`` or ``90m``. Raise ConfigError for anything else."""
     match = _AGE.fullmatch(text)
     if match is None:
         raise ConfigError(f"{text!r} is not an age; give a number and d, h or m, such as 7d, 12h or 90m")
     try:
         return timedelta(**{_AGE_UNITS[match[2]]: int(match[1])})
     except OverflowError:
-        raise ConfigError(f"{text!r} is an age beyond reckoning; give at most 999999d") from None
+        raise ConfigError(f"{text!r} is too large an age; give at most 999999d") from None
 
 
 def leftover_age(text: str) -> timedelta:
-    """The age that ``--gc`` was given. Raises ConfigError for what is none, or is too young to be safe."""
+    """Parse the value of ``--gc``. Raise ConfigError if it is not an age, or too short to be safe."""
     age = parse_age(text)
     if age < MIN_AGE:
         raise ConfigError(
-            f"--gc {text}: what is younger than 1h may belong to a process at work, whose files have no marker yet; "
+            f"--gc {text}: files younger than 1h may belong to a running process that has not committed them yet; "
             "give 1h or more"
         )
     return age
 
 
 def find_leftovers(store: Store, age: timedelta, now: datetime | None = None) -> Leftovers:
-    """What may go by now. Reads the markers of the units that have an old file."""
+    """Find what may be deleted now. Only markers of units with an old file are read."""
     before = (now or datetime.now(UTC)) - age
     items = list_items(store.root)
     active = any(item.modified > before for item in items.values())
@@ -97,7 +96,7 @@ def find_leftovers(store: Store, age: timedelta, now: datetime | None = None) ->
         if marker is not None:
             if marker.key != key:
                 found.append(Leftover(items[key], "lost attempt"))
-        elif unit not in markers:  # one that cannot be read is for the inspection to report
+        elif unit not in markers:  # an unreadable marker is for the inspection to report
             if active:
                 kept += 1
             else:
@@ -106,7 +105,7 @@ def find_leftovers(store: Store, age: timedelta, now: datetime | None = None) ->
 
 
 def delete_leftovers(store: Store, found: Iterable[Leftover]) -> Iterator[Leftover]:
-    """Delete what is a left-over still; yields what went."""
+    """Delete each file that is still a leftover, and yield those deleted."""
     for leftover in found:
         if _still(store, leftover):
             remove(store.root, [leftover.item.key])
@@ -114,7 +113,7 @@ def delete_leftovers(store: Store, found: Iterable[Leftover]) -> Iterator[Leftov
 
 
 def _still(store: Store, leftover: Leftover) -> bool:
-    """Whether nobody wrote the file again, and no marker names it by now."""
+    """Whether the file was not rewritten meanwhile, and no marker names it now."""
     if modified(store.root, leftover.item.key) != leftover.item.modified:
         return False
     match = _unit(leftover.item.key)

@@ -1,4 +1,4 @@
-"""An output's objects with their ages, hidden ones too, and their removal. A run's own ``Store`` can do neither."""
+"""List an output's objects with their ages, hidden ones included, and remove them. A run's ``Store`` can do neither."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Final
 from fsspec.core import url_to_fs
 
 _TIMES: Final = ("LastModified", "mtime", "updated", "last_modified", "created")
-"""Where file systems say in a listing when an object was written; ``created`` last, which may mean less."""
+"""Keys under which file systems list the time of writing; ``created`` comes last, as it may be something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An object as it was listed."""
+    """A listed object: key, size in bytes, time of the last write."""
 
     key: str
     size: int
@@ -24,7 +24,7 @@ class Item:
 
 
 def list_items(root: str) -> dict[str, Item]:
-    """Every object below ``root`` by its key. One listing."""
+    """Return every object below ``root`` by key, from one listing."""
     fs, path = url_to_fs(root)
     fs.invalidate_cache()
     prefix = str(fs._strip_protocol(path)).rstrip("/") + "/"
@@ -36,7 +36,7 @@ def list_items(root: str) -> dict[str, Item]:
 
 
 def modified(root: str, key: str) -> datetime | None:
-    """When an object was last written, asked anew; None if it is gone."""
+    """Ask the file system when an object was last written; None if it no longer exists."""
     fs, path = url_to_fs(f"{root}/{key}")
     fs.invalidate_cache()
     try:
@@ -46,7 +46,7 @@ def modified(root: str, key: str) -> datetime | None:
 
 
 def remove(root: str, keys: Iterable[str]) -> None:
-    """Delete objects one by one; one that is gone already is no error."""
+    """Delete objects one by one; an object that no longer exists is no error."""
     fs, path = url_to_fs(root)
     for key in keys:
         with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Shards → units: contiguous row ranges of one shard, the grain of scoring, commit and resume.
+"""Cut shards into units: contiguous row ranges of one shard, the grain of scoring, committing and resuming.
 
-The plan depends on the shards and the unit size only, and a shard's units on that shard only: adding shards to a
-dataset leaves the units of the others as they were.
+The plan depends only on the shards and the unit size, and a shard's units depend only on that shard: adding shards to
+a dataset leaves the units of the others unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT_ROWS_PER_UNIT: Final = 256
 class Unit:
     """Rows ``start`` to ``stop`` (exclusive) of ``shard``.
 
-    ``id`` names the unit's marker: the same rows of the same content have the same id in every process.
+    ``id`` names the unit's marker. The same rows of the same content have the same id in every process.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Unit:
 class ShardPlan:
     """A shard and all its units, in row order; none for a shard without rows.
 
-    ``key`` is its :func:`shard_key`, made once: a run looks at it many times.
+    ``key`` is its :func:`shard_key`, computed once because a run uses it many times.
     """
 
     key: str
@@ -48,15 +48,19 @@ class ShardPlan:
 
 
 def shard_key(shard: Shard) -> str:
-    """``<name>-<content>``, two digests: a changed shard keeps the first half and changes the second.
+    """Return ``<name>-<content>``, two digests: a changed shard keeps the first and changes the second.
 
-    Listing the markers therefore shows that a shard was changed, without reading any of them.
+    A listing of the markers therefore shows that a shard changed, without reading any of them.
     """
     return f"{_digest(shard.name)}-{_digest(json.dumps(shard.identity(), sort_keys=True))}"
 
 
 def plan(shards: Iterable[Shard], rows_per_unit: int) -> list[ShardPlan]:
-    """Cut every shard into units of ``rows_per_unit`` rows; the last one of a shard may be shorter."""
+    """Cut every shard into units of ``rows_per_unit`` rows; the last unit of a shard may be shorter.
+
+    Raises:
+        ConfigError: ``rows_per_unit`` is below 1.
+    """
     if rows_per_unit < 1:
         raise ConfigError(f"--rows-per-unit is {rows_per_unit}; it must be 1 or more")
     return [_plan_shard(shard, rows_per_unit) for shard in shards]

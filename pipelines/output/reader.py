@@ -1,6 +1,6 @@
-"""Published files opened and read: whole for a check, by batches for statistics, by windows for a report's sample.
+"""Read published files: whole for a check, in batches for statistics, in windows for a report's sample.
 
-What their columns hold is decoded in :mod:`scorer.decoding`.
+:mod:`scorer.decoding` decodes their columns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scorer.types import Float32Array, Int32Array, Int64Array
 
 BATCH_ROWS: Final = 1024
 WINDOW_ROWS: Final = 64
-"""Rows are sampled in runs of this many: neighbours cost one read together."""
+"""Rows are sampled in windows of this many consecutive rows, which one read covers."""
 MAX_SHARDS: Final = 64
 MAX_ROWS: Final = 20_000
 MAX_TOKENS: Final = 200_000
@@ -52,10 +52,10 @@ _STATISTICS: Final = (
 
 @contextmanager
 def opened(store: Store, key: str, *, whole: bool) -> Iterator[IO[bytes]]:
-    """Open a published file; a remote one of which the ``whole`` is read is fetched once, to a temporary file.
+    """Open a published file. If the ``whole`` of a remote one will be read, fetch it once, to a temporary file.
 
     Raises:
-        FileNotFoundError: it is absent.
+        FileNotFoundError: there is no such file.
     """
     if isinstance(store, LocalStore):
         with (Path(store.root) / key).open("rb") as file:
@@ -73,12 +73,12 @@ def opened(store: Store, key: str, *, whole: bool) -> Iterator[IO[bytes]]:
             yield file
 
 
-# --- by batches ----------------------------------------------------------------------------------------------------
+# --- in batches ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredBatch:
-    """M scored rows of one shard, T tokens in all; a row's tokens stand together.
+    """M scored rows of one shard with T tokens in all; a row's tokens are consecutive.
 
     Attributes:
         row_index, lengths: int64 [M]; ``lengths`` ≥ 1 sums to T.
@@ -98,7 +98,7 @@ class ScoredBatch:
 
     @property
     def first(self) -> Int64Array:
-        """int64 [M]: where each row's tokens begin; what ``ufunc.reduceat`` wants."""
+        """int64 [M]: the index of each row's first token, as ``ufunc.reduceat`` takes it."""
         return np.cumsum(self.lengths) - self.lengths
 
     @property
@@ -109,10 +109,10 @@ class ScoredBatch:
 
 
 def scored_batch(shard: str, batch: pa.RecordBatch) -> ScoredBatch:
-    """The scored rows of a batch that has the published columns."""
+    """Decode the scored rows of a batch that has the published columns."""
     rows = scored_rows(batch)
     lengths = token_column(rows, _PER_TOKEN["token_ids"]).lengths
-    if not lengths.all():  # damage, which the row check tells; here it has no place among the others
+    if not lengths.all():  # a damaged file; the row check reports it
         rows, lengths = rows.filter(pa.array(lengths > 0)), lengths[lengths > 0]
 
     def flat(name: str) -> npt.NDArray[Any]:
@@ -131,10 +131,10 @@ def scored_batch(shard: str, batch: pa.RecordBatch) -> ScoredBatch:
 
 
 def scored_batches(output: str, shard: str) -> Iterator[ScoredBatch]:
-    """The scored rows of one published file, in order; ``output`` is a local path or a URL that fsspec understands.
+    """Yield the scored rows of one published file, in order; ``output`` is a local path or an fsspec URL.
 
     Raises:
-        TableError: a column that every output has is absent.
+        TableError: a required column is missing.
     """
     path = join(output, shard)
     with fsspec.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
@@ -143,7 +143,7 @@ def scored_batches(output: str, shard: str) -> Iterator[ScoredBatch]:
             yield scored_batch(shard, batch)
 
 
-# --- by windows ----------------------------------------------------------------------------------------------------
+# --- in windows ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, order=True)
@@ -156,10 +156,10 @@ class Window:
 
 
 def choose_windows(summary: Mapping[str, Any], seed: int) -> list[Window]:
-    """Windows of rows in random order, spread over the shards in proportion to their rows.
+    """Choose windows of rows in random order, spread over the shards in proportion to their rows.
 
-    All of a run of up to ``MAX_ROWS`` rows and ``MAX_TOKENS`` tokens (judged by the mean length) in up to
-    ``MAX_SHARDS`` shards, a sample of a larger one. Deterministic for a summary and a seed.
+    A run of up to ``MAX_ROWS`` rows and ``MAX_TOKENS`` tokens (estimated from the mean length) in up to ``MAX_SHARDS``
+    shards is covered completely, a larger one by a sample. Deterministic for a summary and a seed.
     """
     rng = np.random.default_rng(seed)
     shards = [shard for shard in summary["shards"] if shard["ok"] > 0]
@@ -179,10 +179,10 @@ def choose_windows(summary: Mapping[str, Any], seed: int) -> list[Window]:
 
 
 def read_rows(output: str, windows: Sequence[Window]) -> dict[Window, list[ScoredRow]]:
-    """The scored rows of every window, in order; failed rows are left out.
+    """Read the scored rows of every window, in order; failed rows are left out.
 
     Raises:
-        TableError: a column that every output has is absent.
+        TableError: a required column is missing.
     """
     rows: dict[Window, list[ScoredRow]] = {window: [] for window in windows}
     for shard in sorted({window.shard for window in windows}):
@@ -195,12 +195,12 @@ def read_rows(output: str, windows: Sequence[Window]) -> dict[Window, list[Score
 
 
 def join(folder: str, name: str) -> str:
-    """The path or URL of ``name`` inside ``folder``."""
+    """Return the path or URL of ``name`` inside ``folder``."""
     return f"{folder.rstrip('/')}/{name}"
 
 
 def _slices(path: str, file: pq.ParquetFile, windows: Sequence[Window]) -> Iterator[tuple[Window, pa.Table]]:
-    """The windows' rows, one row group in memory at a time; a window that spans row groups comes in parts."""
+    """Yield the windows' rows with one row group in memory at a time; a window that spans row groups comes in parts."""
     names = [column.name for column in columns_in(file.schema_arrow, path)]
     first = 0
     for group in range(file.num_row_groups):

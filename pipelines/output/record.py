@@ -1,4 +1,4 @@
-"""``_run.json``: what an output is made of, written once. A run that asks for something else is refused."""
+"""Read and write ``_run.json``: how an output is computed. It is written once, and any run that differs is refused."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scorer.errors import OtherRunError
 
 KEY: Final = "_run.json"
 CONFIG: Final = "_config.yaml"
-"""The options that would repeat the run, for people; nothing reads it unasked."""
+"""The options that would repeat the run; the program reads it only on request."""
 FORMAT: Final = 1
 
 _INFORMATIVE: Final = ("fingerprint.model", "fingerprint.revision")
-"""Where a model was found says nothing that its weights', tokenizer's and processor's digests do not say better."""
+"""Not compared: the digests of weights, tokenizer and processor identify a model better than where it was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class RunRecord:
 
     Attributes:
         started_at: ISO 8601, UTC.
-        input: the input as the first process named it; informative.
-        fingerprint: the engine's.
-        source: which columns are read.
-        method, layout, rows_per_unit: the options that decide what is written.
+        input: the input as the first process named it; for information only.
+        fingerprint: the engine's fingerprint.
+        source: the source's fingerprint: which columns are read.
+        method, layout, rows_per_unit: the options that determine what is written.
     """
 
     started_at: str
@@ -45,19 +45,19 @@ class RunRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RunRecord:
-        """Raises OtherRunError for a document of another format."""
+        """Parse a document. Raise OtherRunError if it has another format."""
         try:
             document = json.loads(data)
             return cls(**{name: document[name] for name in cls.__slots__})
         except (ValueError, KeyError, TypeError) as error:
-            raise OtherRunError(f"{KEY} is not one of this version's ({error!r}); choose another --output") from error
+            raise OtherRunError(f"{KEY} is not from this version ({error!r}); choose another --output") from error
 
     def metadata(self) -> dict[str, Any]:
-        """What every written table says of its making."""
+        """Return the part that is stored in the schema metadata of every table."""
         return {"fingerprint": dict(self.fingerprint), "source": dict(self.source), "layout": self.layout}
 
     def compared(self) -> dict[str, Any]:
-        """What must not change, as flat keys."""
+        """Return everything that must not change, with nested keys flattened."""
         found = dict(
             _flatten(
                 {
@@ -76,7 +76,7 @@ class RunRecord:
 
 
 def read_record(store: Store) -> RunRecord | None:
-    """The record of an output; None for a new one."""
+    """Read the record of an output; None for a new output."""
     try:
         return RunRecord.from_bytes(store.get(KEY))
     except FileNotFoundError:
@@ -84,10 +84,10 @@ def read_record(store: Store) -> RunRecord | None:
 
 
 def claim(store: Store, record: RunRecord) -> RunRecord:
-    """Write ``record``, or find that the output belongs to an equal run. Returns the one that is stored.
+    """Write ``record`` unless the output already belongs to an equal run. Return the stored record.
 
     Raises:
-        OtherRunError: it belongs to another run; the message lists what differs.
+        OtherRunError: the output belongs to another run; the message lists the differences.
     """
     found = compare(store, record)
     if found is not None:
@@ -99,10 +99,10 @@ def claim(store: Store, record: RunRecord) -> RunRecord:
 
 
 def compare(store: Store, record: RunRecord) -> RunRecord | None:
-    """The record that is stored, if it is of an equal run; None for a new output. Nothing is written.
+    """Return the stored record of an equal run; None for a new output. Nothing is written.
 
     Raises:
-        OtherRunError: it is of another run; the message lists what differs.
+        OtherRunError: the output belongs to another run; the message lists the differences.
     """
     stored = read_record(store)
     if stored is not None:
@@ -111,26 +111,26 @@ def compare(store: Store, record: RunRecord) -> RunRecord | None:
 
 
 def _as_stored(record: RunRecord) -> RunRecord:
-    """As JSON has it, so that both sides compare."""
+    """Pass a record through JSON, so that it compares equal to a stored one."""
     return RunRecord.from_bytes(record.to_bytes())
 
 
 def confirm_writable(store: Store, record: RunRecord) -> None:
-    """Raise StoreError unless the store would take an object: ask it to create one that is there already."""
+    """Raise StoreError unless the store accepts writes: ask it to create an object that exists already."""
     store.create(KEY, record.to_bytes())
 
 
 def refuse_difference(store: Store, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise OtherRunError unless both say the same."""
+    """Raise OtherRunError unless both are equal."""
     keys = sorted(key for key in {*stored, *asked} if stored.get(key) != asked.get(key))
     if not keys:
         return
     width = max(len(key) for key in keys)
     lines = "\n".join(f"  {key:<{width}}  {_show(stored.get(key))} → {_show(asked.get(key))}" for key in keys)
     raise OtherRunError(
-        f"output {store.root} was begun by a run that differs (its value → the value asked for now):\n{lines}\n"
-        f"Scores of both must not mix. Repeat the run with the first values, choose another --output, or "
-        "give --force-new-run to begin in a new folder beside it."
+        f"output {store.root} was begun by a different run (its value → the value asked for now):\n{lines}\n"
+        "Scores of the two must not be mixed. Repeat the run with the first values, choose another --output, or "
+        "give --force-new-run to start in a new folder beside it."
     )
 
 

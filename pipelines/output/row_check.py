@@ -1,4 +1,4 @@
-"""Rows of a published file against what a row must be: in its place, its lists of one length, its spans on the text."""
+"""Check the rows of a published file: each in its place, with lists of equal length, ordered spans, finite values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scorer.errors import FailureCode
 from scorer.table import OK
 
 _IDS: Final = "token_ids"
-"""The list that the others are held to."""
+"""The list that sets the length of the others."""
 _STATUSES: Final = (OK, *(code.value for code in FailureCode))
 _HASH: Final = "^[0-9a-f]{32}$"
 
@@ -26,7 +26,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Fault:
-    """One kind of fault: what is wrong, the first row that has it, how many have it."""
+    """One kind of fault: what is wrong, the first row that has it, and how many rows have it."""
 
     what: str
     row: int
@@ -39,10 +39,12 @@ class Fault:
 
 @dataclass(slots=True)
 class RowCheck:
-    """Checks a file's rows batch by batch, from its first one on. What was found is in ``faults``, by kind.
+    """Checks a file's rows batch by batch, in order.
 
     Attributes:
-        columns: the columns that the file has to have.
+        columns: the columns that the file must have.
+        rows, ok, tokens: how many rows, scored rows and scored tokens were checked so far.
+        faults: the faults found so far, by kind.
     """
 
     columns: Sequence[Column] = REQUIRED
@@ -52,7 +54,7 @@ class RowCheck:
     faults: dict[str, Fault] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Check the next rows; gives back those that are sound."""
+        """Check the next rows and return the valid ones."""
         sound = np.ones(batch.num_rows, np.bool_)
         lists = [column for column in self.columns if column.per_token]
         decoded = _decoded(batch, lists)
@@ -62,7 +64,7 @@ class RowCheck:
         scored = _true(pc.equal(batch.column("status"), OK))
         self.ok += int(scored.sum())
         self.tokens += int(decoded[_IDS].lengths[scored].sum())
-        # Values are compared where every list has as many as the others: elsewhere they do not belong together.
+        # Values are compared only in rows whose lists have equal lengths; in others they cannot be matched up.
         compared = np.flatnonzero(sound & scored)
         for wrong, what in _value_faults(_decoded(batch.take(pa.array(compared)), lists), lists):
             whole = np.zeros(batch.num_rows, np.bool_)
@@ -85,9 +87,9 @@ def _decoded(batch: pa.RecordBatch, lists: Sequence[Column]) -> dict[str, TokenC
 
 
 def _row_faults(batch: pa.RecordBatch, lists: Mapping[str, TokenColumn], first: int) -> Iterator[tuple[Mask, str]]:
-    """Per kind of fault, the rows that have it: bool [M]. What shows without looking at the tokens' values."""
+    """Yield the rows that have each kind of fault, bool [M]: the faults that show without the tokens' values."""
     places = pa.array(np.arange(first, first + batch.num_rows))
-    yield _not(pc.equal(batch.column("row_index"), places)), "has another row_index than its place in the file"
+    yield _not(pc.equal(batch.column("row_index"), places)), "has a row_index that is not its place in the file"
     yield _nulls(batch, "sample_id"), "has no sample_id"
     status = batch.column("status")
     yield _not(pc.is_in(status, pa.array(_STATUSES))), "has an unknown status"
@@ -104,12 +106,12 @@ def _row_faults(batch: pa.RecordBatch, lists: Mapping[str, TokenColumn], first: 
         yield scored & column.is_null, f"is ok but {name} is null"
         yield ~scored & ~column.is_null, f"failed but {name} is not null"
         other = scored & ~column.is_null & (column.lengths != ids.lengths)
-        yield other, f"has another number of {name} than of {_IDS}"
+        yield other, f"has a different number of {name} than of {_IDS}"
         yield column.has_null_inside, f"has a null inside {name}"
 
 
 def _value_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
-    """The same for the values of scored rows whose lists are whole and of one length: bool [M]."""
+    """Yield the same for the values of scored rows whose lists are complete and of equal length: bool [M]."""
     rows = len(lists[_IDS].lengths)
     if rows == 0:
         return
@@ -121,7 +123,7 @@ def _value_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -
 
     yield among(lists[_IDS].values < 0), "has a negative token id"
     yield among((starts < 0) | (ends < starts)), "has a token whose span ends before it starts, or starts below 0"
-    follows = owner[1:] == owner[:-1]  # bool [T - 1]: token t + 1 is of the same row as token t
+    follows = owner[1:] == owner[:-1]  # bool [T - 1]: token t + 1 belongs to the same row as token t
     back = np.concatenate([[False], follows & (turns[1:] < turns[:-1])])
     yield among((turns < 0) | back), "has token_turns that do not ascend from 0"
     overlap = follows & (turns[1:] == turns[:-1]) & (starts[1:] < ends[:-1])
@@ -137,7 +139,7 @@ def _true(values: pa.Array) -> Mask:
 
 
 def _not(values: pa.Array) -> Mask:
-    """False and null are not true."""
+    """Negate a mask; null counts as false."""
     return ~_true(values)
 
 

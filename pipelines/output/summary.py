@@ -1,6 +1,6 @@
-"""``_SUCCESS``: what a finished run came to, over all the processes that took part in it.
+"""Read and write ``_SUCCESS``: the summary of a finished run, over all processes that took part in it.
 
-Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time, pauses left out), ``rows``,
+Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time without pauses), ``rows``,
 ``ok``, ``failed``, ``failures`` (code → ``count`` and at most ten ``examples`` of ``shard``, ``row_index``,
 ``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 were scored: :class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the
@@ -23,12 +23,12 @@ from pipelines.output.tally import total
 from scorer.errors import RunError
 from scorer.summary import SUCCESS, parse_summary
 
-REMEDY: Final = "delete it and give the run's command again"
-"""What mends a summary that cannot be read: all that it says is in the shards' markers too."""
+REMEDY: Final = "delete it and run the same command again"
+"""How to repair an unreadable summary: everything in it is in the shards' markers too."""
 
 
 class ShardEntry(TypedDict):
-    """What a summary says of one published file."""
+    """The summary of one published file."""
 
     name: str
     rows: int
@@ -39,7 +39,7 @@ class ShardEntry(TypedDict):
 
 
 class Summary(TypedDict):
-    """See the module."""
+    """The content of ``_SUCCESS``; see the module docstring."""
 
     started_at: str
     finished_at: str
@@ -62,7 +62,7 @@ class Summary(TypedDict):
 
 
 def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
-    """The summary of a run whose shards are all published."""
+    """Summarize a run whose shards are all published."""
     tally = total(shard.tally for shard in shards)
     seconds = tally.seconds
     summary: Summary = {
@@ -85,11 +85,11 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],
     }
-    return parse(as_json(summary))  # exactly what a later reader will get
+    return parse(as_json(summary))  # exactly what a later reader gets
 
 
 def parse(data: bytes) -> Summary:
-    """Read ``_SUCCESS``. Raises ValueError where it is torn or does not add up."""
+    """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or its counts do not add up."""
     summary = parse_summary(data)
     for entry in summary["shards"]:
         absent = ShardEntry.__required_keys__ - entry.keys()
@@ -99,12 +99,14 @@ def parse(data: bytes) -> Summary:
     if absent:
         raise ValueError(f"it has no {', '.join(sorted(absent))}")
     if summary["rows"] != summary["ok"] + summary["failed"]:
-        raise ValueError(f"{summary['rows']} rows are not {summary['ok']} ok and {summary['failed']} failed")
+        raise ValueError(
+            f"its {summary['rows']} rows are not the sum of {summary['ok']} ok and {summary['failed']} failed"
+        )
     return cast(Summary, summary)
 
 
 def read_summary(store: Store) -> Summary | None:
-    """The summary that is stored; None for an unfinished run. Raises RunError where it cannot be read."""
+    """Read the stored summary; None for an unfinished run. Raise RunError if it cannot be read."""
     try:
         return parse(store.get(SUCCESS))
     except FileNotFoundError:
@@ -114,7 +116,7 @@ def read_summary(store: Store) -> Summary | None:
 
 
 def read_finished(store: Store) -> tuple[RunRecord, Summary]:
-    """Record and summary of a finished run.
+    """Read the record and the summary of a finished run.
 
     Raises:
         RunError: the run is not finished, or one of the two cannot be read.
@@ -123,15 +125,15 @@ def read_finished(store: Store) -> tuple[RunRecord, Summary]:
     if record is None or summary is None:
         absent = SUCCESS if summary is None else RECORD
         raise RunError(
-            f"{store.root}/{absent} does not exist: this needs a finished run; give the run's command to finish it"
+            f"{store.root}/{absent} does not exist, but a finished run is needed; run the scoring command to finish it"
         )
     return record, summary
 
 
 def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
-    """The summary that is stored, if every shard of the plan was published since it is what it is, and no other.
+    """Return the stored summary if it lists exactly the shards of the plan, all published with their current content.
 
-    One object is read, however many shards there are. Raises RunError where it cannot be read.
+    Only one object is read, however many shards there are. Raise RunError if it cannot be read.
     """
     summary = read_summary(store)
     if summary is None:
@@ -147,7 +149,7 @@ def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState)
 
 
 def summary_of(store: Store, shards: Sequence[PublishedShard]) -> Summary | None:
-    """The summary that is stored, if it speaks of exactly these shards. Raises RunError where it cannot be read."""
+    """Return the stored summary if it lists exactly these shards. Raise RunError if it cannot be read."""
     summary = read_summary(store)
     return summary if summary is not None and summary["shards"] == [_shard(shard) for shard in shards] else None
 

@@ -1,4 +1,4 @@
-"""What a stretch of rows came to: counts that add up from rows to units, shards and the run."""
+"""Count what became of rows: tallies add up from units to shards and the run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class FailureTally:
-    """Failed rows of one code: how many, and the first few of them in row order."""
+    """Rows that failed with one code: how many, and the first few in row order."""
 
     count: int = 0
     examples: tuple[Example, ...] = ()
@@ -39,21 +39,20 @@ class FailureTally:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of a stretch of rows.
+    """Counts for a range of rows.
 
     Attributes:
         rows: rows in; always ``ok + failed``.
+        ok: rows that were scored.
         tokens: scored tokens.
-        failures: by failure code.
-        paths: rows that were scored, by the way they were: ``fast``, or ``plain`` where a model has no fast path or
-            failed the self-check (:attr:`scorer.engine.Scorer.path`), or ``isolated``, one by one, after their
-            workers had died.
-        usage: tokens that the model has run, without padding and with it.
-        sessions: for every process that scored some of the rows, when its first unit began to be scored and its last
-            one was committed (seconds since the epoch): a resumed run's working time is the sum of these, its pauses
-            left out.
-        stages: working seconds by stage, over all workers: ``read``, ``encode``, ``score`` and, of units that this
-            process has had committed, ``write``.
+        failures: failed rows, by failure code.
+        paths: scored rows, by how they were scored: ``fast``; ``plain`` if the model has no fast path or failed the
+            self-check (:attr:`scorer.engine.Scorer.path`); ``isolated`` if one by one, after their workers had died.
+        usage: tokens that the model ran, without and with padding.
+        sessions: for every process that scored some of the rows, when it began to score its first unit and committed
+            its last one (seconds since the epoch). The sum of these spans is a run's working time without pauses.
+        stages: working seconds by stage, over all workers: ``read``, ``encode``, ``score`` and, for units committed by
+            this process, ``write``.
     """
 
     rows: int = 0
@@ -71,7 +70,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Working time."""
+        """Working time, in seconds."""
         return sum(end - start for start, end in self.sessions.values())
 
     def __add__(self, other: Tally) -> Tally:
@@ -103,12 +102,12 @@ class Tally:
         }
         sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
         usage = Usage(**data["usage"])
-        stages = data.get("stages", {})  # outputs of before have none
+        stages = data.get("stages", {})  # older outputs have none
         return cls(data["rows"], data["ok"], data["tokens"], failures, data["paths"], usage, sessions, stages)
 
 
 def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:
-    """By key; keys are sorted, so that equal sums are written equally."""
+    """Add by key; keys are sorted, so equal sums are written as equal bytes."""
     return {key: ours.get(key, 0) + theirs.get(key, 0) for key in sorted({*ours, *theirs})}
 
 
@@ -138,7 +137,7 @@ def tally_results(
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """The sum, in the order given (which decides whose examples are kept)."""
+    """Add tallies in the given order, which decides whose examples are kept."""
     result = Tally()
     for tally in tallies:
         result = result + tally

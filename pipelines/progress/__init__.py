@@ -1,5 +1,5 @@
-"""What people see while a run goes on.
+"""Show how far a run is.
 
-``watch.py`` is told of every unit; ``snapshot.py`` is what the run amounts to at a moment, and ``line.py``, ``file.py``
-and ``ray_metrics.py`` show that.
+``watch.py`` counts every committed unit, ``snapshot.py`` sums up the run at one moment, and ``line.py``, ``file.py``
+and ``ray_metrics.py`` display it.
 """

@@ -1,7 +1,7 @@
-"""``_progress.json`` in the output: how far the run is, for anyone who watches the output and not the command.
+"""Write ``_progress.json`` to the output, for anyone who watches the output rather than the command.
 
-Best effort: nothing in the program reads it, and people look at the time in it. Keys: ``state`` (``running``, or
-``ended`` by whatever ended it), ``updated_at`` (ISO 8601, UTC), and those of :meth:`Snapshot.to_dict`.
+It is best effort: the program never reads it, and ``updated_at`` shows how recent it is. Keys: ``state`` (``running``,
+or ``ended`` for any reason), ``updated_at`` (ISO 8601, UTC), and those of :meth:`Snapshot.to_dict`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEY: Final = "_progress.json"
 
 
 class ProgressFile:
-    """See :class:`pipelines.progress.watch.Display`. A run that has nothing to score writes none."""
+    """See :class:`pipelines.progress.watch.Display`. A run with nothing to score writes no file."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class ProgressFile:
             self._write("running", snapshot)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Waits for the next tick: a store is written to no more often."""
+        """Do nothing: the file is written at the next tick, to spare the store."""
 
     def tick(self, snapshot: Snapshot) -> None:
         self._write("running", snapshot)

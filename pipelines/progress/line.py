@@ -1,4 +1,4 @@
-"""One updating line on a terminal, a plain line every few seconds elsewhere."""
+"""Show progress as one updating line on a terminal, or as a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ProgressLine:
     """See :class:`pipelines.progress.watch.Display`.
 
     Args:
-        stream: where to write; standard error by default, since standard output is for results.
+        stream: where to write; standard error by default, because standard output is for results.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

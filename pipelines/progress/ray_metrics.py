@@ -1,4 +1,4 @@
-"""The same numbers as Prometheus metrics, through Ray's own exporters: every node has one, and so the driver's."""
+"""Export progress as Prometheus metrics through Ray: every node, the driver's included, runs one of its exporters."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pipelines.progress.snapshot import Snapshot
 _GAUGES: Final = {
     "rows": "Rows of the dataset.",
     "rows_done": "Rows that are committed.",
-    "rows_failed_here": "Rows that failed, of those that this process had scored.",
+    "rows_failed_here": "Rows that failed, of those scored by this process's workers.",
     "tokens_here": "Tokens scored by this process's workers.",
     "rows_per_second": "Rows scored per second.",
     "tokens_per_second": "Tokens scored per second.",
     "seconds_left": "Estimated seconds until the last row is scored.",
     "actors": "Actors that should hold the model.",
-    "actors_alive": "Actors that have ended a unit lately.",
+    "actors_alive": "Actors that finished a unit recently.",
 }
-_BUSY: Final = "Share of its workers' time that a stage takes: the greatest is what limits the run."
+_BUSY: Final = "Share of its workers' time that a stage takes; the stage with the largest share limits the run."
 
 
 class RayMetrics:
-    """See :class:`pipelines.progress.watch.Display`. Metrics are named ``ray_tokensight_…`` where Ray exports them.
+    """See :class:`pipelines.progress.watch.Display`. Ray exports the metrics as ``ray_tokensight_…``.
 
     Args:
-        output: tells one run from another, as the tag ``output``.
+        output: value of the tag ``output``, which distinguishes runs.
     """
 
     def __init__(self, output: str) -> None:
@@ -32,10 +32,10 @@ class RayMetrics:
         self._gauges: dict[str, Any] = {}
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Ray is not there yet."""
+        """Do nothing: Ray has not started yet."""
 
     def add(self, snapshot: Snapshot) -> None:
-        """Waits for the next tick: Ray collects no more often."""
+        """Do nothing: the metrics are set at the next tick, since Ray collects them no more often."""
 
     def tick(self, snapshot: Snapshot) -> None:
         import ray

@@ -1,4 +1,4 @@
-"""How far a run is, in numbers: what every display shows."""
+"""Compute the numbers that every display shows: how far a run is, how fast, and what limits it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SCORERS: Final = ("score", "write")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A moment of a run.
+    """The state of a run at one moment.
 
-    Rates count the rows that this process has had scored, over the time from its first unit's start to its last
-    unit's commit: starting workers and loading models take no part in the estimate of what is left.
+    Rates divide the rows scored by this process's workers by the time from the start of its first unit to the commit
+    of its last: starting workers and loading models do not distort the estimate of the time left.
 
     Attributes:
         rows: rows of the dataset.
-        before: of these, rows that were committed by earlier processes.
-        tally: what this process has had committed.
-        workers: who is at work, as far as known.
+        before: rows committed by earlier processes.
+        tally: what this process's workers have committed.
+        workers: the current workers; None if not known yet.
     """
 
     rows: int
@@ -34,12 +34,12 @@ class Snapshot:
 
     @property
     def done(self) -> int:
-        """Rows committed."""
+        """Rows committed so far, by any process."""
         return self.before + self.tally.rows
 
     @property
     def share(self) -> float:
-        """Of all rows, 0 to 1."""
+        """Share of all rows that is committed, 0 to 1."""
         return self.done / self.rows if self.rows else 1.0
 
     @property
@@ -52,13 +52,13 @@ class Snapshot:
 
     @property
     def seconds_left(self) -> float | None:
-        """None before the first unit."""
+        """Estimated seconds until the last row; None before the first unit."""
         rate = self.rows_per_second
         return (self.rows - self.done) / rate if rate else None
 
     @property
     def busy(self) -> Mapping[str, float]:
-        """The share of its workers' time that each stage takes, 0 to 1: the greatest is what limits the run."""
+        """Share of its workers' time that each stage takes, 0 to 1, by stage."""
         if self.workers is None or self.tally.seconds <= 0:
             return {}
         counts = dict.fromkeys(_ENCODERS, self.workers.encoders)
@@ -70,7 +70,7 @@ class Snapshot:
 
     @property
     def limit(self) -> str | None:
-        """The stage that limits the run: the longer one of the two that keep the busier workers busy."""
+        """The stage that limits the run: the longer of the two stages of the busier pool of workers."""
         busy = self.busy
         if not any(busy.values()):
             return None
@@ -79,7 +79,7 @@ class Snapshot:
         return max(busiest, key=lambda stage: busy[stage])
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the numbers as plain data."""
         return {
             "rows": self.rows,
             "rows_done": self.done,

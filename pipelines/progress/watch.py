@@ -1,4 +1,4 @@
-"""The one who is told how a run goes on, and has the displays show it."""
+"""Follow a run and have the displays show its progress."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pipelines.run.executor import Workers
 log = logging.getLogger(__name__)
 
 PERIOD: Final = 10.0
-"""Seconds between two looks, whether or not anything was committed."""
+"""Seconds between two ticks, whether or not anything was committed."""
 
 
 class Display(Protocol):
-    """Shows snapshots. What it raises is logged, and costs the run nothing."""
+    """Shows snapshots. An exception in a display is logged and does not affect the run."""
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Before the first unit."""
+        """Show the state before the first unit."""
         ...
 
     def add(self, snapshot: Snapshot) -> None:
-        """A unit was committed. Called from the thread that drives the run: must not wait for anything."""
+        """Show that a unit was committed. Called from the thread that drives the run, so it must not wait."""
         ...
 
     def tick(self, snapshot: Snapshot) -> None:
-        """Another :data:`PERIOD` went by. Called from a thread of its own: may take its time."""
+        """Show the state every :data:`PERIOD`. Called from a separate thread, so it may wait."""
         ...
 
     def end(self, snapshot: Snapshot) -> None:
-        """After the last unit, or whatever ended the run."""
+        """Show the final state, after the last unit or when the run stopped early."""
         ...
 
 
@@ -41,7 +41,7 @@ class ProgressWatch:
     """See :class:`pipelines.run.job.Watch`.
 
     Args:
-        workers: tells who is at work.
+        workers: returns the current workers.
     """
 
     def __init__(self, displays: Sequence[Display], workers: Callable[[], Workers | None]) -> None:
@@ -79,4 +79,4 @@ class ProgressWatch:
             try:
                 show(display, snapshot)
             except Exception as error:
-                log.warning("progress is not shown by %s: %r", type(display).__name__, error)
+                log.warning("%s could not show progress: %r", type(display).__name__, error)

@@ -1,5 +1,5 @@
-"""One run from start to end: plan, score, commit, publish, sum up.
+"""Run a job from start to end: plan, score, commit, publish, summarize.
 
-``job.py`` knows the order and ``score_unit.py`` is one unit's work. ``engine.py`` and ``executor.py`` are the
-protocols of what scores and of where units run.
+``job.py`` sets the order, and ``score_unit.py`` does the work of one unit. ``engine.py`` is the protocol of what
+scores, ``executor.py`` of what runs units.
 """

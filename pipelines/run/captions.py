@@ -1,9 +1,9 @@
-"""Several captions of one image: encoded and scored each on its own, stored as the turns of the one row they are.
+"""Score several captions of one image separately, and store them as the turns of one row.
 
-A published shard answers its input shard row for row, so the captions are not rows of their own: each is a scored turn,
-``token_turns`` of the joined row says which turn a token belongs to, and a reader passes the texts of all turns to
-``check_text``. Weights are pooled within one turn; methods that normalise or rank (``prior``, ``vig``) do so over the
-row, as over a conversation.
+A published shard matches its input shard row for row, so a caption cannot be a row: each is a scored turn. The joined
+row's ``token_turns`` says which turn a token belongs to, and a reader passes the texts of all turns to ``check_text``.
+Weights are pooled within one turn; methods that normalise or rank (``prior``, ``vig``) do so over the whole row, as
+over a conversation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class EncodedCaptions:
     """The turns of one row, as the model sees them.
 
     Attributes:
-        texts: of all turns, the empty ones too.
+        texts: the texts of all turns, including the empty ones.
         parts: index and encoding of each turn that is not empty; at least one.
     """
 
@@ -39,7 +39,7 @@ EncodedRow = EncodedSample | EncodedCaptions | Failure
 
 
 def encode_row(row: ReadRow, encoder: RowEncoder) -> EncodedRow:
-    """Encode what was read. A turn that cannot be encoded fails its row; an empty one has no tokens."""
+    """Encode a row. A turn that cannot be encoded fails the row; an empty one has no tokens."""
     if isinstance(row, Failure):
         return row
     if not isinstance(row, Captions):
@@ -58,7 +58,7 @@ def encode_row(row: ReadRow, encoder: RowEncoder) -> EncodedRow:
 
 
 def take_apart(rows: Sequence[EncodedRow]) -> list[EncodedSample | Failure]:
-    """One entry per turn, in order."""
+    """Split rows into one entry per turn, in order."""
     return [
         part
         for row in rows
@@ -67,12 +67,16 @@ def take_apart(rows: Sequence[EncodedRow]) -> list[EncodedSample | Failure]:
 
 
 def join_captions(rows: Sequence[EncodedRow], results: Sequence[Result]) -> list[Result]:
-    """The results of :func:`take_apart`'s entries as one result per row again."""
+    """Join the results of the entries from :func:`take_apart` into one result per row.
+
+    Raises:
+        RunError: there are more or fewer results than entries.
+    """
     if not any(isinstance(row, EncodedCaptions) for row in rows):
         return list(results)
     needed = sum(len(row.parts) if isinstance(row, EncodedCaptions) else 1 for row in rows)
     if len(results) != needed:
-        raise RunError(f"{needed} turns went in and {len(results)} results came out; nothing of them is stored")
+        raise RunError(f"{needed} turns went in and {len(results)} results came out; none of them is stored")
     left = iter(results)
     return [
         _join(row, [next(left) for _ in row.parts]) if isinstance(row, EncodedCaptions) else next(left) for row in rows
@@ -92,7 +96,7 @@ def _join(row: EncodedCaptions, results: Sequence[Result]) -> Result:
 
 
 def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSample:
-    """Equal pixels as one object: the row travels to the model with one copy of its images, not one per turn."""
+    """Share equal pixels as one object, so that a row carries one copy of its images and not one per turn."""
     clean, contrast = encoded.clean, encoded.contrast
     if clean.pixels_digest == first.clean.pixels_digest:
         clean = replace(clean, pixels=first.clean.pixels)

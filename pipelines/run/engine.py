@@ -1,6 +1,6 @@
-"""What a run scores with, as the pipeline sees it: :class:`CheckpointEngine` in earnest, ``FakeEngine`` in tests.
+"""The engine that a run scores with: :class:`CheckpointEngine` for real runs, ``FakeEngine`` in tests.
 
-An engine is a small record that travels to the workers; what is heavy is made there, once per process.
+An engine is a small record that is sent to the workers; the heavy parts are loaded there, once per process.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from scorer.types import EncodedSample, Sample, Usage
 
 
 class RowEncoder(Protocol):
-    """The CPU half: one sample → what the model sees. Never raises for a row."""
+    """The CPU half: turns one sample into what the model sees. A bad row returns a Failure and never raises."""
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure: ...
 
 
 class RowScorer(Protocol):
-    """The model half: encoded rows → one result each, in order; failures pass through."""
+    """The model half: turns encoded rows into one result each, in order; failures pass through."""
 
     @property
     def path(self) -> str:
-        """How scores are computed now; see :attr:`scorer.engine.Scorer.path`."""
+        """How scores are currently computed; see :attr:`scorer.engine.Scorer.path`."""
         ...
 
     @property
     def usage(self) -> Usage:
-        """Tokens run so far."""
+        """Tokens that the model has run so far."""
         ...
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]: ...
 
 
 class Engine(Protocol):
-    """Makes the two halves where they are needed."""
+    """Loads the two halves where they are needed."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that decides the scores, without loading weights."""
+        """Return everything that determines the scores, without loading weights."""
         ...
 
     def pinned(self, fingerprint: dict[str, Any]) -> Self:
-        """This engine as it was when fingerprinted, for workers that look for the model on their own."""
+        """Return this engine fixed to the fingerprinted revision, since workers locate the model themselves."""
         ...
 
     def encoder(self) -> RowEncoder: ...
@@ -54,17 +54,17 @@ class Engine(Protocol):
     def scorer(self) -> RowScorer: ...
 
     def spell(self) -> Callable[[Sequence[int]], str]:
-        """What token ids spell, for people: control tokens by their names."""
+        """Return a function that decodes token ids for display; control tokens appear by name."""
         ...
 
     def device(self) -> str:
-        """What the model would run on here, for people."""
+        """Name the device that the model would run on here, for display."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEngine:
-    """A reference model: a local directory or a hub id. Torch and transformers load at first use, not before."""
+    """A reference model from a local directory or hub id. Imports torch and transformers only when first used."""
 
     model: str
     config: ScorerConfig
@@ -77,7 +77,7 @@ class CheckpointEngine:
         return fingerprint(self.model, self.config, self.revision)
 
     def pinned(self, fingerprint: dict[str, Any]) -> Self:
-        # A branch of a hub repository may move on while workers start; the commit that was fingerprinted does not.
+        # A branch of a hub repository may move while workers start; the fingerprinted commit does not.
         return replace(self, revision=fingerprint["revision"])
 
     def encoder(self) -> RowEncoder:
@@ -90,7 +90,7 @@ class CheckpointEngine:
 
         from scorer.engine import Scorer
 
-        disable_progress_bar()  # one a worker, in the middle of the run's own
+        disable_progress_bar()  # every worker's bar would break into the run's progress line
         keep_freed_memory()
         return Scorer.load(self.model, self.config, self.revision)
 

@@ -1,4 +1,4 @@
-"""What a run would cost, from a few of its rows that are encoded and scored here, and not stored."""
+"""Estimate the cost of a run: encode and score a few of its rows here, without storing anything."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from scorer.types import EncodedSample
 
 WINDOWS: Final = 12
 WINDOW_ROWS: Final = 8
-"""Rows that are read together, at each of so many places of the dataset: 96 rows."""
+"""Consecutive rows read at each of the :data:`WINDOWS` places in the dataset: 96 rows in all."""
 SECONDS: Final = 20.0
-"""Reading and encoding begin nothing more when they have taken so long, nor does scoring, its first batch left out."""
+"""Time limit for reading and encoding, and again for scoring without its first batch; after it, nothing more starts."""
 _FIRST_ROWS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SampledRow:
-    """A row as it would be scored."""
+    """A row that was read and encoded as a run would."""
 
     shard: str
     row_index: int
@@ -35,22 +35,22 @@ class SampledRow:
 
     @property
     def parts(self) -> list[EncodedSample]:
-        """What the model would see: one per turn; none of a row that fails."""
+        """What the model would see: one entry per turn; empty for a row that fails."""
         return [part for part in take_apart([self.encoded]) if isinstance(part, EncodedSample)]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured, per row of the dataset.
+    """What was measured, as means per row of the dataset.
 
     Attributes:
-        rows: how many were encoded.
-        failed: how many of them cannot be.
+        rows: how many rows were sampled.
+        failed: how many of them could not be encoded.
         tokens: scored tokens per row.
-        input_tokens: tokens of both branches per row, as they are written, shared prefixes counted each time.
-        encode_seconds: reading and encoding one row, on one core.
-        score_seconds: scoring one row, on this machine's device; None where no row could be encoded.
-        flops: of scoring one row; None where the engine runs none.
+        input_tokens: input tokens of both branches per row, counting shared prefixes every time.
+        encode_seconds: time to read and encode one row on one core.
+        score_seconds: time to score one row on this machine's device; None if no row could be encoded.
+        flops: FLOPs to score one row; None if the engine runs no model.
     """
 
     rows: int
@@ -63,7 +63,7 @@ class Calibration:
 
 
 def sample_rows(source: Source, units: Sequence[Unit], engine: Engine) -> tuple[list[SampledRow], float]:
-    """Rows from all over the units, encoded; and the seconds that this took.
+    """Read and encode rows from all over the units. Return them with the seconds that this took.
 
     Raises:
         ConfigError, ModelError, RunError: as reading and encoding do.
@@ -82,7 +82,7 @@ def sample_rows(source: Source, units: Sequence[Unit], engine: Engine) -> tuple[
 
 
 def calibrate(rows: Sequence[SampledRow], encode_seconds: float, scorer: RowScorer) -> Calibration:
-    """Score the sampled rows. The first batch, which warms up, is left out of the time."""
+    """Score the sampled rows and average what was measured. The first batch is a warm-up and is not timed."""
     good = [row.encoded for row in rows if row.parts]
     parts = [part for row in rows for part in row.parts]
     count = max(1, len(rows))
@@ -100,7 +100,7 @@ def calibrate(rows: Sequence[SampledRow], encode_seconds: float, scorer: RowScor
 
 
 def _score(rows: Sequence[EncodedRow], scorer: RowScorer) -> tuple[float, float]:
-    """Seconds and FLOPs of one row, by batches that grow while there is time: larger ones are what a run has."""
+    """Return seconds and FLOPs per row. Batches grow while there is time, because a run's batches are large."""
     count, left = min(_FIRST_ROWS, len(rows)), SECONDS
     score_rows(rows[:count], scorer)  # loads kernels, checks the fast path, fills the cache of shared prefixes
     while True:
@@ -114,7 +114,7 @@ def _score(rows: Sequence[EncodedRow], scorer: RowScorer) -> tuple[float, float]
 
 
 def _flops(rows: Sequence[EncodedRow], scorer: RowScorer) -> int:
-    if scorer.usage.tokens == 0:  # no model has run
+    if scorer.usage.tokens == 0:  # the engine runs no model
         return 0
     from scorer.forward.flops import count_flops
 
@@ -122,10 +122,10 @@ def _flops(rows: Sequence[EncodedRow], scorer: RowScorer) -> int:
 
 
 def _windows(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Stretches of a few rows at equal distances, none of which crosses its unit's end."""
+    """Yield windows of a few rows at equal distances, none of which crosses the end of its unit."""
     ends = list(itertools.accumulate(unit.rows for unit in units))
     count = min(WINDOWS, ends[-1])
-    free = 0  # rows before it are taken
+    free = 0  # the first row that is in no window yet
     for k in range(count):
         place = max(free, k * ends[-1] // count)
         at = bisect.bisect_right(ends, place)

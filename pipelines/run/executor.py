@@ -1,4 +1,4 @@
-"""Where units run. An executor knows processes and devices; what a unit is, it leaves to ``score_unit``."""
+"""The protocol of what runs units. An executor manages processes and devices; ``score_unit`` does a unit's work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipelines.run.score_unit import UnitWork
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who is at work.
+    """The workers of a run.
 
     Attributes:
-        encoders: workers that read and encode.
-        scorers: workers that hold the model and write.
-        shared: the two are the same workers.
-        alive: scorers that were heard of lately; the others load, wait, start anew, or are gone.
+        encoders: number of workers that read and encode.
+        scorers: number of workers that hold the model and write.
+        shared: whether both are the same workers.
+        alive: number of scorers that finished a unit recently; the others are loading, waiting, restarting or gone.
     """
 
     encoders: int
@@ -34,13 +34,13 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> Workers | None:
-        """Who is at work now; None before anyone is."""
+        """The current workers; None before any have started."""
         ...
 
     def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
-        """Score and commit every unit; yields each one's marker as it is committed, in any order."""
+        """Score and commit every unit, and yield each marker when its unit is committed, in any order."""
         ...
 
     def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:
-        """Publish a shard of which every unit is committed."""
+        """Publish a shard whose units are all committed."""
         ...

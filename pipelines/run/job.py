@@ -1,4 +1,4 @@
-"""The order of a run: look, refuse what is wrong, plan, score what is not committed, publish, sum up."""
+"""Set the order of a run: look, refuse what is wrong, plan, score what is not committed, publish, summarize."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from scorer.weights import Method
 log = logging.getLogger(__name__)
 
 OnChanged = Literal["error", "rescore"]
-"""What is done where an input shard's content is not the one that was scored."""
+"""What to do when an input shard's content has changed since it was scored."""
 
 _READERS = 32
 _READ_TOGETHER = 64
-"""Markers of published shards are read by so many threads, so many at a time: a bucket answers in 30 ms, not less."""
+"""Threads that read the markers of published shards, and markers per batch: a bucket takes at least 30 ms to answer."""
 
 MAX_PUBLISHING = 8
-"""Shards that may wait to be published before scoring waits for them."""
+"""Shards that may be waiting for publication before scoring pauses."""
 
 
 class Watch(Protocol):
-    """Is told how a run goes on."""
+    """Follows the progress of a run."""
 
     def begin(self, rows: int, done: int) -> None:
-        """``rows`` in all, of which ``done`` were committed by earlier processes."""
+        """Start a run of ``rows`` rows, ``done`` of them committed by earlier processes."""
         ...
 
     def add(self, tally: Tally) -> None:
-        """A unit was committed."""
+        """Count a unit that was committed."""
         ...
 
     def end(self) -> None: ...
@@ -56,14 +56,14 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is asked for.
+    """What the user asked for.
 
     Attributes:
         input: the input as the user named it.
-        rows_per_unit: None continues with the output's own, or takes the default for a new one.
-        on_changed: whether a shard whose content changed is an error, or is scored anew as a whole.
-        row_timeout: see :class:`pipelines.run.score_unit.UnitWork`.
-        config: writes the options that would repeat the job into an output, given its root; stored in a new one.
+        rows_per_unit: None keeps the value of an existing output, or takes the default for a new one.
+        on_changed: whether a shard whose content changed is an error or is rescored as a whole.
+        row_timeout: seconds; see :class:`pipelines.run.score_unit.UnitWork`.
+        config: serializes the options that would repeat the job, given the output's root; stored in a new output.
     """
 
     input: str
@@ -80,11 +80,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """A job that was found to be in order, and how far it has come. Made by :func:`prepare`.
+    """A job that has been checked, and how far it is. Returned by :func:`prepare`.
 
     Attributes:
-        summary: the stored one of a finished run to which nothing is to be added; None where there is work.
-        changed: names of the shards of which the output holds another content; they are scored and published anew.
+        changed: names of the shards whose content changed since they were scored; they are rescored and republished.
+        summary: the stored summary of a finished run that needs no more work; None if there is work to do.
     """
 
     record: RunRecord
@@ -96,11 +96,15 @@ class PreparedRun:
 
     @property
     def pending(self) -> list[Unit]:
-        """The units that nobody has committed yet, in order."""
+        """The units that are not committed yet, in order."""
         return [] if self.summary is not None else self._pending(self._published())
 
     def execute(self, executor: Executor, watch: Watch) -> Summary:
-        """Score, publish, sum up. Returns the summary. A finished run writes nothing."""
+        """Score, publish and summarize. Return the summary. A finished run writes nothing.
+
+        Raises:
+            RunError: a unit was never committed, or the rows do not add up.
+        """
         rows = sum(planned.shard.rows for planned in self.plans)
         if self.summary is not None:
             watch.begin(rows, rows)
@@ -148,17 +152,18 @@ class PreparedRun:
         missing = [name for name, count in left.items() if count]
         if missing:
             raise RunError(
-                f"{sum(left.values())} units were never committed, the first in shard {missing[0]}; run again"
+                f"{sum(left.values())} units were never committed, the first in shard {missing[0]}; run the same "
+                "command again"
             )
         return found
 
     def _pending(self, published: Mapping[str, PublishedShard]) -> list[Unit]:
-        """A published shard needs no unit, be its markers there or compacted away."""
+        """Find the units to score. A published shard needs none, whether or not its markers have been removed."""
         plans = [planned for planned in self.plans if planned.shard.name not in published]
         return [unit for planned in plans for unit in planned.units if not self.state.is_committed(unit)]
 
     def _published(self) -> dict[str, PublishedShard]:
-        """Shards that need nothing more: published from this content, and the file still there in full."""
+        """Find the shards that are complete: published from their current content, with the file still at full size."""
         plans = [p for p in self.plans if self.state.is_published(p) and p.shard.name not in self.changed]
         batches = [plans[i : i + _READ_TOGETHER] for i in range(0, len(plans), _READ_TOGETHER)]
 
@@ -171,14 +176,14 @@ class PreparedRun:
 
 
 def prepare(job: Job, *, write: bool = True) -> PreparedRun:
-    """Look at input and output, and refuse what cannot end well, before any weights are loaded.
+    """Check input and output, and refuse a run that cannot succeed before any weights are loaded.
 
-    Writes ``_run.json`` and ``_config.yaml`` in a new output and nothing else; not even these without ``write``.
+    Write only ``_run.json`` and ``_config.yaml``, and only in a new output; without ``write``, not even these.
 
     Raises:
         ConfigError: the input or an option is wrong.
-        ModelError: the model cannot be had.
-        OtherRunError: the output belongs to another run, or holds files that are not a run's.
+        ModelError: the model cannot be found or read.
+        OtherRunError: the output belongs to another run, or contains files that are not a run's.
         RunError: the output's ``_SUCCESS`` cannot be read.
         StoreError: the output cannot be listed, read or written to.
     """
@@ -196,11 +201,11 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
     if changed and job.on_changed == "error":
         raise OtherRunError(
             f"{len(changed)} input shards changed since they were scored into {job.store.root}, the first is "
-            f"{changed[0]!r}; old and new rows must not mix: score the whole shards anew with --on-changed rescore, "
-            "choose another --output, or give --force-new-run to begin in a new folder beside it"
+            f"{changed[0]!r}; old and new rows must not be mixed: rescore the whole shards with --on-changed rescore, "
+            "choose another --output, or give --force-new-run to start in a new folder beside it"
         )
     if changed:
-        log.warning("%d input shards changed and are scored anew, the first is %r", len(changed), changed[0])
+        log.warning("%d input shards changed and will be rescored, the first is %r", len(changed), changed[0])
     fingerprint = job.engine.fingerprint()
     asked = RunRecord(
         started_at=now(),
@@ -236,25 +241,25 @@ def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Sha
         raise OtherRunError(
             f"output {store.root} already holds {posixpath.basename(taken[0])!r}"
             f"{f' and {len(taken) - 1} more' if len(taken) > 1 else ''} but no run of this program; nothing is "
-            "overwritten: choose another --output, or give "
-            "--force-new-run to begin in a new folder beside it"
+            "overwritten: choose another --output, or give --force-new-run to start in a new folder beside it"
         )
 
 
 def _changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]) -> list[str]:
-    """Shards of which the output holds another content than the input's present one, be it published or not yet.
+    """Find the shards whose content in the output, published or not, differs from the input's current content.
 
-    Where a shard was rescored before, markers of several contents are there: the published file itself then says whose
-    it is.
+    A shard that was rescored before has markers of several contents: the digest of the published file then shows which
+    of them it came from.
     """
     return [
         planned.shard.name
         for planned in plans
-        if state.is_changed(planned) and not (state.is_published(planned) and _is_its_own(store, planned))
+        if state.is_changed(planned) and not (state.is_published(planned) and _is_current(store, planned))
     ]
 
 
-def _is_its_own(store: Store, planned: ShardPlan) -> bool:
+def _is_current(store: Store, planned: ShardPlan) -> bool:
+    """Whether the published file was made from the shard's current content."""
     expected = read_published(store, planned)
     try:
         return hashlib.sha256(store.get(expected.name)).hexdigest() == expected.sha256
@@ -265,7 +270,7 @@ def _is_its_own(store: Store, planned: ShardPlan) -> bool:
 def _collect(
     futures: set[Future[PublishedShard]], found: dict[str, PublishedShard], at_most: int = MAX_PUBLISHING
 ) -> set[Future[PublishedShard]]:
-    """Move what is done from ``futures`` to ``found``; wait until at most ``at_most`` are left."""
+    """Move the results of finished ``futures`` to ``found``; wait until at most ``at_most`` are left."""
     while True:
         done = {future for future in futures if future.done()}
         for future in done:
@@ -280,4 +285,4 @@ def _collect(
 def _check_totals(summary: Summary, rows: int) -> None:
     if not summary["rows"] == summary["ok"] + summary["failed"] == rows:
         counted = f"{summary['ok']} ok and {summary['failed']} failed"
-        raise RunError(f"{rows} rows went in but {counted} are accounted for; this is a bug, the run is not finished")
+        raise RunError(f"{rows} rows went in but {counted} came out; the run is not finished. This is a bug: report it")

@@ -1,6 +1,6 @@
-"""One unit from start to end: read → encode → score → commit. No Ray here; executors call the steps.
+"""Take one unit from start to end: read → encode → score → commit. No Ray here; executors call the steps.
 
-Rows in = rows ok + rows failed, in order: every step keeps one entry per row, and says so if it does not.
+Rows in = rows ok + rows failed, in order: every step keeps one entry per row, and raises if one is lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Layout = Literal["sidecar", "merged"]
 
 @dataclass(frozen=True, slots=True)
 class EncodedUnit:
-    """A unit's rows on their way to the model, and the seconds that each stage has taken so far."""
+    """A unit's encoded rows, and the seconds that each stage has taken so far."""
 
     rows: list[EncodedRow]
     stages: Mapping[str, float]
@@ -43,13 +43,13 @@ class EncodedUnit:
 
 @dataclass(frozen=True, slots=True)
 class ScoredUnit:
-    """A unit's results on their way to the store.
+    """A unit's results before they are committed.
 
     Attributes:
         results: one per row, in order.
-        started: when scoring them began, seconds since the epoch.
-        path: how they were scored; see :class:`pipelines.output.tally.Tally`.
-        usage: what the model ran for them.
+        started: when scoring began, in seconds since the epoch.
+        path: how the rows were scored; see :class:`pipelines.output.tally.Tally`.
+        usage: tokens that the model ran for them.
         stages: seconds by stage so far.
     """
 
@@ -62,13 +62,13 @@ class ScoredUnit:
 
 @dataclass(frozen=True, slots=True)
 class UnitWork:
-    """All that a worker needs to know of a run; it pickles.
+    """Everything that a worker needs to know about a run. It can be pickled.
 
     Attributes:
-        metadata: the schema's metadata, equal in every process of a run whatever happens.
-        session: names the process that drives; see :class:`pipelines.output.tally.Tally`.
-        row_timeout: seconds that encoding a row, or scoring a batch, may take before the row counts as hanging; None
-            is for ever.
+        metadata: the schema metadata, equal in every process of a run.
+        session: id of the driving process; see :class:`pipelines.output.tally.Tally`.
+        row_timeout: seconds that encoding a row or scoring a batch may take before it counts as hung; None means no
+            limit.
     """
 
     source: Source
@@ -81,7 +81,11 @@ class UnitWork:
     row_timeout: float | None = None
 
     def encode(self, unit: Unit, encoder: RowEncoder) -> EncodedUnit:
-        """Read the unit's rows and encode them. CPU only."""
+        """Read and encode the unit's rows. Uses the CPU only.
+
+        Raises:
+            RunError: the source returned more or fewer rows than asked for.
+        """
         started = time.monotonic()
         rows = self.source.read(unit.shard, unit.start, unit.stop)
         if len(rows) != unit.rows:
@@ -91,7 +95,11 @@ class UnitWork:
         return EncodedUnit(encoded, {"read": read - started, "encode": time.monotonic() - read})
 
     def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer) -> ScoredUnit:
-        """Score encoded rows. All that the model is needed for."""
+        """Score encoded rows: the only step that needs the model.
+
+        Raises:
+            RunError: the results do not match the rows one to one.
+        """
         started, clock = time.time(), time.monotonic()
         before = scorer.usage
         results = score_rows(encoded.rows, scorer)
@@ -100,7 +108,7 @@ class UnitWork:
         return ScoredUnit(results, started, scorer.path, scorer.usage - before, stages)
 
     def commit(self, unit: Unit, scored: ScoredUnit) -> UnitMarker:
-        """Commit one result per row, in order. The marker that is returned tells of the time for this, too."""
+        """Commit one result per row, in order. The returned marker also counts the seconds that this took."""
         clock = time.monotonic()
         table = self._table(unit, scored.results)
         tally = tally_results(
@@ -117,11 +125,11 @@ class UnitWork:
         return replace(marker, tally=marker.tally + Tally(stages={"write": time.monotonic() - clock}))
 
     def run(self, unit: Unit, encoder: RowEncoder, scorer: RowScorer) -> UnitMarker:
-        """The whole of it, in one process."""
+        """Encode, score and commit a unit in one process."""
         return self.commit(unit, self.score(unit, self.encode(unit, encoder), scorer))
 
     def publish(self, planned: ShardPlan) -> PublishedShard:
-        """Publish a shard of which every unit is committed, unless it was and its units are compacted away."""
+        """Publish a shard whose units are all committed, unless it is already published and its units were removed."""
         return published_before(self.store, planned) or publish_shard(self.store, planned, self._empty(planned.shard))
 
     def _table(self, unit: Unit, results: Sequence[Result]) -> pa.Table:
@@ -138,11 +146,11 @@ class UnitWork:
 
 
 def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow]:
-    """Encode what was read. A row on which the encoder raises, which it should not, fails alone.
+    """Encode rows. If the encoder raises on a row, which it should not, only that row fails.
 
     Raises:
-        OSError: reading failed for a reason that is not the row's own; it may pass, and must not be stored.
-        Exception: the encoder's own, where it raised on every row.
+        OSError: reading failed for a reason outside the row; it may be temporary, and must not be stored as a failure.
+        Exception: what the encoder raised, if it raised on every row.
     """
     encoded: list[EncodedRow] = []
     errors: list[Exception] = []
@@ -160,10 +168,10 @@ def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow
 
 
 def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer) -> list[Result]:
-    """Score rows together; if that raises, one by one, so that the row at fault fails alone.
+    """Score rows together; if that raises, score them one by one, so that only the row at fault fails.
 
     Raises:
-        Exception: the scorer's own, where no row at all can be scored: then the model is at fault, not the rows.
+        Exception: what the scorer raised, if it raised on every row: then the model is at fault, not the rows.
     """
     return join_captions(rows, _score_apart(take_apart(rows), scorer))
 
@@ -191,9 +199,9 @@ def _raised(who: str, sample_id: str, error: Exception) -> Failure:
 
 
 def _raise_if_every_row_raised(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
-    """Raise the first error where each of several rows that were tried raised: then what tried them is at fault.
+    """Raise the first error if several rows were tried and all raised: then the encoder or the model is at fault.
 
-    A whole dataset must not be stored as failed. (One row alone may well be at fault.)
+    Otherwise a whole dataset could be stored as failed. (A single row may well be at fault itself.)
     """
     tried = sum(not isinstance(row, Failure) for row in rows)
     if len(errors) == tried > 1:
@@ -201,7 +209,7 @@ def _raise_if_every_row_raised(errors: Sequence[Exception], rows: Sequence[ReadR
 
 
 def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
-    """The original columns, then ours; metadata of both."""
+    """Join the original columns and ours, in this order, with the metadata of both."""
     table = pa.table(
         [*original.columns, *ours.columns],
         schema=pa.schema([*original.schema, *ours.schema]),
@@ -210,12 +218,12 @@ def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
 
 
 def check_mergeable(schema: pa.Schema, shard: Shard) -> None:
-    """Refuse a dataset whose own columns have names of ours."""
+    """Raise ConfigError if a column of the dataset has the name of one of ours."""
     clash = sorted(set(schema.names) & {column.name for column in columns.COLUMNS})
     if clash:
         raise ConfigError(
             f"--layout merged: shard {shard.name} already has columns named {', '.join(clash)}; rename them, or use "
-            f"--layout sidecar"
+            "--layout sidecar"
         )
 
 
@@ -223,5 +231,5 @@ def _check_coverage(unit: Unit, rows: Sequence[EncodedRow], results: Sequence[Re
     if [row.sample_id for row in rows] != [result.sample_id for result in results]:
         raise RunError(
             f"unit {unit.id} of shard {unit.shard.name}: {len(rows)} rows went in and {len(results)} results came "
-            f"out, or in another order; nothing of it is stored"
+            "out, or in another order; none of them is stored"
         )

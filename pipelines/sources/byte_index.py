@@ -1,7 +1,7 @@
-"""Where the rows of a file without an index of its own lie. Found in one pass; each unit carries its own part of it.
+"""Index the rows of a file in a format without an index. One pass builds it; each unit carries the part it needs.
 
-A row may lie in several runs of bytes (the members of a WebDataset sample need not be neighbours), and a unit's rows
-together nearly always lie in one.
+A row may occupy several runs of bytes (the members of a WebDataset sample need not be adjacent), while the rows of a
+unit together nearly always occupy one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 from scorer.types import Int64Array
 
 Run = tuple[int, int]
-"""First byte, and the byte behind the last one."""
+"""Half-open byte range: the first byte, and the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The bytes of rows ``start`` to ``stop`` (exclusive), in the file's order; none of them is another row's.
+    """The bytes of rows ``start`` to ``stop`` (exclusive) and of no others, in the file's order.
 
     Attributes:
-        damaged_at: the byte from which on the file makes no sense, if that is among these rows: the last of them then
-            stands for whatever is missing.
+        damaged_at: the byte at which the file becomes unreadable, if these rows reach it: the last row then represents
+            everything that is missing.
     """
 
     start: int
@@ -33,7 +33,7 @@ class Extent:
     damaged_at: int | None = None
 
     def extent(self, start: int, stop: int) -> Self:
-        """An extent that holds these rows: this one."""
+        """Return this extent, which must contain these rows. Raise ValueError if it does not."""
         if not self.start <= start <= stop <= self.stop:
             raise ValueError(f"rows {start} to {stop} are not among rows {self.start} to {self.stop}")
         return self
@@ -41,12 +41,12 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByteIndex:
-    """Every row of a file: about 24 bytes of memory each.
+    """The byte ranges of every row of a file, at about 24 bytes of memory per run.
 
     Attributes:
         rows: int64 [R], ascending: the row that each run belongs to.
         starts, ends: int64 [R], half-open byte ranges; ascending within a row.
-        damaged_at: see :class:`Extent`; one more row then follows the last run's.
+        damaged_at: see :class:`Extent`; if set, one more row follows those of the runs.
     """
 
     rows: Int64Array
@@ -56,8 +56,8 @@ class ByteIndex:
 
     @classmethod
     def build(cls, runs: Iterable[tuple[int, int, int]], damaged_at: int | None = None) -> ByteIndex:
-        """From (row, start, end) in any order; rows are numbered from 0 without gaps."""
-        # int64 [R, 3], by row and then by place
+        """Build an index from (row, start, end) in any order; rows are numbered from 0 without gaps."""
+        # int64 [R, 3], sorted by row, then by start
         table = np.fromiter((value for run in runs for value in run), dtype=np.int64).reshape(-1, 3)
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
         rows, starts, ends = (np.ascontiguousarray(column) for column in table.T)
@@ -68,7 +68,7 @@ class ByteIndex:
         return found + (self.damaged_at is not None)
 
     def extent(self, start: int, stop: int) -> Extent:
-        """The bytes of rows ``start`` to ``stop`` (exclusive); neighbouring runs are joined."""
+        """Return the bytes of rows ``start`` to ``stop`` (exclusive); adjacent runs are joined."""
         first, last = np.searchsorted(self.rows, (start, stop))
         order = np.argsort(self.starts[first:last], kind="stable")
         joined: list[Run] = []

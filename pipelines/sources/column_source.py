@@ -1,4 +1,4 @@
-"""What sources of files share: columns found once from the first shard, shards listed once, rows read by column."""
+"""The common base of sources: find columns from the first shard, list shards once, read rows by column."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ColumnSource(ABC):
 
     Args:
         url: the input: file, directory or glob; local or any fsspec URL.
-        columns: the columns named by the user; the rest is detected from the first shard.
-        prompt: the instruction that a bare caption answers, where there is no prompt column.
-        contrast_images: read ``columns.contrast_image`` too.
-        images: where pictures outside the rows may come from.
+        columns: the columns named by the user; the others are detected from the first shard.
+        prompt: the instruction that a bare caption answers if there is no prompt column.
+        contrast_images: whether to read ``columns.contrast_image`` too.
+        images: where images outside the rows may come from.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ColumnSource(ABC):
         self._shards: Sequence[Shard] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker is told the shard it reads; a list of 100,000 of them, and their indexes, need not travel.
+        # A worker receives each shard that it reads; a list of 100,000 shards and their indexes need not be sent.
         return {**self.__dict__, "_shards": None}
 
     @property
@@ -71,7 +71,7 @@ class ColumnSource(ABC):
 
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:
-        """Every shard there is, and the columns to read of them."""
+        """List every shard, and find the columns to read from them."""
 
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
@@ -80,7 +80,7 @@ class ColumnSource(ABC):
 
 @contextmanager
 def shard_errors(shard: Shard) -> Iterator[None]:
-    """Raise RunError with the shard's path where its bytes cannot be read: its damage is no row's fault."""
+    """Raise RunError with the shard's path if its bytes cannot be read: no single row is at fault."""
     try:
         yield
     except (pa.ArrowException, ValueError, EOFError, OSError) as error:

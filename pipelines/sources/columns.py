@@ -1,7 +1,7 @@
-"""Which columns of a dataset hold what: named by options, else found by type and by the names that datasets use.
+"""Find the columns of a dataset: those named by options, the others by type and by the names that datasets use.
 
-A column is taken unasked only where there is one answer. Everything else is an error that shows the columns there are
-and names the option that settles it.
+A column is chosen automatically only if there is a single candidate. Anything else is an error that lists the columns
+and names the option that settles the choice.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ OPTIONS: Final[Mapping[str, str]] = {
     "prompt": "--prompt-column",
     "contrast_image": "--contrast image:COLUMN",
 }
-"""The command line's option for each role."""
+"""The command-line option for each role."""
 
 Names = str | tuple[str, ...]
-"""A column, or several whose values are taken together in this order."""
+"""A column, or several whose values form a list in this order."""
 
 IMAGE_NAMES: Final = ("image", "images", "img", "picture", "jpg", "jpeg", "png", "image_bytes")
 IMAGE_PATH_NAMES: Final = ("image_path", "image_file", "img_path", "file_name", "filename", "filepath", "path")
@@ -40,9 +40,10 @@ _NUMBERED: Final = re.compile(r"(caption|text|description)s?_?([0-9]+)", re.IGNO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The column of each role, None where there is none. Either ``text`` or ``messages`` is set once resolved.
+    """The column of each role; None if there is none. Once resolved, either ``text`` or ``messages`` is set.
 
-    A name with commas that is no column's own stands for several: texts of the same picture, or pictures of a row.
+    A name with commas that is not itself a column's name means several columns: texts of the same image, or images of
+    one row.
     """
 
     image: Names | None = None
@@ -53,22 +54,22 @@ class Columns:
     contrast_image: Names | None = None
 
     def names(self) -> list[str]:
-        """The columns that are read, each once."""
+        """Return the columns to read, each once."""
         found = (getattr(self, field.name) for field in fields(self))
         return list(dict.fromkeys(name for value in found for name in _each(value)))
 
 
 def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bool = False) -> Columns:
-    """Complete ``asked`` with what the schema makes plain.
+    """Complete ``asked`` with the columns that the schema leaves no doubt about.
 
     Args:
         schema: the first shard's schema.
         asked: the columns named by options.
         shard: the shard's name, for messages.
-        needs_contrast: the contrast ``image`` reads its picture from a column of its own.
+        needs_contrast: whether the contrast ``image`` is used, which reads its image from a separate column.
 
     Raises:
-        ConfigError: a named column is absent or of the wrong type; or a role has no column or several.
+        ConfigError: a named column is missing or has the wrong type, or a role has no column or several candidates.
     """
     found = _Finder(schema, shard)
     asked = _split(asked, schema.names)
@@ -76,12 +77,12 @@ def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bo
         for name in _each(getattr(asked, role)):
             found.check(role, name, accepts, expected)
     if asked.text is not None and asked.messages is not None:
-        raise ConfigError("--text-column and --messages-column are both given; a row has one or the other")
+        raise ConfigError("--text-column and --messages-column are both given; give only one of them")
     text, messages = asked.text, asked.messages
     if text is None and messages is None:
         text, messages = found.texts(taken=set(asked.names()))
     if needs_contrast and asked.contrast_image is None:
-        raise found.error("the contrast 'image' needs a column of other pictures; name it", "contrast_image")
+        raise found.error("the contrast 'image' needs a column of other images; name it", "contrast_image")
     taken = {name for value in (text, messages, asked.contrast_image, asked.prompt) for name in _each(value)}
     image = asked.image or found.image(taken)
     identifier = asked.id or found.id(taken | set(_each(image)))
@@ -96,7 +97,7 @@ def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bo
 
 
 def describe(schema: pa.Schema) -> str:
-    """One line per column: its name and its type."""
+    """Format a schema as one line per column: its name and its type."""
     width = max((len(name) for name in schema.names), default=0)
     return "\n".join(f"  {field.name:<{width}}  {field.type}" for field in schema)
 
@@ -155,11 +156,12 @@ class _Finder:
 
     def id(self, taken: set[str]) -> str | None:
         named = self._named(ID_NAMES, is_id, taken)
-        # In the order of ID_NAMES, not of the schema: `id` wins over `image_id`. It is a label only: a guess is cheap.
+        # In the order of ID_NAMES, not of the schema: `id` wins over `image_id`. The id is only a label, so guessing
+        # does no harm.
         return min(named, key=lambda name: ID_NAMES.index(name.lower()), default=None)
 
     def _numbered(self, taken: set[str]) -> tuple[str, ...]:
-        """caption_0, caption_1 and so on, by number."""
+        """Find caption_0, caption_1 and so on, sorted by number."""
         found = [(match, name) for name in self._typed(is_text, taken) if (match := _NUMBERED.fullmatch(name))]
         return tuple(name for _, name in sorted((int(match[2]), name) for match, name in found))
 
@@ -175,7 +177,7 @@ def _each(names: Names | None) -> tuple[str, ...]:
 
 
 def _split(asked: Columns, columns: Iterable[str]) -> Columns:
-    """Take names with commas apart, unless a column is called so."""
+    """Split names at commas, unless a column has that very name."""
     several: dict[str, Any] = {}
     for role in ("image", "text", "contrast_image"):
         name = getattr(asked, role)
@@ -185,29 +187,29 @@ def _split(asked: Columns, columns: Iterable[str]) -> Columns:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """A string column, dictionary-encoded ones included."""
+    """Whether the type is a string, dictionary-encoded or not."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """A column of raw bytes."""
+    """Whether the type is raw bytes."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def is_image_struct(kind: pa.DataType) -> bool:
-    """Hugging Face's image feature: ``struct<bytes: binary, path: string>``."""
+    """Whether the type is Hugging Face's image feature: ``struct<bytes: binary, path: string>``."""
     return bool(pa.types.is_struct(kind)) and {"bytes", "path"} <= {field.name for field in kind}
 
 
 def is_messages(kind: pa.DataType) -> bool:
-    """A list of message structs."""
+    """Whether the type is a list of message structs."""
     return _is_list(kind) and bool(pa.types.is_struct(kind.value_type))
 
 
 def is_id(kind: pa.DataType) -> bool:
-    """A string or an integer."""
+    """Whether the type is a string or an integer."""
     return is_text(kind) or bool(pa.types.is_integer(kind))
 
 
@@ -220,7 +222,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _listed(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
-    """The type itself, or a list of it (several images in a row)."""
+    """Accept the type itself or a list of it, as for several images in a row."""
     return lambda kind: accepts(kind) or (_is_list(kind) and accepts(kind.value_type))
 
 

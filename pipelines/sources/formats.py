@@ -85,7 +85,7 @@ def open_source(
     contrast_images: bool = False,
     images: ImageOptions | None = None,
 ) -> Source:
-    """Open an input as the named format, or as the one that its file names tell.
+    """Open an input as the named format, or in the format that its file names show.
 
     Args:
         url: a file, a directory or a glob; local, or any URL that fsspec opens.
@@ -104,10 +104,10 @@ def open_source(
 
 
 def detect_format(url: str) -> str:
-    """Return the format of an input's files by their suffixes.
+    """Detect the format of an input's files from their suffixes.
 
     Raises:
-        ConfigError: as :func:`open_source`.
+        ConfigError: the input has no files, or files of several formats.
     """
     known = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
     names = list_names(url, known)
@@ -118,6 +118,6 @@ def detect_format(url: str) -> str:
         counts = Counter({name: count for name, count in counts.items() if not FORMATS[name].describes_others})
     if len(counts) > 1:
         held = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
-        raise ConfigError(f"input {url!r} holds files of several formats ({held}); name one with --format")
+        raise ConfigError(f"input {url!r} has files of several formats ({held}); name one with --format")
     (found,) = counts
     return found

@@ -1,4 +1,4 @@
-"""Where a row's picture is: inside the row, in a file beside its shard or below a folder, or at an allowed URL."""
+"""Find a row's image: inside the row, in a file beside its shard or below a folder, or at an allowed URL."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scorer.types import ImageSource
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """Where pictures outside the rows may come from.
+    """Where images outside the rows may come from.
 
     Attributes:
-        root: folder or URL that paths are relative to and must stay below; None: the shard's own folder.
-        max_bytes: limit of one picture that is read here: from a remote file system or a URL.
-        fetcher: fetches URLs, if it allows any host.
+        root: folder or URL that paths are relative to and must stay below; None means the shard's folder.
+        max_bytes: limit for one image that is read here, from a remote file system or a tar.
+        fetcher: fetches URLs, from the hosts that it allows.
     """
 
     root: str | None = None
@@ -32,12 +32,12 @@ class ImageOptions:
     fetcher: Fetcher = field(default_factory=Fetcher)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides which picture a row has; defaults are left out."""
+        """Return what determines which image a row has; defaults are left out."""
         root = {} if self.root is None else {"image_root": without_secrets(self.root)}
         return root | ({"image_hosts": sorted(self.fetcher.hosts)} if self.fetcher.hosts else {})
 
     def resolver(self, fs: fsspec.AbstractFileSystem, shard_path: str) -> ImageResolver:
-        """For the rows of one shard."""
+        """Return the resolver for the rows of one shard."""
         if self.root is None:
             folder = posixpath.dirname(str(fs._strip_protocol(shard_path)))
             return ImageResolver(fs, folder, False, self.max_bytes, self.fetcher)
@@ -47,10 +47,10 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImageResolver:
-    """Turns an image cell into what a sample holds: bytes, or a local path (opened, bounded, by the decoder).
+    """Turns an image cell into bytes, or into a local path that the decoder opens within its limits.
 
-    A path is relative to ``folder``, and if that was named by the user, stays below it. In a remote file system the
-    bytes are read here, through that file system only: a dataset from elsewhere does not name files of this machine.
+    A path is relative to ``folder``, and must stay below it if the user named it (``confined``). On a remote file
+    system the bytes are read here, through that file system only: a remote dataset cannot name files on this machine.
     """
 
     fs: fsspec.AbstractFileSystem
@@ -61,14 +61,14 @@ class ImageResolver:
 
     @property
     def waits(self) -> bool:
-        """Whether a picture may cost a round trip."""
+        """Whether an image may cost a round trip."""
         return bool(self.fetcher.hosts) or not is_local(self.fs)
 
     def images(self, cell: Any) -> tuple[ImageSource, ...]:
-        """The row's images: one, or as many as a list cell holds.
+        """Return the images of a cell: one, or as many as its list contains.
 
         Raises:
-            RowError: an image is null, absent, not reachable from here, or larger than the limit.
+            RowError: an image is null, does not exist, may not be read from here, or exceeds the limit.
         """
         if isinstance(cell, (list, tuple)):
             return tuple(image for part in cell for image in self.images(part))
@@ -82,7 +82,7 @@ class ImageResolver:
             return data
         if data is not None or not isinstance(path, str | None):
             found = f"{type(data).__name__} with the path {path!r}"
-            raise RowError(FailureCode.IMAGE_MISSING, f"the image is {found[:200]}; bytes or a path are needed")
+            raise RowError(FailureCode.IMAGE_MISSING, f"the image is {found[:200]}; give bytes or a path")
         if not path:
             raise RowError(FailureCode.IMAGE_MISSING, "the row names no image: its image column is null or empty")
         return self._file(path)
@@ -98,14 +98,15 @@ class ImageResolver:
             )
         if is_local(self.fs):
             if scheme not in ("", "file"):
-                raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is not a local file, its shard is")
+                raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is not a local file, but its shard is")
             return str(Path(self.folder) / path.removeprefix("file://"))
         return self._remote(path, scheme)
 
     def _remote(self, path: str, scheme: str) -> bytes:
         protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else tuple(self.fs.protocol)
         if path.startswith("/") or (scheme and scheme not in protocols):
-            raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} does not lie beside its remote shard")
+            problem = f"image {path[:200]!r} is neither relative to its remote shard nor on the shard's file system"
+            raise RowError(FailureCode.IMAGE_MISSING, problem)
         target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(self.folder, path))
         try:
             size = self.fs.info(target)["size"]
@@ -118,6 +119,6 @@ class ImageResolver:
 
 
 def _below(path: str) -> bool:
-    """Whether a relative path stays below its folder, on any system's reading of separators."""
+    """Whether a relative path stays below its folder, whichever separators a system uses."""
     parts = path.replace("\\", "/").split("/")
     return not Path(path).is_absolute() and parts[0] != "" and ".." not in parts

@@ -1,9 +1,9 @@
-"""Datasets of files that do not say where their rows lie: an index of each is made in one pass, on the driver.
+"""Read datasets whose files have no index of their rows: one pass over each file on the driver builds it.
 
-A unit carries the byte ranges of its own rows, so a worker reads those and nothing else. Starting a run costs that
-pass over every file, and a rerun costs it again: a plain file is read once through (a tar's headers only), a remote
-one by ranges. A compressed file has no places to go to: a worker decompresses it from its start to the last row that
-it is given, once for ascending units, and keeps its place between them.
+A unit carries the byte ranges of its rows, so a worker reads those and nothing else. Every start of a run costs this
+pass, reruns included: a plain file is read once from start to end (of a tar, only the headers), a remote one in ranges.
+A compressed file does not allow random access: a worker decompresses it from the start to its last row, only once if
+its units ascend, because the file stays open between them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from scorer.errors import ConfigError, RowError, RunError
 
 PUBLISHED: Final = ".parquet"
 _DETECTED_ROWS: Final = 32
-"""Rows of the first shard that tell which columns there are."""
+"""Rows of the first shard from which the columns are detected."""
 _BLOCK: Final = 2**20
-"""Bytes of one request while a remote file is indexed: larger members of a tar are passed over, not read."""
-_PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
+"""Bytes per request while a remote file is indexed: larger members of a tar are skipped, not read."""
+_COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
 _THREADS: Final = 16
 
 
 class Format(Protocol):
-    """What is particular about a format. Raises ValueError for a file that is not of it."""
+    """The part of a source that depends on the format. Raises ValueError for a file of another format."""
 
     @property
     def name(self) -> str: ...
@@ -46,15 +46,15 @@ class Format(Protocol):
     def suffixes(self) -> tuple[str, ...]: ...
 
     def index(self, file: BinaryIO) -> ByteIndex:
-        """Where every row lies. ``file`` may be read once, forwards; what is not compressed may also be sought in."""
+        """Index every row. ``file`` may be read once, forwards; ``seek`` works too unless it is compressed."""
         ...
 
     def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
-        """The rows of ``extent`` from its runs' bytes; ``columns`` are all that will be asked for, None is anything."""
+        """Parse the rows of ``extent`` from the bytes of its runs; ``columns`` are those needed, None means all."""
         ...
 
     def schema(self, records: Sequence[Record], asked: Columns) -> pa.Schema:
-        """The columns among which the image, the text and so on are looked for."""
+        """Return the columns among which the image, the text and the others are looked for."""
         ...
 
 
@@ -62,7 +62,7 @@ class IndexedSource(ColumnSource):
     """See :class:`pipelines.sources.Source`. The scores of a shard are published under its name, as ``.parquet``.
 
     Args:
-        format: how the files are read; the rest as of :class:`ColumnSource`.
+        format: how to read the files; the other arguments are those of :class:`ColumnSource`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class IndexedSource(ColumnSource):
         self._place: _Forward | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_place": None}  # an open file does not travel
+        return {**super().__getstate__(), "_place": None}  # an open file cannot be pickled
 
     def fingerprint(self) -> dict[str, Any]:
         return {"format": self.format.name, **super().fingerprint()}
@@ -113,7 +113,7 @@ class IndexedSource(ColumnSource):
 
     def _no_table(self) -> ConfigError:
         return ConfigError(
-            f"--layout merged keeps the columns of a Parquet dataset, and {self.url} is {self.format.name}; use "
+            f"--layout merged keeps the columns of a Parquet dataset, but {self.url} is {self.format.name}; use "
             "--layout sidecar"
         )
 
@@ -125,7 +125,7 @@ class IndexedSource(ColumnSource):
         except (ValueError, EOFError, OSError) as error:
             where = display_path(fs, file.path)
             raise ConfigError(
-                f"{where} cannot be read as {self.format.name}: {error}; repair or leave it out"
+                f"{where} cannot be read as {self.format.name}: {error}; repair it or leave it out"
             ) from error
 
     def _detect(self, shards: Sequence[Shard]) -> Columns:
@@ -148,20 +148,20 @@ class IndexedSource(ColumnSource):
         runs = self._read_runs(shard.path, extent.runs)
         records = self.format.records(runs, extent, columns)
         if len(records) != extent.stop - extent.start:
-            found = f"{len(records)} rows where {extent.stop - extent.start} were"
-            raise RunError(f"shard {shard.path} has {found}, from row {extent.start} on; it was changed during the run")
+            found = f"{len(records)} rows from row {extent.start} on, where {extent.stop - extent.start} were indexed"
+            raise RunError(f"shard {shard.path} has {found}; it was changed during the run. Run the same command again")
         return records
 
     def _read_runs(self, path: str, runs: Sequence[Run]) -> list[bytes]:
         fs, _ = open_input(self.url)
-        if _packing(path) is not None:
+        if _compression(path) is not None:
             if self._place is None or self._place.path != path or not self._place.reaches(runs):
                 self._place = _Forward(fs, path)
             return [self._place.read(*run) for run in runs]
         if not is_local(fs):
             return [bytes(fs.cat_file(path, start=start, end=end)) for start, end in runs]
         found = []
-        with open(path, "rb") as file:  # noqa: PTH123, the path is the file system's
+        with open(path, "rb") as file:  # noqa: PTH123, the path comes from fsspec
             for start, end in runs:
                 file.seek(start)
                 found.append(file.read(end - start))
@@ -169,7 +169,7 @@ class IndexedSource(ColumnSource):
 
 
 class _Forward:
-    """A compressed file, read forwards only; it stays open between units."""
+    """A compressed file that is read forwards only, and stays open between units."""
 
     def __init__(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
         self.path = path
@@ -194,23 +194,23 @@ class _Forward:
 
 @contextmanager
 def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed; buffered, and by requests of one block where it is remote."""
+    """Open a file, decompressed and buffered; a remote one is requested block by block."""
     options: dict[str, Any] = {} if is_local(fs) else {"block_size": _BLOCK, "cache_type": "readahead"}
     with fs.open(path, "rb", **options) as raw:
-        packing = _packing(path)
-        if packing is None:
+        compression = _compression(path)
+        if compression is None:
             yield cast(BinaryIO, raw)
         else:
-            with pa.CompressedInputStream(pa.PythonFile(raw, "r"), packing) as stream:
+            with pa.CompressedInputStream(pa.PythonFile(raw, "r"), compression) as stream:
                 yield cast(BinaryIO, io.BufferedReader(stream, _BLOCK))
 
 
-def _packing(path: str) -> str | None:
-    return next((name for suffix, name in _PACKED.items() if path.endswith(suffix)), None)
+def _compression(path: str) -> str | None:
+    return next((name for suffix, name in _COMPRESSIONS.items() if path.endswith(suffix)), None)
 
 
 def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """The names with the format's suffix replaced by ``.parquet``. Raises ConfigError where two become one."""
+    """Replace the format's suffix by ``.parquet`` in every name. Raise ConfigError if two names become equal."""
     found: dict[str, str] = {}
     for name in names:
         suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")

@@ -1,4 +1,4 @@
-"""JSON Lines: one record a line, plain or compressed (``.gz``, ``.zst``). Blank lines are no rows."""
+"""Read JSON Lines: one record per line, plain or compressed (``.gz``, ``.zst``). Blank lines are not rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
 
 MAX_RECORD: Final = 64 * 2**20
-"""Bytes of one record: what is longer is no line of a dataset."""
-_MARK: Final = b"\xef\xbb\xbf"
+"""Maximum bytes of one record: a file with a longer line is refused."""
+_MARK: Final = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
 class JsonLines:
-    """See :class:`pipelines.sources.indexed.Format`. A line that is no JSON object fails alone."""
+    """See :class:`pipelines.sources.indexed.Format`. If a line is not a JSON object, only its row fails."""
 
     name = "jsonl"
     suffixes = tuple(f".{name}{packed}" for name in ("jsonl", "ndjson") for packed in ("", ".gz", ".zst"))
@@ -36,7 +36,7 @@ class JsonLines:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Where each record lies, its line break included; blank lines belong to the record before them."""
+    """Yield the byte range of each record, including its line break and any blank lines after it."""
     start = end = 0
     empty = True
     while line := file.readline(MAX_RECORD + 1):

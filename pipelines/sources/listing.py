@@ -1,4 +1,4 @@
-"""Which files an input names: a file, a directory (recursive) or a glob, local or any URL that fsspec opens."""
+"""List the files of an input: a file, a directory (recursive) or a glob, local or any URL that fsspec opens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DIGEST_LIMIT: Final = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file of an input: its path as the file system knows it, its name relative to the input's root."""
+    """One file of an input. ``path`` is the file system's, ``name`` relative to the input's root, ``size`` in bytes."""
 
     path: str
     name: str
@@ -41,39 +41,39 @@ class FileInfo:
 
 
 def open_input(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of an input and its path there. Raises as :func:`scorer.storage.open_url`."""
+    """Return the file system of an input and its path there. Raises what :func:`scorer.storage.open_url` raises."""
     return open_url(url, "input")
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    """Whether paths of this file system are paths of the machine."""
+    """Whether paths of this file system are local paths."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     return "file" in protocols
 
 
 def display_path(fs: fsspec.AbstractFileSystem, path: str) -> str:
-    """A path of this file system as a user would name it: a local path, or a URL."""
+    """Return a path of this file system as a user would write it: a local path, or a URL."""
     return str(Path(path)) if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
 def is_glob(path: str) -> bool:
-    """Whether a path or a part of it holds a wildcard, and so stands for the paths that match it."""
+    """Whether a path or a part of one contains a wildcard."""
     return not _WILDCARDS.isdisjoint(path)
 
 
 def glob_root(path: str) -> str:
-    """The folder that all matches of a glob lie below: its parts before the first wildcard; a plain path itself."""
+    """Return the folder that contains all matches of a glob: the parts before its first wildcard, or all of them."""
     return "/".join(takewhile(lambda part: not is_glob(part), path.split("/")))
 
 
 def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
-    """The files of an input, sorted by name.
+    """List the files of an input, sorted by name.
 
-    In a directory, files that end in one of ``suffixes`` are taken; a file or a glob is taken at its word. Whatever
-    has a component that starts with ``.`` or ``_`` below the root is skipped, as Spark, Hive and Arrow do.
+    A directory counts only files that end in one of ``suffixes``; a file or a glob may have any suffix. Names with a
+    component below the root that starts with ``.`` or ``_`` are skipped, as in Spark, Hive and Arrow.
 
     Raises:
-        ConfigError: nothing is there, or it cannot be read.
+        ConfigError: the input has no such files, or may not be read.
     """
     fs, found = _visible(url, suffixes)
     files = [FileInfo(path, name, int(info["size"]), _etag(fs, path, info)) for name, path, info in found]
@@ -81,19 +81,19 @@ def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
 
 
 def list_names(url: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The names of the same files; none of them is read. Raises ConfigError as :func:`list_files`."""
+    """List the names of the same files without reading any. Raises ConfigError as :func:`list_files` does."""
     return [name for name, _, _ in _visible(url, suffixes)[1]]
 
 
 def _visible(
     url: str, suffixes: tuple[str, ...]
 ) -> tuple[fsspec.AbstractFileSystem, list[tuple[str, str, Mapping[str, Any]]]]:
-    """Name, path and the file system's information of every file that is taken."""
+    """Return name, path and the file system's information for every file that counts."""
     fs, path = open_input(url)
     try:
         root, found = _find(fs, path, suffixes)
     except PermissionError as error:
-        raise ConfigError(f"input {url!r} may not be read: {error}") from error
+        raise ConfigError(f"input {url!r} may not be read: {error}; check its permissions or credentials") from error
     except FileNotFoundError:
         root, found = path, {}
     files = []
@@ -122,10 +122,10 @@ def _find(
 
 
 def _etag(fs: fsspec.AbstractFileSystem, path: str, info: Mapping[str, Any]) -> str:
-    """What the store says about the content. Locally: a small file's digest, a large one's time of modification.
+    """Return the store's tag for the content; locally, a small file's digest or a large one's modification time.
 
-    A digest survives what rewrites times and not content (a copy, an unpacked archive); reading large files twice
-    would cost more than that is worth.
+    A digest survives operations that change times but not content, such as copying or unpacking an archive. For large
+    files, this is not worth reading them twice.
     """
     if is_local(fs) and info["size"] <= _DIGEST_LIMIT:
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
@@ -138,5 +138,5 @@ def _nothing_found(url: str, exists: bool, suffixes: tuple[str, ...]) -> str:
     if not exists:
         return f"input {url!r} does not exist; give a file, a directory or a glob (local, or a URL that fsspec opens)"
     return (
-        f"input {url!r} holds no file that ends in {' or '.join(suffixes)} (names starting with '.' or '_' are skipped)"
+        f"input {url!r} has no file that ends in {' or '.join(suffixes)} (names starting with '.' or '_' are skipped)"
     )

@@ -1,11 +1,11 @@
-"""LLaVA's format: one JSON array of records (``id``, ``image``, ``conversations``), with the images in a folder.
+"""Read LLaVA's format: one JSON array of records (``id``, ``image``, ``conversations``), with the images in a folder.
 
-The array is never loaded: it is scanned once, through a window, and a unit then reads its own bytes. The scan is the
-standard library's JSON parser on the file's bytes as Latin-1, where a character is a byte and so a place in the text
-is a place in the file. (A streaming parser such as ijson tells values, not where they lie: each unit would have to
-parse everything before its rows.)
+The array is never loaded as a whole: it is scanned once through a window, and a unit then reads only its own bytes. The
+scan runs the standard library's JSON parser on the file's bytes as Latin-1, where one character is one byte, so an
+offset in the text is an offset in the file. (A streaming parser such as ijson returns values without their offsets:
+each unit would have to parse everything before its rows.)
 
-A file without the array's brackets is read as records one after the other, as JSON Lines that is called ``.json``.
+A file without the array's brackets is read as consecutive records, like JSON Lines in a file named ``.json``.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _MARK: Final = "\xef\xbb\xbf"  # UTF-8's byte order mark, read as Latin-1
 class JsonArray:
     """See :class:`pipelines.sources.indexed.Format`.
 
-    Damage refuses the file: nothing behind it can be told apart with certainty, unlike lines.
+    A damaged file is refused: unlike in JSON Lines, records after the damage cannot be separated with certainty.
     """
 
     name = "json"
     suffixes = (".json",)
 
     def index(self, file: BinaryIO) -> ByteIndex:
-        """Every record's bytes reach to the next record, so that those of neighbours join."""
+        """Index the records. Each one's bytes extend to the next record, so adjacent ones join."""
         return ByteIndex.build(_up_to_the_next(find_records(file)))
 
     def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
@@ -55,10 +55,10 @@ class JsonArray:
 
 
 def find_records(file: BinaryIO, chunk: int = CHUNK) -> Iterator[Run]:
-    """The bytes of each element of the array, or of each of several values one after the other.
+    """Yield the byte range of each element of an array, or of each of several consecutive values.
 
     Raises:
-        ValueError: the file is no JSON; the message says at which byte.
+        ValueError: the file is not valid JSON; the message names the byte.
     """
     window = _Window(file, chunk)
     window.skip_mark()
@@ -72,29 +72,29 @@ def find_records(file: BinaryIO, chunk: int = CHUNK) -> Iterator[Run]:
         raise window.error("the array is not closed: the file is cut off or damaged")
     window.step()
     if window.peek():
-        raise window.error("something follows the array")
+        raise window.error("the array is followed by something else")
 
 
 class _Window:
-    """A part of the file as Latin-1 text, moved forward as it is read."""
+    """A window of the file as Latin-1 text, which moves forward as it is read."""
 
     def __init__(self, file: BinaryIO, chunk: int = CHUNK, between: re.Pattern[str] = _SPACE) -> None:
         self._file = file
         self._chunk = chunk
         self._between = between
         self._text = ""
-        self._first = 0  # the byte that text[0] is
-        self._at = 0  # the next character of text
+        self._first = 0  # offset of text[0] in the file, in bytes
+        self._at = 0  # index of the next character in text
         self._decoder = json.JSONDecoder()
 
     def skip_mark(self) -> None:
-        """Pass over a byte order mark."""
+        """Skip a byte order mark."""
         self._more()
         if self._text.startswith(_MARK):
             self._at = len(_MARK)
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end of the file."""
+        """Return the next character that is not white space; an empty string at the end of the file."""
         while True:
             space = self._between.match(self._text, self._at)
             assert space is not None
@@ -105,16 +105,16 @@ class _Window:
                 return ""
 
     def step(self) -> None:
-        """Pass over the character that was seen."""
+        """Skip the character that :meth:`peek` returned."""
         self._at += 1
 
     def values(self, inside: bool) -> Iterator[Run]:
-        """Values one after the other: ``inside`` an array, with commas between them and up to its end."""
+        """Yield the byte ranges of consecutive values; ``inside`` an array, separated by commas and up to its end."""
         while self.peek():
             yield self._value()
             if inside and self.peek() not in ("", "]"):
                 if self.peek() != ",":
-                    raise self.error("no comma stands between two records")
+                    raise self.error("there is no comma between two records")
                 self.step()
             elif inside:
                 return
@@ -129,15 +129,15 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 if len(self._text) - self._at <= MAX_RECORD and self._more():
                     continue
-                raise self.error(f"a record is no JSON ({error})") from error
-            # A number that ends with the window may go on behind it.
+                raise self.error(f"a record is not valid JSON ({error})") from error
+            # A number that ends where the window does may continue after it.
             if end < len(self._text) or not self._more():
                 run = (self._first + self._at, self._first + end)
                 self._at = end
                 return run
 
     def _more(self) -> bool:
-        """Let go of what was read and read on, at least as much as is held: a long value is tried again log n times."""
+        """Drop what was parsed and at least double the rest, so that a long value is parsed again only log n times."""
         data = self._file.read(max(self._chunk, len(self._text) - self._at))
         self._text = self._text[self._at :] + data.decode("latin-1")
         self._first += self._at

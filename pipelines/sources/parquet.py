@@ -1,4 +1,4 @@
-"""A Parquet dataset: file, directory or glob; an image column; text columns or a list of messages."""
+"""Read Parquet datasets with an image column, and with text columns or a list of messages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from scorer.errors import ConfigError, FailureCode, RowError, RunError
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
 _REMOTE_THREADS: Final = 16
 _LOCAL_THREADS: Final = 4
-"""A footer on a disk is there at once, and many threads only wait for the interpreter; of a network file system, which
-is a local path too, some at once still help."""
+"""Footers on a disk are read at once, and many threads would only wait for the interpreter. A few still help on a
+network file system, which also has local paths."""
 _FILES_TOGETHER: Final = 16
-"""Files that a thread is given at a time: a future for each would cost time and memory."""
+"""Files given to a thread at a time: a future for each would cost time and memory."""
 _BATCH_ROWS: Final = 64
-"""Rows decoded at a time while skipping to a range: bounds memory, since a row may hold megabytes of image."""
+"""Rows decoded at a time, to bound memory: a row may contain megabytes of image."""
 
 
 class ParquetSource(ColumnSource):
@@ -41,12 +41,12 @@ class ParquetSource(ColumnSource):
         def look(file: FileInfo) -> Shard:
             found = _footer(fs, file)
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
-            # Making Arrow's schema is what takes longest here; most shards of a dataset were written alike.
+            # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
             if not _written_alike(found, footer):
                 _same_types(columns, files[0].name, first, file.name, found.schema.to_arrow_schema())
             return shard
 
-        # Footers are dropped as they are compared: of 100,000 shards they would fill a gigabyte.
+        # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
         with ThreadPoolExecutor(_LOCAL_THREADS if is_local(fs) else _REMOTE_THREADS) as pool:
             batches = [files[i : i + _FILES_TOGETHER] for i in range(0, len(files), _FILES_TOGETHER)]
             found = pool.map(lambda batch: [look(file) for file in batch], batches)
@@ -69,7 +69,7 @@ class ParquetSource(ColumnSource):
             return file.schema_arrow
 
     def _batches(self, shard: Shard, start: int, stop: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-        """Exactly the rows start..stop, from the row groups that hold them."""
+        """Yield exactly the rows ``start`` to ``stop`` (exclusive), from the row groups that contain them."""
         left = stop - start
         with shard_errors(shard), _open(open_input(self.url)[0], shard.path) as file:
             groups, skip = _row_groups(file.metadata, start, stop)
@@ -83,7 +83,10 @@ class ParquetSource(ColumnSource):
                 if left == 0:
                     return
         if left:
-            raise RunError(f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run")
+            raise RunError(
+                f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run. Run the same "
+                "command again"
+            )
 
 
 def _footer(fs: fsspec.AbstractFileSystem, file: FileInfo) -> pq.FileMetaData:
@@ -91,14 +94,14 @@ def _footer(fs: fsspec.AbstractFileSystem, file: FileInfo) -> pq.FileMetaData:
         with _open(fs, file.path) as parquet:
             return parquet.metadata
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{file.path} cannot be read as Parquet: {error}") from error
+        raise ConfigError(f"{file.path} cannot be read as Parquet: {error}; repair it or leave it out") from error
 
 
 def _written_alike(footer: pq.FileMetaData, other: pq.FileMetaData) -> bool:
-    """Whether two files have one Parquet schema and one metadata, of which Arrow's schema is a part.
+    """Whether two files have the same Parquet schema and the same metadata, which includes Arrow's schema.
 
-    ``footer`` may hold the other's row groups afterwards. To compare ``footer.schema`` would be plainer, but the two
-    refer to each other, and the collections that would free them come too late: 8 kB a shard.
+    Afterwards ``footer`` may also contain the other's row groups. Comparing ``footer.schema`` would be simpler, but a
+    footer and its schema refer to each other, and garbage collection would free them too late: 8 kB per shard.
     """
     if footer.metadata != other.metadata:
         return False
@@ -115,7 +118,7 @@ def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     else:
-        # Arrow's own pre-buffering joins the ranges it needs; a second cache below it would read ahead for nothing.
+        # Arrow's pre-buffering joins the ranges that it needs; a cache below it would read ahead for nothing.
         with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
             yield file
 
@@ -128,7 +131,7 @@ def _cell(batch: pa.RecordBatch, column: str, i: int) -> Any:
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
-    """The row groups that intersect [start, stop), and how many rows of the first one come before ``start``."""
+    """Return the row groups that intersect [start, stop), and how many rows of the first come before ``start``."""
     groups: list[int] = []
     skip = 0
     first = 0
@@ -143,15 +146,15 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
 
 
 def _same_types(columns: Columns, first_name: str, first: pa.Schema, name: str, schema: pa.Schema) -> None:
-    """Shards may differ in columns that are not read; in those that are, a difference stops the run."""
+    """Raise ConfigError if a column that is read differs between two shards; other columns may differ."""
     if schema.equals(first):
         return
     for column in columns.names():
         expected = first.field(column).type
         actual = schema.field(column).type if schema.names.count(column) == 1 else None
         if actual != expected:
-            found = f"is {actual}" if actual is not None else "is absent"
+            found = f"is {actual}" if actual is not None else "is missing"
             raise ConfigError(
-                f"column {column!r} {found} in shard {name} but is {expected} in {first_name}; shards of one input "
+                f"column {column!r} {found} in shard {name} but is {expected} in {first_name}; the shards of an input "
                 f"must agree in the columns that are read. The columns of {name}:\n{describe(schema)}"
             )

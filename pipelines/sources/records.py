@@ -1,4 +1,4 @@
-"""JSON records: bytes → a row's values by key, and the columns that a few of them amount to."""
+"""Parse JSON records into a row's values by key, and infer columns from a few of them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from scorer.errors import FailureCode, RowError
 
 
 def parse_record(data: bytes) -> Record:
-    """One JSON object. What is no object, or holds text that is no Unicode, is a RowError of this row alone."""
+    """Parse one JSON object. Return a RowError if it is not an object, or contains text that is not valid Unicode."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        problem = f"the record is no JSON ({error}); it begins with {data[:40]!r}"
+        problem = f"the record is not valid JSON ({error}); it begins with {data[:40]!r}"
         return RowError(FailureCode.ROW_UNREADABLE, problem)
     if not isinstance(record, dict):
         problem = f"the record is a {type(record).__name__}, {data[:40]!r}; a JSON object is needed"
         return RowError(FailureCode.ROW_UNREADABLE, problem)
-    if b"\\ud" in data.lower():  # an escaped surrogate: legal JSON, but alone it is no character
+    if b"\\ud" in data.lower():  # an escaped surrogate: legal JSON, but not a character unless paired
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            return RowError(FailureCode.TEXT_INVALID, f"the record holds half a surrogate pair: {error}")
+            return RowError(FailureCode.TEXT_INVALID, f"the record contains half a surrogate pair: {error}")
     return record
 
 
 def infer_schema(records: Iterable[Record]) -> pa.Schema:
-    """The columns that records amount to, in order of appearance: enough to tell which of them holds what.
+    """Infer the columns of records, in order of appearance, just well enough to find the column of each role.
 
-    Records may disagree in a key's type. It is then the list among them, which a single value is a short form of; else
-    a string. A key that is null throughout, or of a type that no role has, is of type null.
+    If records disagree on the type of a key, a list wins, because a single value may be short for a list of one; then
+    a struct, then a string. A key that is always null, or whose type suits no role, has the type null.
     """
     values: dict[str, list[Any]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""URLs as they may be written down."""
+"""Remove secrets from URLs before they are stored."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 _SECRET: Final = ("sig", "token", "secret", "password", "passwd", "credential", "key", "auth")
-"""Names of query parameters that hold one of these are secrets."""
+"""A query parameter whose name contains one of these is a secret."""
 
 
 def without_secrets(url: str) -> str:
-    """A URL without user and password, and without its query if that holds a secret; anything else as it is."""
+    """Return a URL without user and password, and without its query if that contains a secret; a path unchanged."""
     if "://" not in url:
         return url
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""One record → one row: a sample, several captions of the same images, or the failure that takes their place."""
+"""Turn one record into one row: a sample, several captions of the same images, or a failure instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scorer.results import Failure
 from scorer.types import Sample, Turn
 
 Record = Mapping[str, Any] | RowError
-"""A row's values by column. A value that cannot be read is the RowError that says why; so is a whole record."""
+"""A row's values by column. A RowError replaces a value, or a whole record, that cannot be read."""
 
 _THREADS: Final = 16
 
@@ -31,7 +31,7 @@ class RowReader:
     prompt: str
 
     def rows(self, records: Sequence[Record], first: int) -> list[ReadRow]:
-        """Consecutive rows, the first of which is row ``first`` of the shard; one entry per record."""
+        """Turn records into consecutive rows, starting at row ``first`` of the shard; one entry per record."""
         places = range(first, first + len(records))
         if not self.resolver.waits:
             return [self.row(record, i) for record, i in zip(records, places, strict=True)]
@@ -39,7 +39,7 @@ class RowReader:
             return list(pool.map(self.row, records, places))
 
     def row(self, record: Record, row_index: int) -> ReadRow:
-        """Row ``row_index`` of the shard."""
+        """Turn a record into row ``row_index`` of the shard."""
         sample_id = self.shard.row_id(row_index)
         try:
             if isinstance(record, RowError):
@@ -77,7 +77,7 @@ def _captions(
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     for k, text in enumerate(texts):
         if not isinstance(text, str | None):
-            problem = f"turn {k} of {len(texts)} is {type(text).__name__}; a string or null is needed"
+            problem = f"turn {k} of {len(texts)} is {type(text).__name__}; it must be a string or null"
             raise RowError(FailureCode.TEXT_INVALID, problem)
     if not any(text and text.strip() for text in texts):
         problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
@@ -86,7 +86,7 @@ def _captions(
 
 
 def _values(record: Mapping[str, Any], names: Names) -> Any:
-    """The value of a column; of several columns, the list of their values."""
+    """Return the value of a column; for several columns, the list of their values."""
     return _value(record, names) if isinstance(names, str) else [_value(record, name) for name in names]
 
 

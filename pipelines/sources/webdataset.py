@@ -1,10 +1,10 @@
-"""WebDataset: tar shards in which the members of one key are one sample (``0001.jpg``, ``0001.txt``, ``0001.json``).
+"""Read WebDataset: tar shards where the members of one key form a sample (``0001.jpg``, ``0001.txt``, ``0001.json``).
 
-Names are taken apart as the ``webdataset`` library does, which the tests hold this file against. Read with it, a shard
-is a stream: to reach a unit's rows it would have to be read from its start for every unit, members of a key that are
-not neighbours would be two samples, and importing it loads torch. So the headers are read once, and members by place.
-They are never extracted, and none is decoded but by its suffix: ``json`` as JSON, ``txt`` as text, pictures not at all
-before :func:`scorer.encoding.images.load_image`. Nothing is ever unpickled.
+Names are split as the ``webdataset`` library splits them, and the tests compare the two. The library itself is not
+used: it reads a shard as a stream, so every unit would have to read its shard from the start; members of a key that
+are not adjacent would become two samples; and importing it loads torch. Here the headers are read once, and members by
+offset. Members are never extracted to disk, and only their suffix decides how they are decoded: ``json`` as JSON,
+``txt`` as text, images not before :func:`scorer.encoding.images.load_image`. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ log = logging.getLogger(__name__)
 
 KEY: Final = "__key__"
 IMAGE: Final = "image"
-"""Stands for the one picture of a sample, whatever its suffix."""
+"""Name of the column with a sample's only image, whatever its suffix."""
 IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXT: Final = "txt"
 TEXT_SUFFIXES: Final = (TEXT, "text", "caption")
 MAX_TEXT: Final = 16 * 2**20
-"""Bytes of a text or JSON member."""
+"""Maximum bytes of a text or JSON member."""
 
 _NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _BLOCK: Final = tarfile.BLOCKSIZE
 _DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError, RecursionError)
-"""What tarfile raises for bytes that are no tar, hostile ones included."""
+"""What tarfile raises for bytes that are not a valid tar, including hostile ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebDataset:
     """See :class:`pipelines.sources.indexed.Format`.
 
-    Rows are samples in the order in which their keys appear. A shard that is cut off or damaged has one row more,
-    which fails and stands for whatever is missing; a sample that is cut off with it fails too.
+    Rows are samples in the order in which their keys first appear. A shard that is cut off or damaged has one more row,
+    which fails and represents everything that is missing; a sample that is cut off fails too.
 
     Attributes:
-        max_image_bytes: limit of a member that is no text; a larger one is not read.
+        max_image_bytes: limit for a member that is not text; a larger one is not read.
     """
 
     max_image_bytes: int = 64 * 2**20
@@ -96,9 +96,10 @@ class WebDataset:
         return records
 
     def schema(self, records: Sequence[Record], asked: Columns) -> pa.Schema:
-        """Members and the keys of the ``json`` member; a ``txt`` member is the text if there is one.
+        """Return the members and the keys of the ``json`` member as columns; a ``txt`` member, if any, is the text.
 
-        (The JSON that img2dataset writes repeats the caption, its URL and its own key.)
+        Other columns that could be taken for the text or the id are left out unless ``asked`` names them, because the
+        JSON that img2dataset writes repeats the caption and has a URL and a key of its own.
         """
         schema = infer_schema(records)
         hidden = set(ID_NAMES) | (set(TEXT_NAMES) - {TEXT} if TEXT in schema.names else set())
@@ -132,7 +133,7 @@ class WebDataset:
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Key and suffix of a member, as the library takes them apart; None for a member that is no part of a sample."""
+    """Split a member's name into key and suffix as the library does; None if the member belongs to no sample."""
     if "/" not in name and name.startswith("__") and name.endswith("__"):
         return None
     match = _NAME.fullmatch(name)
@@ -140,10 +141,10 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 class _Walk:
-    """The members of a tar and where each ends, header by header; the data between is passed over.
+    """Iterates over a tar's members and the byte at which each ends, reading headers and skipping the data.
 
     Attributes:
-        damaged_at: once it ended: the byte from which on there is no tar any more; None if it was closed as it should.
+        damaged_at: set after iteration: the byte at which the tar becomes unreadable; None if it was closed properly.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -156,9 +157,9 @@ class _Walk:
         at = 0
         try:
             self.tar = tarfile.TarFile(fileobj=self._file, encoding="utf-8")
-            while (member := self.tar.next()) is not None and self.tar.offset > at:  # a size below zero leads back
+            while (member := self.tar.next()) is not None and self.tar.offset > at:  # a negative size would go back
                 at = self.tar.offset
-                # Else it would keep them all.
+                # Otherwise tarfile would keep them all.
                 self.tar.members.clear()  # type: ignore[attr-defined]  # typeshed lacks this attribute
                 yield member, min(at, self._size)
         except _DAMAGE as error:
@@ -166,21 +167,21 @@ class _Walk:
         at = min(at, self._size)
         self._file.seek(at)
         closing = self._file.read(_BLOCK)
-        # tarfile takes whatever is no header for the end; the end is a block of zeros.
+        # tarfile takes anything that is not a header for the end; the true end is a block of zeros.
         self.damaged_at = None if len(closing) == _BLOCK and not any(closing) else at
 
 
 def _record(key: str, members: dict[str, Any], wanted: frozenset[str] | None) -> Record:
     json = members.get("json")
     fields = dict(json) if isinstance(json, dict) else dict.fromkeys(wanted or (), json)
-    pictures = [suffix for suffix in IMAGE_SUFFIXES if suffix in members]
-    picture: dict[str, Any] = {IMAGE: members[pictures[0]]} if pictures else {}
-    if len(pictures) > 1:
-        problem = f"the sample has several pictures ({', '.join(pictures)}); name one or more with --image-column"
-        picture[IMAGE] = RowError(FailureCode.CONVERSATION_INVALID, problem)
-    # A key may hold bytes that are no text; an id must be text.
+    suffixes = [suffix for suffix in IMAGE_SUFFIXES if suffix in members]
+    image: dict[str, Any] = {IMAGE: members[suffixes[0]]} if suffixes else {}
+    if len(suffixes) > 1:
+        problem = f"the sample has several images ({', '.join(suffixes)}); name one or more with --image-column"
+        image[IMAGE] = RowError(FailureCode.CONVERSATION_INVALID, problem)
+    # A key may contain bytes that are not valid text, but an id must be text.
     name = key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return {**fields, **members, **picture, KEY: name}
+    return {**fields, **members, **image, KEY: name}
 
 
 def _is_wanted(suffix: str, wanted: frozenset[str] | None) -> bool:

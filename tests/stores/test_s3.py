@@ -148,7 +148,7 @@ def refused(dataset: Path, url: str) -> str:
 @pytest.mark.usefixtures("no_model", "bucket")
 def test_a_missing_bucket(dataset: Path) -> None:
     message = refused(dataset, "s3://there-is-no-such-bucket/out")
-    assert "there is no such bucket: make it first, or correct its name in --output" in message
+    assert "there is no such bucket: create it first, or correct its name in --output" in message
 
 
 @pytest.mark.usefixtures("no_model")

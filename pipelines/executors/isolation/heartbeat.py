@@ -1,7 +1,8 @@
-"""Whether encoding and scoring come on: the sign of life by which a row that hangs is found out.
+"""Watch whether encoding and scoring make progress, to find a row that hangs.
 
-Only what may hang for a row's sake is watched: its encoding (which decodes its pictures), and a batch's way through
-the model. Reading waits for storage, whose clients have limits of their own; loading a model takes what it takes.
+Only the steps that a row can hang are watched: its encoding, which decodes its images, and a batch's pass through the
+model. Reading is not watched, since storage clients have their own timeouts; nor is loading a model, which may take
+any time.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ _STDERR: Final = 2
 
 
 class AbandonedError(BaseException):
-    """Raised in a thread that hung, was left behind, and came to itself after all: it must do nothing more.
+    """Raised in a thread that hung, was abandoned, and then resumed after all: it must do nothing more.
 
-    No Exception, which would be taken for a row's.
+    It is not an Exception, which would be taken for a row's failure.
     """
 
 
 class Heartbeat:
-    """One thread's signs of life, read by another.
+    """Signs of life of a working thread, read by a watching thread.
 
     Args:
-        timeout: seconds that a row may be encoded, or a batch scored, before that is called a hang; None is for ever.
+        timeout: seconds that encoding a row or scoring a batch may take before it counts as hung; None means no limit.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -45,36 +46,36 @@ class Heartbeat:
         self._since: float | None = None
         self._usage: Callable[[], Usage] = Usage
         self._before = Usage()
-        # Of the watching thread alone; what is above, it only reads.
+        # Written by the watching thread alone; it only reads the attributes above.
         self._watched: float | None = None
         self._seen = Usage()
         self._moved = 0.0
 
     @property
     def poll(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two checks."""
         return _MAX_POLL if self.timeout is None else min(_MAX_POLL, self.timeout / 4)
 
     @property
     def busy(self) -> bool:
-        """Whether something is being watched now."""
+        """Whether a step is being watched now."""
         return self._since is not None
 
     def hangs(self) -> bool:
-        """Whether there was no sign of life for longer than the timeout. To be asked every :attr:`poll` seconds."""
+        """Whether there was no sign of life for longer than the timeout. Call this every :attr:`poll` seconds."""
         since, now = self._since, time.monotonic()
         if since is None or self.timeout is None:
             return False
         if since != self._watched:
             self._watched, self._seen, self._moved = since, self._before, since
         usage = self._usage()
-        if usage != self._seen:  # another batch came through
+        if usage != self._seen:  # another batch was finished
             self._seen, self._moved = usage, now
         return now - self._moved > self.timeout
 
     @contextmanager
     def beating(self, usage: Callable[[], Usage] = Usage) -> Iterator[None]:
-        """Watch a block; ``usage`` grows as it comes on, if that can be seen from outside."""
+        """Watch a block; ``usage`` returns counts that grow as it makes progress, if this can be seen from outside."""
         self._check()
         self._usage, self._before = usage, usage()
         self._since = time.monotonic()
@@ -90,7 +91,7 @@ class Heartbeat:
 
 
 class WatchedEncoder:
-    """See :class:`pipelines.run.engine.RowEncoder`; every row is a sign of life."""
+    """See :class:`pipelines.run.engine.RowEncoder`; every encoded row is a sign of life."""
 
     def __init__(self, inner: RowEncoder, heartbeat: Heartbeat) -> None:
         self._inner = inner
@@ -102,7 +103,7 @@ class WatchedEncoder:
 
 
 class WatchedScorer:
-    """See :class:`pipelines.run.engine.RowScorer`; every batch is a sign of life."""
+    """See :class:`pipelines.run.engine.RowScorer`; every scored batch is a sign of life."""
 
     def __init__(self, inner: RowScorer, heartbeat: Heartbeat) -> None:
         self._inner = inner
@@ -122,16 +123,16 @@ class WatchedScorer:
 
 
 def end_process_on_hang(heartbeat: Heartbeat) -> None:
-    """Have this process end itself with :data:`HUNG_STATUS` when it hangs, the stacks of its threads on its stderr."""
+    """Make this process exit with :data:`HUNG_STATUS` when it hangs, after writing its threads' stacks to stderr."""
     if heartbeat.timeout is not None:
         threading.Thread(target=_watch, args=(heartbeat, heartbeat.timeout), name="row timeout", daemon=True).start()
 
 
 def put_off_last_resort(heartbeat: Heartbeat) -> None:
-    """End this process, with status 1, unless this is called again in time: a watcher calls it at each poll.
+    """End this process with status 1 unless this is called again in time; a watcher calls it at each poll.
 
-    For code in C that hangs while it holds the interpreter's lock: then no thread gets to look at anything, and only
-    faulthandler's timer, which needs no lock, goes on.
+    This catches C code that hangs while holding the global interpreter lock: no Python thread can run then, and only
+    faulthandler's timer, which needs no lock, still does.
     """
     if heartbeat.timeout is not None and heartbeat.busy:
         faulthandler.dump_traceback_later(heartbeat.timeout + _MAX_POLL, exit=True, file=_STDERR)
@@ -143,7 +144,7 @@ def _watch(heartbeat: Heartbeat, timeout: float) -> None:
     while True:
         time.sleep(heartbeat.poll)
         if heartbeat.hangs():
-            print(f"no row or batch came through for {timeout:g} s; this process ends", file=sys.stderr, flush=True)
+            print(f"no row or batch was finished for {timeout:g} s; ending this process", file=sys.stderr, flush=True)
             faulthandler.dump_traceback(file=_STDERR)
             os._exit(HUNG_STATUS)
         put_off_last_resort(heartbeat)

@@ -1,8 +1,8 @@
-"""A unit whose workers died or hung: its rows are scored one by one in a process that may die in our place.
+"""Score a unit whose workers died or hung: its rows one by one, in a sacrificial process.
 
-That process is known to die on a row, not guessed to: the row it was sent is the row it died on. A row on which it
-dies :data:`MAX_DEATHS` times is written as failed with ``worker_crash``, or with ``row_timeout`` where it took too long
-each time; a fresh process goes on with the next row.
+If that process dies, the row at fault is known rather than guessed: it is the row that was sent last. A row on which it
+dies :data:`MAX_DEATHS` times is stored as failed with ``worker_crash``, or with ``row_timeout`` if it took too long
+each time; a new process continues with the next row.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from scorer.types import Usage
 log = logging.getLogger(__name__)
 
 MAX_DEATHS: Final = 2
-"""Processes that may die on one row; the first may have been killed for another's sake."""
+"""Processes that may die on one row: the first may have been killed for a reason outside the row."""
 MAX_BLAMED: Final = 8
-"""Rows of a unit that may fail so while none is scored: then it is not the rows that are wrong."""
+"""Rows of a unit that may fail in these ways while none is scored; at this number, the rows are not to blame."""
 _BLAMED: Final = (FailureCode.SCORING_FAILED, FailureCode.WORKER_CRASH, FailureCode.ROW_TIMEOUT)
 
 
@@ -33,7 +33,7 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     """Score a unit row by row in sacrificial processes, and commit it.
 
     Raises:
-        RunError: no row at all can be scored: not the rows are wrong but the model, or the machine.
+        RunError: no row can be scored: then the model or the machine is at fault, not the rows.
     """
     committed = find_marker(work.store, unit)
     if committed is not None:
@@ -64,19 +64,19 @@ def _score_row(worker: RowWorker, row: Unit) -> Result:
     log.error("row %d of %s ended %d processes (%s)", row.start, row.shard.name, MAX_DEATHS, causes)
     if all(death.hung for death in deaths):
         message = (
-            f"the row was not encoded and scored within {causes}, also when it was alone; raise --row-timeout if it is "
-            "slow and not stuck"
+            f"the row was not encoded and scored in time ({causes}), even when it was alone; raise --row-timeout if it "
+            "is slow rather than stuck"
         )
         return Failure(sample_id, FailureCode.ROW_TIMEOUT, message)
-    message = f"the worker process died on this row {MAX_DEATHS} times ({causes}), also when it was alone"
+    message = f"the worker process died on this row {MAX_DEATHS} times ({causes}), even when it was alone"
     return Failure(sample_id, FailureCode.WORKER_CRASH, message)
 
 
 def _refuse_if_none_is_scored(unit: Unit, results: Sequence[Result]) -> None:
-    """Raise RunError once so many rows failed and none was scored. Asked after every row: each try may cost minutes."""
+    """Raise RunError once :data:`MAX_BLAMED` rows failed and none was scored. Called per row: each may take minutes."""
     blamed = [result for result in results if isinstance(result, Failure) and result.code in _BLAMED]
     if len(blamed) >= MAX_BLAMED and not any(isinstance(result, TokenScores) for result in results):
         raise RunError(
             f"unit {unit.id} of shard {unit.shard.name}: {len(blamed)} rows were tried one by one and none can be "
-            f"scored, the last: {blamed[-1].message}; check the model, the memory and the device of the worker"
+            f"scored, the last because {blamed[-1].message}; check the model, the memory and the device of the worker"
         )

@@ -1,4 +1,4 @@
-"""The process in which rows are tried one by one, seen from outside: started, asked, ended when it hangs."""
+"""Start the sacrificial process in which rows are tried one by one, send it rows, and end it when it hangs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from scorer.results import Result
 
 
 class WorkerDiedError(Exception):
-    """The sacrificial process died, or hung and was ended: of what, and on the row of which id, if that is known."""
+    """The sacrificial process died, or hung and was ended.
+
+    Attributes:
+        cause: what it died of.
+        sample_id: id of the row it died on; None if it died before the row was read.
+        hung: whether it was ended because it hung.
+    """
 
     def __init__(self, cause: str, sample_id: str | None, hung: bool = False) -> None:
         super().__init__(cause)
@@ -29,7 +35,7 @@ class WorkerDiedError(Exception):
 
 
 class RowWorker:
-    """A :mod:`pipelines.executors.isolation.row_worker` process, started at first use and again after each death."""
+    """A :mod:`pipelines.executors.isolation.row_worker` process, started when first used and again after each death."""
 
     def __init__(self, work: UnitWork) -> None:
         self._work = work
@@ -37,17 +43,17 @@ class RowWorker:
         self._connection: Connection | None = None
 
     def score(self, row: Unit) -> Result:
-        """The result of a unit of one row.
+        """Score a unit of one row.
 
         Raises:
-            WorkerDiedError: the process died on it, or was ended since it took longer than the work's row_timeout.
-            Exception: the process's own: the model does not load, the shard cannot be read.
-            RunError: the process died before it came to the row.
+            WorkerDiedError: the process died on the row, or was ended because it took longer than ``row_timeout``.
+            RunError: the process died before it reached the row.
+            Exception: what the process raised: the model does not load, or the shard cannot be read.
         """
         if self._process is None:
             self._start()
         self._send(row)
-        sample_id = self._receive(None)  # as soon as the row is read, which waits for storage as long as that takes
+        sample_id = self._receive(None)  # sent once the row is read; no timeout, because storage may take any time
         result: Result = self._receive(sample_id, self._work.row_timeout)
         return result
 
@@ -63,11 +69,11 @@ class RowWorker:
     def _start(self) -> None:
         self._connection, theirs = Pipe()
         root = str(Path(__file__).resolve().parents[3])
-        # What this process can import, that one must, to unpickle the work.
+        # The new process must be able to import all that this one can, to unpickle the work.
         paths = os.pathsep.join([root, *filter(None, sys.path)])
         with theirs:
             self._process = subprocess.Popen(
-                # -P: what lies in the working directory is the user's, whatever it is called.
+                # -P: never import from the working directory, whose files are the user's.
                 [sys.executable, "-P", "-m", "pipelines.executors.isolation.row_worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -84,7 +90,7 @@ class RowWorker:
 
     def _send(self, message: object) -> None:
         assert self._connection is not None
-        with suppress(BrokenPipeError, ConnectionResetError):  # dead: receiving says so
+        with suppress(BrokenPipeError, ConnectionResetError):  # the process is dead, which receiving reports
             self._connection.send(message)
 
     def _receive(self, sample_id: str | None, timeout: float | None = None) -> Any:
@@ -107,5 +113,5 @@ class RowWorker:
 def _cause_of_death(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
-    killed = -status == signal.SIGKILL  # by the kernel where memory runs out, by whoever has the right
+    killed = -status == signal.SIGKILL  # sent by the kernel when memory runs out, or by a user
     return signal.Signals(-status).name + (" (out of memory?)" if killed else "")

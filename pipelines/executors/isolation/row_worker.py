@@ -1,9 +1,8 @@
-"""A process that may die: it scores rows one by one, and says which one before it touches it.
+"""The sacrificial process: it scores rows one by one, and reports each row's id before it encodes and scores it.
 
 ``python -m pipelines.executors.isolation.row_worker FD`` is started by :mod:`pipelines.executors.isolation.process`,
-which holds the other end of the connection. It is sent the work once, then units of one row; for each it answers with
-the row's id as soon as that is read, then with its result. It ends when the other end is closed, also because whoever
-held it died.
+which holds the other end of the connection. It receives the work once, then units of one row; for each, it sends the
+row's id once the row is read, then the result. It exits when the other end is closed, including by its parent's death.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from scorer.errors import RunError, TokensightError
 
 
 def serve(connection: Connection) -> None:
-    """Answer until the other end is closed. An exception is answered like a result, and ends the process."""
+    """Answer until the other end is closed. An exception is sent like a result, and ends the process."""
     with suppress(EOFError, BrokenPipeError):
         try:
             _answer(connection)
@@ -27,7 +26,7 @@ def serve(connection: Connection) -> None:
             connection.send(error)
         except (EOFError, BrokenPipeError):
             raise
-        except Exception as error:  # which may not survive the way
+        except Exception as error:  # sent as a RunError, because this one may not survive pickling
             logging.getLogger(__name__).exception("scoring row by row failed")
             connection.send(RunError(f"scoring row by row failed: {type(error).__name__}: {error}"))
 

@@ -1,7 +1,7 @@
-"""Where a run keeps its objects: a local directory, or a bucket that fsspec writes to.
+"""Store a run's objects in a local directory, or in a bucket that fsspec writes to.
 
-Three promises carry the commit protocol: an object appears whole or not at all, :meth:`Store.create` has one winner,
-and a listing shows what was written before it.
+The commit protocol rests on three promises: an object appears whole or not at all, :meth:`Store.create` has one
+winner, and a listing shows everything written before it.
 """
 
 from __future__ import annotations
@@ -17,51 +17,51 @@ from scorer.errors import ConfigError
 from scorer.storage import open_url
 
 CREATES: Final = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
-"""Protocols whose fsspec file system has a conditional create. Others would overwrite silently: refused."""
+"""Protocols whose fsspec file system has a conditional create. The others would overwrite silently, so are refused."""
 
 
 class Store(Protocol):
-    """Objects by key, POSIX paths relative to ``root``. Pickles, so that workers write to it too.
+    """Objects by key, a POSIX path relative to ``root``. A store can be pickled, because workers write to it too.
 
-    Every method raises StoreError, with the remedy, where the storage refuses or goes on failing.
+    Every method raises StoreError, with the remedy, if the storage refuses or keeps failing.
     """
 
     @property
     def root(self) -> str:
-        """The directory or URL, for messages."""
+        """The directory or URL."""
         ...
 
     def get(self, key: str) -> bytes:
-        """The object's bytes. Raises FileNotFoundError."""
+        """Read the object. Raise FileNotFoundError if there is none."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Write the object, replacing one that is there."""
+        """Write the object, replacing any existing one."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write the object unless one is there; False if one was. Of concurrent creators, one gets True.
+        """Write the object unless it exists, and return whether it was created. Of concurrent creators, one gets True.
 
-        True also where these very bytes are there already: a creator whose first answer was lost has won.
+        Return True also if the object exists with exactly these bytes: a creator whose first answer was lost has won.
         """
         ...
 
     @contextmanager
     def staged(self, key: str) -> Iterator[IO[bytes]]:
-        """A readable and writable file that becomes the object when the block ends, and nothing if it raises."""
+        """Yield a readable and writable file that becomes the object when the block ends, unless the block raises."""
         ...
 
     def sizes(self) -> dict[str, int]:
-        """Every object's key and size in bytes, hidden names left out. One listing."""
+        """Return every object's size in bytes by key, without hidden names, from one listing."""
         ...
 
 
 def open_store(url: str) -> Store:
-    """The store at a local path or URL; nothing is created yet.
+    """Open the store at a local path or URL; nothing is created yet.
 
     Raises:
-        ConfigError: the URL's file system is unknown or cannot create an object conditionally.
-        MissingPackageError: the package of its file system is not installed.
+        ConfigError: the URL's file system is unknown, or cannot create an object conditionally.
+        MissingPackageError: the package for the file system is not installed.
     """
     fs, path = open_url(url, "output")
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
@@ -70,6 +70,6 @@ def open_store(url: str) -> Store:
     if not protocols & CREATES:
         raise ConfigError(
             f"output {url!r}: {'/'.join(sorted(protocols))} cannot create an object only if it is absent, which "
-            f"commits rest on; write to a local path or to one of {', '.join(sorted(CREATES))}"
+            f"commits depend on; write to a local path or to one of {', '.join(sorted(CREATES))}"
         )
     return ObjectStore(str(fs.unstrip_protocol(path)).rstrip("/"))

@@ -1,4 +1,4 @@
-"""A store in a directory of this machine, or of a file system that is mounted on it."""
+"""Store objects in a directory on this machine or on a mounted file system."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pipelines.output.store.errors import explained
 
 
 class LocalStore:
-    """See :class:`pipelines.output.store.Store`. Every object is written to a hidden file beside its place, synced, and
-    moved there."""
+    """See :class:`pipelines.output.store.Store`.
+
+    Every object is written to a hidden file in its target directory, synced, and moved into place.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -34,7 +36,7 @@ class LocalStore:
                 file.write(data)
                 _sync(file)
                 try:
-                    os.link(temporary, path)  # unlike rename, fails where the name is taken
+                    os.link(temporary, path)  # unlike rename, fails if the name is taken
                 except FileExistsError:
                     return path.read_bytes() == data
             _sync_directory(path.parent)
@@ -68,7 +70,7 @@ class LocalStore:
             with temporary.open("x+b") as file:
                 yield temporary, file
         finally:
-            with suppress(FileNotFoundError):  # moved to its place
+            with suppress(FileNotFoundError):  # it was moved into place
                 temporary.unlink()
 
 
@@ -93,7 +95,7 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """A name is durable once its directory is."""
+    """Sync a directory: only then do its new names survive a crash."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""A store in a bucket, through fsspec.
+"""Store objects in a bucket, through fsspec.
 
-A request may fail and have been carried out: its answer was lost. Every operation here is therefore one that may be
-repeated, and is repeated while the error may pass. Clients repeat requests on their own, too, a few times.
+A request may fail although it was carried out, because its answer was lost. Every operation here is therefore safe to
+repeat, and is repeated while a retry may succeed. The clients themselves also retry requests a few times.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds between tries, at most: halved at random, so that workers that failed together do not return together."""
+"""Longest pauses between tries, in seconds. Each is shortened by up to half at random, so workers that failed together
+do not return together."""
 
 _FIRST: Final = "listed"
-"""What a run does first of all with its output."""
+"""The first operation of every run on its output."""
 
 
 class ObjectStore:
-    """See :class:`pipelines.output.store.Store`. One PUT makes an object; large ones are uploaded in parts that
-    complete at once."""
+    """See :class:`pipelines.output.store.Store`.
+
+    One PUT creates an object; a large one is uploaded in parts, and appears only once all of them are complete.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -49,7 +52,7 @@ class ObjectStore:
 
     @contextmanager
     def staged(self, key: str) -> Iterator[IO[bytes]]:
-        # Never fs.open(..., "wb"): an exception inside its block still publishes what was written so far.
+        # Never use fs.open(..., "wb") here: an exception inside its block still publishes what was written so far.
         with (
             explained(f"the folder for temporary files, {tempfile.gettempdir()}, which TMPDIR names,", "written to"),
             tempfile.TemporaryDirectory(prefix="tokensight-") as folder,
@@ -70,13 +73,13 @@ class ObjectStore:
         try:
             self._fs.pipe_file(self._url(key), data, mode="create")
         except OSError as error:
-            # A lost race is FileExistsError (AWS), or EINVAL where the store's 412 does not name the condition.
+            # A lost race raises FileExistsError (AWS), or EINVAL if the store's 412 does not name the condition.
             if not isinstance(error, FileExistsError) and error.errno != errno.EINVAL:
                 raise
             stored = self._stored(key)
-            if stored is None:  # it was another EINVAL
+            if stored is None:  # EINVAL had another cause
                 raise
-            return stored == data  # our own: an earlier request was carried out and its answer was lost
+            return stored == data  # equal: an earlier request of ours was carried out and its answer was lost
         return True
 
     def _stored(self, key: str) -> bytes | None:
@@ -95,7 +98,7 @@ class ObjectStore:
         return {key: size for key, size in keys if not _hidden(key)}
 
     def _persist(self, doing: str, call: Callable[[], T]) -> T:
-        """The call's answer, after as many tries as that takes within reason."""
+        """Return the call's answer, retrying with pauses while a retry may succeed."""
         for pause in (*PAUSES, None):
             try:
                 return call()

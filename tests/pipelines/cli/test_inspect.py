@@ -106,7 +106,7 @@ def test_damage_is_listed_and_is_status_1(dataset: Path, output: Path, capsys: p
     (output / "a.parquet").unlink()
     text = printed(capsys, output, "--export-quality", output.parent / "q.parquet", status=1)
     assert "DAMAGED: 1 problems" in text
-    assert "a.parquet: it is absent, though it was published; give the run's command again" in text
+    assert "a.parquet: it was published but is missing; run the same command again" in text
     assert not (output.parent / "q.parquet").exists(), "damaged scores are not ranked"
 
 

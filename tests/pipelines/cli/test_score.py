@@ -154,7 +154,7 @@ def test_a_run_that_stops_says_how_to_go_on(
 
     monkeypatch.setattr(LocalExecutor, "score", fail)
     assert score.main(command(dataset, output)) == status
-    assert ("give the same command again" in capsys.readouterr().err) == advice
+    assert ("run the same command again" in capsys.readouterr().err) == advice
 
 
 def test_every_scorer_option_is_an_option_of_the_command() -> None:

@@ -49,7 +49,7 @@ def test_hostile_rows_fail_alone(tmp_path: Path) -> None:
     ]
     for i in (8, 17):
         assert (
-            "no answer for 0.7 s, no answer for 0.7 s, also when it was alone; raise --row-timeout"
+            "in time (no answer for 0.7 s, no answer for 0.7 s), even when it was alone; raise --row-timeout"
             in (found[i]["error"])
         )
     assert "the encoder raised" in found[12]["error"]
@@ -63,7 +63,7 @@ def test_slow_rows_do_not_hang(tmp_path: Path) -> None:
     assert set(summary["failures"]) == {"image_unreadable"}
 
 
-def test_a_thread_that_was_left_behind_commits_nothing(tmp_path: Path) -> None:
+def test_an_abandoned_thread_commits_nothing(tmp_path: Path) -> None:
     data = write(tmp_path / "data", {2: "nap-score"}, rows=5)
     before = threading.active_count()
     run(make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=0.7))
@@ -77,7 +77,7 @@ def test_a_thread_that_was_left_behind_commits_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_in_which_everything_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "MAX_LEFT_BEHIND", 2)
+    monkeypatch.setattr(local, "MAX_ABANDONED", 2)
     data = write(tmp_path / "data", dict.fromkeys(range(25), "hang-encode"))
     with pytest.raises(RunError, match=r"rows of 3 units hung for over 0\.1 s each.*--executor ray"):
         run(make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=0.1))

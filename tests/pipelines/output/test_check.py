@@ -81,12 +81,16 @@ def other_metadata(output: Path, change: Callable[[dict[str, Any]], None]) -> No
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str, bool]] = {
-    "deleted": (lambda out: (out / A).unlink(), "it is absent, though it was published", True),
-    "empty": (lambda out: (out / A).write_bytes(b""), "it has 0 bytes, its marker says", True),
+    "deleted": (lambda out: (out / A).unlink(), "it was published but is missing", True),
+    "empty": (lambda out: (out / A).write_bytes(b""), "it has 0 bytes, but its marker says", True),
     "torn": (lambda out: (out / A).write_bytes((out / A).read_bytes()[:-9]), "not a readable Parquet file", True),
-    "longer": (lambda out: (out / A).write_bytes((out / A).read_bytes() + b"x"), "bytes, its marker says", True),
-    "a flipped bit": (lambda out: flip(out / A), "its SHA-256 is not its marker's", False),
-    "fewer rows": (lambda out: rewrite(out, A, lambda t: t.slice(0, 20)), "it has 20 rows, its marker says 25", True),
+    "longer": (lambda out: (out / A).write_bytes((out / A).read_bytes() + b"x"), "bytes, but its marker says", True),
+    "a flipped bit": (lambda out: flip(out / A), "its SHA-256 differs from its marker's", False),
+    "fewer rows": (
+        lambda out: rewrite(out, A, lambda t: t.slice(0, 20)),
+        "it has 20 rows, but its marker says 25",
+        True,
+    ),
     "more rows": (lambda out: rewrite(out, A, lambda t: pa.concat_tables([t, t])), "it has 50 rows", True),
     "a column less": (lambda out: rewrite(out, A, lambda t: t.drop(["logit_gap"])), "lacks columns logit_gap", True),
     "a column more": (
@@ -101,32 +105,32 @@ FILES: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     ),
     "no metadata": (
         lambda out: rewrite(out, A, lambda t: t.replace_schema_metadata({})),
-        "no metadata of a scoring run",
+        "its schema has no scoring-run metadata",
         True,
     ),
     "another format": (
         lambda out: other_metadata(out, lambda d: d.update(format_version=9)),
-        "its format version is 9, this release's 1",
+        "its format version is 9, but this release reads 1",
         True,
     ),
     "another model": (
         lambda out: other_metadata(out, lambda d: d["fingerprint"].update(seed=1)),
-        "its fingerprint is not that of _run.json: seed is 1, there 0",
+        "its fingerprint differs from that of _run.json: seed is 1, not 0",
         True,
     ),
     "another method": (
         lambda out: other_metadata(out, lambda d: d["method"].update(name="prior")),
-        "its method is not that of _run.json: name is 'prior', there 'cal'",
+        "its method differs from that of _run.json: name is 'prior', not 'cal'",
         True,
     ),
     "another layout": (
         lambda out: other_metadata(out, lambda d: d.update(layout="merged")),
-        "its layout is not that of _run.json: 'merged', there 'sidecar'",
+        "its layout differs from that of _run.json: 'merged', not 'sidecar'",
         True,
     ),
     "other columns of the dataset": (
         lambda out: other_metadata(out, lambda d: d["source"]["columns"].update(text="x")),
-        "its source is not that of _run.json: columns is",
+        "its source differs from that of _run.json: columns is",
         True,
     ),
 }  # fmt: skip
@@ -140,14 +144,14 @@ def test_a_damaged_file_is_told(copy: Path, damage: str, quick: bool) -> None:
     found = problems(copy, quick=quick)
     assert any(expected in problem.message for problem in found) == (shows_quickly or not quick), found
     assert {problem.key for problem in found} <= {A}
-    assert all("give the run's command again" in problem.message for problem in found)
+    assert all("run the same command again" in problem.message for problem in found)
 
 
 # --- rows that are not what a row must be ------------------------------------------------------------------------
 
 ROW = 7
 ROWS_DAMAGED: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
-    "swapped": (lambda t: t.take([1, 0, *range(2, 25)]), "row 0 has another row_index than its place in the file"),
+    "swapped": (lambda t: t.take([1, 0, *range(2, 25)]), "row 0 has a row_index that is not its place in the file"),
     "no id": (cell("sample_id", ROW, None), "has no sample_id"),
     "no status": (cell("status", ROW, None), "has an unknown status"),
     "unknown status": (cell("status", ROW, "fine"), "has an unknown status"),
@@ -160,7 +164,7 @@ ROWS_DAMAGED: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     "ok with a null": (cell("logit_gap", ROW, None), "is ok but logit_gap is null"),
     "ok without ids": (cell("token_ids", ROW, None), "is ok but token_ids is null"),
     "failed with scores": (cell("token_weights", 3, [1.0]), "failed but token_weights is not null"),
-    "one weight less": (cell("token_weights", ROW, lambda v: v[:-1]), "another number of token_weights"),
+    "one weight less": (cell("token_weights", ROW, lambda v: v[:-1]), "a different number of token_weights"),
     "no tokens": (cell("token_ids", ROW, []), "is ok but has no token"),
     "a null inside": (cell("logprob_clean", ROW, lambda v: [None, *v[1:]]), "has a null inside logprob_clean"),
     "a negative id": (cell("token_ids", ROW, lambda v: [-1, *v[1:]]), "has a negative token id"),
@@ -203,6 +207,6 @@ def test_counts_that_differ_from_the_marker_are_told(copy: Path) -> None:
     document = json.loads(marker.read_text())
     marker.write_text(json.dumps({**document, "ok": 22, "tokens": 7}))
     assert [problem.message.split(";")[0] for problem in problems(copy)] == [
-        "it has 23 rows ok, its marker says 22",
-        "it has 92 tokens, its marker says 7",
+        "it has 23 rows ok, but its marker says 22",
+        "it has 92 tokens, but its marker says 7",
     ]

@@ -73,7 +73,7 @@ def test_a_torn_unit_is_found(work: UnitWork, planned: ShardPlan) -> None:
 def test_an_absent_unit_is_found(work: UnitWork, planned: ShardPlan, output: Path) -> None:
     marker = score(work, planned.units[1])
     (output / marker.key).unlink()
-    with pytest.raises(RunError, match=r"committed but absent; delete .*_commits/"):
+    with pytest.raises(RunError, match=r"committed but missing; delete .*_commits/"):
         read_unit(work.store, planned.units[1], marker)
 
 

@@ -16,13 +16,13 @@ from tests.pipelines.outputs import edit, flip, problems, published_marker, refi
 A = "a.parquet"
 
 DOCUMENTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "no record": (lambda out: (out / "_run.json").unlink(), "_run.json", "it is absent"),
+    "no record": (lambda out: (out / "_run.json").unlink(), "_run.json", "it is missing"),
     "a torn record": (lambda out: (out / "_run.json").write_text("{"), "_run.json", "it cannot be read"),
     "a torn summary": (lambda out: (out / "_SUCCESS").write_text("{"), "_SUCCESS", "it is not a summary"),
     "a summary that does not add up": (
         lambda out: edit(out / "_SUCCESS", '"ok": 34', '"ok": 33'),
         "_SUCCESS",
-        "38 rows are not 33 ok and 4 failed",
+        "38 rows are not the sum of 33 ok and 4 failed",
     ),
     "no marker": (lambda out: published_marker(out, A).unlink(), A, "but it has no marker"),
     "a torn marker": (lambda out: published_marker(out, A).write_text("{"), A, "but it has no marker"),
@@ -64,7 +64,7 @@ def test_a_unit_that_waits_is_checked(tmp_path: Path, damage: str) -> None:
         marker.write_text("[]")
     (found,) = problems(output)
     assert found.key == f"_commits/{marker.name}"
-    assert "delete the marker and give the run's command again" in found.message
+    assert "delete the marker and run the same command again" in found.message
     assert bool(problems(output, quick=True)) == (damage != "other bytes")
 
 

@@ -40,7 +40,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "its shard 'a.parquet' has no sha256",
     ),
     "no counts": (edited(lambda d: (d.pop("ok"), d.pop("tokens"))), "it has no ok, tokens"),
-    "wrong counts": (edited(lambda d: d.update(ok=33)), "38 rows are not 33 ok and 4 failed"),
+    "wrong counts": (edited(lambda d: d.update(ok=33)), "38 rows are not the sum of 33 ok and 4 failed"),
 }
 
 
@@ -48,7 +48,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 def test_a_damaged_summary_is_a_named_problem_for_whoever_reads_it(copy: Path, dataset: Path, damage: str) -> None:
     make, why = DAMAGED[damage]
     (copy / "_SUCCESS").write_bytes(make((copy / "_SUCCESS").read_bytes()))
-    message = f"_SUCCESS is not a summary .*{why}.*; delete it and give the run's command again"
+    message = f"_SUCCESS is not a summary .*{why}.*; delete it and run the same command again"
     with pytest.raises(RunError, match=message):
         read_summary(open_store(str(copy)))
     with pytest.raises(RunError, match=message):
@@ -64,13 +64,14 @@ def test_a_damaged_summary_is_a_named_problem_for_whoever_reads_it(copy: Path, d
 @pytest.mark.parametrize("absent", ["_SUCCESS", "_run.json"])
 def test_what_needs_a_finished_run_refuses_another(copy: Path, absent: str) -> None:
     (copy / absent).unlink()
-    with pytest.raises(RunError, match=f"{absent} does not exist: this needs a finished run; give the run's command"):
+    message = f"{absent} does not exist, but a finished run is needed; run the scoring command"
+    with pytest.raises(RunError, match=message):
         read_finished(open_store(str(copy)))
 
 
 def test_a_torn_record_is_refused(copy: Path) -> None:
     (copy / "_run.json").write_text("{")
-    with pytest.raises(OtherRunError, match=r"_run\.json is not one of this version's"):
+    with pytest.raises(OtherRunError, match=r"_run\.json is not from this version"):
         read_finished(open_store(str(copy)))
 
 

@@ -93,4 +93,4 @@ def test_a_store_that_refuses_it_costs_the_run_nothing(
     monkeypatch.setattr(type(job.store), "put", refuse)
     with caplog.at_level(logging.WARNING):
         assert execute(job)["rows"] == ROWS
-    assert "progress is not shown by ProgressFile: OSError(28, 'No space left on device')" in caplog.text
+    assert "ProgressFile could not show progress: OSError(28, 'No space left on device')" in caplog.text

@@ -210,7 +210,7 @@ def test_another_run_is_refused_by_what_differs(
     if options.get("columns") is not None:
         options = {**options, "columns": Columns(text="caption", id="caption")}
         lines = ['source.columns.id  "id" → "caption"']
-    with pytest.raises(RunError, match="begun by a run that differs") as caught:
+    with pytest.raises(RunError, match="begun by a different run") as caught:
         run(make_job(dataset, output, **options))
     for line in lines:
         assert line in str(caught.value)
@@ -297,7 +297,7 @@ def test_a_run_record_of_another_format_is_refused(dataset: Path, output: Path) 
     output.mkdir()
     for content in ("{}", "nonsense"):
         (output / "_run.json").write_text(content)
-        with pytest.raises(RunError, match=r"_run\.json is not one of this version's"):
+        with pytest.raises(RunError, match=r"_run\.json is not from this version"):
             run(make_job(dataset, output))
 
 

@@ -101,7 +101,7 @@ class ShuffledScorer(Misaligned):
 def test_results_that_do_not_answer_the_rows_are_not_stored(dataset: Path, output: Path, scorer: Any) -> None:
     run = prepare(make_job(dataset, output))
     unit = run.plans[0].units[1]
-    with pytest.raises(RunError, match="nothing of it is stored"):
+    with pytest.raises(RunError, match="none of them is stored"):
         run.work.score(unit, run.work.encode(unit, FakeEngine().encoder()), scorer)
     assert set(run.work.store.sizes()) == {"_run.json"}
 

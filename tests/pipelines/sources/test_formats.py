@@ -54,7 +54,7 @@ def test_files_of_several_formats_need_a_name(tmp_path: Path) -> None:
 
 
 def test_nothing_that_is_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no file that ends in \.parquet .* or \.tar or \.json"):
+    with pytest.raises(ConfigError, match=r"has no file that ends in \.parquet .* or \.tar or \.json"):
         source(write(tmp_path, "a.csv"))
 
 
@@ -73,7 +73,7 @@ def test_merged_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     from pipelines.run.job import prepare
 
     (tmp_path / "a.tar").write_bytes(tar_bytes(sample_members(["1"])))
-    with pytest.raises(ConfigError, match=r"keeps the columns of a Parquet dataset, and .* is webdataset"):
+    with pytest.raises(ConfigError, match=r"keeps the columns of a Parquet dataset, but .* is webdataset"):
         prepare(make_job(tmp_path / "a.tar", tmp_path / "out", layout="merged"))
     assert not (tmp_path / "out").exists()
 

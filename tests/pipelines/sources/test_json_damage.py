@@ -33,12 +33,12 @@ def test_a_line_that_is_no_record_fails_alone(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b'[{"a": 1}, {"a": 2}', "the array is not closed"),
-        (b'[{"a": 1}, {"a": ', r"no JSON .* \(at byte 11\)"),
-        (b'[{"a": 1} {"a": 2}]', "no comma stands between two records .at byte 10"),
-        (b'[{"a": 1}, ]', "no JSON"),
-        (b'[{"a": 1}] x', "something follows the array"),
-        (b"nonsense", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b'[{"a": 1}, {"a": ', r"not valid JSON .* \(at byte 11\)"),
+        (b'[{"a": 1} {"a": 2}]', "there is no comma between two records .at byte 10"),
+        (b'[{"a": 1}, ]', "not valid JSON"),
+        (b'[{"a": 1}] x', "the array is followed by something else"),
+        (b"nonsense", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
         (b'[7, "x"]', "none of its first 2 rows can be read as json"),
         (b'{"images": [], "annotations": []}', "no text column was found"),
     ],
@@ -82,7 +82,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match="the line at byte 3 is longer than"):
         source(tmp_path).shards()
     monkeypatch.setattr(llava_json, "MAX_RECORD", 1000)
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="not valid JSON"):
         list(find_records(io.BytesIO(b'["' + b"0" * 100_000), chunk=64))
 
 

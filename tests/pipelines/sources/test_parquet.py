@@ -68,7 +68,7 @@ def test_a_file_and_a_glob(dataset: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("absent", "does not exist"), ("*.nothing", "does not exist"), ("void", "holds no file that ends in .parquet")],
+    [("absent", "does not exist"), ("*.nothing", "does not exist"), ("void", "has no file that ends in .parquet")],
 )
 def test_nothing_to_read_is_an_error(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "void").mkdir()
@@ -95,7 +95,7 @@ def test_shards_must_agree_in_the_columns_that_are_read(dataset: Path) -> None:
     with pytest.raises(ConfigError, match=r"'caption' is int64 in shard z\.parquet but is string in a\.parquet"):
         source(dataset).shards()
     pq.write_table(table.drop_columns(["caption"]), dataset / "z.parquet")
-    with pytest.raises(ConfigError, match=r"'caption' is absent in shard z\.parquet"):
+    with pytest.raises(ConfigError, match=r"'caption' is missing in shard z\.parquet"):
         source(dataset).shards()
     wide = table.set_column(2, "caption", table["caption"].cast(pa.large_string()))
     pq.write_table(wide, dataset / "z.parquet")  # only the footer's own Arrow schema tells it from a string

@@ -123,7 +123,7 @@ def test_suffixes_may_differ_from_sample_to_sample(tmp_path: Path) -> None:
     assert [failure(row).code for row in (three, four)] == [FailureCode.IMAGE_MISSING, FailureCode.TEXT_MISSING]
 
 
-def test_several_pictures_of_a_sample_are_named(tmp_path: Path) -> None:
+def test_several_images_of_a_sample_are_named(tmp_path: Path) -> None:
     write_tar(tmp_path, [("1.jpg", b"1"), ("1.png", b"2"), ("1.0.jpg", b"3"), ("1.txt", b"a")])
     with pytest.raises(ConfigError, match=r"several columns may hold the image .*--image-column"):
         source(tmp_path).shards()
@@ -134,7 +134,7 @@ def test_several_pictures_of_a_sample_are_named(tmp_path: Path) -> None:
     assert sample(row).contrast_images == (b"3",)
     write_tar(tmp_path, [("1.jpg", b"1"), ("1.txt", b"a"), ("2.jpg", b"1"), ("2.png", b"2"), ("2.txt", b"a")])
     _, odd = read_all(source(tmp_path))
-    assert "several pictures (jpg, png)" in failure(odd).message
+    assert "several images (jpg, png)" in failure(odd).message
 
 
 def test_remote_shards_are_read_by_ranges(tmp_path: Path) -> None:

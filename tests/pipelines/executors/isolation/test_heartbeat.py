@@ -101,7 +101,7 @@ def test_an_abandoned_thread_does_no_more_even_where_errors_are_rows() -> None:
 @pytest.mark.parametrize(
     ("stuck", "status", "said"),
     [
-        ("time.sleep(60)", HUNG_STATUS, "no row or batch came through for 0.4 s"),
+        ("time.sleep(60)", HUNG_STATUS, "no row or batch was finished for 0.4 s"),
         # Holds the interpreter's lock: no thread of Python's can tell.
         ("re.match('(a+)+$', 'a' * 60 + 'b')", 1, "Timeout"),
         ("time.sleep(0.1)", 0, "through"),

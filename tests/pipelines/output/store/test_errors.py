@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up_later_ends_the_run_with_the_remedy(
         assert score.main([*command, "--no-report"]) == score.STOPPED
     said = capsys.readouterr().err
     assert "No space left on device" in said
-    assert "free space there and give the same command again" in said
+    assert "free space there and run the same command again" in said
     assert score.main([*command, "--no-report"]) == 0
     assert [path.name for path in output.rglob(".*")] == [], "nothing half-written is left"
 
@@ -119,7 +119,7 @@ NoCredentialsError = type("NoCredentialsError", (Exception,), {})
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (from_store(FileNotFoundError("no"), "NoSuchBucket"), "there is no such bucket: make it first"),
+        (from_store(FileNotFoundError("no"), "NoSuchBucket"), "there is no such bucket: create it first"),
         (from_store(PermissionError("no"), "ExpiredToken"), "the session token has expired: renew the credentials"),
         (from_store(PermissionError("no"), "SignatureDoesNotMatch"), "check AWS_ACCESS_KEY_ID"),
         (from_store(PermissionError("no"), "InvalidAccessKeyId"), "the access key is unknown"),
@@ -198,7 +198,7 @@ def test_what_passes_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_read_well() -> None:
     error = store_error("output s3://bucket", "listed", TimeoutError())
     assert str(error) == (
-        "output s3://bucket cannot be listed: TimeoutError; check that the storage is reachable, then give the same "
+        "output s3://bucket cannot be listed: TimeoutError; check that the storage is reachable, then run the same "
         "command again"
     )
 
