@@ -41,9 +41,9 @@ examples:
   tokensight inspect out/train --export-quality quality.parquet --html report.html
 
 what is checked:
-  Each published file is checked against its marker (bytes, SHA-256, rows, rows ok, tokens), its schema, and the
-  fingerprint in it against _run.json. In each row, row_index is the row's position, all lists have the same length,
-  byte spans ascend without overlap and scores are finite; a scored row has no nulls, a failed one only its reason.
+  In each published file: bytes, SHA-256, rows, rows ok and tokens against its marker, the fingerprint against
+  _run.json, and the schema. In each row: row_index is the position of the row, all lists have the same length, byte
+  spans ascend without overlap, and scores are finite; a scored row has no nulls, and a failed one has only its reason.
 
 leftovers (--gc AGE):
   List attempts that no marker names and local temporary files older than AGE, or delete them with --delete; nothing
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--by", choices=("gap", "weight"), default="gap", help="what the colours show (default: %(default)s)"
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the choice (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed for choosing them (default: %(default)s)")
     group.add_argument(
         "--color",
         choices=("auto", "always", "never"),
