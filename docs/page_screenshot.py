@@ -41,7 +41,7 @@ def screenshot(url: str) -> bytes:
         driver.get(url)
         wait = WebDriverWait(driver, SECONDS)
         wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, SAMPLE))[0].click()
-        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#told .t"))
+        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#captions .t"))
         return driver.get_screenshot_as_png()
 
 

@@ -1,4 +1,4 @@
-"""``tokensight serve``, or ``python -m service``: one process, uvicorn, the model in a thread."""
+"""``tokensight serve``, or ``python -m service``: one uvicorn process with the model in a thread."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = logging.getLogger("service")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until told to stop; 1 where the model cannot be loaded or does not work any more, 2 for wrong options."""
-    # The model's threads share the cores with the event loop and with encoding: who waits must sleep, not spin. Read
-    # once, when torch is loaded.
+    """Serve until stopped, and return the exit status: 1 if the model fails to load or dies, 2 for invalid options."""
+    # The threads of the model share cores with the event loop and the encoders, so waiting threads must sleep, not
+    # spin. torch reads this once, when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         check_environment()
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Run uvicorn until SIGTERM or the model's end; what was accepted is finished first."""
+    """Run uvicorn until SIGTERM or the death of the model, after answering accepted requests."""
     died: list[BaseException] = []
 
     def on_death(error: BaseException) -> None:
@@ -56,8 +56,8 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Longer than clients and load balancers keep idle connections (60 s is usual): who closes first must not be the
-        # server, which would cut off a request that is under way to it.
+        # Longer than clients and load balancers keep idle connections (usually 60 s): the server must not close first,
+        # or it could cut off a request that is already on its way.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )

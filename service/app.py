@@ -1,4 +1,4 @@
-"""The application: one path from a request to the model, whatever serves it (uvicorn or Ray Serve)."""
+"""The HTTP application: the same path from request to model under uvicorn and Ray Serve."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _PARSED_HERE = (
     schemas.ScoringOptions,
     schemas.Problem,
 )
-"""Models that FastAPI does not see in a signature."""
+"""Request and problem models that appear in no signature, so FastAPI does not find them."""
 
 
 def create_app(settings: Settings | None = None, scoring: ScoringService | None = None) -> FastAPI:
-    """The application; its lifespan loads the model and finishes what was accepted.
+    """Create the application. Its lifespan loads the model, and at the end answers accepted requests.
 
     Args:
-        settings: default: from the environment.
-        scoring: for tests and servers that watch it; default: made of the settings.
+        settings: Read from the environment by default.
+        scoring: For tests and servers that monitor it; created from the settings by default.
     """
     settings = settings or Settings()
     scoring = scoring or ScoringService(settings)
@@ -45,14 +45,14 @@ def create_app(settings: Settings | None = None, scoring: ScoringService | None 
         yield
         await scoring.stop()
 
-    # redirect_slashes would answer a trailing slash with a URL made of the client's Host header.
+    # redirect_slashes would answer a trailing slash with a URL built from the Host header of the client.
     app = FastAPI(title="tokensight", version=scorer.__version__, lifespan=lifespan, redirect_slashes=False)
     app.state.service = scoring
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(service.page.router)
-    # The last one added is the first to see a request.
+    # The middleware added last sees a request first.
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,

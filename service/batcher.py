@@ -1,9 +1,9 @@
-"""One bounded queue, one thread that owns the model.
+"""A bounded queue, and one thread that owns the model.
 
-    submit ─► queue ─► drop what nobody waits for ─► one contrast, token budget ─► model ─► futures
+    submit ─► queue ─► drop cancelled samples ─► one contrast, token budget ─► model ─► futures
 
-The model is loaded, warmed and run in that thread and nowhere else. A waiter leaves by cancelling its future; work that
-was not begun then is never done.
+The model is loaded, warmed up and run in that thread only. Cancelling the future of a sample withdraws it; a sample
+that has not been started by then is never scored.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _SMOOTHING: Final = 0.2
 
 
 class BatchModel(Protocol):
-    """What the thread runs."""
+    """The model as the thread runs it."""
 
     def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
-        """One result per row, in order."""
+        """Return one result per row, in order."""
         ...
 
     def check(self) -> None:
-        """Score something that is known to be sound; raises where the model does not work (any more)."""
+        """Score a sample that is known to be valid; raise if the model does not work."""
         ...
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one forward pass, rows × longest row."""
+        """Token budget of one forward pass: rows × longest row."""
         ...
 
 
 class Batcher:
-    """Collects samples from any thread and scores them in batches.
+    """Collect samples from any thread and score them in batches.
 
     Args:
-        load: makes the model; called in the thread.
-        capacity: samples that may wait.
-        max_rows: samples of one batch.
-        wait_seconds: how long the first of a batch waits for others.
-        heartbeat_seconds: silence after which the thread counts as stuck.
-        on_death: called where the thread ends for any reason but :meth:`stop`.
+        load: Loads the model; called in the thread.
+        capacity: Maximum number of samples in the queue.
+        max_rows: Maximum number of samples in a batch.
+        wait_seconds: How long the first sample of a batch waits for others.
+        heartbeat_seconds: Time without a heartbeat after which the thread counts as stuck.
+        on_death: Called if the thread ends for any reason other than :meth:`stop`.
     """
 
     def __init__(
@@ -85,65 +85,68 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
-        """Begin to load the model; once."""
+        """Start loading the model; later calls do nothing."""
         if self._thread.ident is None:
             self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Take nothing in any more, finish what waits, and end; at most ``seconds`` long."""
+        """Stop accepting samples, score those in the queue, and end the thread, within ``seconds``."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(seconds)
-        self._refuse_waiting(NotReadyError("the service stops"))
+        self._refuse_waiting(NotReadyError("the service is stopping"))
 
     @property
     def is_loading(self) -> bool:
-        """Whether the model is still on its way."""
+        """Whether the model is still being loaded."""
         return self._model is None and self._error is None and self._thread.is_alive()
 
     @property
     def depth(self) -> int:
-        """Samples that wait."""
+        """Number of samples in the queue."""
         return len(self._queue)
 
     @property
     def expected_wait(self) -> float:
-        """Seconds until what waits now is done, by the speed so far."""
+        """Estimated seconds until the current queue has been scored, from the speed so far."""
         return len(self._queue) * self._seconds_per_row
 
     def why_not_ready(self) -> str | None:
-        """None where samples are scored now."""
+        """Return why samples cannot be scored now, or None if they can."""
         if self._error is not None:
             return f"the model's thread ended: {type(self._error).__name__}"
         if self._stopping:
-            return "the service stops"
+            return "the service is stopping"
         if not self._thread.is_alive():
-            return "the model's thread does not run"
+            return "the model's thread is not running"
         if self._model is None:
             return "the model is being loaded"
         silent = time.monotonic() - self._beat
         if silent > self._heartbeat_seconds:
-            return f"the model's thread gave no sign for {silent:.0f} s, heartbeat_seconds={self._heartbeat_seconds:g}"
+            return (
+                f"the model's thread has been silent for {silent:.0f} s, heartbeat_seconds={self._heartbeat_seconds:g}"
+            )
         return None
 
     def submit(self, row: EncodedSample, contrast: str, deadline: float) -> Future[Scored]:
-        """Queue a sample. Cancel the future to take it back.
+        """Queue a sample and return the future of its result. Cancel the future to withdraw the sample.
+
+        The future raises NotReadyError or DeadlinePassedError if the sample is not scored.
 
         Args:
-            deadline: by ``time.monotonic``; not computed beyond it.
+            deadline: On the ``time.monotonic`` clock; the sample is not scored after it.
 
         Raises:
-            NotReadyError, QueueFullError: at once. The future raises NotReadyError and DeadlinePassedError too, or
-            what the model raised.
+            NotReadyError, QueueFullError: The sample was not queued.
         """
         job = PendingSample(row, contrast, deadline)
         with self._changed:
             if self._stopping or self._model is None or self._error is not None:
-                raise NotReadyError(self.why_not_ready() or "the service starts")
+                raise NotReadyError(self.why_not_ready() or "the service is starting")
             if len(self._queue) >= self._capacity:
-                raise QueueFullError(f"{len(self._queue)} samples wait, queue_size={self._capacity}")
+                raise QueueFullError(f"{len(self._queue)} samples are waiting, queue_size={self._capacity}")
             self._queue.append(job)
             self._changed.notify_all()
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
@@ -160,13 +163,13 @@ class Batcher:
         try:
             model = self._load()
             model.check()
-            self._sign_of_life()
+            self._heartbeat()
             self._model = model
             while batch := self._next_batch(model):
                 self._score(model, batch)
-        except BaseException as error:  # the thread must not end in silence, whatever ends it
-            logger.exception("the model's thread ends")
-            with self._changed:  # before anyone is told: who asks again must not be told that all is well
+        except BaseException as error:  # whatever ends the thread must be reported
+            logger.exception("the model's thread has ended")
+            with self._changed:  # before failing any future: a retry must not find the service ready
                 self._error = error
             reason = NotReadyError(f"the model's thread ended: {type(error).__name__}")
             for job in batch:
@@ -176,14 +179,14 @@ class Batcher:
             if self._on_death is not None:
                 self._on_death(error)
 
-    def _sign_of_life(self) -> None:
+    def _heartbeat(self) -> None:
         self._beat = time.monotonic()
 
     def _next_batch(self, model: BatchModel) -> list[PendingSample]:
-        """The next samples to score together; none where the service stops."""
+        """Return the next samples to score together; empty when the service stops."""
         with self._changed:
             while True:
-                self._sign_of_life()
+                self._heartbeat()
                 self._wait_for_work(model)
                 batch = self._take(model)
                 if batch or (self._stopping and not self._queue):
@@ -204,7 +207,7 @@ class Batcher:
         return rows >= self._max_rows or sum(job.row.length for job in self._queue) >= model.batch_tokens
 
     def _take(self, model: BatchModel) -> list[PendingSample]:
-        """Take a batch off the queue: the oldest sample, and those behind it that may run with it."""
+        """Take a batch off the queue: the oldest sample, and later ones that can run with it."""
         batch: list[PendingSample] = []
         left: deque[PendingSample] = deque()
         widest = 0
@@ -231,7 +234,7 @@ class Batcher:
     def _expire(self, job: PendingSample) -> None:
         if job.future.set_running_or_notify_cancel():
             self._metrics.dropped.labels("deadline").inc()
-            job.future.set_exception(DeadlinePassedError("the deadline passed before the model came to the sample"))
+            job.future.set_exception(DeadlinePassedError("the deadline passed before the sample was scored"))
 
     def _score(self, model: BatchModel, batch: list[PendingSample]) -> None:
         started = time.monotonic()
@@ -247,21 +250,21 @@ class Batcher:
         self._seconds_per_row += _SMOOTHING * (per_row - self._seconds_per_row)
 
     def _score_or_split(self, model: BatchModel, batch: list[PendingSample]) -> None:
-        """Score a batch; where that raises, its halves, down to the sample that is at fault."""
-        self._sign_of_life()
+        """Score a batch; if that raises, score its halves, down to the sample at fault."""
+        self._heartbeat()
         started = time.monotonic()
         try:
             results = model.score(batch[0].contrast, [job.row for job in batch])
             if len(results) != len(batch):
                 raise AssertionError(f"{len(batch)} rows went in, {len(results)} came out")
         except Exception as error:
-            logger.exception("scoring %d samples raised", len(batch))
+            logger.exception("scoring %d samples failed", len(batch))
             if len(batch) > 1:
                 middle = len(batch) // 2
                 self._score_or_split(model, batch[:middle])
                 self._score_or_split(model, batch[middle:])
                 return
-            model.check()  # raises where not the sample is at fault but the model
+            model.check()  # raises if the model is at fault, not the sample
             results = [_raised(batch[0].row, error)]
         seconds = time.monotonic() - started
         for job, result in zip(batch, results, strict=True):

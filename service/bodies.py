@@ -1,4 +1,4 @@
-"""Request bodies → validated models. Parsing that takes time runs in a pool: the event loop never waits for it."""
+"""Parse request bodies into validated models. Long parsing runs in a pool, off the event loop."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Model = TypeVar("Model", bound=BaseModel)
 InPool = Callable[[Callable[[], T]], Awaitable[T]]
 
 _INLINE: Final = 32 * 2**10
-"""Bytes that parse faster than a pool is reached."""
+"""Bodies up to this many bytes parse faster than a pool can be reached."""
 _REQUEST_PART_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Where a picture comes from: uploaded bytes, or the request's ``image``."""
+class RequestImage:
+    """The image of a request: uploaded as a file, or given by ``image`` in the JSON."""
 
     uploaded: bytes | None = None
-    named: ImageIn | None = None
+    in_json: ImageIn | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreCall:
     """One sample to score."""
 
-    picture: Picture
+    image: RequestImage
     options: ScoringOptions
 
 
@@ -56,7 +56,7 @@ async def read_json(request: Request, parse: Callable[[bytes], T], pool: InPool[
 
 
 async def read_score(request: Request, pool: InPool[ScoreCall]) -> ScoreCall:
-    """The body of /v1/score: JSON, or a form with the picture as a file. Raises ProblemError."""
+    """Read the body of /v1/score: JSON, or a form with the image as a file. Raises ProblemError."""
     if media_type(request) == "multipart/form-data":
         return await _read_form(request)
     if media_type(request) != "application/json":
@@ -65,22 +65,22 @@ async def read_score(request: Request, pool: InPool[ScoreCall]) -> ScoreCall:
 
 
 def parse_score(body: bytes) -> ScoreCall:
-    """A :class:`ScoreRequest` as JSON. Raises ProblemError."""
+    """Parse a :class:`ScoreRequest` from JSON. Raises ProblemError."""
     return as_call(validate(ScoreRequest, parse_json(body)))
 
 
 def as_call(request: ScoreRequest) -> ScoreCall:
-    """A request whose picture is in its JSON."""
-    return ScoreCall(Picture(named=request.image), request)
+    """Return the call of a request with its image in JSON."""
+    return ScoreCall(RequestImage(in_json=request.image), request)
 
 
 def parse(model: type[Model], body: bytes) -> Model:
-    """JSON → a model. Raises ProblemError."""
+    """Parse JSON into a model. Raises ProblemError."""
     return validate(model, parse_json(body))
 
 
 def validate(model: type[Model], document: Any, where: tuple[str | int, ...] = ()) -> Model:
-    """Plain data → a model. Raises ProblemError 422."""
+    """Validate plain data against a model. Raises ProblemError 422."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -88,33 +88,33 @@ def validate(model: type[Model], document: Any, where: tuple[str | int, ...] = (
 
 
 def parse_json(body: bytes) -> Any:
-    """JSON as RFC 8259 has it, and strictly: what parsers read differently is refused.
+    """Parse JSON strictly by RFC 8259, and refuse anything that parsers interpret differently.
 
     Raises:
-        ProblemError: 400 for what is no JSON; 422 for NaN, infinities and a name that is given twice.
+        ProblemError: 400 for invalid JSON; 422 for NaN, infinities and duplicate names.
     """
     try:
         return json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise _malformed("it is nested too deeply") from None
-    except ValueError as error:  # also UnicodeDecodeError, and integers of more digits than Python reads
+    except ValueError as error:  # also UnicodeDecodeError, and integers with more digits than Python parses
         raise _malformed(str(error)) from None
 
 
 def media_type(request: Request) -> str:
-    """The type without its parameters, in lower case."""
+    """Return the media type without its parameters, in lower case."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read(request: Request) -> bytes:
     try:
-        return b"".join([chunk async for chunk in request.stream()])  # request.body() would keep it
+        return b"".join([chunk async for chunk in request.stream()])  # request.body() would keep a copy
     except ClientDisconnect:
         raise gone() from None
 
 
 def gone() -> ProblemError:
-    """The client left. Nobody reads this answer; it ends the request."""
+    """Return the problem that ends a request whose client has left; it is never read."""
     return ProblemError(400, "client_gone", "the client closed the connection before its request was complete")
 
 
@@ -129,15 +129,15 @@ async def _read_form(request: Request) -> ScoreCall:
     try:
         unknown = sorted(set(form) - {"image", "request"})
         if unknown:
-            raise _form_error(f"unknown part {unknown[0][:80]!r}; a form has the file image and the part request")
+            raise _form_error(f"unknown part {unknown[0][:80]!r}; a form has only the parts image (a file) and request")
         file, document = form.get("image"), form.get("request")
         if not isinstance(file, UploadFile):
-            raise _form_error("the part image is not a file; send the picture with a file name")
+            raise _form_error("the part image is not a file; send the image with a file name")
         if document is None:
-            raise _form_error("the part request is missing; it is the JSON of /v1/score without image")
+            raise _form_error("the part request is missing; send the JSON of /v1/score without image")
         text = await document.read() if isinstance(document, UploadFile) else document.encode("utf-8", "surrogatepass")
         options = validate(ScoringOptions, parse_json(text), ("request",))
-        return ScoreCall(Picture(uploaded=await file.read()), options)
+        return ScoreCall(RequestImage(uploaded=await file.read()), options)
     finally:
         await form.close()
 
@@ -159,16 +159,18 @@ def _malformed(reason: str) -> ProblemError:
 def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ProblemError(422, "json_duplicate", "an object of the body gives one name twice; give it once")
+        raise ProblemError(422, "json_duplicate", "an object in the body has a duplicate name; give each name once")
     return found
 
 
 def _no_constant(name: str) -> float:
-    raise ProblemError(422, "json_not_finite", f"the body holds {name}, which JSON does not have; leave it out")
+    raise ProblemError(422, "json_not_finite", f"the body contains {name}, which is not valid JSON; use null")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if abs(value) > sys.float_info.max:
-        raise ProblemError(422, "json_not_finite", f"the number {text[:40]} is beyond the range of float64")
+        raise ProblemError(
+            422, "json_not_finite", f"the number {text[:40]} is beyond the range of float64; send a smaller one"
+        )
     return value

@@ -1,4 +1,4 @@
-"""Work that ends when its client leaves."""
+"""Cancel work when its client disconnects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, and cancel it where the client closes the connection.
+    """Await ``work``, and cancel it if the client closes the connection.
 
-    Call it once the body has been read: what can arrive then is the end only.
+    Call this after reading the body, when only the disconnect can still arrive.
 
     Raises:
-        ProblemError: the client left.
+        ProblemError: The client closed the connection.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_closed(receive))

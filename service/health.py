@@ -1,4 +1,4 @@
-"""Whether the service works, for orchestrators and people."""
+"""Health checks, metrics and versions, for orchestrators and people."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from service.routes import Service, errors
 router = APIRouter()
 
 
-@router.get("/health/live", summary="The event loop turns", responses={200: {"model": schemas.Health}})
+@router.get("/health/live", summary="Check that the service is alive", responses={200: {"model": schemas.Health}})
 async def live() -> Response:
-    """Answered by the event loop alone; needs no key."""
+    """Answered by the event loop alone. Needs no key."""
     return JsonDocument({"status": "live"})
 
 
-@router.get("/health/ready", summary="Samples are scored", responses={200: {"model": schemas.Health}, **errors(503)})
+@router.get(
+    "/health/ready",
+    summary="Check that the service can score",
+    responses={200: {"model": schemas.Health}, **errors(503)},
+)
 async def ready(service: Service) -> Response:
-    """The model is warm and its thread gave a sign of life lately; needs no key."""
+    """Ready once the model is warm, while its thread sends heartbeats. Needs no key."""
     service.check_ready()
     return JsonDocument({"status": "ready"})
 
 
 @router.get(
     "/metrics",
-    summary="For Prometheus",
+    summary="Metrics for Prometheus",
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     response_class=Response,
 )
@@ -40,7 +44,7 @@ async def metrics(service: Service) -> Response:
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/version", summary="What runs", responses={200: {"model": schemas.Version}, **errors(401)})
+@router.get("/version", summary="List versions", responses={200: {"model": schemas.Version}, **errors(401)})
 async def versions() -> Response:
-    """Versions of the service and what its scores depend on."""
+    """Versions of the service and of the libraries that affect scores."""
     return JsonDocument({"python": platform.python_version(), **scorer.versions.versions("torch", "transformers")})

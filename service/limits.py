@@ -1,4 +1,4 @@
-"""How much is taken in: samples in flight, bytes in memory, and the time that a body may take to arrive."""
+"""Limits on what is accepted: samples in flight, bytes in memory, and the time a body may take to arrive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_RETRY_SECONDS: Final = 60
 
 
 class Admission:
-    """Samples that are accepted and not yet answered. A slot is taken before a body is read, so a reject is cheap.
+    """Count samples that are accepted and not yet answered. Slots are taken before reading a body: rejects are cheap.
 
-    Used from the event loop only.
+    Use it from the event loop only.
 
     Args:
-        capacity: samples, all together.
-        retry_seconds: how long until there is room, as far as one can tell.
+        capacity: Maximum number of samples in flight.
+        retry_seconds: Returns the estimated seconds until there is room.
     """
 
     def __init__(self, capacity: int, retry_seconds: Callable[[], float], metrics: Metrics) -> None:
@@ -33,11 +33,11 @@ class Admission:
 
     @contextmanager
     def slots(self, count: int) -> Iterator[None]:
-        """Hold ``count`` slots. Raises ProblemError 429 where they are not free."""
+        """Hold ``count`` slots. Raises ProblemError 429 if they are not free."""
         if self.in_flight + count > self.capacity:
             self._metrics.rejects.labels("queue_full").inc()
             raise busy(
-                f"{self.in_flight} samples are in work, {count} more would exceed queue_size={self.capacity}",
+                f"{self.in_flight} samples are in progress, {count} more would exceed queue_size={self.capacity}",
                 self._retry_seconds(),
             )
         self.in_flight += count
@@ -48,18 +48,18 @@ class Admission:
 
 
 def busy(reason: str, seconds: float) -> ProblemError:
-    """429, with the time after which to come again."""
+    """Return a problem 429 with the time after which to retry."""
     wait = min(MAX_RETRY_SECONDS, max(1, round(seconds)))
     return ProblemError(429, "queue_full", f"{reason}; try again in {wait} s", {"Retry-After": str(wait)})
 
 
 class BodyLimit:
-    """ASGI middleware: bodies are bounded while they stream in, whatever their headers say.
+    """ASGI middleware that limits bodies as they stream in, whatever their headers say.
 
     Args:
-        max_bytes: limit of one body.
-        max_pending: limit of what all bodies in work hold together.
-        seconds: in which a body must have arrived.
+        max_bytes: Maximum size of one body, in bytes.
+        max_pending: Maximum total size of all bodies in memory, in bytes.
+        seconds: Time within which a body must arrive.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_pending: int, seconds: float, metrics: Metrics) -> None:
@@ -99,7 +99,7 @@ class BodyLimit:
                 raise self._too_large()
             if self.pending + size > self.max_pending:
                 self.metrics.rejects.labels("memory").inc()
-                raise busy(f"the bodies in work hold {self.pending} bytes, max_pending_bytes={self.max_pending}", 1)
+                raise busy(f"the bodies in progress hold {self.pending} bytes, max_pending_bytes={self.max_pending}", 1)
             taken += size
             self.pending += size
             complete = not message.get("more_body", False)
@@ -115,7 +115,7 @@ class BodyLimit:
         return ProblemError(
             413,
             "body_too_large",
-            f"the body has more than max_body_bytes={self.max_bytes}; send a smaller picture or fewer items",
+            f"the body has more than max_body_bytes={self.max_bytes}; send a smaller image or fewer items",
         )
 
 

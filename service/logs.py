@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line, with the id of the request that was being served."""
+"""Structured logs: one JSON object per line, with the id of the current request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 current_request: ContextVar[str] = ContextVar("current_request", default="")
-"""The request that this task serves."""
+"""The id of the request that this task serves."""
 
 _FIELDS: Final = "fields"
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of ASCII JSON: a client's line breaks stay inside their string."""
+    """Format a record as one line of ASCII JSON; line breaks sent by a client are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         document: dict[str, Any] = {
@@ -34,12 +34,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def with_fields(**fields: Any) -> dict[str, Any]:
-    """The ``extra`` of a log call that adds fields to its line."""
+    """Return the ``extra`` argument of a log call that adds fields to its line."""
     return {_FIELDS: fields}
 
 
 def install(level: str) -> None:
-    """Log everything of this process as JSON to standard error."""
+    """Log everything in this process to standard error as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""What goes through the batcher, and how it may fail."""
+"""Samples on their way through the batcher, their results and their errors."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from scorer.types import EncodedSample
 
 
 class NotReadyError(Exception):
-    """The model is not loaded yet, does not work any more, or the service stops."""
+    """The model is not loaded yet, has died, or the service is stopping."""
 
 
 class QueueFullError(Exception):
-    """There is no room for another sample."""
+    """The queue has no room for another sample."""
 
 
 class DeadlinePassedError(Exception):
-    """The sample's deadline passed before the model came to it."""
+    """The deadline of a sample passed before it was scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A sample's result, and the seconds it took: waiting for its batch, and the batch's own."""
+    """The result of a sample, and the seconds it took: waiting for its batch, and scoring the batch."""
 
     result: Result
     queue_seconds: float
@@ -33,11 +33,12 @@ class Scored:
 
 @dataclass(eq=False, slots=True)
 class PendingSample:
-    """A sample on its way: the future is what its waiter holds.
+    """A sample in the queue or being scored.
 
     Attributes:
-        contrast: what its picture is replaced by; samples of one batch have the same.
-        deadline, queued, started: by ``time.monotonic``.
+        contrast: What replaces its image; the same for all samples of a batch.
+        deadline, queued, started: Times on the ``time.monotonic`` clock.
+        future: Receives the result; the caller holds it.
     """
 
     row: EncodedSample

@@ -1,8 +1,8 @@
-"""Errors as the client sees them: problem details of RFC 9457, each with a stable ``code``.
+"""Errors as the client sees them: problem details by RFC 9457, each with a stable ``code``.
 
-ProblemError            an error with a status, a code and what to do about it
-problem_response        … as application/problem+json
-install                 … for everything that FastAPI and Starlette raise
+ProblemError            an error with a status, a code and a remedy
+problem_response        renders it as application/problem+json
+install                 does so for every exception that FastAPI and Starlette raise
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ STATUS_OF_ROW: Final[Mapping[FailureCode, int]] = {
     FailureCode.IMAGE_TOO_LARGE: 413,
     FailureCode.IMAGE_FORMAT: 415,
 }
-"""Statuses of what makes one sample unscorable; 422 where nothing stands here."""
+"""HTTP statuses of samples that cannot be scored; 422 for any other code."""
 
 
 class ProblemError(Exception):
-    """A request that is not served.
+    """A request that cannot be served.
 
     Attributes:
-        status: the HTTP status.
-        code: stable, for programs; ``detail`` is for people.
-        headers: further response headers, such as Retry-After.
-        errors: what is wrong with which field: ``{"loc", "msg", "type"}``.
+        status: The HTTP status.
+        code: A stable code for programs; ``detail`` is for people.
+        headers: Additional response headers, such as Retry-After.
+        errors: Errors by field: ``{"loc", "msg", "type"}``.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ProblemError(Exception):
         self.errors = errors
 
     def document(self, request_id: str) -> dict[str, Any]:
-        """The problem as plain data."""
+        """Return the problem as plain data."""
         document: dict[str, Any] = {
             "type": f"urn:tokensight:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
@@ -74,12 +74,12 @@ class ProblemError(Exception):
 
 
 def of_row(code: FailureCode, message: str) -> ProblemError:
-    """The problem of one sample that cannot be scored."""
+    """Return the problem of a sample that cannot be scored."""
     return ProblemError(STATUS_OF_ROW.get(code, 422), code.value, message)
 
 
 def of_validation(error: ValidationError, where: Sequence[str | int] = ()) -> ProblemError:
-    """The problem of a body that is JSON, but not what is asked for. What the client sent is not repeated."""
+    """Return the problem of a JSON body that does not validate, without repeating what the client sent."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     errors = [{"loc": [*where, *one["loc"]], "msg": one["msg"], "type": one["type"]} for one in found[:_LISTED_ERRORS]]
     first = errors[0]
@@ -89,18 +89,18 @@ def of_validation(error: ValidationError, where: Sequence[str | int] = ()) -> Pr
 
 
 def request_id(scope: Scope) -> str:
-    """The id that the request context gave to a request; empty outside one."""
+    """Return the id assigned by :class:`~service.request_context.RequestContext`, or an empty string."""
     return str(scope.get("state", {}).get("request_id", ""))
 
 
 def problem_response(problem: ProblemError, scope: Scope) -> Response:
-    """``application/problem+json``, plain ASCII: lone surrogates in a client's names must not break the answer."""
+    """Render ``application/problem+json`` in ASCII: lone surrogates sent by a client must not break the response."""
     content = json.dumps(problem.document(request_id(scope)), allow_nan=False).encode()
     return Response(content, problem.status, problem.headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error that a handler lets through with a problem, and none with a traceback."""
+    """Answer every uncaught exception with a problem, never with a traceback."""
 
     async def on_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -119,11 +119,11 @@ def install(app: FastAPI) -> None:
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         errors = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-        problem = ProblemError(422, "invalid_request", "the request does not validate; see /docs", errors=errors)
+        problem = ProblemError(422, "invalid_request", "the request is invalid; see /docs", errors=errors)
         return problem_response(problem, request.scope)
 
     async def on_unexpected(request: Request, error: Exception) -> Response:
-        problem = ProblemError(500, "internal_error", "the service failed; the request id finds the reason in its log")
+        problem = ProblemError(500, "internal_error", "the service failed; look up the request id in its log")
         return problem_response(problem, request.scope)
 
     app.add_exception_handler(ProblemError, on_problem)

@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, its place in the metrics."""
+"""The context of every request: its id, log line and metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 _CLIENT_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _GONE: Final = 499
-"""Counted for a client that left before its answer; never sent."""
+"""Recorded if the client disconnects before the response; never sent."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class RequestContext:
-    """ASGI middleware, the outermost: ``request_id`` and ``arrived`` (monotonic seconds) in the request's state.
+    """Outermost ASGI middleware: set ``request_id`` and ``arrived`` (monotonic seconds) in the state of the request.
 
-    The id is the client's ``X-Request-ID`` where it is short and plain, else a new one; the response carries it.
+    The id is the ``X-Request-ID`` of the client if it is short and plain, otherwise a new one. The response carries it.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

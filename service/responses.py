@@ -1,4 +1,4 @@
-"""Results → the documents that clients get. What is undefined is null, never NaN."""
+"""Turn results into response documents. Undefined values are null, never NaN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.problems import ProblemError
 
 
 class JsonDocument(Response):
-    """Plain data as JSON; refuses NaN, which is none."""
+    """A response of plain data as JSON; raises ValueError for NaN, which JSON lacks."""
 
     media_type = "application/json"
 
@@ -28,7 +28,7 @@ class JsonDocument(Response):
 
 
 def score_document(scores: TokenScores, texts: Sequence[str], method: Method, parts: Collection[str]) -> dict[str, Any]:
-    """Method, turns, tokens and totals of one sample."""
+    """Return method, turns, tokens and totals of one sample."""
     weights = weights_of(method, scores)
     arrays = scores.arrays
     columns: dict[str, Sequence[Any]] = {}
@@ -61,10 +61,11 @@ def score_document(scores: TokenScores, texts: Sequence[str], method: Method, pa
 
 
 def weights_of(method: Method, scores: Any) -> npt.NDArray[np.float32]:
-    """Weights of one sample, float32 [N].
+    """Return the weights of one sample, float32 [N].
 
     Raises:
-        ProblemError: 422 where a parameter leads out of float32, or a column is absent that the method reads.
+        ProblemError: 422 if a parameter pushes a weight beyond the range of float32, or if the method reads a column
+            that is absent.
     """
     try:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -75,13 +76,13 @@ def weights_of(method: Method, scores: Any) -> npt.NDArray[np.float32]:
         raise ProblemError(
             422,
             "weights_overflow",
-            f"the method {method.name!r} with {dict(method.params)} gives weights beyond float32; lower them",
+            f"the method {method.name!r} with {dict(method.params)} yields weights beyond float32; lower them",
         )
     return weights
 
 
 def token_texts(scores: TokenScores, texts: Sequence[str]) -> list[str]:
-    """The text of every token; a part of a character is U+FFFD."""
+    """Return the text of every token, with U+FFFD for parts of a character."""
     encoded = [text.encode() for text in texts]
     return [
         encoded[turn][start:end].decode(errors="replace")
@@ -92,7 +93,7 @@ def token_texts(scores: TokenScores, texts: Sequence[str]) -> list[str]:
 
 
 def nulled(values: npt.NDArray[np.floating[Any]]) -> list[float | None]:
-    """As a list, None where undefined."""
+    """Return the values as a list, None where undefined."""
     listed: list[float] = values.tolist()
     return [value if math.isfinite(value) else None for value in listed] if not np.isfinite(values).all() else [*listed]
 

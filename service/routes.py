@@ -1,4 +1,4 @@
-"""The API below /v1."""
+"""The routes under /v1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ router = APIRouter()
 
 
 async def scoring_service(request: Request) -> ScoringService:  # async: FastAPI runs other functions in a pool
-    """The application's service."""
+    """Return the scoring service of the application."""
     service: ScoringService = request.app.state.service
     return service
 
@@ -39,7 +39,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _body(model: type[BaseModel], **further: Any) -> dict[str, Any]:
-    """The description of a body that is parsed here and not by FastAPI, which would do it on the event loop."""
+    """Describe a body that is parsed here: FastAPI would parse it on the event loop."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **further}}}
 
@@ -51,7 +51,7 @@ _FORM = {
             "required": ["image", "request"],
             "additionalProperties": False,
             "properties": {
-                "image": {"type": "string", "format": "binary", "description": "the picture's file"},
+                "image": {"type": "string", "format": "binary", "description": "the image file"},
                 "request": {"$ref": "#/components/schemas/ScoringOptions"},
             },
         },
@@ -68,7 +68,7 @@ _SCORE_ERRORS = errors(400, 401, 408, 413, 415, 422, 429, 503, 504)
     openapi_extra=_body(ScoreRequest, **_FORM),
 )
 async def score(request: Request, service: Service) -> Response:
-    """Tokens with their text, byte span, raw scores and weight; and the totals."""
+    """Return the tokens with text, byte span, raw scores and weight, and the totals."""
     service.check_ready()  # before the body is read
     with service.admission.slots(1):
         call = await bodies.read_score(request, service.parse)
@@ -83,7 +83,7 @@ async def score(request: Request, service: Service) -> Response:
     openapi_extra=_body(schemas.BatchRequest),
 )
 async def score_batch(request: Request, service: Service) -> Response:
-    """Each item gets its own result or error, in the order of the request."""
+    """Return a result or an error for each item, in the order of the request."""
     service.check_ready()  # before the body is read
     with service.admission.slots(1):
         items = await bodies.read_json(request, partial(_items, limit=service.settings.max_items), service.parse)
@@ -110,7 +110,7 @@ async def _item(
 
 
 def _items(body: bytes, limit: int) -> list[ScoreRequest | ProblemError]:
-    """The items of a batch; one that does not validate is its own error."""
+    """Return the items of a batch; an invalid item becomes its error."""
     document = bodies.parse_json(body)
     items = document.get("items") if isinstance(document, dict) else None
     if not isinstance(items, list) or len(document) != 1 or not items:
@@ -136,17 +136,17 @@ def _valid_or_problem(item: Any, index: int) -> ScoreRequest | ProblemError:
     openapi_extra=_body(WeightsRequest),
 )
 async def weights(request: Request, service: Service) -> Response:
-    """No model takes part: one scoring serves every method."""
+    """Raw scores of one request to /v1/score serve every method; the model is not used."""
     return JsonDocument(await bodies.read_json(request, _weights, service.parse))
 
 
 def _weights(body: bytes) -> dict[str, Any]:
-    asked = bodies.parse(WeightsRequest, body)
-    method = make_method(asked.method, asked.method_params)
-    arrays = {column.name: np.array(values, column.dtype) for column, values in asked.raw()}  # None becomes NaN
+    parsed = bodies.parse(WeightsRequest, body)
+    method = make_method(parsed.method, parsed.method_params)
+    arrays = {column.name: np.array(values, column.dtype) for column, values in parsed.raw()}  # None becomes NaN
     count = len(arrays["logit_gap"])
     arrays |= {column.name: np.arange(count).astype(column.dtype) for column in REQUIRED if column.kind == "span"}
-    arrays["token_turns"] = np.array(asked.turns if asked.turns is not None else [0] * count, np.int16)
+    arrays["token_turns"] = np.array(parsed.turns if parsed.turns is not None else [0] * count, np.int16)
     scores = TokenScores.from_arrays("request", "", arrays)
     return {
         "method": method.name,
@@ -157,11 +157,11 @@ def _weights(body: bytes) -> dict[str, Any]:
 
 @router.get(
     "/v1/models",
-    summary="What is served",
+    summary="List models and methods",
     responses={200: {"model": schemas.ModelsResponse}, **errors(401, 503)},
 )
 async def models(service: Service) -> Response:
-    """The model, its contrasts, and the methods as their records tell them."""
+    """Describe the model, its contrasts and the weighting methods."""
     described = service.models.describe()
     return JsonDocument(
         {

@@ -1,4 +1,4 @@
-"""What goes in and out, as pydantic models: validation, and the OpenAPI description with examples that work."""
+"""Requests and responses as pydantic models, for validation and for the OpenAPI description with working examples."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FLOAT32_MAX: Final = 3.4e38
 
 
 def contrast_names() -> tuple[str, ...]:
-    """The contrasts that a request can name: those that need nothing but the image."""
+    """Return the contrasts that a request can name: those that need only the image."""
     return tuple(name for name, contrast in CONTRASTS.items() if not contrast.needs_column)
 
 
 def _one_of(names: Sequence[str], name: str) -> str:
-    """The name, refused as pydantic refuses what is not in a Literal."""
+    """Return the name, or raise the error that pydantic raises for a Literal."""
     if name not in names:
         *others, last = map(repr, names)
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
@@ -58,24 +58,24 @@ EXAMPLE_PNG: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAa0lEQVR42u3aQQ3AIAxAUSCIQcl0oIQDSiprcqZhB0II79+b9CU9Nrcn0smVdH"
     "gAAAAAAAAAAAAA+6p/B+IdSxfqbTohAAAAAAAAAAAAAAAAAAAAAAAAAAAAgLVl/0IAAAAAAAAAAAAA1wI+tMEFnYjRovQAAAAASUVORK5CYII="
 )
-"""A small picture, so that the examples in the description work as they are."""
+"""A small image, so the examples in the description work as they are."""
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt option must not be ignored in silence."""
+    """Refuse unknown fields: a misspelt option must not be silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ImageIn(Strict):
-    """A picture: exactly one of these."""
+    """An image: exactly one of these."""
 
     base64: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        None, description="JPEG, PNG, WebP, GIF, BMP or TIFF, in base64 without line breaks"
+        None, description="a JPEG, PNG, WebP, GIF, BMP or TIFF in base64 without line breaks"
     )
     data_url: Annotated[str, StringConstraints(min_length=1)] | None = Field(None, description="data:image/…;base64,…")
     url: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = Field(
-        None, description="http(s) URL; refused unless the operator allows its host"
+        None, description="an http(s) URL, refused unless the operator allows its host"
     )
 
     @model_validator(mode="after")
@@ -93,13 +93,13 @@ class TextPart(Strict):
 
 
 class ImagePart(Strict):
-    """The place of the picture in a message."""
+    """The position of the image in a message."""
 
     type: Literal["image"]
 
 
 class Message(Strict):
-    """One message of a conversation; every assistant message is scored."""
+    """One message of a conversation. Every assistant message is scored."""
 
     role: Literal["system", "user", "assistant"]
     content: str | Annotated[list[TextPart | ImagePart], Field(max_length=64)]
@@ -117,9 +117,9 @@ class ScoringOptions(Strict):
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
         default_factory=dict, description="parameters of the method; see /v1/models"
     )
-    contrast: ContrastName | None = Field(None, description="what the image is replaced by; default: the server's")
+    contrast: ContrastName | None = Field(None, description="what replaces the image; default: chosen by the server")
     parts: Annotated[list[ReturnedPart], Field(max_length=8)] = Field(
-        list(PARTS), alias="return", description="what of each token is returned"
+        list(PARTS), alias="return", description="the parts of each token to return"
     )
 
     @model_validator(mode="after")
@@ -127,12 +127,12 @@ class ScoringOptions(Strict):
         if (self.text is None) == (self.messages is None):
             raise ValueError("give exactly one of text and messages")
         if self.prompt is not None and self.messages is not None:
-            raise ValueError("a prompt goes with text; with messages it is the user's message")
+            raise ValueError("prompt is allowed only with text; with messages, put it in a user message")
         return self
 
 
 class ScoreRequest(ScoringOptions):
-    """One picture and its text."""
+    """One image and its text."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -144,7 +144,7 @@ class ScoreRequest(ScoringOptions):
 
 
 class BatchRequest(Strict):
-    """Several samples; each gets its own result or error."""
+    """Several samples, each of which gets a result or an error."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -167,7 +167,7 @@ Scores = Annotated[list[Score], Field(max_length=65_536)]
 
 
 class RawScoresIn(Strict):
-    """Raw scores of one sample; the lists themselves are added by :func:`weights_request`."""
+    """Raw scores of one sample; :func:`weights_request` adds the lists."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -190,7 +190,7 @@ class RawScoresIn(Strict):
     )
 
     def raw(self) -> Iterator[tuple[Column, list[float | None]]]:
-        """The lists that were given, and the columns that they are."""
+        """Yield each raw-score column that was given, with its list."""
         for column in columns.raw():
             values = getattr(self, column.name, None)
             if values is not None:
@@ -202,39 +202,39 @@ class RawScoresIn(Strict):
         if self.turns is not None:
             lengths.add(len(self.turns))
             if any(a > b for a, b in zip(self.turns, self.turns[1:], strict=False)):
-                raise ValueError("turns must ascend")
+                raise ValueError("turns must be in ascending order")
         if len(lengths) != 1:
-            raise ValueError(f"all lists must have one entry per token; they have {sorted(lengths)}")
+            raise ValueError(f"all lists must have one entry per token; their lengths are {sorted(lengths)}")
         return self
 
 
 def weights_request() -> type[RawScoresIn]:
-    """The request with one list per raw score; those that not every output has may be left out."""
+    """Create the request model with one list per raw score; lists of optional columns may be omitted."""
     fields: dict[str, Any] = {
         column.name: (Scores, Field(description=column.meaning))
         if column.required
         else (Scores | None, Field(None, description=column.meaning))
         for column in columns.raw()
     }
-    says = "Raw scores of one sample, one entry per token; null where undefined."
-    return create_model("WeightsRequest", __base__=RawScoresIn, __doc__=says, **fields)
+    doc = "Raw scores of one sample, one entry per token; null where undefined."
+    return create_model("WeightsRequest", __base__=RawScoresIn, __doc__=doc, **fields)
 
 
 WeightsRequest: Final = weights_request()
 
 
 class TokenPlace(BaseModel):
-    """Which token it is; scores and weight are added by :func:`token_out`."""
+    """A token and its position; :func:`token_out` adds scores and weight."""
 
-    id: int | None = Field(None, description="tokens: the id in the model's vocabulary")
-    text: str | None = Field(None, description="tokens: the text; U+FFFD where a token is part of a character")
+    id: int | None = Field(None, description="tokens: its id in the vocabulary of the model")
+    text: str | None = Field(None, description="tokens: its text; U+FFFD if the token is part of a character")
     turn: int | None = Field(None, description="spans: its turn, an index into turns")
-    start: int | None = Field(None, description="spans: first UTF-8 byte within its turn")
-    end: int | None = Field(None, description="spans: byte after the last")
+    start: int | None = Field(None, description="spans: its first UTF-8 byte within the turn")
+    end: int | None = Field(None, description="spans: the byte after its last")
 
 
 def token_out() -> type[TokenPlace]:
-    """The answer for one token, with every raw score and the weight."""
+    """Create the response model of one token, with every raw score and the weight."""
     further = [column for column in columns.optional() if column.kind == "span"]
     fields: dict[str, Any] = {
         column.name: (bool | int | None, Field(None, description=f"spans: {column.meaning}")) for column in further
@@ -242,19 +242,19 @@ def token_out() -> type[TokenPlace]:
     fields |= {
         column.name: (float | None, Field(None, description=f"raw: {column.meaning}")) for column in columns.raw()
     }
-    fields["weight"] = (float | None, Field(None, description="weights: by the method"))
-    says = "One scored token; which fields there are is chosen by ``return``."
-    return create_model("TokenOut", __base__=TokenPlace, __doc__=says, **fields)
+    fields["weight"] = (float | None, Field(None, description="weights: its weight by the method"))
+    doc = "One scored token; ``return`` selects its fields."
+    return create_model("TokenOut", __base__=TokenPlace, __doc__=doc, **fields)
 
 
-if TYPE_CHECKING:  # a class that is made at run time is no type to a checker
+if TYPE_CHECKING:  # a type checker does not accept a class created at run time
     TokenOut = TokenPlace
 else:
     TokenOut = token_out()
 
 
 class Totals(BaseModel):
-    """Over all tokens; null where undefined."""
+    """Totals over all tokens; null where undefined."""
 
     tokens: int
     mean_gap: float | None
@@ -264,11 +264,11 @@ class Totals(BaseModel):
 
 
 class Timing(BaseModel):
-    """Milliseconds."""
+    """Times in milliseconds."""
 
-    queue_ms: float = Field(description="from encoded to the start of its batch")
-    engine_ms: float = Field(description="the whole of its batch")
-    total_ms: float = Field(description="from the request's arrival")
+    queue_ms: float = Field(description="from encoding to the start of the batch")
+    engine_ms: float = Field(description="scoring the whole batch")
+    total_ms: float = Field(description="since the request arrived")
 
 
 class ScoreResponse(BaseModel):
@@ -276,10 +276,12 @@ class ScoreResponse(BaseModel):
 
     request_id: str
     model: str
-    fingerprint: str = Field(description="identifies all that decides raw scores; equal ones are comparable")
+    fingerprint: str = Field(
+        description="identifies everything that determines raw scores; scores with equal fingerprints are comparable"
+    )
     contrast: ContrastName
     method: MethodName
-    method_params: dict[str, float | None] = Field(description="complete, defaults filled in")
+    method_params: dict[str, float | None] = Field(description="all parameters, including defaults")
     turns: list[str] = Field(description="the text of each scored turn")
     tokens: list[TokenOut]
     totals: Totals
@@ -287,19 +289,19 @@ class ScoreResponse(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, by RFC 9457."""
+    """A problem by RFC 9457."""
 
     type: str
     title: str
     status: int
     detail: str
-    code: str = Field(description="stable, for programs")
+    code: str = Field(description="a stable code for programs")
     request_id: str
-    errors: list[dict[str, Any]] | None = Field(None, description="which fields, with status 422")
+    errors: list[dict[str, Any]] | None = Field(None, description="errors by field, for status 422")
 
 
 class ItemOut(BaseModel):
-    """One item's result, or its error."""
+    """The result or the error of one item."""
 
     index: int
     result: ScoreResponse | None = None
@@ -307,13 +309,13 @@ class ItemOut(BaseModel):
 
 
 class BatchResponse(BaseModel):
-    """In the order of the request."""
+    """Results in the order of the request."""
 
     results: list[ItemOut]
 
 
 class WeightsResponse(BaseModel):
-    """Weights by one method; null where undefined."""
+    """Weights derived by one method; null where undefined."""
 
     method: MethodName
     method_params: dict[str, float | None]
@@ -321,58 +323,58 @@ class WeightsResponse(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """A model that is served."""
+    """The served model."""
 
     name: str
     revision: str | None
     type: str
-    fingerprint: str = Field(description="of the default contrast")
-    fingerprints: dict[str, str] = Field(description="by contrast")
+    fingerprint: str = Field(description="the fingerprint of the default contrast")
+    fingerprints: dict[str, str] = Field(description="fingerprints by contrast")
     contrasts: list[ContrastName]
     contrast_words: dict[str, str] = Field(
-        description="by contrast: what stands in for the image, in words that complete “with …”"
+        description="by contrast: what replaces the image, as a phrase that completes “with …”"
     )
-    contrast: ContrastName = Field(description="the default")
+    contrast: ContrastName = Field(description="the default contrast")
     prompt: str = Field(description="the instruction that a bare caption answers")
     dtype: str
     device: str
-    path: dict[str, str] = Field(description="by contrast: fast, or plain (two full forward passes)")
+    path: dict[str, str] = Field(description="by contrast: fast or plain (two full forward passes)")
 
 
 class MethodOut(BaseModel):
-    """A way to derive weights."""
+    """A method of deriving weights."""
 
     name: MethodName
-    label: str = Field(description="its name in a user interface")
-    words: str = Field(description="one sentence for people")
-    formula: str = Field(description="over columns and parameters by their names")
+    label: str = Field(description="display name")
+    words: str = Field(description="one-sentence description")
+    formula: str = Field(description="formula over the names of columns and parameters")
     paper: str
-    arxiv: str | None = Field(description="the paper's id on arXiv")
-    columns: list[str] = Field(description="what it reads of raw scores")
-    params: dict[str, Parameter] = Field(description="by name, in the order in which they are shown")
-    ordered: list[tuple[str, str]] = Field(description="pairs of parameters, the first at most the second")
-    bounds: tuple[str, str] | None = Field(description="the parameters that every weight lies between")
-    binary: bool = Field(description="every weight is 0 or 1")
-    whole_row: bool = Field(description="a weight depends on all tokens of its row")
+    arxiv: str | None = Field(description="arXiv id of the paper")
+    columns: list[str] = Field(description="the raw scores it uses")
+    params: dict[str, Parameter] = Field(description="parameters by name, in display order")
+    ordered: list[tuple[str, str]] = Field(description="pairs of parameters where the first must not exceed the second")
+    bounds: tuple[str, str] | None = Field(description="the two parameters that bound every weight")
+    binary: bool = Field(description="whether every weight is 0 or 1")
+    whole_row: bool = Field(description="whether a weight depends on all tokens of its row")
 
 
 class ModelsResponse(BaseModel):
-    """What can be asked for."""
+    """The served models and the weighting methods."""
 
-    default: str = Field(description="name of the default model")
+    default: str = Field(description="the name of the default model")
     models: list[ModelOut]
     default_method: MethodName
     methods: list[MethodOut]
 
 
 class Health(BaseModel):
-    """Whether the service works."""
+    """The health of the service."""
 
     status: str
 
 
 class Version(BaseModel):
-    """What runs."""
+    """Versions of the service and its libraries."""
 
     tokensight: str
     python: str

@@ -1,4 +1,4 @@
-"""The reference model as the service runs it: loaded once, one scorer for each contrast."""
+"""The reference model of the service: loaded once, with one scorer per contrast."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CHECK_TEXT: Final = "A red square."
 
 
 class ScorerPool:
-    """Scorers by contrast on the same weights.
+    """One scorer per contrast, all sharing one model.
 
-    Encoding may be called from any thread, scoring from one.
+    Encode from any thread; score from one thread only.
 
     Attributes:
-        settings: the service's.
-        fingerprints: by contrast; equal ones have comparable scores.
+        settings: The settings of the service.
+        fingerprints: Fingerprints by contrast; scores with equal fingerprints are comparable.
     """
 
     def __init__(self, scorers: dict[str, Scorer], settings: Settings) -> None:
@@ -43,7 +43,7 @@ class ScorerPool:
 
     @classmethod
     def load(cls, settings: Settings) -> ScorerPool:
-        """Load the model and every contrast that it has. Raises ModelError."""
+        """Load the model with every configured contrast that it supports. Raises ModelError."""
         import torch
         from transformers.utils.logging import disable_progress_bar
 
@@ -58,7 +58,7 @@ class ScorerPool:
         for contrast in settings.contrasts:
             if contrast not in default.checkpoint.family.contrasts:
                 logger.warning(
-                    "the contrast %s is not defined for model %s and is not served", contrast, settings.model
+                    "the contrast %s is not available for model %s and will not be served", contrast, settings.model
                 )
             elif contrast != settings.contrast:
                 scorers[contrast] = default.with_contrast(contrast)
@@ -66,27 +66,27 @@ class ScorerPool:
 
     @property
     def contrasts(self) -> tuple[str, ...]:
-        """Those that are served, the default first."""
+        """The served contrasts, the default first."""
         return tuple(self._scorers)
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one forward pass, as memory has allowed so far."""
+        """Token budget of one forward pass, as far as memory has allowed."""
         return self._scorers[self.settings.contrast].budget.tokens
 
     def encoder(self, contrast: str) -> Encoder:
-        """The CPU half of scoring."""
+        """Return the encoder of a contrast."""
         return self._scorers[contrast].encoder
 
     def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
-        """One result per row, in order."""
+        """Return one result per row, in order."""
         return self._scorers[contrast].score_encoded(rows)
 
     def check(self) -> None:
-        """Score a known picture with every contrast: warms the model, and shows that it works.
+        """Score a known image with every contrast, which warms up the model and checks that it works.
 
         Raises:
-            ModelError: it gives no scores. Whatever the model raises passes through.
+            ModelError: The image could not be scored. Exceptions of the model propagate.
         """
         for row, (contrast, scorer) in zip(self._checked, self._scorers.items(), strict=True):
             (result,) = scorer.score_encoded([row])
@@ -95,11 +95,11 @@ class ScorerPool:
                     f"model {self.settings.model} cannot score a red square ({contrast}): {result.message}"
                 )
             assert isinstance(result, TokenScores)
-        if not self.fingerprints:  # after the first batch, which decides the path that is part of them
+        if not self.fingerprints:  # after the first batch, which decides the path, a part of the fingerprint
             self.fingerprints = {name: fingerprint_digest(one.fingerprint) for name, one in self._scorers.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What /v1/models says."""
+        """Return the description of the model for /v1/models."""
         default = self._scorers[self.settings.contrast]
         return {
             "name": self.settings.model_name,

@@ -1,6 +1,6 @@
-"""One sample from call to document: picture, encoding in a pool, the model's thread, response.
+"""Score one sample: get its image, encode it in a pool, run the model in its thread, build the response.
 
-Nothing here blocks the event loop: decoding, encoding and fetching run in pools, the model in its own thread.
+Nothing here blocks the event loop: decoding, encoding and fetching run in pools, and the model in a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scorer.types import EncodedSample, Sample
 from scorer.weights import Method
 from service import responses
 from service.batcher import Batcher
-from service.bodies import Picture, ScoreCall
+from service.bodies import RequestImage, ScoreCall
 from service.limits import Admission, busy
 from service.metrics import Metrics
 from service.pending import DeadlinePassedError, NotReadyError, QueueFullError, Scored
@@ -40,7 +40,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MAX_WINDOW: Final = 1001
-"""What a parameter that counts tokens may be at most."""
+"""Maximum value of a parameter that counts tokens."""
 _FETCH_THREADS: Final = 8
 _POLL_SECONDS: Final = 0.05
 _PARSE_THREADS: Final = 2
@@ -48,12 +48,12 @@ _DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 class ScoringService:
-    """All that the routes share.
+    """The state shared by the routes: model, queue, limits, pools and metrics.
 
     Args:
-        load: makes the model from the settings.
-        on_death: called where the model's thread ends unasked.
-        fetcher: fetches pictures by URL; default: the hosts of the settings.
+        load: Loads the model described by the settings.
+        on_death: Called if the model's thread ends unexpectedly.
+        fetcher: Fetches images by URL; by default, from the hosts in the settings.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class ScoringService:
         self.metrics.ready.set_function(lambda: float(self.batcher.why_not_ready() is None))
 
     def start(self) -> None:
-        """Begin to load the model; returns at once."""
+        """Start loading the model, without waiting for it."""
         self.batcher.start()
 
     async def until_ready(self) -> None:
-        """Wait for the model. Raises RuntimeError where it cannot be loaded."""
+        """Wait until the model is loaded. Raises RuntimeError if loading fails."""
         while self.batcher.is_loading:
             await asyncio.sleep(_POLL_SECONDS)
         why = self.batcher.why_not_ready()
@@ -98,50 +98,52 @@ class ScoringService:
             raise RuntimeError(f"model {self.settings.model}: {why}")
 
     async def stop(self) -> None:
-        """Finish what was accepted, then end all threads."""
+        """Answer accepted requests, then end all threads."""
         await asyncio.to_thread(self.batcher.stop, self.settings.drain_seconds)
         for pool in (self._encode_pool, self._fetch_pool, self._parse_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_models(self) -> ScorerPool:
         self._models = self._load(self.settings)
-        # A full collection walks every object of torch and transformers, while no request is answered: not again.
+        # A full collection visits every object of torch and transformers and blocks all requests: freeze them.
         gc.collect()
         gc.freeze()
         return self._models
 
     def check_ready(self) -> None:
-        """Raise ProblemError 503 where samples are not scored now."""
+        """Raise ProblemError 503 if samples cannot be scored now."""
         why = self.batcher.why_not_ready()
         if why is not None:
             raise _not_ready(why)
 
     @property
     def models(self) -> ScorerPool:
-        """The model. Raises ProblemError 503 until it is loaded."""
+        """The scorers. Raises ProblemError 503 until the model is loaded."""
         if self._models is None:
             raise _not_ready("the model is being loaded")
         return self._models
 
     async def parse(self, work: Callable[[], T]) -> T:
-        """Run something short, but too long for the event loop."""
+        """Run parsing that would block the event loop for too long."""
         return await asyncio.get_running_loop().run_in_executor(self._parse_pool, work)
 
     async def score(self, call: ScoreCall, request_id: str, arrived: float) -> dict[str, Any]:
         """Score one sample.
 
         Args:
-            arrived: when the request did, by ``time.monotonic``; its deadline counts from there.
+            arrived: Arrival time of the request on the ``time.monotonic`` clock; the deadline counts from it.
 
         Raises:
-            ProblemError: it is not scored, and why.
+            ProblemError: The sample could not be scored.
         """
         models = self.models
         options = call.options
         contrast = options.contrast or self.settings.contrast
         if contrast not in models.contrasts:
             served = ", ".join(models.contrasts)
-            raise ProblemError(422, "contrast_unknown", f"the contrast {contrast!r} is not served; served: {served}")
+            raise ProblemError(
+                422, "contrast_unknown", f"the contrast {contrast!r} is not served; choose one of {served}"
+            )
         method = make_method(options.method, options.method_params)
         self._check_texts(options)
         deadline = arrived + self.settings.request_seconds
@@ -152,7 +154,9 @@ class ScoringService:
         except (TimeoutError, DeadlinePassedError):
             self.metrics.rejects.labels("deadline").inc()
             limit = self.settings.request_seconds
-            raise ProblemError(504, "deadline", f"not done within request_seconds={limit:g}; try again later") from None
+            raise ProblemError(
+                504, "deadline", f"not finished within request_seconds={limit:g}; try again later"
+            ) from None
         except QueueFullError as error:
             self.metrics.rejects.labels("queue_full").inc()
             raise busy(str(error), self.batcher.expected_wait) from None
@@ -193,11 +197,11 @@ class ScoringService:
         self, models: ScorerPool, call: ScoreCall, contrast: str, deadline: float
     ) -> tuple[Sample, EncodedSample]:
         loop = asyncio.get_running_loop()
-        picture = call.picture
-        if picture.named is not None and picture.named.url is not None:
-            fetch = partial(self._fetcher.fetch, picture.named.url)
-            picture = Picture(uploaded=await loop.run_in_executor(self._fetch_pool, fetch))
-        encode = partial(_encode, models, picture, call.options, contrast)
+        image = call.image
+        if image.in_json is not None and image.in_json.url is not None:
+            fetch = partial(self._fetcher.fetch, image.in_json.url)
+            image = RequestImage(uploaded=await loop.run_in_executor(self._fetch_pool, fetch))
+        encode = partial(_encode, models, image, call.options, contrast)
         return await loop.run_in_executor(self._encode_pool, encode)
 
     def _check_texts(self, options: ScoringOptions) -> None:
@@ -218,19 +222,19 @@ class ScoringService:
 
 
 def _default_encode_threads() -> int:
-    """Encoding holds the interpreter for most of its time: every further thread lets the event loop wait longer."""
+    """Return one thread per four cores: encoding mostly holds the GIL, so each thread delays the event loop."""
     return max(1, len(os.sched_getaffinity(0)) // 4)
 
 
 def make_method(name: str, params: dict[str, float | None]) -> Method:
-    """A weighting method. Raises ProblemError 422."""
+    """Return a weighting method. Raises ProblemError 422."""
     try:
         method = Method(name, params)
     except ConfigError as error:
         raise ProblemError(422, "method_invalid", str(error)) from None
     for parameter in method.record.parameters:
         value = method.params[parameter.name]
-        if parameter.unit == "tokens" and value is not None and value > MAX_WINDOW:  # what it costs grows with it
+        if parameter.unit == "tokens" and value is not None and value > MAX_WINDOW:  # its cost grows with it
             raise ProblemError(
                 422,
                 "method_invalid",
@@ -240,13 +244,13 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
 
 
 def _encode(
-    models: ScorerPool, picture: Picture, options: ScoringOptions, contrast: str
+    models: ScorerPool, image: RequestImage, options: ScoringOptions, contrast: str
 ) -> tuple[Sample, EncodedSample]:
-    """In the pool. Raises RowError."""
-    sample = _sample(options, _picture_bytes(picture), models.settings.prompt)
+    """Encode one sample; runs in the pool. Raises RowError."""
+    sample = _sample(options, _image_bytes(image), models.settings.prompt)
     try:
         return sample, models.encoder(contrast).encode(sample)
-    except (RowError, OSError, MemoryError):  # the sample's own, or the machine's
+    except (RowError, OSError, MemoryError):  # caused by the sample, or by the machine
         raise
     except Exception as error:
         logger.exception("the encoder raised")
@@ -254,24 +258,24 @@ def _encode(
         raise RowError(FailureCode.SCORING_FAILED, reason) from error
 
 
-def _sample(options: ScoringOptions, picture: bytes, prompt: str) -> Sample:
+def _sample(options: ScoringOptions, image: bytes, prompt: str) -> Sample:
     if options.messages is None:
-        return Sample.caption("request", picture, options.text or "", options.prompt or prompt)
+        return Sample.caption("request", image, options.text or "", options.prompt or prompt)
     messages = [message.model_dump() for message in options.messages]
-    return parse_conversation("request", [picture], messages)
+    return parse_conversation("request", [image], messages)
 
 
-def _picture_bytes(picture: Picture) -> bytes:
-    if picture.uploaded is not None:
-        return picture.uploaded
-    assert picture.named is not None
-    if picture.named.base64 is not None:
-        return _decoded(picture.named.base64, "image.base64")
-    url = picture.named.data_url or ""
+def _image_bytes(image: RequestImage) -> bytes:
+    if image.uploaded is not None:
+        return image.uploaded
+    assert image.in_json is not None
+    if image.in_json.base64 is not None:
+        return _decoded(image.in_json.base64, "image.base64")
+    url = image.in_json.data_url or ""
     head = _DATA_URL.match(url)
     if head is None:
         raise RowError(
-            FailureCode.IMAGE_UNREADABLE, "image.data_url does not begin with data:…;base64, ; encode it in base64"
+            FailureCode.IMAGE_UNREADABLE, "image.data_url does not begin with 'data:…;base64,'; encode it in base64"
         )
     return _decoded(url[head.end() :], "image.data_url")
 
@@ -282,7 +286,7 @@ def _decoded(text: str, name: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise RowError(
             FailureCode.IMAGE_UNREADABLE,
-            f"{name} is not base64 ({error}); send the standard alphabet with padding and without line breaks",
+            f"{name} is not base64 ({error}); use the standard alphabet with padding and without line breaks",
         ) from None
 
 

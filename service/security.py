@@ -1,4 +1,4 @@
-"""Who may ask: an API key on every path but a few, decided on the path that is routed."""
+"""Access control: require an API key on every path except a few open ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.problems import ProblemError, problem_response
 
 OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""Need no key. Compared exactly, so that no other spelling of a path is open."""
+"""Paths that need no key. Compared exactly: no other spelling of a path is open."""
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="tokensight"'}
 
 
 class KeyCheck:
-    """ASGI middleware: without a valid key, nothing behind it runs.
+    """ASGI middleware that rejects a request without a valid key before anything else runs.
 
-    Decided on the path that the router matches, never on a URL put together from the Host header; a path that is not
-    known to be open needs a key, whether a route exists or not.
+    The decision depends on the path that the router matches, never on a URL built from the Host header. A path that is
+    not listed as open needs a key, whether or not a route exists.
 
     Args:
-        keys: any of them opens; with none, everything is open.
+        keys: Accepted keys; without any, every path is open.
     """
 
     def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ class KeyCheck:
         problem = ProblemError(
             401,
             "unauthorized",
-            "a valid key is needed: Authorization: Bearer KEY, X-API-Key: KEY, or HTTP Basic with the key as password",
+            "a valid key is required: Authorization: Bearer KEY, X-API-Key: KEY, or HTTP Basic with it as password",
             _CHALLENGE,
         )
         await problem_response(problem, scope)(scope, receive, send)
@@ -52,13 +52,13 @@ class KeyCheck:
         known = False
         for given in _given_keys(scope):
             digest = _digest(given)
-            for expected in self._digests:  # all of them: time must not tell which one was near
+            for expected in self._digests:  # compare with all keys: timing must not reveal a near match
                 known |= hmac.compare_digest(digest, expected)
         return known
 
 
 def routed_path(scope: Scope) -> str:
-    """The path as the router matches it: decoded once, without the prefix that the application is mounted at."""
+    """Return the path as the router matches it: decoded once, without the prefix where the application is mounted."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
@@ -86,5 +86,5 @@ def _password(credentials: bytes) -> Iterator[bytes]:
 
 
 def _digest(key: bytes) -> bytes:
-    # Equal lengths for the comparison, and no key in memory longer than needed.
+    # Digests have equal lengths for the comparison, and keys stay in memory no longer than needed.
     return hashlib.sha256(key).digest()

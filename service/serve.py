@@ -1,9 +1,9 @@
 """The same application as replicas under Ray Serve: ``serve run service.serve:app``.
 
-Each replica is the application of :mod:`service.app` with a model of its own, so handlers, key check and limits are the
-very same; Ray Serve adds the proxy in front, balancing and autoscaling. Beyond ``max_queued_requests`` the proxy says
-503 on its own; a replica says 429 beyond ``queue_size``. Settings are those of the environment where the application
-is built, and travel to the replicas; a builder's argument is ``serve run service.serve:app max_replicas=8``.
+Each replica is the application of :mod:`service.app` with a separate model, so handlers, key check and limits are the
+same; Ray Serve adds a proxy, load balancing and autoscaling. The proxy answers 503 beyond ``max_queued_requests``, and
+a replica answers 429 beyond ``queue_size``. Settings come from the environment where the application is built and are
+sent to the replicas; set :class:`ReplicaOptions` with ``serve run service.serve:app max_replicas=8``.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from service.scoring import ScoringService
 from service.settings import Settings, check_environment
 
 _HEADROOM: Final = 64
-"""Requests to a replica that take no slot of its queue: rejections, health checks, weights."""
+"""Extra concurrent requests per replica for those that need no slot in its queue: rejects, health checks, weights."""
 
 
 class ReplicaOptions(BaseModel):
-    """How many replicas there are, and what each may use.
+    """The number of replicas, and the resources of each.
 
     Attributes:
-        min_replicas, max_replicas: bounds of autoscaling.
-        target_ongoing_requests: per replica; more requests than that bring another one.
-        max_ongoing_requests: sent to one replica at once; None: what its queue holds and ``_HEADROOM`` more. Then the
-            replica itself rejects at once, and a health check never waits behind samples.
-        max_queued_requests: that wait in a proxy for a replica; beyond it 503.
-        num_cpus: of one replica: the model's thread, and encoding.
-        num_gpus: of one replica; None: one, unless the device is ``cpu``, or ``auto`` in a cluster without any.
+        min_replicas, max_replicas: Bounds for autoscaling.
+        target_ongoing_requests: Requests per replica above which another replica is started.
+        max_ongoing_requests: Requests sent to one replica at once; None for its queue size plus ``_HEADROOM``, so the
+            replica itself rejects requests immediately and a health check never waits for samples.
+        max_queued_requests: Requests waiting in a proxy for a replica; beyond that, 503.
+        num_cpus: CPUs of one replica, for the model's thread and encoding.
+        num_gpus: GPUs of one replica; None for one, or none if the device is ``cpu``, or ``auto`` in a cluster without
+            GPUs.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,7 +59,7 @@ class ReplicaOptions(BaseModel):
 @serve.deployment(name="tokensight")
 @serve.ingress()
 class ScoringReplica:
-    """One replica: ready once its model is warm, replaced where its model's thread ends."""
+    """One replica: ready once its model is warm, and replaced if its model's thread ends."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         logs.install(settings.log_level)
@@ -71,14 +72,14 @@ class ScoringReplica:
         return create_app(self._settings, self._scoring)
 
     def check_health(self) -> None:
-        """Raises where samples are not scored; asked by Ray Serve."""
+        """Raise RuntimeError if samples cannot be scored; called by Ray Serve."""
         why = self._scoring.batcher.why_not_ready()
         if why is not None:
             raise RuntimeError(why)
 
 
 def app(options: ReplicaOptions) -> Application:
-    """The application for ``serve run`` and for manifests. Raises ConfigError for a misspelt variable."""
+    """Build the application for ``serve run`` and manifests. Raises ConfigError for a misspelt variable."""
     check_environment()
     settings = Settings()
     deployment = ScoringReplica.options(  # type: ignore[attr-defined]  # ray is untyped, the decorator unseen
@@ -97,7 +98,7 @@ def app(options: ReplicaOptions) -> Application:
 
 
 def gpus(options: ReplicaOptions, device: str) -> float:
-    """GPUs of one replica."""
+    """Return the number of GPUs for one replica."""
     if options.num_gpus is not None:
         return options.num_gpus
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""The service's options: ``TOKENSIGHT_*`` environment variables, or flags of ``tokensight serve``."""
+"""Settings of the service: ``TOKENSIGHT_*`` environment variables or flags of ``tokensight serve``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from service.schemas import ContrastName, contrast_names
 PREFIX: Final = "TOKENSIGHT_"
 
 Words = Annotated[tuple[str, ...], NoDecode]
-"""Several values, written with commas between them."""
+"""Several values, separated by commas."""
 
 
 class Settings(BaseSettings):
-    """Score how much each word of a caption depends on its picture, over HTTP."""
+    """Score over HTTP how much each word of a caption depends on its image."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -41,51 +41,59 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="keys, any of which opens the service, with commas between them; none: open to everybody"
+        (), description="accepted API keys, separated by commas; none: no key is required"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level that is logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level that is logged")
 
     model: str = Field(str(MODEL_PATH), description="reference model: a directory or a hub id")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    dtype: DType = Field("float32", description="dtype the model computes in")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
+    dtype: DType = Field("float32", description="dtype in which the model computes")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    device_map: Literal["auto"] | None = Field(None, description="auto spreads one model over all devices")
+    device_map: Literal["auto"] | None = Field(None, description="auto: spread one model over all devices")
     attention: Attention = Field("sdpa", description="attention backend")
-    quantization: Quantization | None = Field(None, description="quantise the weights at load")
-    adapter: str | None = Field(None, description="LoRA adapter, merged at load")
+    quantization: Quantization | None = Field(None, description="quantise the model when loading it")
+    adapter: str | None = Field(None, description="LoRA adapter to merge when loading")
     compile: bool = Field(False, description="compile the model with torch.compile")
-    contrast: ContrastName = Field(DEFAULT, description="contrast of a request that names none; one of contrasts")
+    contrast: ContrastName = Field(DEFAULT, description="default contrast; must be one of contrasts")
     contrasts: Annotated[tuple[ContrastName, ...], NoDecode] = Field(
-        contrast_names(), description="contrasts that are served, where the model has them, with commas between them"
+        contrast_names(), description="contrasts to serve if the model supports them, separated by commas"
     )
     prompt: str = Field(DEFAULT_PROMPT, description="instruction that a bare caption answers")
-    truncate: bool = Field(False, description="cut texts that exceed the model's context, instead of refusing them")
-    contrast_cache_bytes: int = Field(2**30, ge=0, description="memory for prefixes that requests share, bytes")
-
-    max_batch_tokens: int | None = Field(None, ge=1, description="tokens of one forward pass; default: what fits")
-    max_batch_rows: int = Field(32, ge=1, description="samples of one batch: bounds how long the next one waits")
-    batch_wait_ms: float = Field(4.0, ge=0, le=1000, description="how long the first of a batch waits for others")
-    encode_threads: int = Field(0, ge=0, description="threads that decode and encode; 0: one for four cores")
-    torch_threads: int = Field(0, ge=0, description="threads of the model on a CPU; 0: OMP_NUM_THREADS, or all cores")
-
-    queue_size: int = Field(256, ge=1, description="samples accepted and not yet answered; beyond it: 429")
-    request_seconds: float = Field(30.0, gt=0, description="deadline of one request, seconds; beyond it: 504")
-    drain_seconds: float = Field(30.0, gt=0, description="time for what was accepted to finish after SIGTERM, seconds")
-    heartbeat_seconds: float = Field(60.0, gt=0, description="silence of the model's thread that is not ready any more")
-
-    max_body_bytes: int = Field(20 * 2**20, ge=1, description="limit of a request's body, bytes; beyond it: 413")
-    max_pending_bytes: int = Field(256 * 2**20, ge=1, description="bodies in memory, all together, bytes")
-    max_text_bytes: int = Field(64 * 2**10, ge=1, description="limit of one sample's texts, UTF-8 bytes")
-    max_items: int = Field(32, ge=1, description="limit of samples in one request")
-    max_image_bytes: int = Field(16 * 2**20, ge=1, description="limit of one encoded picture, bytes")
-    max_image_pixels: int = Field(25_000_000, ge=1, description="limit of one decoded picture, width × height")
-    allow_image_host: Words = Field(
-        (), description="hosts from which pictures may be fetched by URL, with commas between them; none: no URLs"
+    truncate: bool = Field(False, description="truncate texts that exceed the context instead of refusing them")
+    contrast_cache_bytes: int = Field(
+        2**30, ge=0, description="memory for contrast prefixes that requests share, bytes"
     )
-    image_fetch_seconds: float = Field(10.0, gt=0, description="limit of fetching one picture, seconds")
+
+    max_batch_tokens: int | None = Field(
+        None, ge=1, description="tokens per forward pass; default: what fits the device"
+    )
+    max_batch_rows: int = Field(32, ge=1, description="samples per batch, which limits how long the next batch waits")
+    batch_wait_ms: float = Field(
+        4.0, ge=0, le=1000, description="how long the first sample of a batch waits for others, milliseconds"
+    )
+    encode_threads: int = Field(0, ge=0, description="threads that decode and encode; 0: one per four cores")
+    torch_threads: int = Field(0, ge=0, description="threads of the model on a CPU; 0: OMP_NUM_THREADS or all cores")
+
+    queue_size: int = Field(256, ge=1, description="maximum samples accepted and not yet answered; beyond that: 429")
+    request_seconds: float = Field(30.0, gt=0, description="deadline of a request, seconds; after that: 504")
+    drain_seconds: float = Field(30.0, gt=0, description="time to answer accepted requests after SIGTERM, seconds")
+    heartbeat_seconds: float = Field(
+        60.0, gt=0, description="silence of the model's thread after which it is not ready, seconds"
+    )
+
+    max_body_bytes: int = Field(20 * 2**20, ge=1, description="maximum size of a request body, bytes; beyond that: 413")
+    max_pending_bytes: int = Field(256 * 2**20, ge=1, description="maximum total size of bodies in memory, bytes")
+    max_text_bytes: int = Field(64 * 2**10, ge=1, description="maximum size of the texts of a sample, UTF-8 bytes")
+    max_items: int = Field(32, ge=1, description="maximum samples in one request")
+    max_image_bytes: int = Field(16 * 2**20, ge=1, description="maximum size of an encoded image, bytes")
+    max_image_pixels: int = Field(25_000_000, ge=1, description="maximum size of a decoded image, width × height")
+    allow_image_host: Words = Field(
+        (), description="hosts from which images may be fetched by URL, separated by commas; none: no URLs"
+    )
+    image_fetch_seconds: float = Field(10.0, gt=0, description="time limit for fetching an image, seconds")
 
     @field_validator("api_keys", "contrasts", "allow_image_host", mode="before")
     @classmethod
@@ -96,25 +104,27 @@ class Settings(BaseSettings):
     @classmethod
     def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(key.get_secret_value()) < 8 for key in keys):
-            raise ValueError("a key has fewer than 8 characters; make one with: openssl rand -hex 16")
+            raise ValueError("a key has fewer than 8 characters; generate one with: openssl rand -hex 16")
         return keys
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if self.contrast not in self.contrasts:
-            raise ValueError(f"the default contrast {self.contrast!r} is not among contrasts {list(self.contrasts)}")
+            raise ValueError(
+                f"the default contrast {self.contrast!r} is not one of contrasts {list(self.contrasts)}; add it there"
+            )
         if self.max_items > self.queue_size:
-            raise ValueError(f"max_items={self.max_items} exceeds queue_size={self.queue_size}: it could never be used")
-        self.scorer_config()  # these two have checks of their own
+            raise ValueError(f"max_items={self.max_items} exceeds queue_size={self.queue_size}; lower it")
+        self.scorer_config()  # both validate their options
         self.image_fetcher()
         return self
 
     def image_fetcher(self) -> Fetcher:
-        """What fetches pictures by URL."""
+        """Create the fetcher of images by URL."""
         return Fetcher(self.allow_image_host, self.max_image_bytes, self.image_fetch_seconds)
 
     def scorer_config(self) -> ScorerConfig:
-        """The engine's options, for the default contrast."""
+        """Create the configuration of the scorer for the default contrast."""
         return ScorerConfig(
             contrast=self.contrast,
             dtype=self.dtype,
@@ -134,21 +144,21 @@ class Settings(BaseSettings):
 
     @property
     def model_name(self) -> str:
-        """The model's name for clients: a hub id, or a directory's own name without the path to it."""
+        """The name of the model for clients: a hub id, or the name of a directory without its path."""
         if Path(self.model) == MODEL_PATH:
             return "mini"
         return Path(self.model).resolve().name if Path(self.model).is_dir() else self.model
 
     def masked(self) -> str:
-        """All options as JSON, keys as asterisks."""
+        """Return all settings as JSON, with keys replaced by asterisks."""
         return json.dumps(self.model_dump(mode="json"))
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse a variable that is nearly one of ours: ``TOKENSIGHT_API_KEY`` must not open the service in silence.
+    """Refuse a misspelt variable: ``TOKENSIGHT_API_KEY`` must not leave the service open without warning.
 
     Raises:
-        ConfigError: naming the variable, and the one that is probably meant.
+        ConfigError: A variable is unknown but similar to a known one; the message names both.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in environment:
@@ -156,4 +166,4 @@ def check_environment(environment: Mapping[str, str] = os.environ) -> None:
             continue
         near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
         if near:
-            raise ConfigError(f"the environment variable {name} is not known; is {near[0]} meant?")
+            raise ConfigError(f"the environment variable {name} is unknown; did you mean {near[0]}?")

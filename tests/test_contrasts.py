@@ -143,7 +143,7 @@ def test_the_command_line_takes_it(mirror: Contrast, tmp_path: Path, capsys: pyt
     for wrong in ("mirror:column", "mirrors"):
         with pytest.raises(SystemExit):
             build_parser().parse_args([*argv, wrong])
-        assert f"{wrong!r} is none of blank, masked, removed, blur, noise, image:COLUMN and mirror" in (
+        assert f"{wrong!r} is not one of blank, masked, removed, blur, noise, image:COLUMN and mirror" in (
             capsys.readouterr().err
         )
 

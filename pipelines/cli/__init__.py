@@ -1,1 +1,1 @@
-"""The commands: options in, printed results out. ``score``, ``inspect`` and ``compact`` have a ``main`` each."""
+"""The commands: read options, print results. ``score``, ``inspect`` and ``compact`` each have a ``main``."""

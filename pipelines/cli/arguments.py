@@ -1,4 +1,4 @@
-"""How every command line of the package begins."""
+"""What every command line of the package shares."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 from typing import Any, Final
 
 SWITCH: Final[dict[str, Any]] = {"action": argparse.BooleanOptionalAction, "default": False}
-"""An option that a file may switch on, and the command line off again."""
+"""Arguments of a switch that a configuration file can turn on and the command line can turn off again."""
 _INDENT: Final = 28
 _WIDTH: Final = 112
 
 
 class ManualFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the texts' own line breaks and names of a switch the side that is not the default."""
+    """Keep line breaks as written, and show a switch as ``--name`` only, without ``--no-name``."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=_INDENT)
@@ -25,11 +25,11 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def new_parser(prog: str, description: str, epilog: str, usage: str | None = None) -> argparse.ArgumentParser:
-    """A parser that takes no option by its first letters: a script that relies on them breaks when another option of
-    these letters is added.
+    """Create a parser that accepts no abbreviated options: a script that uses one would break when an option with the
+    same prefix is added.
 
     Args:
-        usage: instead of all options in a row.
+        usage: Replaces the generated list of all options.
     """
     return argparse.ArgumentParser(
         prog=prog,
@@ -42,5 +42,5 @@ def new_parser(prog: str, description: str, epilog: str, usage: str | None = Non
 
 
 def add_run_output(parser: argparse.ArgumentParser) -> None:
-    """The output of a run, as the one positional argument."""
+    """Add the one positional argument: the output of a run."""
     parser.add_argument("output", metavar="OUTPUT", help="the output of a run: local, s3:// or gs://")

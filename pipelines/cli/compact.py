@@ -1,4 +1,4 @@
-"""``tokensight compact``: says what may go, and with ``--delete`` removes it."""
+"""``tokensight compact``: list what an output no longer needs, and delete it with ``--delete``."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ WRONG: Final = 2
 _LISTED: Final = 20
 
 _DESCRIPTION: Final = """\
-Free what an output no longer needs. Without --delete nothing is changed: what would go is listed.
+Delete what an output no longer needs. Without --delete, only list it and change nothing.
 
-A finished run's unit files and markers, and the records of attempts at units, are superseded by the published files.
-They go after every published file has been checked against its digest. The published files, their markers, _run.json,
-_SUCCESS and whatever is not a run's stay. A rerun of the finished run scores nothing, as before; should a published
-file be destroyed later, a rerun scores that shard anew.
+Once a run has finished, its published files supersede its unit files, their markers and the records of attempts at
+units. These are deleted after every published file has been checked against its digest. The published files, their
+markers, _run.json, _SUCCESS and any file that is not part of the run are kept. Rerunning the finished run still scores
+nothing; if a published file is lost later, a rerun scores that shard again.
 """
 
 _EPILOG: Final = """\
-left-overs (--gc):
-  Attempts at units that no marker names, and local temporary files of processes that were killed. Something younger
-  than AGE (1h or more) never goes, and an attempt at a unit that is not committed yet goes only where nothing at all
-  was written to the output for AGE: beside a run at work it is safe.
+leftovers (--gc):
+  Attempts at units that no marker names, and local temporary files of processes that were killed. Nothing younger than
+  AGE (at least 1h) is deleted, and an attempt at an uncommitted unit is deleted only if nothing at all has been written
+  to the output for AGE. It is therefore safe to use while a run is in progress.
 
 exit status:
-  0  done, or listed
-  1  refused: the run is not finished, or a published file is damaged; nothing was deleted
-  2  an option or the output is wrong
+  0  deleted or listed
+  1  refused: the run has not finished, or a published file is damaged; nothing was deleted
+  2  an option or the output is invalid
 """
 
 
@@ -49,14 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_gc(parser: argparse.ArgumentParser) -> None:
-    """The options of left-overs, which ``tokensight inspect`` has too."""
+    """Add the options for leftovers, which ``tokensight inspect`` shares."""
     group = parser.add_argument_group("removal")
-    group.add_argument("--gc", metavar="AGE", help="instead: list left-overs older than AGE, such as 7d or 12h")
-    group.add_argument("--delete", action="store_true", help="delete what is listed otherwise")
+    group.add_argument("--gc", metavar="AGE", help="list leftovers older than AGE instead, for example 7d or 12h")
+    group.add_argument("--delete", action="store_true", help="delete what would otherwise be listed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command and return its exit status."""
     options = build_parser().parse_args(argv)
     try:
         store = open_store(options.output)
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def collect(store: Store, age: str, *, delete: bool) -> None:
-    """List left-overs, or delete them.
+    """List leftovers, or delete them.
 
     Raises:
-        ConfigError: ``age`` is none, or too young; or there is no run.
+        ConfigError: ``age`` is invalid or too short, or the output holds no run.
     """
     limit = leftover_age(age)
     look(store)
@@ -87,14 +87,14 @@ def collect(store: Store, age: str, *, delete: bool) -> None:
         print(f"and {len(gone) - _LISTED:,} more")
     total = file_size(sum(leftover.item.size for leftover in gone))
     if delete:
-        print(f"deleted {len(gone):,} left-overs, {total}")
+        print(f"deleted {len(gone):,} leftovers, {total}")
     else:
         advice = "; --delete removes them" if gone else ""
-        print(f"{len(gone):,} left-overs older than {age}, {total}{advice}")
+        print(f"{len(gone):,} leftovers older than {age}, {total}{advice}")
     if leftovers.kept:
         print(
-            f"kept {leftovers.kept:,} attempts at units that are not committed: the output was written to less than "
-            f"{age} ago, by a run that may still commit them"
+            f"kept {leftovers.kept:,} attempts at uncommitted units: the output was written to less than {age} "
+            "ago, by a run that may still commit them"
         )
 
 
@@ -107,7 +107,7 @@ def _compact(store: Store, *, delete: bool) -> None:
     elif delete:
         print(f"deleted {objects}")
     else:
-        print(f"superseded: {objects}; --delete checks the published files and removes these")
+        print(f"superseded: {objects}; --delete checks the published files, then removes these")
 
 
 def _fail(error: object, status: int) -> int:

@@ -1,7 +1,7 @@
-"""``--config FILE``: options from a YAML file, and the file that would repeat a run.
+"""``--config FILE``: read options from a YAML file, and write the file that repeats a run.
 
-A file's keys are the options' names; its values are what would stand behind them on the command line, and go the same
-way from there on. Scalars are taken as they are spelled: a revision 0123456 is no number here, and a no is no false.
+The keys are option names; the values are what would follow them on the command line, and are parsed in the same way.
+Scalars are read as text: the revision 0123456 does not become a number, nor the word ``no`` a boolean.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NOT_REPEATED: Final = frozenset({"help", "config", "dry_run", "force_new_run", "verbose"})
 _OVERRULES: Final = {"report": "no_report", "no_report": "report", "method": "method_param"}
-"""Options of the command line that make another one of the file's void."""
+"""Option on the command line → option of the file that it overrides, besides the one of the same name."""
 _SEPARATED: Final = frozenset({"image_column", "text_column", "blank_color"})
-"""Options of which a list is written with commas; of others it stands for the option given again and again."""
+"""Options whose list is joined with commas; for any other option, a list repeats the option."""
 
 
 def with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
-    """``argv`` behind the options of the file that it names, so that it has the last word.
+    """Return ``argv`` preceded by the options of the file that it names, so that the command line wins.
 
     Raises:
-        ConfigError: the file cannot be read, is no mapping, or has a key or a value that no option takes.
+        ConfigError: The file cannot be read, is not a mapping, or has a key or value that no option accepts.
     """
     url = _config_of(argv)
     if url is None:
@@ -39,8 +39,8 @@ def with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[st
     options = _options(parser)
     words = {word.partition("=")[0] for word in argv}
     named = {name for name, option in options.items() if words & set(option.option_strings)}
-    void = named | {_OVERRULES[name] for name in named & _OVERRULES.keys()}
-    return [*(word for name, found in _read(url, options) if name not in void for word in found), *argv]
+    overridden = named | {_OVERRULES[name] for name in named & _OVERRULES.keys()}
+    return [*(word for name, found in _read(url, options) if name not in overridden for word in found), *argv]
 
 
 def _config_of(argv: Sequence[str]) -> str | None:
@@ -48,7 +48,7 @@ def _config_of(argv: Sequence[str]) -> str | None:
     alone.add_argument("--config")
     try:
         found: str | None = alone.parse_known_args(argv)[0].config
-    except argparse.ArgumentError:  # the whole parser says so better
+    except argparse.ArgumentError:  # the full parser reports it better
         return None
     return found
 
@@ -63,11 +63,11 @@ def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, 
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {url!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"--config {url!r} is no YAML: {error}") from error
+        raise ConfigError(f"--config {url!r} is not valid YAML: {error}") from error
     if root is None:
         return
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"--config {url!r} must hold options and their values, such as 'input: data/train'")
+        raise ConfigError(f"--config {url!r} must map options to values, for example 'input: data/train'")
     seen: set[str] = set()
     for key, value in root.value:
         where = f"--config {url!r}, line {key.start_mark.line + 1}"
@@ -75,7 +75,7 @@ def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, 
         if name not in options:
             raise ConfigError(f"{where}: {_unknown(str(key.value), options)}")
         if name in seen:
-            raise ConfigError(f"{where}: {key.value} is given twice; leave one out")
+            raise ConfigError(f"{where}: {key.value} is given twice; remove one of them")
         seen.add(name)
         yield name, _words(options[name], value, where)
 
@@ -83,36 +83,38 @@ def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, 
 def _unknown(key: str, options: dict[str, argparse.Action]) -> str:
     names = [name.replace("_", "-") for name in options]
     near = difflib.get_close_matches(key.replace("_", "-"), names, n=1, cutoff=0.0)
-    return f"there is no option {key!r}; the nearest is {near[0]!r}, --help lists all"
+    return f"there is no option {key!r}; the nearest is {near[0]!r}, and --help lists them all"
 
 
 def _words(option: argparse.Action, node: Any, where: str) -> list[str]:
-    """A key's value as the words of a command line."""
+    """Return the value of a key as command-line arguments."""
     name = option.option_strings[0]
     if option.nargs == 0:
         value = _FLAGS.get(str(node.value).lower()) if isinstance(node, yaml.ScalarNode) else None
         if value is None:
-            raise ConfigError(f"{where}: {name.lstrip('-')} is {_spelled(node)}; it is true or false")
-        return [name] if value else list(option.option_strings[1:])  # --no-NAME, where there is one
+            raise ConfigError(f"{where}: {name.lstrip('-')} is {_spelled(node)}; it must be true or false")
+        return [name] if value else list(option.option_strings[1:])  # --no-NAME, if there is one
     values = list(_values(node, where, name))
     if not values:
         return []
     if option.dest in _SEPARATED:
         values = [",".join(values)]
     if len(values) > 1 and not isinstance(option, argparse._AppendAction):
-        raise ConfigError(f"{where}: {name.lstrip('-')} takes one value, and {len(values)} are given")
+        raise ConfigError(f"{where}: {name.lstrip('-')} takes one value, but {len(values)} are given")
     return [f"{name}={value}" for value in values]
 
 
 def _values(node: Any, where: str, name: str) -> Iterator[str]:
-    """One value, a list's, or NAME=VALUE of a mapping's."""
+    """Yield a single value, the values of a list, or the NAME=VALUE pairs of a mapping."""
     if isinstance(node, yaml.ScalarNode):
         if node.style is not None or node.value not in _NULLS:
             yield str(node.value)
         return
     parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
     if any(not isinstance(part, yaml.ScalarNode) for part in parts):
-        raise ConfigError(f"{where}: {name.lstrip('-')} is {_spelled(node)}; no option's value is as deep as that")
+        raise ConfigError(
+            f"{where}: {name.lstrip('-')} is {_spelled(node)} nested too deeply; give one value, a list or a mapping"
+        )
     spelled = [str(part.value) for part in parts]
     if isinstance(node, yaml.SequenceNode):
         yield from spelled
@@ -125,7 +127,7 @@ def _spelled(node: Any) -> str:
 
 
 def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output: str) -> bytes:
-    """The file that would repeat a run of these options into ``output``, its defaults spelled out, without secrets."""
+    """Return the file that repeats this run into ``output``: defaults written out, credentials left out."""
     document: dict[str, Any] = {}
     hidden: list[str] = []
     for option in parser._actions:
@@ -140,8 +142,8 @@ def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output
     lines = [
         "# The options of this run. To repeat it:",
         f"#   tokensight score --config {CONFIG}",
-        "# Relative paths are relative to the folder that the run was started in.",
-        *(f"# {name}: credentials are left out; name it on the command line." for name in hidden),
+        "# Relative paths are relative to the folder in which the run was started.",
+        *(f"# {name}: credentials are left out; give it on the command line." for name in hidden),
     ]
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
     return ("\n".join(lines) + "\n" + body).encode()
@@ -158,7 +160,7 @@ def _plain(dest: str, value: Any, options: argparse.Namespace) -> Any:
 
 
 def _options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """Options by their long names."""
+    """Return the options by long name."""
     return {
         option.option_strings[0].lstrip("-").replace("-", "_"): option
         for option in parser._actions

@@ -1,4 +1,4 @@
-"""The summary of a finished run, as it is printed."""
+"""Print the summary of a finished run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _EXAMPLES: Final = 3
 
 
 def render_summary(summary: Mapping[str, Any], output: str, report: str | None, packaged: bool) -> str:
-    """A table of what a run came to and where to look.
+    """Return a table of what a run produced and where to find it.
 
     Args:
-        summary: see :mod:`pipelines.output.summary`.
-        report: where the report was written, if it was.
-        packaged: the model is the packaged one.
+        summary: The run's summary; see :mod:`pipelines.output.summary`.
+        report: Where the report was written, or None.
+        packaged: Whether the model is the packaged one.
     """
-    model = "the packaged mini model (made to try things out; name a real one with --model)" if packaged else None
+    model = "the packaged mini model (for trying things out; choose a real one with --model)" if packaged else None
     rows = [
         ("model", model or str(summary["model"])),
         ("scores", f"contrast {summary['contrast']}, {summary['dtype']}, method {summary['method']['name']}"),
@@ -38,7 +38,7 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and values, one below the other."""
+    """Return names and values in two columns."""
     return "\n".join(f"{name:<12} {value}".rstrip() for name, value in rows)
 
 
@@ -55,7 +55,7 @@ def _failures(failures: Mapping[str, Any]) -> Iterator[str]:
 
 def _slow_paths(paths: Mapping[str, int]) -> Iterator[str]:
     if paths.get("plain"):
-        yield f"{paths['plain']:,} rows took two full passes: the model has no fast path, or failed its self-check"
+        yield f"{paths['plain']:,} rows took two full passes: the model has no fast path, or it failed its self-check"
 
 
 def _speed(summary: Mapping[str, Any]) -> str:

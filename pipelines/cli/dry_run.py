@@ -1,4 +1,4 @@
-"""``--dry-run``: what a run would do and cost, shown; nothing is written."""
+"""``--dry-run``: show what a run would do and cost, without writing anything."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from scorer.types import EncodedSample
 
 SHOWN: Final = 3
 GPU_FLOPS: Final = 100e12
-"""FLOP/s that GPU-hours are told by where none was measured: about a third of an A100's bfloat16 peak."""
+"""FLOP/s assumed for GPU-hours where no GPU was measured: about a third of an A100's bfloat16 peak."""
 NO_GPU: Final = ("cpu", "mps", "no device")
 _REPEATS: Final = 4
-"""Equal tokens in a row, as an image's placeholders are, that are shown as one and a number."""
+"""A token repeated at least this often, as image placeholders are, is shown once with a count."""
 _OPEN, _CLOSE = "⟦", "⟧"
 
 Spell = Callable[[Sequence[int]], str]
@@ -31,13 +31,13 @@ def print_plan(job: Job, run: PreparedRun) -> None:
     """Print the plan of a prepared run, sample rows and estimates.
 
     Raises:
-        ConfigError, ModelError, RunError, OSError: as reading, encoding and loading the model do.
+        ConfigError, ModelError, RunError, OSError: Reading, encoding or loading the model failed.
     """
     pending = run.pending
     print(f"dry run: nothing is written to {job.store.root}\n")
     print(table(plan_rows(job, run, pending)), flush=True)
     if not pending:
-        print("\nevery row is scored already")
+        print("\nevery row has already been scored")
         return
     engine = run.work.engine
     sampled, seconds = sample_rows(job.source, pending, engine)
@@ -45,12 +45,12 @@ def print_plan(job: Job, run: PreparedRun) -> None:
         print(line, flush=True)
     measured = calibrate(sampled, seconds, engine.scorer())
     rows = sum(unit.rows for unit in pending)
-    print(f"\nwhat {rows:,} rows would cost, from {measured.rows:,} of them, encoded and scored here")
+    print(f"\nwhat {rows:,} rows would cost, estimated from {measured.rows:,} of them, encoded and scored here")
     print(table(estimates(measured, rows, engine.device())), flush=True)
 
 
 def plan_rows(job: Job, run: PreparedRun, pending: Sequence[Unit]) -> list[tuple[str, str]]:
-    """Names and values of what is known without reading a row."""
+    """Return names and values of what is known without reading a row."""
     shards = [planned.shard for planned in run.plans]
     source, record = job.source.fingerprint(), run.record
     columns = {role: name for role, name in source["columns"].items() if name is not None}
@@ -61,7 +61,7 @@ def plan_rows(job: Job, run: PreparedRun, pending: Sequence[Unit]) -> list[tuple
         ("input", f"{job.input}: {len(shards):,} shards, {rows:,} rows, {size}, {source.get('format', 'parquet')}"),
         ("columns", ", ".join(f"{role}: {_named(name)}" for role, name in columns.items())),
         ("output", f"{job.store.root} ({job.layout}), {_state(rows, left)}"),
-        *([("changed", f"{len(run.changed):,} shards are scored anew")] if run.changed else []),
+        *([("changed", f"{len(run.changed):,} shards will be scored again")] if run.changed else []),
         ("units", f"{len(pending):,} of up to {record.rows_per_unit:,} rows"),
         ("model", str(record.fingerprint.get("model"))),
         (
@@ -73,11 +73,11 @@ def plan_rows(job: Job, run: PreparedRun, pending: Sequence[Unit]) -> list[tuple
 
 
 def show_rows(rows: Sequence[SampledRow], spell: Spell) -> Iterator[str]:
-    """Some rows as the model would see them, the scored tokens in brackets, and the reasons of those that fail."""
+    """Yield some rows as the model sees them, scored tokens in brackets, then the reasons why other rows fail."""
     good = [row for row in rows if row.parts]
     step = max(1, len(good) // SHOWN)
     shown = good[::step][:SHOWN]
-    yield f"\nrows as they would be scored: {_OPEN}what is in brackets{_CLOSE}, with the picture and without"
+    yield f"\nrows as they would be scored, with the image and without: {_OPEN}scored tokens{_CLOSE} are in brackets"
     for row in shown:
         for part in row.parts:
             place = f"{row.shard} row {row.row_index} ({part.sample_id})"
@@ -91,7 +91,7 @@ def show_rows(rows: Sequence[SampledRow], spell: Spell) -> Iterator[str]:
 
 
 def marked(row: EncodedSample, spell: Spell) -> str:
-    """The clean branch spelled out, scored stretches in brackets; repeated tokens, an image's, once and counted."""
+    """Return the clean branch as text, scored stretches in brackets, repeated (image) tokens once with a count."""
     ids = row.clean.input_ids
     scored = np.zeros(len(ids), dtype=np.bool_)
     scored[row.clean.label_index] = True
@@ -103,16 +103,16 @@ def marked(row: EncodedSample, spell: Spell) -> str:
 
 
 def estimates(measured: Calibration, rows: int, device: str) -> list[tuple[str, str]]:
-    """Names and values of what scoring ``rows`` rows would take."""
+    """Return names and values of what scoring ``rows`` rows would cost."""
     encode, score, flops = measured.encode_seconds, measured.score_seconds, measured.flops
     found = [
         ("rows failed", f"about {measured.failed / measured.rows * rows:,.0f} ({measured.failed} of {measured.rows})"),
         ("tokens scored", f"{measured.tokens * rows:,.0f} ({measured.tokens:,.1f} a row)"),
-        ("tokens read", f"{measured.input_tokens * rows:,.0f} (both branches, before what rows share is run once)"),
+        ("tokens read", f"{measured.input_tokens * rows:,.0f} (both branches, shared prefixes counted every time)"),
         ("encoding", f"{_hours(encode * rows)} of one CPU core ({1000 * encode:.3g} ms a row)"),
     ]
     if score is None:
-        return [*found, ("scoring", "none of these rows can be scored")]
+        return [*found, ("scoring", "none of the sampled rows can be scored")]
     speed = f"{device}: {1 / score:,.3g} rows/s"
     found.append(("scoring", f"{_hours(score * rows)} of one device like this machine's ({speed})"))
     found.append(("balance", f"{encode / score:.2g} CPU cores encode as fast as one such device scores"))
@@ -121,13 +121,13 @@ def estimates(measured: Calibration, rows: int, device: str) -> list[tuple[str, 
     if device not in NO_GPU:
         found.append(("GPU-hours", f"{score * rows / 3600:.3g} (measured)"))
     elif flops is not None:
-        assumed = f"{GPU_FLOPS / 1e12:g} TFLOP/s, which is assumed; a dry run on a GPU measures it"
+        assumed = f"{GPU_FLOPS / 1e12:g} TFLOP/s (assumed; a dry run on a GPU measures it)"
         found.append(("GPU-hours", f"{flops * rows / GPU_FLOPS / 3600:.3g} at {assumed}"))
     return found
 
 
 def _spelled(ids: Sequence[int], spell: Spell) -> str:
-    """By stretches, since spelling token by token loses characters that several tokens make up."""
+    """Decode in stretches: decoding token by token would lose characters that span several tokens."""
     parts: list[str] = []
     waiting: list[int] = []
     for token, group in itertools.groupby(ids):
@@ -142,8 +142,8 @@ def _spelled(ids: Sequence[int], spell: Spell) -> str:
 
 def _state(rows: int, left: int) -> str:
     if left == rows:
-        return "no row is scored yet"
-    return f"{rows - left:,} rows are scored, {left:,} are left"
+        return "no rows scored yet"
+    return f"{rows - left:,} rows scored, {left:,} left"
 
 
 def _named(name: object) -> str:

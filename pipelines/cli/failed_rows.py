@@ -11,14 +11,14 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class FailedRows:
-    """A number of rows, or a share of all of them (0 to 1)."""
+    """A limit on failed rows: a count, or a share of all rows (0 to 1)."""
 
     count: int | None = None
     share: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``100`` or ``0.5%``. Raises ArgumentTypeError."""
+        """Parse a limit such as ``100`` or ``0.5%``. Raises ArgumentTypeError."""
         number = text.strip().removesuffix("%")
         try:
             if number == text.strip():
@@ -31,22 +31,24 @@ class FailedRows:
                     return cls(share=percent / 100)
         except ValueError:
             pass
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of rows, such as 100, nor a share such as 0.5%")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of rows, such as 100, nor a share, such as 0.5%"
+        )
 
     def __str__(self) -> str:
         return f"{self.count}" if self.share is None else f"{100 * self.share:g}%"
 
     def allows(self, failed: int, rows: int) -> bool:
-        """Whether ``failed`` of ``rows`` are no more than these."""
+        """Return whether ``failed`` out of ``rows`` is within the limit."""
         return failed <= (self.count if self.count is not None else (self.share or 0.0) * rows)
 
     def verdict(self, summary: Mapping[str, Any]) -> str | None:
-        """What is wrong with a finished run; None where nothing is."""
+        """Return what is wrong with a finished run, or None if it is within the limit."""
         failed, rows = int(summary["failed"]), int(summary["rows"])
         if self.allows(failed, rows):
             return None
         causes = ", ".join(f"{failure['count']:,} {code}" for code, failure in summary["failures"].items())
         return (
             f"{failed:,} of {rows:,} rows failed ({failed / rows:.2%}: {causes}), more than --max-failed-rows {self}; "
-            "all rows are in the output, failed ones with their reasons. Mend the causes, or allow for more."
+            "every row is in the output, each failed one with its reason. Fix the causes, or allow more failures."
         )

@@ -1,4 +1,4 @@
-"""``tokensight inspect``: options in, findings out; the exit status says whether the output is sound."""
+"""``tokensight inspect``: report what an output holds; the exit status says whether it is sound."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ DAMAGED: Final = 1
 WRONG: Final = 2
 
 _DESCRIPTION: Final = """\
-Look at the output of a run, finished or not: how far it is, whether every published file is what was published, what
-is in it. Reads only, unless --gc is given with --delete.
+Inspect the output of a run, finished or not: how far the run is, whether every published file is intact, and what the
+files contain. Nothing is changed unless --gc is given with --delete.
 """
 
 _EPILOG: Final = """\
@@ -41,66 +41,68 @@ examples:
   tokensight inspect out/train --export-quality quality.parquet --html report.html
 
 what is checked:
-  Each published file against its marker (bytes, SHA-256, rows, rows ok, tokens); its schema, and the fingerprint in it
-  against _run.json; each row: its row_index is its place, its lists have one length, its byte spans ascend and do not
-  overlap, its scores are finite, an ok row has no null, a failed one nothing but its reason.
+  In each published file: bytes, SHA-256, rows, rows ok and tokens against its marker, the fingerprint against
+  _run.json, and the schema. In each row: row_index is the position of the row, all lists have the same length, byte
+  spans ascend without overlap, and scores are finite; a scored row has no nulls, and a failed one has only its reason.
 
-left-overs (--gc AGE):
-  Lists, and with --delete removes, attempts that no marker names and local temporary files, older than AGE; nothing
-  else is done then. What is safe beside a run at work is told by tokensight compact --help.
+leftovers (--gc AGE):
+  List attempts that no marker names and local temporary files older than AGE, or delete them with --delete; nothing
+  else is inspected. tokensight compact --help says what is safe while a run is in progress.
 
 exit status:
-  0  sound: all that is published so far is what was published
-  1  damaged: something differs, and is listed
-  2  an option is wrong, or there is no run, or the dataset that was asked for cannot be read
+  0  sound: every file published so far is intact
+  1  damaged: the differences are listed
+  2  an option is invalid, there is no run, or the given dataset cannot be read
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = new_parser("tokensight inspect", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
-    parser.add_argument("--quick", action="store_true", help="sizes and footers only: no digests, rows or statistics")
-    group = parser.add_argument_group("captions", "Instead of a check: captions from the dataset, with their scores.")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument(
+        "--quick", action="store_true", help="check only sizes and footers: no digests, rows or statistics"
+    )
+    group = parser.add_argument_group("captions", "Show captions and their scores instead of checking files.")
     group.add_argument("--sample", type=_positive, metavar="N", help="print N captions, coloured token by token")
     group.add_argument(
-        "--by", choices=("gap", "weight"), default="gap", help="what colours show (default: %(default)s)"
+        "--by", choices=("gap", "weight"), default="gap", help="what the colours show (default: %(default)s)"
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other captions")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed for choosing them (default: %(default)s)")
     group.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="auto: on a terminal, unless NO_COLOR is set",
+        help="auto: on a terminal unless NO_COLOR is set (default: %(default)s)",
     )
-    group.add_argument("--input", metavar="PATH", help="the dataset, where it is not where the run read it")
+    group.add_argument("--input", metavar="PATH", help="the dataset, if it has moved since the run")
     group = parser.add_argument_group("files")
-    group.add_argument("--html", metavar="FILE", help="write the HTML report of a finished run, with pictures")
+    group.add_argument("--html", metavar="FILE", help="write the HTML report of a finished run, with images")
     group.add_argument(
         "--export-quality",
         metavar="FILE",
-        help="write the rows that are worth a look, ranked, as Parquet: contradictions, texts that language alone "
-        "explains, repeats",
+        help="write a ranked list of rows worth reviewing, as Parquet: contradictions, texts that language alone "
+        "explains, and repeats",
     )
     group.add_argument(
         "--top",
         type=_positive,
         default=DEFAULT_TOP,
         metavar="N",
-        help="rows in each of its lists (default: %(default)s)",
+        help="maximum number of rows in each list (default: %(default)s)",
     )
     add_gc(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command and return its exit status."""
     parser = build_parser()
     options = parser.parse_args(argv)
     if options.delete and options.gc is None:
-        parser.error("--delete goes with --gc AGE")
+        parser.error("--delete requires --gc AGE")
     if options.quick and options.export_quality:
-        parser.error("--export-quality reads every row, which --quick does not")
+        parser.error("--export-quality reads every row, but --quick reads none; leave one out")
     try:
         store = open_store(options.output)
         if options.gc is not None:
@@ -111,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_samples(output, options)
             return SOUND
         return _inspect(output, options)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOUND
     except (TokensightError, OSError) as error:
@@ -131,7 +133,7 @@ def _inspect(output: Output, options: argparse.Namespace) -> int:
         print(as_text(*facts))
     if findings is not None and options.export_quality:
         if problems:
-            _say(f"{options.export_quality} is not written: the scores that it would rank are damaged")
+            _say(f"{options.export_quality} was not written: the scores to rank are damaged")
         else:
             count = export(output.store.root, findings, options.export_quality)
             _say(f"{options.export_quality}: {count:,} rows")
@@ -143,14 +145,14 @@ def _inspect(output: Output, options: argparse.Namespace) -> int:
 def _check(output: Output, options: argparse.Namespace) -> tuple[list[Problem], Findings | None]:
     if options.quick:
         return list(check(output, lambda _: None, quick=True)), None
-    # A file may hold more rows than its marker says; then they are numbered wrongly, and the file is not sound anyway.
+    # A file with more rows than its marker says has them numbered wrongly, but such a file is reported as damaged.
     with Scan({shard.name: shard.tally.rows for shard in output.shards.values()}, options.top) as scan:
         problems = list(check(output, scan.add))
         return problems, scan.findings()
 
 
 def _rows_of_dataset(output: Output, input: str | None) -> int | None:
-    """Rows in all. Of an unfinished run only the dataset knows, which may be out of reach."""
+    """Return the number of rows in the dataset, or None if the run has not finished and the dataset is unreachable."""
     if output.state == "finished" and output.summary is not None:
         return int(output.summary["rows"])
     if output.record is None:
@@ -167,7 +169,7 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
     source = open_dataset(_record(output), options.input)
     rows = choose_samples(output, options.sample, options.seed)
     if not rows:
-        raise ConfigError(f"output {output.store.root} has no published row that was scored yet; let the run go on")
+        raise ConfigError(f"output {output.store.root} has no published, scored row yet; wait for the first shard")
     color = options.color == "always" or (
         options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     )
@@ -179,7 +181,7 @@ def _write_report(output: Output, options: argparse.Namespace) -> None:
     from pipelines.report.page import write_report
 
     write_report(output.store.root, open_dataset(_record(output), options.input), options.html, scanned_rows=None)
-    _say(f"{options.html}: the report")
+    _say(f"{options.html}: report written")
 
 
 def _record(output: Output) -> RunRecord:
@@ -190,7 +192,7 @@ def _record(output: Output) -> RunRecord:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give 1 or more")
     return int(text)
 
 

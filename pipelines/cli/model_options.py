@@ -1,4 +1,4 @@
-"""The command line's options that say what scores: the reference model, the contrast, their limits."""
+"""Command-line options of the scorer: the reference model, the contrast and the limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEFAULTS: Final = ScorerConfig()
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the groups of options; every option of :class:`ScorerConfig` is among them, under its own name."""
+    """Add one option for every field of :class:`ScorerConfig`, under the field's name, in groups."""
     _add_model(parser)
     _add_contrast(parser)
     _add_limits(parser)
@@ -23,26 +23,30 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reference model")
     group.add_argument("--model", metavar="MODEL", help="a directory or a hub id (default: the packaged mini model)")
-    group.add_argument("--revision", help="a hub model's branch, tag or commit")
+    group.add_argument("--revision", help="branch, tag or commit of a hub model")
     group.add_argument("--dtype", choices=get_args(DType), default=_DEFAULTS.dtype, help="default: %(default)s")
     group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
     group.add_argument(
         "--attention", choices=get_args(Attention), default=_DEFAULTS.attention, help="default: %(default)s"
     )
-    group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the weights at load")
-    group.add_argument("--adapter", metavar="ADAPTER", help="a LoRA adapter, merged at load: a directory or a hub id")
-    group.add_argument("--compile", **SWITCH, help="torch.compile the decoder's blocks")
-    group.add_argument("--prompt", default=_DEFAULTS.prompt, help="what a bare caption answers (default: %(default)r)")
+    group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the model when loading it")
+    group.add_argument(
+        "--adapter", metavar="ADAPTER", help="LoRA adapter to merge when loading: a directory or a hub id"
+    )
+    group.add_argument("--compile", **SWITCH, help="compile the decoder blocks with torch.compile")
+    group.add_argument(
+        "--prompt", default=_DEFAULTS.prompt, help="instruction a bare caption answers (default: %(default)r)"
+    )
     group.add_argument(
         "--truncate",
         **SWITCH,
-        help="cut texts that exceed the context, not fail their rows",
+        help="truncate texts that exceed the context instead of failing their rows",
     )
 
 
 def _add_contrast(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("contrast: what the image is replaced by")
+    group = parser.add_argument_group("contrast: what replaces the image")
     contrasts = CONTRASTS.values()
     explained = "; ".join(f"{contrast.argument}: {contrast.explanation}" for contrast in contrasts).replace("%", "%%")
     group.add_argument(
@@ -66,13 +70,16 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     for option, value, text in (
-        ("--max-image-bytes", _DEFAULTS.max_image_bytes, "of one encoded picture; a larger one fails its row"),
-        ("--max-image-pixels", _DEFAULTS.max_image_pixels, "of one decoded picture; a larger one fails its row"),
-        ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "of contrast prefixes that rows share"),
+        ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
+        ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),
+        ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "memory for contrast prefixes that rows share"),
     ):
         group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
     group.add_argument(
-        "--max-batch-tokens", type=int, metavar="N", help="of one padded forward pass (default: what fits the device)"
+        "--max-batch-tokens",
+        type=int,
+        metavar="N",
+        help="tokens per padded forward pass (default: what fits the device)",
     )
 
 
@@ -80,4 +87,4 @@ def _color(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers such as 124,116,104") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, for example 124,116,104") from None

@@ -1,4 +1,4 @@
-"""``--force-new-run``: where an output belongs to another run, begin in a folder beside it, never over it."""
+"""``--force-new-run``: if the output belongs to another run, start in a new folder beside it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def prepare_new_output(job: Job, *, write: bool = True) -> tuple[Job, PreparedRun]:
-    """:func:`pipelines.run.job.prepare` in the first of ``OUTPUT``, ``OUTPUT-2``, ``OUTPUT-3``, … that is free or was
-    begun by an equal run: the same command given again goes on there, and does not begin another.
+    """Prepare ``job`` in the first of ``OUTPUT``, ``OUTPUT-2``, ``OUTPUT-3``, … that is free or holds the same run.
 
-    Returns the job with the output that was found.
+    Repeating the command therefore resumes that run instead of starting another.
+
+    Returns:
+        The job with the output that was found, and the prepared run.
 
     Raises:
-        ConfigError, ModelError, StoreError: as ``prepare`` does.
+        ConfigError, ModelError, StoreError: As :func:`pipelines.run.job.prepare` does.
     """
     root = job.store.root
     for number in itertools.count(2):
@@ -31,5 +33,5 @@ def prepare_new_output(job: Job, *, write: bool = True) -> tuple[Job, PreparedRu
             numbered = f"{root}-{number}"
             check_paths(job.input, numbered)
             job = dataclasses.replace(job, store=open_store(numbered))
-            log.warning("%s\nLooking at %s instead.", error, numbered)
+            log.warning("%s\nTrying %s instead.", error, numbered)
     raise AssertionError("the numbers never end")

@@ -1,4 +1,4 @@
-"""The command line's options, and the job that they ask for."""
+"""The options of ``tokensight score``, and the job they describe."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from scorer.method_options import add_method_options, describe_methods
 from scorer.weights import DEFAULT_METHOD, Method
 
 ROW_TIMEOUT: Final = 300.0
-"""Seconds: no forward pass of one batch should take so long, and a job that hangs should not take longer to notice."""
+"""Seconds: longer than the forward pass of any batch should take, yet short enough to notice a hang."""
 
 _DESCRIPTION: Final = """\
-Score every caption token of a dataset by how much it depends on the picture, and write the scores beside the dataset
-as Parquet columns that any trainer can read.
+Score every caption token of a dataset by how much it depends on the image, and write the scores as Parquet columns that
+any trainer can read alongside the dataset.
 
-Each token of a caption (or of every assistant turn) is scored twice by a frozen reference model: with the picture,
-and with a contrast input that hides it. The raw scores are kept; the column token_weights derives from them.
+A frozen reference model scores each token of a caption (or of every assistant turn) twice: with the image, and with a
+contrast input that hides it. The raw scores are stored; the column token_weights is derived from them.
 """
 
 _EPILOG: Final = """\
@@ -49,26 +49,26 @@ examples:
         --input s3://bucket/train --output s3://bucket/train-weights \\
         --model llava-hf/llava-1.5-7b-hf --dtype bfloat16
 
-  Conversations instead of captions, columns named, the original columns kept in the output:
+  Score conversations instead of captions, name the columns, and keep the original columns in the output:
     tokensight score --input 'data/*.parquet' --output out --layout merged \\
         --image-column img --messages-column conversations
 
-  What would that do, and cost? Nothing is written:
+  Show what that would do and cost, without writing anything:
     tokensight score --input data/train --output out/train --dry-run
 
-  The run of another output once more, on a newer model; options from its file, one of them changed:
+  Repeat an earlier run with another model, taking the other options from its file:
     tokensight score --config out/train/_config.yaml --output out/again --model org/name
 
   WebDataset shards, and LLaVA's JSON with its images in a bucket:
     tokensight score --input 's3://bucket/train-*.tar' --output out
     tokensight score --input llava_instruct.json --image-root s3://bucket/images --output out
 
-methods, and their parameters:
+methods and their parameters:
 {methods}
 
 configuration file:
-  Options under their names without dashes. A list stands for an option given again and again, a mapping for
-  --method-param NAME=VALUE. The command line has the last word; --no-NAME switches off what the file switched on.
+  Keys are option names without the leading dashes. A list repeats an option; a mapping gives --method-param NAME=VALUE.
+  The command line overrides the file; --no-NAME turns off a switch that the file turns on.
     input: s3://bucket/train
     output: s3://bucket/train-weights
     model: llava-hf/llava-1.5-7b-hf
@@ -76,25 +76,25 @@ configuration file:
     method-param: {keep: 0.5}
 
 output:
-  One Parquet file per input shard, under the shard's own name (.parquet for other formats), row i answering row i. A
-  row that cannot be scored is kept, with its reason in the columns status and error. _SUCCESS holds the summary, as
-  JSON, and is written last.
+  One Parquet file per input shard, under the same name (.parquet for other formats); row i of the output belongs to row
+  i of the shard. A row that cannot be scored is kept, with the reason in the columns status and error. _SUCCESS holds
+  the summary as JSON and is written last.
 
-  While a run is at work, _progress.json tells how far it is, as does one line every ten seconds.
+  While a run is in progress, _progress.json and a line printed every ten seconds show how far it is.
 
-  A run that was stopped, however, goes on where it was when the same command is given again. A finished run given
-  again does nothing. A command that asks for other scores than the output holds is refused, saying what differs.
+  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing. A
+  command that would produce different scores from those in the output is refused with a list of the differences.
 
 exit status:
-  0  finished; rows that failed are counted in the summary
-  1  stopped; run the same command again to go on
-  2  an option, the input or the output is wrong; nothing was scored
-  3  finished, but more rows failed than --max-failed-rows allows; everything scored is kept
+  0  finished; the summary counts failed rows
+  1  stopped; repeat the command to resume
+  2  an option, the input or the output is invalid; nothing was scored
+  3  finished, but more rows failed than --max-failed-rows allows; all scores are kept
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; its defaults are ScorerConfig's own."""
+    """Build the parser; defaults come from :class:`ScorerConfig`."""
     epilog = _EPILOG.replace("{methods}", describe_methods())
     parser = new_parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command line and of the file that it may name. Raises ConfigError for the file's mistakes."""
+    """Parse a command line and the configuration file it may name. Raises ConfigError if the file is invalid."""
     parser = build_parser()
     return parser.parse_args(with_config(parser, sys.argv[1:] if argv is None else argv))
 
@@ -117,50 +117,51 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--config",
         metavar="FILE",
-        help="a YAML file of options, under their names without dashes; the command line overrides it. Every run "
-        "leaves the one that repeats it in its output, as _config.yaml",
+        help="a YAML file of options, named without the leading dashes; the command line overrides it. Every run "
+        "writes the file that repeats it to _config.yaml in its output",
     )
     group.add_argument(
         "--input",
         required=True,
         metavar="PATH",
-        help="dataset: a file, a directory (read recursively) or a quoted glob; local, or s3://, gs:// or hf://",
+        help="the dataset: a file, a directory (read recursively) or a quoted glob; local, s3://, gs:// or hf://",
     )
     group.add_argument(
         "--output",
         required=True,
         metavar="PATH",
-        help="directory for the scores, made if absent; local, s3:// or gs://",
+        help="directory for the scores, created if missing; local, s3:// or gs://",
     )
     group.add_argument(
         "--on-changed",
         choices=get_args(OnChanged),
         default="error",
-        help="where an input shard is not what was scored: stop, or score it anew as a whole (default: %(default)s)",
+        help="what to do if an input shard has changed since it was scored: stop with an error, or score the whole "
+        "shard again (default: %(default)s)",
     )
     group.add_argument(
         "--force-new-run",
         **SWITCH,
-        help="where the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
+        help="if the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
     )
     group.add_argument(
         "--dry-run",
         **SWITCH,
-        help="write nothing: show the plan, some rows as they would be scored, and what scoring all would cost, from a "
-        "short measurement on this machine",
+        help="write nothing; show the plan, some rows as they would be scored, and what scoring all rows would cost, "
+        "estimated from a short measurement on this machine",
     )
     group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
     group.add_argument("--no-report", action="store_true", help="write no report")
 
 
 def _add_failures(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("rows that fail: each is kept with its reason, and costs its neighbours nothing")
+    group = parser.add_argument_group("failed rows: each is kept with its reason and does not affect other rows")
     group.add_argument(
         "--max-failed-rows",
         type=FailedRows.parse,
         default=FailedRows(share=0.01),
         metavar="N|SHARE%",
-        help="as many may fail before the finished run counts as failed (exit status 3): 100, or 0.5%% "
+        help="how many rows may fail before a finished run exits with status 3: a number, or a share such as 0.5%% "
         "(default: %(default)s)",
     )
     group.add_argument(
@@ -168,8 +169,8 @@ def _add_failures(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=ROW_TIMEOUT,
         metavar="SECONDS",
-        help="a row that hangs for so long when it is decoded or scored, or a batch of rows in the model, is tried "
-        "again alone, and then fails; 0: never (default: %(default)g)",
+        help="time limit for decoding or scoring a row, or a batch in the model; a row that exceeds it is retried "
+        "alone, then fails; 0: no limit (default: %(default)g)",
     )
 
 
@@ -177,27 +178,27 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is written")
     add_method_options(
         group,
-        "how token_weights derive from the raw scores, which are kept whatever is chosen (default: %(default)s)",
+        "how token_weights are derived from the raw scores, which are always stored (default: %(default)s)",
         DEFAULT_METHOD,
     )
     group.add_argument(
         "--layout",
         choices=get_args(Layout),
         default="sidecar",
-        help="sidecar: keys and scores; merged: the original columns too (default: %(default)s)",
+        help="sidecar: keys and scores; merged: also the original columns (default: %(default)s)",
     )
 
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("execution: changes no score")
+    group = parser.add_argument_group("execution: does not affect the scores")
     group.add_argument(
         "--executor",
         choices=("ray", "local"),
         default="ray",
-        help="ray: on the cluster at RAY_ADDRESS, else on one started for this run; local: in this process "
+        help="ray: on the cluster at RAY_ADDRESS, or on one started for this run; local: in this process "
         "(default: %(default)s)",
     )
-    group.add_argument("--ray-address", metavar="ADDRESS", help="the cluster to join, instead of RAY_ADDRESS")
+    group.add_argument("--ray-address", metavar="ADDRESS", help="the cluster to connect to, overriding RAY_ADDRESS")
     group.add_argument(
         "--actors", type=int, metavar="N", help="processes that hold the model (default: one per GPU, or half the CPUs)"
     )
@@ -207,17 +208,17 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--rows-per-unit",
         type=int,
         metavar="N",
-        help=f"rows that are scored and committed together; fixed once a run began (default: {DEFAULT_ROWS_PER_UNIT})",
+        help=f"rows scored and committed together; fixed once a run has started (default: {DEFAULT_ROWS_PER_UNIT})",
     )
     group.add_argument("--verbose", **SWITCH, help="log more")
 
 
 def make_job(options: argparse.Namespace) -> Job:
-    """The job that the options ask for. Raises ConfigError."""
+    """Build the job that the options describe. Raises ConfigError."""
     if options.rows_per_unit is not None and options.rows_per_unit < 1:
         raise ConfigError(f"--rows-per-unit is {options.rows_per_unit}; it must be 1 or more")
     if not math.isfinite(options.row_timeout) or options.row_timeout < 0:
-        raise ConfigError(f"--row-timeout is {options.row_timeout:g}; it must be 0 (no limit) or more seconds")
+        raise ConfigError(f"--row-timeout is {options.row_timeout:g}; it must be 0 (no limit) or more, in seconds")
     config = make_config(options)
     return Job(
         input=without_secrets(options.input),
@@ -234,12 +235,12 @@ def make_job(options: argparse.Namespace) -> Job:
 
 
 def make_config(options: argparse.Namespace) -> ScorerConfig:
-    """The scorer's options; every one of them is on the command line under its own name."""
+    """Build the scorer's configuration from the options of the same names."""
     return ScorerConfig.from_dict({name: getattr(options, name) for name in ScorerConfig().to_dict()})
 
 
 def make_executor(options: argparse.Namespace) -> Executor:
-    """The executor that the options ask for. Raises MissingPackageError where Ray is not installed."""
+    """Build the executor that the options describe. Raises MissingPackageError if Ray is not installed."""
     if options.executor == "local":
         return LocalExecutor()
     try:
@@ -247,16 +248,16 @@ def make_executor(options: argparse.Namespace) -> Executor:
             from pipelines.executors.ray_data import RayDataExecutor
     except MissingPackageError as error:
         raise MissingPackageError(f"{error}, or use --executor local") from error
-    asked = ActorOptions(
+    actor_options = ActorOptions(
         actors=options.actors,
         cpus_per_actor=options.cpus_per_actor,
         gpus_per_actor=options.gpus_per_actor,
     )
-    return RayDataExecutor(asked, options.ray_address)
+    return RayDataExecutor(actor_options, options.ray_address)
 
 
 def packaged_model() -> str:
-    """Where the packaged mini model lies."""
+    """Return the path of the packaged mini model."""
     from scorer.mini import MODEL_PATH
 
     return str(MODEL_PATH)

@@ -1,4 +1,4 @@
-"""Mistakes that show before anything is read: an output that is the input, or that cannot be written to."""
+"""Checks made before anything is read: the output overlaps the input, or cannot be written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scorer.storage import open_url
 
 
 def check_paths(input_url: str, output_url: str) -> None:
-    """Refuse an output that is, holds or lies inside the input, and a local output that cannot be written.
+    """Check that the output neither overlaps the input nor, if local, is read-only.
 
     Raises:
-        ConfigError: naming what to change.
+        ConfigError: A check failed; the message says what to change.
     """
     source, target = _root(input_url, "input"), _root(output_url, "output")
     if source[0] == "file" and Path(source[1]).is_file():
@@ -25,15 +25,15 @@ def check_paths(input_url: str, output_url: str) -> None:
         inside = target[1] == source[1] or source[1] in target[1].parents or target[1] in source[1].parents
         if inside:
             raise ConfigError(
-                f"output {output_url!r} and input {input_url!r} lie inside each other; scores published under the "
-                "shards' own names would mix with the data: choose an --output beside the input"
+                f"output {output_url!r} and input {input_url!r} overlap; scores are published under the "
+                "names of the shards and would mix with the data: choose an --output outside the input"
             )
     if target[0] == "file":
         _check_writable(Path(target[1]))
 
 
 def _root(url: str, named: str) -> tuple[str, PurePosixPath]:
-    """The protocol and the directory that an input or output stands for; of a glob, what precedes it."""
+    """Return the protocol and directory of an input or output; for a glob, the directory that precedes it."""
     fs, path = open_url(url, named)
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     plain = glob_root(path)
@@ -47,4 +47,4 @@ def _check_writable(folder: Path) -> None:
     if not existing.is_dir():
         raise ConfigError(f"output {folder}: {existing} is a file; name a directory")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"output {folder}: {existing} may not be written to; change its permissions or the --output")
+        raise ConfigError(f"output {folder}: {existing} is not writable; change its permissions or the --output")

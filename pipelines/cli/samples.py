@@ -1,6 +1,6 @@
-"""Captions in the terminal, every token coloured by what the picture does to it or by its weight.
+"""Print captions in the terminal, each token coloured by its gap or its weight.
 
-What comes from the dataset is printed with its control characters spelled out: a caption cannot move the cursor.
+Control characters in the dataset are escaped: a caption cannot move the cursor.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _DIM: Final = "\x1b[2m"
 _UP: Final = (223, 215, 208, 202)
 _DOWN: Final = (153, 111, 75, 69)
 _WEIGHT: Final = (None, 225, 219, 177, 135)
-"""Background colours of xterm's 256, from weak to strong; the text on them is black."""
+"""Background colours from the xterm 256-colour palette, weak to strong, for black text."""
 _LISTED_WORDS: Final = 4
-"""Words of a caption whose gaps are listed as numbers."""
+"""Number of words per caption whose gaps are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStyle:
-    """How tokens are shown: by which number, over which range of weights, in colour or not."""
+    """How tokens are shown: by gap or weight, in colour or not, and the range of weights that the colours span."""
 
     by: By
     color: bool
     weights: tuple[float, float] = (1.0, 5.0)
 
     def token(self, text: str, gap: float, weight: float) -> str:
-        """A token's text on the colour of its number."""
+        """Return the text of a token on its background colour."""
         if self.by == "gap":
             level = gap_level(gap)
             background = None if level == 0 else (_UP if level > 0 else _DOWN)[abs(level) - 1]
@@ -58,12 +58,12 @@ class TokenStyle:
         return f"{_DIM}{text}{_RESET}" if self.color else text
 
     def legend(self) -> str:
-        """What the colours mean."""
+        """Return the legend of the colours."""
         if self.by == "gap":
             edges = [f"{math.exp(step):.3g}" for step in GAP_STEPS]
             down = [self.token(f" ÷{edge} ", -step - 1e-6, 0) for edge, step in zip(edges, GAP_STEPS, strict=True)]
             up = [self.token(f" ×{edge} ", step + 1e-6, 0) for edge, step in zip(edges, GAP_STEPS, strict=True)]
-            return f"less likely with the picture {''.join(reversed(down))} {''.join(up)} more likely"
+            return f"less likely with the image {''.join(reversed(down))} {''.join(up)} more likely"
         low, high = self.weights
         edges = [f"{low + (high - low) * i / WEIGHT_STEPS:.1f}" for i in range(WEIGHT_STEPS)]
         steps = [
@@ -73,7 +73,7 @@ class TokenStyle:
 
 
 def choose_samples(output: Output, count: int, seed: int) -> list[ScoredRow]:
-    """``count`` scored rows at random over the shards; at most as many stretches of 64 rows are read as rows."""
+    """Choose up to ``count`` scored rows at random across the shards, reading at most ``count`` windows of 64 rows."""
     shards = [{"name": shard.name, "rows": shard.tally.rows, "ok": shard.tally.ok} for shard in output.shards.values()]
     tallies = [shard.tally for shard in output.shards.values()]
     tokens = sum(max(0, tally.tokens) for tally in tallies)
@@ -84,10 +84,10 @@ def choose_samples(output: Output, count: int, seed: int) -> list[ScoredRow]:
 
 
 def show_samples(rows: Sequence[ScoredRow], source: Source, style: TokenStyle) -> Iterator[str]:
-    """Lines: of each row its place, its coloured texts and the words of its largest gaps.
+    """Yield lines for each row: where it is, its coloured texts, and the words with the largest gaps.
 
     Raises:
-        TableError: the dataset has no shard of the name that was scored.
+        TableError: The dataset lacks a shard that was scored.
     """
     windows = {Window(row.shard, row.row_index, row.row_index + 1): [row] for row in rows}
     collected = collect(source, windows, rows)
@@ -102,11 +102,11 @@ def show_samples(rows: Sequence[ScoredRow], source: Source, style: TokenStyle) -
         yield style.dim(_largest_gaps(row, sample))
     if collected.changed:
         yield ""
-        yield f"left out: {collected.changed} whose text is no longer the one that was scored"
+        yield f"left out: {collected.changed} rows whose text has changed since it was scored"
 
 
 def weight_range(rows: Sequence[ScoredRow]) -> tuple[float, float]:
-    """The range that the colours of these rows' weights span."""
+    """Return the lowest and highest finite weight of these rows, which the colours span."""
     weights = np.concatenate([np.zeros(0, np.float32), *(row.weights for row in rows)])
     finite: Float32Array = weights[np.isfinite(weights)]
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
@@ -118,7 +118,7 @@ def _colored(row: ScoredRow, turn: int, text: str, style: TokenStyle) -> str:
     shown = []
     for run in token_runs(text, row.scores.token_starts[own], row.scores.token_ends[own]):
         tokens = own[run.first : run.last]
-        core = run.text.lstrip()  # a token's leading space is not coloured, so that words stand apart
+        core = run.text.lstrip()  # leave leading spaces uncoloured, to separate the words
         space = printable(run.text[: len(run.text) - len(core)])
         if len(tokens) == 0 or not core:
             shown.append(printable(run.text))
@@ -128,7 +128,7 @@ def _colored(row: ScoredRow, turn: int, text: str, style: TokenStyle) -> str:
 
 
 def _largest_gaps(row: ScoredRow, sample: Sample) -> str:
-    """The words of the largest gaps in numbers, which also serve where there are no colours."""
+    """Return the words with the largest gaps and their values, for output without colours."""
     gaps = row.scores.logprob_gap.astype(np.float64)
     found: list[tuple[float, str]] = []
     for turn, text in enumerate(sample.scored_texts):
@@ -137,5 +137,5 @@ def _largest_gaps(row: ScoredRow, sample: Sample) -> str:
             found.append((float(gaps[own[list(word.tokens)]].sum()), printable(word.text)))
     large = sorted((entry for entry in found if abs(entry[0]) >= GAP_STEPS[0]), key=lambda entry: -abs(entry[0]))
     if not large:
-        return "no word depends on the picture"
+        return "no word depends on the image"
     return "gaps: " + ", ".join(f"{word} {signed(gap, 1)}" for gap, word in large[:_LISTED_WORDS])

@@ -1,4 +1,4 @@
-"""The command: options in, summary out, errors as one message with what to do about them."""
+"""``tokensight score``: run a job and print its summary, or one error message with its remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command and return its exit status."""
     try:
         options = parse_options(argv)
     except ConfigError as error:
@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(error, WRONG)
     except (TokensightError, OSError) as error:
-        return _fail(error, STOPPED, "what is scored is kept: run the same command again to go on")
+        return _fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED, "what is scored is kept: run the same command again to go on")
+        return _fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)
@@ -75,14 +75,14 @@ def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> Progres
 
 
 def _write_report(options: argparse.Namespace, job: Job, run: PreparedRun) -> str | None:
-    """The report is a convenience: where it fails, the scores are none the worse and the run is no failure."""
+    """Write the report; return where, or None. A failure is logged only, since the scores are complete without it."""
     local = isinstance(job.store, LocalStore)
     if options.no_report or (options.report is None and not local):
         return None
     destination = options.report or str(Path(job.store.root) / "report.html")
     finished_before = run.summary is not None
     if options.report is None and finished_before and Path(destination).exists():
-        return destination  # a finished run given again writes nothing
+        return destination  # repeating a finished run writes nothing
     try:
         from pipelines.report.page import write_report
 
@@ -97,7 +97,7 @@ def _warn_of_lost_output(output: str) -> None:
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     if submitted and "://" not in output and not Path(output).is_absolute():
         log.warning(
-            "--output %s lies inside the job's own copy of its working directory, %s, which Ray deletes in time; "
+            "--output %s is inside the job's copy of its working directory, %s, which Ray deletes later; "
             "give an absolute path or a URL",
             output,
             Path.cwd(),

@@ -1,4 +1,4 @@
-"""What an inspection found, as people read it and as one JSON document."""
+"""Present the findings of an inspection as text or as one JSON document."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def as_document(
     rows: int | None,
     last_write: datetime | None,
 ) -> dict[str, Any]:
-    """Everything, as plain data.
+    """Return everything as plain data.
 
     Args:
-        findings: None where contents were not read.
-        rows: rows of the dataset, where known.
-        last_write: when anything was last written to the output.
+        findings: None if file contents were not read.
+        rows: Number of rows in the dataset, if known.
+        last_write: When anything was last written to the output.
     """
     record = output.record
     return {
@@ -57,7 +57,7 @@ def as_text(
     rows: int | None,
     last_write: datetime | None,
 ) -> str:
-    """A page of text; arguments as of :func:`as_document`."""
+    """Return everything as text. The arguments are those of :func:`as_document`."""
     lines = [f"{name:<12} {value}".rstrip() for name, value in _facts(output, rows, last_write)]
     if findings is not None and findings.rows:
         lines += ["", *_table(findings.figures.spreads()), "", *_quality(findings)]
@@ -66,7 +66,7 @@ def as_text(
 
 
 def printable_lines(lines: Sequence[str]) -> str:
-    """Lines whose control characters are spelled out: names and messages come from elsewhere."""
+    """Join lines, escaping control characters: names and messages come from outside."""
     return "\n".join(printable(line) for line in lines)
 
 
@@ -93,11 +93,11 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
     for code, count in sorted(_failures(output).items()):
         yield "", f"{count:>6,}  {code}"
     if output.open_units:
-        yield "waiting", f"{len(output.open_units):,} units whose shards are not published yet"
+        yield "waiting", f"{len(output.open_units):,} units whose shards have not been published yet"
     units = [bytes_ for key, bytes_ in output.sizes.items() if key.startswith(UNITS)]
     if units:
-        superfluous = "; tokensight compact removes what is superseded" if output.state == "finished" else ""
-        yield "unit files", f"{len(units):,}, {file_size(sum(units))}{superfluous}"
+        hint = "; tokensight compact removes superseded files" if output.state == "finished" else ""
+        yield "unit files", f"{len(units):,}, {file_size(sum(units))}{hint}"
 
 
 def _failures(output: Output) -> dict[str, int]:
@@ -122,10 +122,10 @@ def _table(spreads: Mapping[str, Spread]) -> Iterator[str]:
 def _quality(findings: Findings) -> Iterator[str]:
     tokens = max(1, findings.figures.gaps.spread().count)
     up, down = findings.figures.doubled / tokens, findings.figures.halved / tokens
-    yield f"{up:>7.1%}  of the tokens become at least twice as likely with the picture, {down:.1%} at most half"
+    yield f"{up:>7.1%}  of tokens become at least twice as likely with the image, {down:.1%} at most half as likely"
     share = 1 / max(1, findings.rows)
     for count, what in (
-        (findings.contradictions.count, "rows with a word that the picture speaks against"),
+        (findings.contradictions.count, "rows with a word that the image contradicts"),
         (findings.language.count, "rows that language alone explains: tokens change by less than a quarter on average"),
         (findings.duplicates.repeats, "rows that repeat an earlier row's text"),
     ):

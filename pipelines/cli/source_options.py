@@ -1,4 +1,4 @@
-"""The command line's options that say what the dataset is, and the source that they ask for."""
+"""Command-line options of the dataset, and the source they describe."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scorer.contrasts import CONTRASTS
 from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
-    "image": "the picture: struct<bytes, path>, bytes, a path or a URL; a list, or A,B, for several",
-    "text": "the caption to score; a list, or A,B, for several captions of one image, each a turn of its own",
-    "messages": "a conversation whose assistant turns are scored, instead of a caption",
+    "image": "the image: struct<bytes, path>, bytes, a path or a URL; a list, or A,B, for several",
+    "text": "the caption to score; a list, or A,B, for several captions of one image, each a separate turn",
+    "messages": "a conversation to score instead of a caption; its assistant turns are scored",
     "id": "the row's id (default: SHARD#ROW)",
     "prompt": "the instruction that the caption answers (default: --prompt for every row)",
 }
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add the groups of options."""
+    """Add the options, in groups."""
     group = parser.add_argument_group(
         "columns",
-        "Found by type and usual names where they are not given. In JSON they are the records' keys; in WebDataset\n"
-        "the members' suffixes, the keys of the json member, __key__, and image for the one picture whatever its\n"
-        "suffix.",
+        "Columns that are not given are found by type and common names. In JSON, columns are the keys of a record. In\n"
+        "WebDataset, they are the suffixes of the members, the keys of the json member, __key__, and image for a\n"
+        "single image with any suffix.",
     )
     for role, meaning in _MEANING.items():
         group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)
@@ -43,26 +43,26 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--image-root",
         metavar="PATH",
-        help="folder or URL that image paths are relative to and stay below (default: each shard's own folder)",
+        help="folder or URL that image paths are relative to and must stay inside (default: the folder of each shard)",
     )
     group.add_argument(
         "--allow-image-host",
         action="append",
         default=[],
         metavar="HOST",
-        help="fetch image URLs of this host, or of all below *.HOST; may be repeated (default: URLs are not fetched)",
+        help="fetch image URLs from HOST, or *.HOST for subdomains; may be repeated (default: fetch no URLs)",
     )
     group.add_argument(
         "--image-url-timeout",
         type=float,
         default=Fetcher().seconds,
         metavar="SECONDS",
-        help="for one image URL, redirects included (default: %(default)s)",
+        help="time limit for fetching one image, including redirects (default: %(default)s)",
     )
 
 
 class ContrastAction(argparse.Action):
-    """``--contrast NAME``, or ``--contrast NAME:COLUMN`` where it needs a column of other images."""
+    """Parse ``--contrast NAME``, or ``NAME:COLUMN`` for a contrast that needs a column of other images."""
 
     def __call__(
         self,
@@ -75,13 +75,13 @@ class ContrastAction(argparse.Action):
         contrast = CONTRASTS.get(name)
         if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
             *others, last = (known.argument for known in CONTRASTS.values())
-            parser.error(f"argument --contrast: {values!r} is none of {', '.join(others)} and {last}")
+            parser.error(f"argument --contrast: {values!r} is not one of {', '.join(others)} and {last}")
         namespace.contrast = name
         namespace.contrast_image_column = column or None
 
 
 def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
-    """The source that the options ask for. Raises ConfigError."""
+    """Open the source that the options describe. Raises ConfigError."""
     fetcher = Fetcher(tuple(options.allow_image_host), config.max_image_bytes, options.image_url_timeout)
     return open_source(
         options.input,

@@ -1,1 +1,1 @@
-"""What is written beside the scores for people: the report (``page.py`` and what it shows) and the dataset card."""
+"""Documents for people, written beside the scores: the HTML report (``page.py``) and the dataset card."""

@@ -1,4 +1,4 @@
-"""Rows with their texts and pictures: the words that were counted, and the samples that are shown."""
+"""Rows with their texts and images: count their words, and prepare the samples to show."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from scorer.training.rows import ScoredRow
 from scorer.types import DEFAULT_PROMPT, ImageSource, Sample
 
 CONTRADICTED: Final = 8
-"""At most so many rows are shown for their least fitting word."""
+"""Maximum number of rows shown because a word may contradict the image."""
 DOUBT: Final = -math.log(2)
-"""A word is doubtful from here down, in nats: the picture at least halves its probability."""
+"""A word with this gap or less, in nats, is doubtful: the image at least halves its probability."""
 MAX_TOKEN_RUNS: Final = 400
-"""Of a longer text the beginning is shown."""
+"""Only the beginning of a longer text is shown."""
 MAX_IMAGES: Final = 4
 THUMBNAIL: Final = 320
 
@@ -39,7 +39,7 @@ _SPACES: Final = str.maketrans({" ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥
 
 @dataclass(frozen=True)
 class Doubt:
-    """A row's least fitting word: its tokens, and its gap in nats (the sum over them)."""
+    """The word of a row that the image contradicts most: its tokens, and its gap in nats (the sum over them)."""
 
     text: str
     turn: int
@@ -49,7 +49,15 @@ class Doubt:
 
 @dataclass
 class Collected:
-    """What reading the texts gave: every scored word with its gap, and the rows to show (``picks`` as asked for)."""
+    """What reading the texts found: every scored word with its gap, and the rows to show.
+
+    Attributes:
+        words: Scored words and their gaps, in nats.
+        picks: The wanted rows, in the order in which they were given.
+        doubts: The rows with the most negative words, worst first.
+        rows: Number of rows read.
+        changed: Number of rows left out because their text has changed since it was scored.
+    """
 
     words: list[tuple[str, float]] = field(default_factory=list)
     picks: list[tuple[ScoredRow, Sample]] = field(default_factory=list)
@@ -60,7 +68,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class ShownPart:
-    """A token run of a caption: white space around the coloured text; ``number`` is None where it was not scored."""
+    """A token run of a caption: the coloured text and the white space around it; ``number`` is None if not scored."""
 
     before: str
     text: str
@@ -72,7 +80,7 @@ class ShownPart:
 
 @dataclass(frozen=True)
 class Number:
-    """The scores of one token run. Several tokens (parts of one character): gaps summed, probabilities multiplied."""
+    """The scores of one token run. Over several tokens (parts of a character), gaps add and probabilities multiply."""
 
     text: str
     tokens: int
@@ -85,7 +93,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Turn:
-    """One scored turn, and the question before it where it says something."""
+    """One scored turn, and the question before it (empty for the default prompt)."""
 
     question: str
     parts: Sequence[ShownPart]
@@ -94,11 +102,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Card:
-    """One row as it is shown."""
+    """One row as shown in the report."""
 
     sample_id: str
     place: str
-    pictures: Sequence[str]
+    images: Sequence[str]
     notes: Sequence[str]
     turns: Sequence[Turn]
     numbers: Sequence[Number]
@@ -106,7 +114,7 @@ class Card:
 
 
 def pick(rows: Sequence[ScoredRow], count: int, seed: int) -> list[ScoredRow]:
-    """``count`` of ``rows`` at random, taken from each shard in turn."""
+    """Pick up to ``count`` of ``rows`` at random, taking one from each shard in turn."""
     rng = np.random.default_rng([seed, 1])
     by_shard: defaultdict[str, list[ScoredRow]] = defaultdict(list)
     for index in rng.permutation(len(rows)):
@@ -120,17 +128,17 @@ def pick(rows: Sequence[ScoredRow], count: int, seed: int) -> list[ScoredRow]:
 
 
 def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: Sequence[ScoredRow]) -> Collected:
-    """Read the texts of ``rows`` from the dataset, each window once; a window's pictures are dropped again.
+    """Read the texts of ``rows`` from the dataset, each window once, without keeping images that are not shown.
 
-    A row whose text is no longer the scored one is counted as changed and left out.
+    A row whose text has changed since it was scored is counted and left out.
 
     Raises:
-        TableError: the dataset has no shard of the name that was scored.
+        TableError: The dataset lacks a shard that was scored.
     """
     result = Collected()
     place = {(row.shard, row.row_index): i for i, row in enumerate(wanted)}
     found: dict[int, tuple[ScoredRow, Sample]] = {}
-    best: list[tuple[float, int, Doubt, ScoredRow, Sample]] = []  # a heap: the least doubtful on top
+    best: list[tuple[float, int, Doubt, ScoredRow, Sample]] = []  # a heap with the least doubtful row on top
     for row, sample in _samples(source, rows, result):
         result.rows += 1
         doubt = None
@@ -157,23 +165,23 @@ def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: 
 
 
 def card(row: ScoredRow, sample: Sample, weights: tuple[float, float], doubt: Doubt | None = None) -> Card:
-    """``weights`` is the range that the weight colours span."""
-    pictures, notes = [], []
+    """Build the card of a row; ``weights`` is the range that the weight colours span."""
+    images, notes = [], []
     for image in sample.images[:MAX_IMAGES]:
         try:
-            pictures.append(thumbnail(image))
-        except RowError as error:  # it was scored, so it has changed since
-            notes.append(f"picture not shown: {error.message}")
+            images.append(thumbnail(image))
+        except RowError as error:  # readable when scored, so changed since
+            notes.append(f"image not shown: {error.message}")
     if len(sample.images) > MAX_IMAGES:
-        notes.append(f"{len(sample.images) - MAX_IMAGES} more pictures")
+        notes.append(f"{len(sample.images) - MAX_IMAGES} more images")
     numbers: list[Number] = []
     questions = _questions(sample)
     turns = [_turn(row, i, text, questions[i], numbers, weights, doubt) for i, text in enumerate(sample.scored_texts)]
-    return Card(sample.sample_id, f"{row.shard}, row {row.row_index}", pictures, notes, turns, numbers, doubt)
+    return Card(sample.sample_id, f"{row.shard}, row {row.row_index}", images, notes, turns, numbers, doubt)
 
 
 def thumbnail(source: ImageSource) -> str:
-    """A data URI of at most ``THUMBNAIL`` × ``THUMBNAIL`` pixels. Raises RowError as :func:`load_image` does."""
+    """Return the image as a data URI of at most ``THUMBNAIL`` × ``THUMBNAIL`` pixels. Raises RowError if unreadable."""
     limits = ScorerConfig()
     image = load_image(source, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -189,7 +197,7 @@ def _samples(
     for window, scored in rows.items():
         if window.shard not in shards:
             raise TableError(
-                f"the dataset has no shard {window.shard!r}, which was scored; give the dataset of this run"
+                f"the dataset has no shard {window.shard!r}, which was scored; give the dataset of the run"
             )
         read = source.read(shards[window.shard], window.start, window.stop) if scored else []
         for row in scored:
@@ -202,7 +210,7 @@ def _samples(
 
 
 def _questions(sample: Sample) -> list[str]:
-    """The user's words before each scored turn; empty for the plain captioning prompt."""
+    """Return the user's text before each scored turn, or an empty string for the default prompt."""
     questions, said = [], ""
     for turn in sample.turns:
         if turn.role == "assistant":

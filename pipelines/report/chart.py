@@ -1,4 +1,4 @@
-"""Numbers → the bars of a histogram. Pure numpy."""
+"""Compute the bars of a histogram. Pure numpy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BINS: Final = 48
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar in SVG units, its colour step, and what it says."""
+    """One bar in SVG units, with its colour step and label."""
 
     x: float
     y: float
@@ -63,13 +63,14 @@ class Histogram:
 
 
 def histogram(gaps: Float32Array) -> Histogram:
-    """Bins of a round width with an edge at zero, over the central 99.9 % of the finite values and zero.
+    """Bin the central 99.9 % of the finite values, and zero, into bins of a round width with an edge at zero.
 
-    The count axis is logarithmic from one on: tokens without information outnumber the others, and contradicted ones
-    are so few, that nothing else would be seen. An empty bin has no bar, a single value a low one.
+    The count axis is logarithmic, starting at one: uninformative tokens vastly outnumber the others, and contradicted
+    ones are so rare that they would not be visible on a linear axis. An empty bin has no bar; a single value has a low
+    one.
 
     Args:
-        gaps: float32 [N], N ≥ 1 finite values among them.
+        gaps: float32 [N], with at least one finite value.
     """
     values = gaps[np.isfinite(gaps)].astype(np.float64)
     low, high = np.percentile(values, [0.05, 99.95])
@@ -93,7 +94,7 @@ def histogram(gaps: Float32Array) -> Histogram:
 
 
 def count_of(tokens: int) -> str:
-    """``1 token``, ``2,345 tokens``."""
+    """Return ``1 token`` or ``2,345 tokens``."""
     return f"{tokens:,} token{'' if tokens == 1 else 's'}"
 
 
@@ -122,7 +123,7 @@ def _x(value: float, edges: npt.NDArray[np.float64]) -> float:
 
 
 def _y(count: int, highest: int) -> float:
-    """The upper end of a bar; a count of one still shows."""
+    """Return the top of a bar; a count of one is still visible."""
     share = (math.log10(count) + 0.3) / (math.log10(highest) + 0.3)
     return round(HEIGHT - _BOTTOM - (HEIGHT - _BOTTOM - _TOP) * share, 2)
 

@@ -1,7 +1,7 @@
-"""``README.md`` of an output: a dataset card, as Hugging Face's hub shows it, and as ``datasets`` reads it.
+"""The ``README.md`` of an output: a dataset card for the Hugging Face Hub and the ``datasets`` library.
 
-Its front matter names the published files, so that ``load_dataset(OUTPUT)`` reads these and no unit file. It is written
-just before ``_SUCCESS``, never over a text that is not a card of ours.
+Its front matter names the published files, so ``load_dataset(OUTPUT)`` reads those and no unit files. The card is
+written just before ``_SUCCESS``, and never replaces a README that tokensight did not write.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M
 
 
 def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> None:
-    """Write the card of a run that is about to be finished; a ``README.md`` of somebody else's stays."""
+    """Write the card of a run that is about to finish, unless there is a ``README.md`` from elsewhere."""
     if any(shard["name"] == KEY for shard in summary["shards"]):
         return
     card = render_card(record, summary).encode()
@@ -39,7 +39,7 @@ def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> N
 
 
 def render_card(record: RunRecord, summary: Mapping[str, Any]) -> str:
-    """The card's text."""
+    """Return the text of the card."""
     patterns = _patterns([shard["name"] for shard in summary["shards"]])
     return "\n".join(
         (
@@ -68,46 +68,47 @@ def _front_matter(summary: Mapping[str, Any], patterns: Sequence[str]) -> Iterat
 
 def _introduction(summary: Mapping[str, Any]) -> Iterator[str]:
     what = (
-        "For every token of the captions (or answers) of an image-text dataset: how much the image changes its "
-        "prediction by a frozen reference model, and a weight for the token's loss in training."
+        "For every token of the captions (or answers) in an image-text dataset: how much the image changes the "
+        "prediction of a frozen reference model, and a weight for the token's training loss."
     )
     if summary["layout"] == "merged":
         beside = (
-            "The dataset's own columns come first: row *i* of a file is row *i* of the dataset's shard of that name."
+            "The original columns of the dataset come first: row *i* of a file is row *i* of the dataset shard with "
+            "the same name."
         )
     else:
         beside = (
-            "Row *i* of a file answers row *i* of the dataset's shard of that name. Images and texts are not in here; "
-            "keep the dataset."
+            "Row *i* of a file belongs to row *i* of the dataset shard with the same name. Images and texts are not "
+            "included; keep the dataset."
         )
     yield from ("# Visual token weights", "", f"{what} {beside}", "")
 
 
 def _reading(patterns: Sequence[str]) -> Iterator[str]:
     files = json.dumps(patterns[0] if len(patterns) == 1 else list(patterns))
-    yield from ("## Reading", "", "```python", "from datasets import load_dataset", "")
-    yield f'weights = load_dataset("parquet", data_files={files}, split="train")  # in this folder'
-    yield from ("```", "", "In a trainer, with the package tokensight, of which this needs numpy and pyarrow only:")
+    yield from ("## Usage", "", "```python", "from datasets import load_dataset", "")
+    yield f'weights = load_dataset("parquet", data_files={files}, split="train")  # from this folder'
+    yield from ("```", "", "In a trainer, with the package tokensight (this part needs only numpy and pyarrow):")
     yield from ("", "```python", "from scorer.spans import project", "from scorer.training import read_weights", "")
-    yield 'for row in read_weights("."):  # method="prior" derives other weights from the same scores'
+    yield 'for row in read_weights("."):  # method="prior" derives different weights from the same scores'
     yield "    if row.ok:"
-    yield "        row.check_text([caption])  # refuses a text that is not the one that was scored"
+    yield "        row.check_text([caption])  # raises an error if the text has changed since it was scored"
     yield "        s = row.scores"
     yield "        weights = project(row.weights, s.token_starts, s.token_ends, starts, ends)  # onto your spans"
     yield from ("```", "")
 
 
 def _columns(record: RunRecord) -> Iterator[str]:
-    yield from ("## Columns", "", "| column | meaning, of lists: one element per scored token |", "|---|---|")
+    yield from ("## Columns", "", "| column | meaning (lists have one element per scored token) |", "|---|---|")
     if record.layout == "merged":
-        yield "| the dataset's own | as they are in the dataset |"
+        yield "| original columns | as in the dataset |"
     yield from (f"| `{column.name}` | {column.meaning} |" for column in columns.of_run(record.fingerprint))
     yield ""
 
 
 def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
     contrast, method = str(summary["contrast"]), summary["method"]
-    yield from ("## Making", "", "| | |", "|---|---|")
+    yield from ("## Provenance", "", "| | |", "|---|---|")
     yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
     explained = CONTRASTS[contrast].explanation if contrast in CONTRASTS else "see the fingerprint"
     yield f"| contrast input | {_code(contrast)}: {explained} |"
@@ -127,19 +128,19 @@ def _counts(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"| tokens scored | {summary['tokens']:,} |"
     yield ""
     if summary["failures"]:
-        yield from ("Rows that failed, by `status`:", "", "| status | rows |", "|---|---|")
+        yield from ("Failed rows by `status`:", "", "| status | rows |", "|---|---|")
         yield from (f"| {_code(code)} | {failure['count']:,} |" for code, failure in summary["failures"].items())
         yield ""
 
 
 def _patterns(names: Sequence[str]) -> list[str]:
-    """Globs that match the published files and, since unit files lie deeper, nothing else."""
+    """Return globs that match the published files only; unit files are in deeper folders."""
     found = {posixpath.join(posixpath.dirname(name), f"*{posixpath.splitext(name)[1]}") for name in names}
     return sorted(found)
 
 
 def _model(model: Any) -> str:
-    """A hub id as it is; of a directory its last parts, since the whole path is nobody else's business."""
+    """Return a hub id unchanged; shorten a directory to its last three parts, to keep the full path private."""
     return "/".join(str(model).replace("\\", "/").rstrip("/").split("/")[-3:])
 
 
@@ -149,5 +150,5 @@ def _revision(record: RunRecord) -> str:
 
 
 def _code(text: str) -> str:
-    """A value as code in a table: characters that would end either are replaced."""
+    """Format a value as code in a table cell, replacing characters that would end either."""
     return "`" + text.replace("`", "'").replace("|", "¦").replace("\n", " ") + "`"

@@ -1,7 +1,6 @@
-"""One self-contained HTML page about a finished run: what was scored, and what the pictures explain.
+"""Write one self-contained HTML page about a finished run: what was scored, and what the images explain.
 
-Nothing is fetched by the page, everything that comes from the data is escaped, and a policy in the page forbids any
-script but its own.
+The page fetches nothing, all data in it is escaped, and its content security policy allows only its own script.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from scorer.training.rows import ScoredRow
 from scorer.types import Float32Array
 
 TEXT_WINDOWS: Final = 64
-"""Texts (and with them pictures) are read for so many windows: 4,096 rows."""
+"""Number of windows whose texts and images are read: 4,096 rows."""
 LISTED_WORDS: Final = 10
 
 
@@ -48,26 +47,27 @@ def write_report(
 ) -> None:
     """Write the report of the finished run in ``output``.
 
-    Memory and reading are bounded: of a large run, a seeded sample of rows is read, and the page says so.
+    Memory and I/O are bounded: for a large run, only a seeded sample of rows is read, and the page says so.
 
     Args:
-        output: the run's folder: a local path, or a URL that fsspec understands.
-        source: the dataset that was scored; texts and pictures come from it.
-        destination: path or URL of the HTML file; its folder is made.
-        samples: rows shown with picture and caption, at random over the shards.
-        seed: of every random choice. The same run and seed give the same page.
-        scanned_rows: rows in which contradictions, needless pictures and repeats are looked for; None takes all.
+        output: Folder of the run: a local path, or a URL that fsspec understands.
+        source: The dataset that was scored, which provides texts and images.
+        destination: Path or URL of the HTML file; its folder is created.
+        samples: Number of rows shown with image and caption, drawn at random across the shards.
+        seed: Seed for every random choice. The same run and seed produce the same page.
+        scanned_rows: Number of rows searched for contradictions, captions that need no image, and repeats; None
+            searches all.
 
     Raises:
         RunError: ``output`` is not a finished run.
-        TableError: ``source`` is not its dataset, or a published file is not one.
+        TableError: ``source`` is not the dataset of the run, or a published file is not a table of scores.
     """
     record, summary = read_finished(open_store(output))
     windows = choose_windows(summary, seed)
     scored = read_rows(output, windows)
     rows = [row for window in windows for row in scored[window]]
     read = {window: scored[window] for window in windows[:TEXT_WINDOWS]}
-    # Spare ones, since those that are shown for a doubtful word are not shown twice.
+    # Pick a few more than shown: rows with a doubtful word are not shown twice.
     wanted = pick([row for window in read.values() for row in window], samples + CONTRADICTED, seed)
     collected = collect(source, read, wanted)
     quality = find_quality(output, summary, source, scanned_rows)
@@ -80,7 +80,7 @@ def write_report(
 
 
 def render(values: Mapping[str, Any]) -> str:
-    """The page from the template in ``assets``."""
+    """Render the page from the template in ``assets``."""
     assets = resources.files("pipelines.report") / "assets"
     script = (assets / "report.js").read_text("utf-8")
     environment = jinja2.Environment(
@@ -112,7 +112,7 @@ def context(
     quality: Quality,
     samples: int,
 ) -> dict[str, Any]:
-    """Everything the template shows, as plain values and records."""
+    """Return everything the template shows, as plain values and records."""
     weights = _concatenated([row.weights for row in rows])
     span = _weight_range(weights)
     gaps = _concatenated([row.scores.logprob_gap for row in rows])
@@ -140,7 +140,7 @@ def context(
 
 
 def percent(probability: float) -> str:
-    """A probability with two significant digits: ``63 %``, ``0.021 %``."""
+    """Format a probability with two significant digits: ``63 %``, ``0.021 %``."""
     if math.isnan(probability):
         return "–"
     value = 100 * probability
@@ -152,7 +152,7 @@ def percent(probability: float) -> str:
 
 
 def ratio(gap: float) -> str:
-    """How many times likelier, or less likely, a gap in nats makes a token: ``3.4``."""
+    """Return how many times more or less likely a gap in nats makes a token: ``3.4``."""
     value = math.exp(min(abs(gap), 50.0))
     if value > 1e4:
         return "over 10,000"
@@ -161,36 +161,36 @@ def ratio(gap: float) -> str:
 
 
 def comparison(gap: float) -> str:
-    """A log-probability gap in words: ``3.4 times less likely with the picture``."""
+    """Describe a log-probability gap in nats: ``3.4 times less likely with the image``."""
     if math.isnan(gap):
-        return "not defined"
+        return "undefined"
     times = ratio(gap)
     if times == "1":
-        return "as likely with the picture as without"
-    return f"{times} times {'more' if gap > 0 else 'less'} likely with the picture"
+        return "as likely with the image as without"
+    return f"{times} times {'more' if gap > 0 else 'less'} likely with the image"
 
 
 def rate(per_second: float | None) -> str:
-    """A throughput; a dash where nothing was timed."""
+    """Format a throughput; a dash if nothing was timed."""
     if per_second is None:
         return "–"
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def duration(seconds: float) -> str:
-    """``48 s``, ``12 min``, ``3.4 h``."""
+    """Format a duration: ``48 s``, ``12 min``, ``3.4 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def contrast_name(contrast: str) -> str:
-    """What stood in for the image, in words that complete "with …"; the name where it is not known."""
+    """Return what replaced the image as a phrase that completes "with …", or the name of an unknown contrast."""
     return CONTRASTS[contrast].phrase if contrast in CONTRASTS else contrast
 
 
 def model_name(model: str | None) -> str:
-    """A hub id as it is, of a directory the last three parts; all of it is in the fingerprint."""
+    """Return a hub id unchanged, or the last three parts of a directory; the fingerprint has the full path."""
     if model is None:
         return "unnamed model"
     parts = model.replace("\\", "/").rstrip("/").split("/")
@@ -199,8 +199,8 @@ def model_name(model: str | None) -> str:
 
 def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
     titles = (
-        ("Log-probability gap", "logprob_gap", "nats; what a softmax sees"),
-        ("Logit gap", "logit_gap", "CAL’s Δo; carries any shift common to all logits"),
+        ("Log-probability gap", "logprob_gap", "nats; as seen by a softmax"),
+        ("Logit gap", "logit_gap", "CAL’s Δo; includes any shift common to all logits"),
     )
     charts = []
     for title, name, unit in titles:
@@ -211,7 +211,7 @@ def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
 
 
 def _shares(gaps: Float32Array) -> dict[str, float]:
-    """Shares of the tokens that the picture makes at least twice as likely, half as likely, or neither."""
+    """Return the shares of tokens that the image makes at least twice as likely, at most half as likely, or neither."""
     finite = gaps[np.isfinite(gaps)]
     if len(finite) == 0:
         return {}
@@ -220,7 +220,7 @@ def _shares(gaps: Float32Array) -> dict[str, float]:
 
 
 def _word_lists(collected: Collected) -> dict[str, Any]:
-    # One occurrence proves little; on a small dataset few words occur often.
+    # One occurrence proves little, but few words are frequent in a small dataset.
     min_count = max(3, min(20, len(collected.words) // 1000))
     ranked = mean_gaps(collected.words, min_count)
     half = min(LISTED_WORDS, len(ranked) // 2)

@@ -1,4 +1,4 @@
-"""The report's part about the dataset itself: counts over every row, and the rows that lead each list."""
+"""The section of the report on data quality: counts over the scanned rows, and the first rows of each list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from scorer.training.rows import ScoredRow
 from scorer.types import Sample
 
 SCAN_ROWS: Final = 1_000_000
-"""Rows that the report at the end of a run is made from, in whole shards; ``tokensight inspect --html`` takes all."""
+"""Rows scanned for the report at the end of a run, in whole shards; ``tokensight inspect --html`` scans all."""
 CANDIDATES: Final = 4 * CONTRADICTED
-"""Rows of the most negative token whose words are read: several tokens of one word add up, and may change the order."""
-PLAIN: Final = 8
+"""Rows with the most negative tokens whose words are read: a word sums over its tokens, which may change the order."""
+LEAST_VISUAL: Final = 8
 REPEATED: Final = 8
 _LENGTH_BARS: Final = 10
 _MAX_TEXT: Final = 400
@@ -30,20 +30,20 @@ Doubtful = tuple[Doubt, ScoredRow, Sample]
 
 
 @dataclass(frozen=True)
-class Plain:
-    """A row that depends little on its picture: rank, picture, text, and the amount of its gaps, averaged."""
+class LeastVisualRow:
+    """A row that depends little on its image: its rank, image, text and mean |gap| in nats."""
 
     rank: int
     sample_id: str
     place: str
-    picture: str | None
+    image: str | None
     text: str
     gap: float
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A text that stands on ``copies`` rows."""
+    """A text that ``copies`` rows share."""
 
     text: str
     copies: int
@@ -52,7 +52,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Bar:
-    """So many rows are ``low`` to ``high`` tokens long; ``share`` is relative to the longest bar."""
+    """The number of rows with ``low`` to ``high`` tokens; ``share`` is relative to the longest bar."""
 
     low: int
     high: int
@@ -66,45 +66,45 @@ class Quality:
 
     findings: Findings
     doubts: Sequence[Doubtful]
-    plain: Sequence[Plain]
+    least_visual: Sequence[LeastVisualRow]
     repeated: Sequence[Repeated]
     lengths: Sequence[Bar]
 
     def values(self) -> dict[str, Any]:
-        """Counts and spreads for the template."""
+        """Return counts and distributions for the template."""
         return {
             **self.findings.to_dict(),
             "spreads": {name: self.findings.figures.spreads()[name] for name in ("tokens per row", "bytes per text")},
-            "plain": self.plain,
+            "least_visual": self.least_visual,
             "repeated": self.repeated,
             "lengths": self.lengths,
         }
 
 
 def find_quality(output: str, summary: Mapping[str, Any], source: Source, scanned_rows: int | None) -> Quality:
-    """Scan the run, then read texts and pictures of the rows that lead.
+    """Scan the run, then read the texts and images of the first rows of each list.
 
     Args:
-        scanned_rows: whole shards are scanned until so many rows have been; None scans all.
+        scanned_rows: Maximum number of rows to scan, in whole shards and at least one; None scans all.
     """
     findings = scan(output, summary["shards"], CANDIDATES, scanned_rows)
     firsts = {findings.place(repeat.first): repeat.copies for repeat in findings.duplicates.largest}
     repeated = list(firsts)[:REPEATED]
-    doubtful, plain = findings.contradictions.rows, findings.language.rows[:PLAIN]
-    places = list(dict.fromkeys([*doubtful, *plain, *repeated]))
+    doubtful, least_visual = findings.contradictions.rows, findings.language.rows[:LEAST_VISUAL]
+    places = list(dict.fromkeys([*doubtful, *least_visual, *repeated]))
     found = rows_at(output, places)
     doubts = _collect(source, [found[place] for place in doubtful]).doubts
-    shown = [*plain, *repeated]
+    shown = [*least_visual, *repeated]
     samples = {
         (row.shard, row.row_index): sample for row, sample in _collect(source, [found[place] for place in shown]).picks
     }
     return Quality(
         findings=findings,
         doubts=doubts,
-        plain=[
-            _plain(rank, place, samples[place], gap)
-            for rank, (place, gap) in enumerate(zip(plain, findings.language.scores, strict=False), 1)
-            if place in samples  # not where the dataset was changed since
+        least_visual=[
+            _least_visual_row(rank, place, samples[place], gap)
+            for rank, (place, gap) in enumerate(zip(least_visual, findings.language.scores, strict=False), 1)
+            if place in samples  # the row may have changed since
         ],
         repeated=[
             Repeated(_text(samples[place]), firsts[place], _place(place)) for place in repeated if place in samples
@@ -114,7 +114,7 @@ def find_quality(output: str, summary: Mapping[str, Any], source: Source, scanne
 
 
 def worst(*lists: Sequence[Doubtful]) -> list[Doubtful]:
-    """The most negative words of several lists, each row once."""
+    """Merge lists and return the rows with the most negative words, each row once."""
     rows: dict[Place, Doubtful] = {}
     for entry in sorted((entry for entries in lists for entry in entries), key=lambda entry: entry[0].gap):
         rows.setdefault((entry[1].shard, entry[1].row_index), entry)
@@ -122,7 +122,7 @@ def worst(*lists: Sequence[Doubtful]) -> list[Doubtful]:
 
 
 def length_bars(counts: Counts) -> list[Bar]:
-    """Rows by number of tokens, in at most ten equal steps up to the 95th percentile and one bar for what is longer."""
+    """Count rows by number of tokens: at most nine bars of equal width up to the 95th percentile, one for the rest."""
     spread = counts.spread()
     if spread.count == 0:
         return []
@@ -140,15 +140,15 @@ def _collect(source: Source, rows: Sequence[ScoredRow]) -> Collected:
     return collect(source, windows, rows)
 
 
-def _plain(rank: int, place: Place, sample: Sample, gap: float) -> Plain:
-    picture = None
+def _least_visual_row(rank: int, place: Place, sample: Sample, gap: float) -> LeastVisualRow:
+    shown = None
     for image in sample.images[:MAX_IMAGES]:
         try:
-            picture = thumbnail(image)
+            shown = thumbnail(image)
             break
-        except RowError:  # it was scored, so it has changed since; the text is what matters here
+        except RowError:  # readable when scored, so changed since; the text matters more
             continue
-    return Plain(rank, sample.sample_id, _place(place), picture, _text(sample), gap)
+    return LeastVisualRow(rank, sample.sample_id, _place(place), shown, _text(sample), gap)
 
 
 def _text(sample: Sample) -> str:

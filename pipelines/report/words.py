@@ -1,4 +1,4 @@
-"""The words of scored texts, and which tokens are theirs, by byte spans."""
+"""Split scored texts into words, and match tokens to them by byte spans."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scorer.spans import char_to_byte
 from scorer.types import Int32Array
 
 _UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-"""Scripts written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer): there, a token stands for a word."""
+"""Scripts written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer): a token run counts as a word."""
 _WORD: Final = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|(?:(?![{_UNSPACED}])\w)+(?:['’-](?:(?![{_UNSPACED}])\w)+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word and the indices of the tokens whose bytes are mostly its own."""
+    """A word and the indices of its tokens."""
 
     text: str
     tokens: tuple[int, ...]
@@ -37,10 +37,10 @@ class WordGap:
 
 
 def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
-    """The words of ``text`` that were scored, each with its tokens. Arguments as in :func:`token_runs`.
+    """Return the scored words of ``text``, each with its tokens. The arguments are those of :func:`token_runs`.
 
-    A token belongs to the word that holds most of its bytes (a leading space belongs to none), to the earlier one on
-    a tie.
+    A token belongs to the word that contains most of its bytes, or the earlier word on a tie. A leading space belongs
+    to no word.
     """
     to_byte = char_to_byte(text)
     spans: list[tuple[int, int, str]] = []
@@ -67,7 +67,7 @@ def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
 
 
 def mean_gaps(occurrences: Iterable[tuple[str, float]], min_count: int) -> list[WordGap]:
-    """Words that occur at least ``min_count`` times, case folded, from the highest mean gap down."""
+    """Return the case-folded words that occur at least ``min_count`` times, highest mean gap first."""
     gaps: defaultdict[str, list[float]] = defaultdict(list)
     for text, gap in occurrences:
         gaps[text.casefold()].append(gap)
@@ -76,7 +76,7 @@ def mean_gaps(occurrences: Iterable[tuple[str, float]], min_count: int) -> list[
 
 
 def _token_words(text: str, begin: int, starts: Int32Array, ends: Int32Array) -> Sequence[tuple[int, int, str]]:
-    """(start byte, end byte, text) of every run of tokens in a stretch of text without spaces."""
+    """Return (start byte, end byte, text) of every token run in a stretch of text without spaces."""
     stop = begin + len(text.encode("utf-8"))
     inside = (starts < stop) & (ends > begin)
     own_starts = np.clip(starts[inside] - begin, 0, stop - begin)

@@ -1,6 +1,6 @@
-"""The page at ``/``: plain files of this package, read once, served with a strict policy for the browser.
+"""The web page at ``/``: static files, read once and served with a strict content security policy.
 
-The page talks to the HTTP API like any other client; this package knows neither the model nor the API.
+The page uses the HTTP API like any other client; this package depends on neither the model nor the API.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         "form-action 'none'",
         "base-uri 'none'",
         "frame-ancestors 'none'",
-        # No string becomes markup or code: the browser refuses innerHTML and its like.
+        # No string becomes markup or code: the browser refuses innerHTML and similar sinks.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
@@ -50,14 +50,14 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    # Kept, but asked for again each time: an upgraded server never meets last week's script. A hit costs a 304.
+    # Cached but revalidated every time: an upgraded server never meets an outdated script. A cache hit costs a 304.
     "Cache-Control": "no-cache",
 }
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of the page: its bytes, media type, and entity tag (a quoted digest of the bytes)."""
+    """A file of the page: its bytes, media type and entity tag (a quoted digest of the bytes)."""
 
     body: bytes
     media_type: str
@@ -66,7 +66,7 @@ class Asset:
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Every file of the page by its path below ``/page/``; nothing else can be asked for, whatever the path says."""
+    """Return every file of the page by its path under ``/page/``. Nothing else can be requested."""
     package = files(__name__)
     found = {entry.name: _read(entry) for entry in (package / "static").iterdir() if _served(entry)}
     found |= {f"samples/{entry.name}": _read(entry) for entry in (package / "samples").iterdir() if _served(entry)}
@@ -75,13 +75,13 @@ def assets() -> dict[str, Asset]:
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def index(request: Request) -> Response:
-    """The page itself."""
+    """Serve the page itself."""
     return _answer(assets()["index.html"], request)
 
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
 async def asset(path: str, request: Request) -> Response:
-    """One of its files. Raises HTTPException 404 for any other path."""
+    """Serve one of its files. Raises HTTPException 404 for any other path."""
     found = assets().get(path)
     if found is None:
         raise HTTPException(404, f"the page has no file {path[:100]!r}")
@@ -102,8 +102,10 @@ def _read(entry: Traversable) -> Asset:
 
 
 def _answer(asset: Asset, request: Request) -> Response:
-    """304 where the browser has these bytes already (RFC 9110, 13.1.2: the weak comparison); HEAD loses its body in
-    the server, which keeps the length."""
+    """Answer with the asset, or 304 if the browser already has it (RFC 9110, 13.1.2: weak comparison).
+
+    For HEAD, the server drops the body and keeps its length.
+    """
     headers = {**HEADERS, "ETag": asset.etag}
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if asset.etag in known or "*" in known:

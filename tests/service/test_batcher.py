@@ -155,7 +155,7 @@ def test_contrasts_do_not_mix_and_none_starves(bench: Bench) -> None:
 def test_the_queue_is_bounded(bench: Bench) -> None:
     first = bench.occupied()
     futures = [bench.submit(str(i), length=1) for i in range(20)]
-    with pytest.raises(QueueFullError, match="20 samples wait, queue_size=20"):
+    with pytest.raises(QueueFullError, match="20 samples are waiting, queue_size=20"):
         bench.submit("one too many")
     bench.model.gate.set()
     assert len(names([first, *futures])) == 21
@@ -246,7 +246,7 @@ def test_a_model_that_does_not_load_is_not_ready() -> None:
     batcher = Batcher(
         load, Metrics(), capacity=1, max_rows=1, wait_seconds=0, heartbeat_seconds=60, on_death=deaths.append
     )
-    assert batcher.why_not_ready() == "the model's thread does not run"
+    assert batcher.why_not_ready() == "the model's thread is not running"
     batcher.start()
     eventually(lambda: len(deaths) == 1)
     assert batcher.why_not_ready() == "the model's thread ended: OSError"
@@ -256,7 +256,7 @@ def test_a_silent_thread_is_not_ready() -> None:
     bench = Bench(heartbeat_seconds=0.05)
     bench.begin()
     first = bench.occupied()
-    eventually(lambda: "gave no sign" in str(bench.batcher.why_not_ready()))
+    eventually(lambda: "has been silent for" in str(bench.batcher.why_not_ready()))
     bench.model.gate.set()
     names([first])
     bench.batcher.stop(30)
@@ -272,8 +272,8 @@ def test_stopping_finishes_what_was_accepted_and_takes_nothing_more(bench: Bench
     futures = [bench.submit(str(i)) for i in range(12)]
     stopper = threading.Thread(target=bench.batcher.stop, args=(30,))
     stopper.start()
-    eventually(lambda: bench.batcher.why_not_ready() == "the service stops")
-    with pytest.raises(NotReadyError, match="the service stops"):
+    eventually(lambda: bench.batcher.why_not_ready() == "the service is stopping")
+    with pytest.raises(NotReadyError, match="the service is stopping"):
         bench.submit("late")
     bench.model.gate.set()
     stopper.join(30)
@@ -287,7 +287,7 @@ def test_stopping_does_not_wait_longer_than_told() -> None:
     first = bench.occupied()
     waiting = bench.submit("waiting")
     bench.batcher.stop(0.01)
-    with pytest.raises(NotReadyError, match="the service stops"):
+    with pytest.raises(NotReadyError, match="the service is stopping"):
         waiting.result(30)
     bench.model.gate.set()
     assert names([first]) == ["scores of first"]

@@ -52,7 +52,7 @@ def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"api_keys": "short"}, "fewer than 8 characters"),
         ({"contrast": "image"}, "Input should be"),
-        ({"contrast": "blur", "contrasts": "blank"}, "'blur' is not among contrasts"),
+        ({"contrast": "blur", "contrasts": "blank"}, "'blur' is not one of contrasts"),
         ({"max_items": 100, "queue_size": 10}, "max_items=100 exceeds queue_size=10"),
         ({"allow_image_host": "http://x.org/"}, "no full DNS name"),
         ({"allow_image_host": "127.0.0.1"}, "no full DNS name"),
@@ -77,7 +77,7 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) 
     ],
 )
 def test_a_misspelt_variable_does_not_open_the_service(name: str, meant: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is not known; is {meant} meant"):
+    with pytest.raises(ConfigError, match=f"{name} is unknown; did you mean {meant}"):
         check_environment({name: "a-secret-key"})
 
 

@@ -1,5 +1,5 @@
-// Shows the numbers of the token that is pointed at, tapped or focused, and lets the arrow keys walk through a card.
-// The numbers are those of the card's own table, which is there without this script too.
+// Show the numbers of the token under the pointer, tapped or focused, and let the arrow keys move through a card.
+// The numbers come from the table on the card, which works without this script.
 (() => {
   "use strict";
   const tip = document.getElementById("tip");
@@ -20,11 +20,11 @@
     const cells = row.cells;
     const title = document.createElement("b");
     title.textContent = cells[0].textContent;
-    const says = document.createElement("p");
-    says.textContent = row.dataset.says;
+    const comparison = document.createElement("p");
+    comparison.textContent = row.dataset.comparison;
     const table = document.createElement("table");
     for (let i = 1; i < cells.length; i++) line(table, heads[i].textContent, cells[i].textContent);
-    tip.replaceChildren(title, says, table);
+    tip.replaceChildren(title, comparison, table);
     tip.hidden = false;
     const at = token.getClientRects()[0];
     const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);

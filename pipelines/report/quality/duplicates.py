@@ -1,9 +1,9 @@
-"""Texts that stand on several rows, found with bounded memory: 16 bytes a row on disk, one bucket of them in memory.
+"""Find texts that several rows share, in bounded memory: 16 bytes per row on disk, one bucket of rows in memory.
 
-A row is known by the first 64 bits of its text's hash. Rows go to one of 256 temporary files by the first eight of
-them, so that equal texts meet in one file; files are read one after the other, in pieces, and of each piece only
-(text, number of copies, first row) stays. Memory is that of the different texts of one file: of a thousand million
-different captions, about 100 MB. Small datasets never touch the disk.
+A row is identified by the first 64 bits of its text hash. The first eight of these assign it to one of 256 temporary
+files, so equal texts end up in the same file. Files are read one by one, in pieces, keeping only (text, number of
+copies, first row). Memory holds the distinct texts of one file: about 100 MB for a thousand million distinct captions.
+Small datasets never touch the disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Entries = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A row whose text an earlier row has too. ``copies`` rows have it in all, ``first`` is the earliest."""
+    """A row that repeats the text of an earlier row. ``copies`` rows share it; ``first`` is the earliest."""
 
     row: int
     first: int
@@ -41,7 +41,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found: different texts, rows that repeat an earlier one, and the repeats of the commonest texts."""
+    """Number of distinct texts, number of rows that repeat an earlier one, and the repeats of the most common texts."""
 
     distinct: int
     repeats: int
@@ -49,7 +49,7 @@ class Found:
 
 
 class Duplicates:
-    """Give it every row by :meth:`add`, then ask :meth:`find`, once. A context manager: its files go at the end."""
+    """Collect every row with :meth:`add`, then call :meth:`find` once. A context manager that deletes its files."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -66,7 +66,12 @@ class Duplicates:
         self._stack.close()
 
     def add(self, hashes: Sequence[str], rows: Int64Array) -> None:
-        """``hashes`` are hexadecimal, at least 16 digits; ``rows`` number the rows, ascending from call to call."""
+        """Add rows.
+
+        Args:
+            hashes: Hexadecimal text hashes, at least 16 digits each.
+            rows: int64 [N], the row numbers, ascending within and across calls.
+        """
         if len(rows) == 0:
             return
         entries = np.zeros(len(rows), _ENTRY)
@@ -80,7 +85,7 @@ class Duplicates:
         self._rows += len(rows)
 
     def find(self, limit: int) -> Found:
-        """At most ``limit`` repeats are listed: of the commonest texts first, in row order within a text."""
+        """Find repeats and list at most ``limit``: the most common texts first, in row order within a text."""
         distinct = 0
         top = np.zeros(0, _GROUP)
         for bucket in self._buckets:
@@ -113,11 +118,11 @@ def _pieces(bucket: IO[bytes]) -> Iterator[Entries]:
 
 
 def _merged(groups: Entries, entries: Entries) -> Entries:
-    """``groups`` with ``entries`` counted in; entries come in ascending row order, so that the first one is."""
+    """Count ``entries``, which are in ascending row order, into ``groups``, keeping the first row of each text."""
     more = np.zeros(len(entries), _GROUP)
     more["key"], more["copies"], more["first"] = entries["key"], 1, entries["row"]
     both = np.concatenate([groups, more])
-    both = both[np.argsort(both["key"], kind="stable")]  # stable: of equal keys the first row stays first
+    both = both[np.argsort(both["key"], kind="stable")]  # stable: the first row of equal keys stays first
     first = np.flatnonzero(np.concatenate([[True], both["key"][1:] != both["key"][:-1]]))
     merged = both[first]
     merged["copies"] = np.add.reduceat(both["copies"], first)

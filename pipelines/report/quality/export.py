@@ -1,6 +1,6 @@
-"""The ranked rows as one Parquet file, to clean a dataset with: join the two by ``shard`` and ``row_index``.
+"""Export the ranked rows as one Parquet file for cleaning a dataset: join on ``shard`` and ``row_index``.
 
-One row per listed row, in the order of its ranks. What a row is not listed for is null.
+The file has one row per listed row, in rank order. Ranks in lists that do not include the row are null.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ SCHEMA: Final = pa.schema(
         pa.field("first_row_index", pa.int64()),
     ]
 )
-"""Ranks count from 1. ``mean_gap`` and ``language_surprise`` (minus the log-probability without the picture) are means
-over the row's tokens, in nats. Of a row that repeats an earlier one's text, ``first_…`` is the earliest and ``copies``
-how many rows have it. The other columns are as in the published files, or as
-:mod:`pipelines.report.quality.scan` says."""
+"""Ranks start at 1. ``mean_gap`` and ``language_surprise`` (minus the log-probability without the image) are means over
+the tokens of the row, in nats. If the row repeats an earlier text, ``first_…`` is the earliest row with that text and
+``copies`` the number of rows that have it. The other columns are as in the published files, or as defined in
+:mod:`pipelines.report.quality.scan`."""
 
 _PART: Final = 512
-"""Rows that are read back at a time, for what the scan did not keep."""
+"""Rows read back at a time for values that the scan did not keep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A row's ranks, and whom it repeats."""
+    """The ranks of a row, and the row it repeats."""
 
     contradiction_rank: int | None = None
     language_rank: int | None = None
@@ -62,7 +62,7 @@ class Listed:
 
 
 def listed(findings: Findings) -> dict[tuple[str, int], Listed]:
-    """Every row of the three lists once, contradictions first."""
+    """Return every row of the three lists once, contradictions first."""
     rows: dict[tuple[str, int], Listed] = {}
     for rank, row in enumerate(findings.contradictions.listed, 1):
         rows[row] = Listed(contradiction_rank=rank)
@@ -81,10 +81,10 @@ def listed(findings: Findings) -> dict[tuple[str, int], Listed]:
 
 
 def export(output: str, findings: Findings, destination: str) -> int:
-    """Write the listed rows to ``destination``, a path or a URL; its folder is made. Returns how many there are.
+    """Write the listed rows to ``destination``, a path or URL whose folder is created, and return their number.
 
     Raises:
-        ConfigError: the destination cannot be written to.
+        ConfigError: The destination cannot be written.
     """
     rows = listed(findings)
     note = {"format_version": 1, **findings.to_dict()}
@@ -103,7 +103,7 @@ def export(output: str, findings: Findings, destination: str) -> int:
 
 
 def rows_at(output: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], ScoredRow]:
-    """The scored rows at these places, read back from their row groups."""
+    """Read back the scored rows at these places."""
     windows = [Window(shard, row, row + 1) for shard, row in places]
     found = read_rows(output, windows)
     return {(row.shard, row.row_index): row for rows in found.values() for row in rows}

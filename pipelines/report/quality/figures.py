@@ -1,4 +1,4 @@
-"""Distributions of what a run wrote, counted as it streams by: exact for lengths, to 0.01 for gaps and weights."""
+"""Count distributions over the scores of a run in one pass: lengths exactly, gaps and weights to 0.01."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipelines.output.reader import ScoredBatch
 from scorer.types import Float32Array, Int64Array
 
 MAX_LENGTH: Final = 1 << 20
-"""Longer texts are counted as this long: it bounds memory, and no model reads as much."""
+"""Longer texts are counted with this length, which bounds memory; no model reads texts this long."""
 STEP: Final = 0.01
 LIMIT: Final = 100.0
-"""Gaps and weights beyond ± this count as this; their minimum and maximum stay exact."""
+"""Gaps and weights beyond ± this are counted at the limit; the minimum and maximum stay exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How values lie: their number, mean, extremes and percentiles. NaN, and None in JSON, where there are none."""
+    """Count, mean, extremes and percentiles of some values. Without values, NaN (None in JSON)."""
 
     count: int
     mean: float
@@ -53,7 +53,7 @@ class Counts:
 
 
 class Bins:
-    """Counts of real numbers in bins of width :data:`STEP`; what is not finite is left out."""
+    """Counts of real numbers in bins of width :data:`STEP`; non-finite values are ignored."""
 
     def __init__(self) -> None:
         self._counts: Int64Array = np.zeros(round(2 * LIMIT / STEP) + 1, np.int64)
@@ -76,7 +76,7 @@ class Bins:
 
 
 class Figures:
-    """The distributions of a run; :meth:`add` every batch."""
+    """The distributions of a run, collected by calling :meth:`add` with every batch."""
 
     def __init__(self) -> None:
         self.tokens, self.bytes = Counts(), Counts()
@@ -88,7 +88,7 @@ class Figures:
             return
         gap = batch.gap
         self.tokens.add(batch.lengths)
-        # The byte at which a row's longest turn ends; of a bare caption, its length in UTF-8.
+        # The last byte of the longest turn of a row; for a bare caption, its length in UTF-8 bytes.
         self.bytes.add(np.maximum.reduceat(batch.ends, batch.first))
         self.gaps.add(gap)
         self.weights.add(batch.weights)
@@ -96,7 +96,7 @@ class Figures:
         self.halved += int((gap <= -np.log(2)).sum())
 
     def spreads(self) -> dict[str, Spread]:
-        """By what was measured, in the order in which it is shown."""
+        """Return each distribution by name, in display order."""
         return {
             "tokens per row": self.tokens.spread(),
             "bytes per text": self.bytes.spread(),
@@ -118,7 +118,7 @@ def _spread(
     reached = np.cumsum(counts)
 
     def quantile(share: float) -> float:
-        """The smallest value that ``share`` of all do not exceed."""
+        """Return the smallest value that a ``share`` of all values does not exceed."""
         value = float(values[np.searchsorted(reached, share * count)])
         return min(max(round(value, 2), minimum), maximum)
 

@@ -1,13 +1,14 @@
-"""One pass over the scored rows: which captions contradict their pictures, which need none, which stand there twice.
+"""Scan the scored rows once: which captions contradict their image, which need no image, which are repeated.
 
-Three numbers of a row decide, all in nats and made from log-probabilities alone, with no text and no picture read:
+Three values of a row decide. They come from the published scores alone; no text or image is read:
 
-- ``lowest_gap``, its most negative token gap: the word that the picture speaks against the most. A caption is listed
-  as *contradiction* from −log 2 down, where the picture halves a token's probability at least; most negative first.
-- ``mean_absolute_gap``, the amount of its gaps, averaged over its tokens: how much the caption depends on the picture.
-  A caption is listed as *language*, which language alone explains, below log 1.25: there the picture changes a token's
-  probability by less than a quarter on average; least first.
-- the hash of its text: rows that repeat an earlier row's text are listed as *duplicates*, commonest texts first.
+- ``lowest_gap``, its most negative token gap in nats, marks the token that the image contradicts most. A row is listed
+  as *contradiction* at −log 2 or below, where the image at least halves the probability of a token; most negative
+  first.
+- ``mean_absolute_gap``, the mean of |gap| over its tokens in nats, measures how much the caption depends on the image.
+  A row is listed as *language* (language alone explains it) below log 1.25, where the image changes the probability of
+  a token by less than a quarter on average; lowest first.
+- its text hash: rows that repeat the text of an earlier row are listed as *duplicates*, most common texts first.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from scorer.types import BoolArray, Float32Array, Int64Array
 FACTOR_TWO: Final = math.log(2)
 LITTLE: Final = math.log(1.25)
 DEFAULT_TOP: Final = 10_000
-"""Rows that are ranked in each list; the counts are of all."""
+"""Number of rows ranked in each list; the counts cover all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Rows in the order of what ranks them.
+    """Rows ranked by a score.
 
     Attributes:
-        count: rows that fall under the kind, of all that were scanned.
-        rows, scores: places and scores of the first ones. They may go on behind the kind's last one.
+        count: Number of scanned rows that meet the criterion of the list.
+        rows, scores: Places and scores of the first rows; they may continue past the last one that meets the criterion.
     """
 
     count: int
@@ -49,7 +50,7 @@ class Ranking:
 
     @property
     def listed(self) -> Sequence[tuple[str, int]]:
-        """The first ones, as far as they fall under the kind."""
+        """The ranked rows that meet the criterion."""
         return self.rows[: self.count]
 
 
@@ -58,11 +59,10 @@ class Findings:
     """What a scan found.
 
     Attributes:
-        rows: scored rows that were looked at.
-        contradictions, language: see the module.
-        duplicates: as :class:`~pipelines.report.quality.duplicates.Found`; rows by number, which :meth:`place`
-            resolves.
-        figures: lengths, gaps and weights.
+        rows: Number of scored rows that were scanned.
+        contradictions, language: See the module docstring.
+        duplicates: Repeated texts; :meth:`place` resolves the row numbers in it.
+        figures: Distributions of lengths, gaps and weights.
     """
 
     rows: int
@@ -73,11 +73,11 @@ class Findings:
     places: _Places
 
     def place(self, number: int) -> tuple[str, int]:
-        """The shard and the row in it of a row's number."""
+        """Return the shard of a row number, and the position of the row in it."""
         return self.places.find(number)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts, as plain data."""
+        """Return the counts as plain data."""
         return {
             "rows": self.rows,
             "contradictions": self.contradictions.count,
@@ -88,11 +88,13 @@ class Findings:
 
 
 class Scan:
-    """Give it every batch, shard by shard, then ask :meth:`findings`, once. A context manager, for its files.
+    """Collect every batch with :meth:`add`, shard by shard, then call :meth:`findings` once.
+
+    A context manager that deletes its temporary files.
 
     Args:
-        shards: every shard that may come and its number of rows, in the run's order.
-        top: rows that each list ranks.
+        shards: Every shard that may be added and its number of rows, in the order of the run.
+        top: Number of rows to rank in each list.
     """
 
     def __init__(self, shards: Mapping[str, int], top: int = DEFAULT_TOP) -> None:
@@ -117,7 +119,7 @@ class Scan:
             return
         gap, first = batch.gap, batch.first
         numbers = self._places.first[batch.shard] + batch.row_index
-        # fmin passes over NaN, and is NaN where a whole row is: such a row compares false and is in no list.
+        # fmin skips NaN and is NaN only if the whole row is: such a row compares false and is in no list.
         lowest = np.fmin.reduceat(gap, first).astype(np.float64)
         self._contradictions.add(lowest, numbers, lowest <= -FACTOR_TWO, lowest <= -FACTOR_TWO)
         amount = mean_amounts(gap, first)
@@ -147,10 +149,10 @@ def scan(
     """Scan published files.
 
     Args:
-        output: the run's folder: a local path, or a URL that fsspec understands.
-        shards: entries of a summary's ``shards``: ``name``, ``rows``, ``ok``.
-        top: rows that each list ranks.
-        limit: whole shards are read until so many rows have been; None reads all.
+        output: Folder of the run: a local path, or a URL that fsspec understands.
+        shards: The ``shards`` entries of a summary: ``name``, ``rows``, ``ok``.
+        top: Number of rows to rank in each list.
+        limit: Maximum number of rows to read, in whole shards and at least one; None reads all.
     """
     sizes = {shard["name"]: shard["rows"] for shard in shards if shard["ok"]}
     with Scan(sizes, top) as found:
@@ -165,7 +167,12 @@ def scan(
 
 
 def mean_amounts(gap: Float32Array, first: Int64Array) -> npt.NDArray[np.float64]:
-    """float64 [M]: mean of |gap| over each row's defined tokens; NaN where there are none. ``first`` as of a batch."""
+    """Return the mean of |gap| over the defined tokens of each row, in nats: float64 [M], NaN if there are none.
+
+    Args:
+        gap: float32 [T], the gaps of all tokens.
+        first: int64 [M], the index of the first token of each row.
+    """
     defined = ~np.isnan(gap)
     totals = np.add.reduceat(np.where(defined, np.abs(gap.astype(np.float64)), 0.0), first)
     counts = np.add.reduceat(defined.astype(np.int64), first)
@@ -175,7 +182,7 @@ def mean_amounts(gap: Float32Array, first: Int64Array) -> npt.NDArray[np.float64
 
 
 class _Top:
-    """The ``size`` smallest scores and their rows, in order; of equal scores the earlier rows."""
+    """The ``size`` smallest scores and their rows, in order; ties keep the earlier rows."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -186,7 +193,7 @@ class _Top:
     def add(self, scores: npt.NDArray[np.float64], numbers: Int64Array, counted: BoolArray, ranked: BoolArray) -> None:
         self.count += int(counted.sum())
         if len(self.scores) == self._size:
-            ranked = ranked & (scores < self.scores[-1])  # rows come in order: equal ones would go behind
+            ranked = ranked & (scores < self.scores[-1])  # rows arrive in order: ties would rank last
         if not ranked.any():
             return
         scores = np.concatenate([self.scores, scores[ranked]])
@@ -196,7 +203,7 @@ class _Top:
 
 
 class _Places:
-    """Rows numbered through all shards, in their order."""
+    """Row numbers that count through all shards in order."""
 
     def __init__(self, shards: Mapping[str, int]) -> None:
         ends = list(accumulate(shards.values(), initial=0))
@@ -205,6 +212,6 @@ class _Places:
         self._starts = ends[:-1]
 
     def find(self, number: int) -> tuple[str, int]:
-        # A shard without rows shares its start with the next one, which bisect_right passes on to.
+        # A shard without rows shares its start with the next one, and bisect_right selects the latter.
         shard = bisect_right(self._starts, number) - 1
         return self._names[shard], number - self._starts[shard]

@@ -1,10 +1,10 @@
-// The HTTP API as the page uses it. An answer, or a Problem that says in plain words what went wrong.
+// The HTTP API as used by the page: each call returns a response, or throws a Problem that says what went wrong.
 
-/** The URL of a path relative to the page, which may stand below a prefix. Without the user and password that the page
- * may have been opened with: fetch refuses a URL that has them, and the browser sends them by itself. */
+/** Returns the URL of a path relative to the page, which may be mounted under a prefix. It has no user or password, even
+ * if the page was opened with them: fetch refuses such a URL, and the browser sends them anyway. */
 export const address = (path) => new URL(path, location.origin + location.pathname).href;
 
-/** What is shown when a request fails: RFC 9457's fields, or words for what has none. */
+/** What is shown when a request fails: the fields of RFC 9457, or a description if the response has none. */
 export class Problem extends Error {
   constructor({ title, detail = "", code = "", requestId = "", retryAfter = null }) {
     super(detail || title);
@@ -14,7 +14,7 @@ export class Problem extends Error {
 
 const text = (value) => (typeof value === "string" ? value : "");
 
-/** Seconds to wait, from Retry-After (a number, or a date); null where the server gave no hint. */
+/** Returns the seconds to wait, from Retry-After (a number or a date); null if the server gave no hint. */
 function retryAfter(response) {
   const header = response.headers.get("Retry-After");
   if (!header) return null;
@@ -27,7 +27,7 @@ async function problemOf(response) {
   const body = isJson ? await response.json().catch(() => ({})) : {};
   const detail = text(body?.detail);
   const errors = Array.isArray(body?.errors) ? body.errors.map(fieldError) : [];
-  const fields = errors.filter((each) => each && !detail.includes(each)); // the detail may name the first one
+  const fields = errors.filter((each) => each && !detail.includes(each)); // the detail may include the first one
   return new Problem({
     title: text(body?.title) || `The server answered ${response.status} ${response.statusText}`.trim(),
     detail: [detail, ...fields].filter(Boolean).join("; "),
@@ -43,7 +43,7 @@ function fieldError(error) {
   return place && message ? `${place}: ${message}` : message;
 }
 
-/** The response, if it is a good one. Throws Problem, or AbortError. */
+/** Returns a successful response. Throws Problem or AbortError. */
 export async function get(path, options = {}) {
   let response;
   try {
@@ -52,7 +52,7 @@ export async function get(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem({
       title: "The server cannot be reached",
-      detail: "It may be stopped or restarting, or it closed the connection on a picture above its limit.",
+      detail: "It may be stopped or restarting, or it closed the connection because the image exceeds its limit.",
       code: "network",
     });
   }
@@ -60,39 +60,39 @@ export async function get(path, options = {}) {
   return response;
 }
 
-async function ask(path, options = {}) {
+async function requestJson(path, options = {}) {
   const response = await get(path, { cache: "no-store", ...options });
   try {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    const detail = "Something between here and the server changed it.";
-    throw new Problem({ title: "The answer is not JSON", detail, code: "not_json" });
+    const detail = "Something between this page and the server changed it.";
+    throw new Problem({ title: "The response is not JSON", detail, code: "not_json" });
   }
 }
 
 /** GET /v1/models. */
-export const listModels = () => ask("v1/models");
+export const listModels = () => requestJson("v1/models");
 
-/** POST /v1/score, the picture as a file beside the request. */
-export function score(picture, request, signal) {
+/** POST /v1/score, with the image as a file next to the request. */
+export function score(image, request, signal) {
   const form = new FormData();
-  form.append("image", picture.blob, picture.name);
+  form.append("image", image.blob, image.name);
   form.append("request", JSON.stringify(request));
-  return ask("v1/score", { method: "POST", body: form, signal });
+  return requestJson("v1/score", { method: "POST", body: form, signal });
 }
 
 /** POST /v1/weights. */
 export function deriveWeights(request, signal) {
   const headers = { "Content-Type": "application/json" };
-  return ask("v1/weights", { method: "POST", headers, body: JSON.stringify(request), signal });
+  return requestJson("v1/weights", { method: "POST", headers, body: JSON.stringify(request), signal });
 }
 
-/** Whether the API wants a key: this browser sends the one it was given, a command line has to be told. */
-export async function wantsKey() {
+/** Returns whether the API requires a key. The browser sends its key itself; a command needs it as an option. */
+export async function requiresKey() {
   try {
     return (await fetch(address("v1/models"), { credentials: "omit", cache: "no-store" })).status === 401;
   } catch {
-    return false; // no server, no key: the command is the same
+    return false; // unreachable server: leave the key out
   }
 }

@@ -1,9 +1,9 @@
-// The scored text as coloured runs of tokens, and the walk through them with the keyboard.
+// The scored text as coloured token runs, and keyboard navigation between them.
 import { el } from "./dom.js";
 import { drawn, tokenRuns, visible } from "./token_runs.js";
 import { gapLevel } from "./scale.js";
 
-/** Sums over tokens first … last − 1: a run of several tokens has the product of their probabilities. */
+/** Sums the scores of tokens first … last − 1, which multiplies their probabilities. */
 function numbersOf(run, offset, tokens) {
   const own = tokens.slice(offset + run.first, offset + run.last);
   const sum = (name) => own.reduce((total, token) => total + (token[name] ?? NaN), 0);
@@ -19,7 +19,7 @@ function numbersOf(run, offset, tokens) {
   };
 }
 
-/** Mean weight of a part's tokens. */
+/** Returns the mean weight of the tokens of a part. */
 export function weightOf(part, weights) {
   let total = 0;
   for (let i = part.from; i < part.to; i++) total += weights[i];
@@ -40,7 +40,7 @@ function drawPart(paragraph, run, offset, tokens) {
   return [part];
 }
 
-/** Draws all turns into ``host`` and returns their scored parts, in order. */
+/** Draws all turns into ``host`` and returns their scored parts in order. */
 export function drawCaption(host, { turns, tokens }) {
   const parts = [];
   host.replaceChildren();
@@ -53,7 +53,7 @@ export function drawCaption(host, { turns, tokens }) {
       dir: "auto",
       role: "listbox",
       "aria-orientation": "horizontal",
-      "aria-label": `${name}, token by token; the arrow keys move`,
+      "aria-label": `${name}, token by token; use the arrow keys to move`,
     });
     const starts = own.map((token) => token.start);
     for (const run of tokenRuns(text, starts, own.map((token) => token.end))) {
@@ -65,7 +65,7 @@ export function drawCaption(host, { turns, tokens }) {
   return parts;
 }
 
-/** Colours every part by level(part): an integer, or null where the number is not defined. */
+/** Colours every part by level(part): an integer, or null if the score is undefined. */
 export function paint(host, parts, by, level) {
   host.dataset.by = by;
   for (const part of parts) {
@@ -76,7 +76,7 @@ export function paint(host, parts, by, level) {
 
 const STEPS = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
 
-/** The arrow keys, Home and End move between the parts; one of them at a time is in the page's tab order. */
+/** Lets the arrow keys, Home and End move between the parts, one of which is in the tab order at a time. */
 export function walkWithKeys(host) {
   host.addEventListener("keydown", (event) => {
     const at = event.target.closest(".t");

@@ -1,11 +1,11 @@
-// What stands in for the image, in the words of GET /v1/models.
+// What replaces the image in each contrast, as described by GET /v1/models.
 
-const words = new Map(); // contrast → words
+const phrases = new Map(); // contrast → phrase
 
-/** Takes in a model's contrast_words. */
-export function learnContrasts(found) {
-  for (const [name, phrase] of Object.entries(found)) words.set(name, phrase);
+/** Stores the contrast_words of a model. */
+export function storeContrastPhrases(found) {
+  for (const [name, phrase] of Object.entries(found)) phrases.set(name, phrase);
 }
 
-/** Words that complete “with …”; the name itself until they are known. */
-export const contrastName = (contrast) => words.get(contrast) ?? contrast;
+/** Returns a phrase that completes “with …”, or the name of the contrast until it is known. */
+export const contrastPhrase = (contrast) => phrases.get(contrast) ?? contrast;

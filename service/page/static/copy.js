@@ -1,10 +1,10 @@
-// Text to the clipboard; where the browser has none (a page that came over plain HTTP), into a window to copy from.
+// Copies text to the clipboard. Without access to it (a page over plain HTTP), shows the text in a dialog instead.
 import { byId } from "./dom.js";
 
-export async function copy(text, what, say) {
+export async function copy(text, what, showStatus) {
   try {
     await navigator.clipboard.writeText(text);
-    say(`Copied: ${what}.`);
+    showStatus(`Copied: ${what}.`);
   } catch {
     const area = byId("copied-text");
     area.value = text;

@@ -1,9 +1,9 @@
-// The same request as a command for a POSIX shell (and for zsh).
+// The request as a curl command for a POSIX shell or zsh.
 
-/** One word of a shell, whatever is in the text: within '…' nothing has a meaning but ' itself. */
+/** Quotes any text as one shell word: within '…', only ' is special. */
 export const quote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** A file name inside curl's -F name=@"…": there, \ and " are written with a \ before them. */
+/** Quotes a file name for -F name=@"…" of curl, where \ and " are escaped with \. */
 const formName = (name) => `image=@"${name.replace(/[\\"]/g, "\\$&")}"`;
 
 async function base64(blob) {
@@ -14,17 +14,17 @@ async function base64(blob) {
 }
 
 /**
- * A file of the user's is named, to be run in its folder. A sample or a pasted picture has no place there, so that it
- * travels in the command, in a here-document: no shell reads it, and no limit on the length of arguments applies.
+ * Returns the command. It refers to a file of the user by name and runs in its folder. A sample or a pasted image is
+ * embedded in a here-document, which the shell does not interpret and no limit on argument length applies to.
  */
-export async function curlCommand(url, picture, request, key) {
+export async function curlCommand(url, image, request, key) {
   const lines = [`curl -sS ${quote(url)}`];
   if (key) lines.push('-H "Authorization: Bearer $API_KEY"');
-  if (picture.isFile) {
-    lines.push(`-F ${quote(formName(picture.name))}`, `--form-string ${quote(`request=${JSON.stringify(request)}`)}`);
+  if (image.isFile) {
+    lines.push(`-F ${quote(formName(image.name))}`, `--form-string ${quote(`request=${JSON.stringify(request)}`)}`);
     return `${lines.join(" \\\n  ")}\n`;
   }
   lines.push("-H 'Content-Type: application/json'", "--data-binary @- <<'JSON'");
-  const body = JSON.stringify({ image: { base64: await base64(picture.blob) }, ...request });
+  const body = JSON.stringify({ image: { base64: await base64(image.blob) }, ...request });
   return `${lines.join(" \\\n  ")}\n${body}\nJSON\n`;
 }

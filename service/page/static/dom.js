@@ -1,6 +1,6 @@
-// The only way text gets into the page: as text.
+// Creates elements. All text enters the page as text, never as markup.
 
-/** An element with attributes (false and null: left out; true: empty) and children (strings become text nodes). */
+/** Creates an element with attributes (false and null: omitted; true: empty) and children (strings: text nodes). */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

@@ -1,4 +1,4 @@
-// What the colours mean.
+// The legend of the colours.
 import { el } from "./dom.js";
 import { GAP_STEPS, WEIGHT_STEPS, ratio, signed } from "./scale.js";
 
@@ -26,16 +26,16 @@ function weightLegend([low, high], binary) {
   return ["weight", steps, `to ${high.toFixed(1)}`];
 }
 
-/** Fills ``host`` for what the tokens are coloured by; says what is ``doubted`` or ``unknown`` where any token is.
- * ``binary``: a weight is 0 or 1. */
-export function drawLegend(host, by, range, { binary, doubted, unknown }) {
+/** Draws the legend of the current colours into ``host``. Flags: weights are ``binary`` (0 or 1); some token is
+ * ``doubted`` (contradicted by the image) or ``undefinedScore``. */
+export function drawLegend(host, by, range, { binary, doubted, undefinedScore }) {
   const [before, steps, after] = by === "weight" ? weightLegend(range, binary) : gapLegend(by);
   host.dataset.by = by;
   const scale = el("span", { class: "steps", "aria-hidden": "true" }, ...steps);
   host.replaceChildren(el("p", { class: "key" }, el("span", {}, before), scale, el("span", {}, after)));
   const notes = el("p", { class: "notes" });
   const underlined = el("u", { "data-doubt": -3 }, "underlined");
-  if (doubted) notes.append(el("span", {}, underlined, ": the picture speaks against it"));
-  if (unknown) notes.append(el("span", {}, swatch("none", "?"), " not defined"));
-  if (doubted || unknown) host.append(notes);
+  if (doubted) notes.append(el("span", {}, underlined, ": contradicted by the image"));
+  if (undefinedScore) notes.append(el("span", {}, swatch("none", "?"), " undefined"));
+  if (doubted || undefinedScore) host.append(notes);
 }

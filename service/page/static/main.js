@@ -1,11 +1,11 @@
-// Wires the page together.
-import { Problem, address, listModels, wantsKey } from "./api.js";
-import { contrastName, learnContrasts } from "./contrasts.js";
+// Connects the parts of the page.
+import { Problem, address, listModels, requiresKey } from "./api.js";
+import { contrastPhrase, storeContrastPhrases } from "./contrasts.js";
 import { copy } from "./copy.js";
 import { curlCommand } from "./curl.js";
 import { byId, el } from "./dom.js";
-import { hideProblem, say, showProblem } from "./messages.js";
-import { Picture, drawSamples } from "./picture.js";
+import { ImageInput, drawSamples } from "./image.js";
+import { hideProblem, showProblem, showStatus } from "./messages.js";
 import { Result } from "./result.js";
 import { duration } from "./scale.js";
 import { Session } from "./session.js";
@@ -13,50 +13,50 @@ import { Settings } from "./settings.js";
 
 const session = new Session();
 const settings = new Settings(() => {
-  result.byWeight();
+  result.colourByWeight();
   result.update();
 });
 const result = new Result(settings);
-const picture = new Picture(() => {
+const image = new ImageInput(() => {
   for (const button of byId("samples").children) button.setAttribute("aria-pressed", "false");
   noteChange();
 }, refuseFile);
 
 function refuseFile(file) {
   const detail = `${file.name} is of type ${file.type}; choose a JPEG, PNG, WebP, GIF, BMP or TIFF.`;
-  showProblem(new Problem({ title: "Not a picture", detail, code: "file_type" }));
+  showProblem(new Problem({ title: "Not an image", detail, code: "file_type" }));
 }
 
-function inputOfNow() {
+function currentInput() {
   const [text, prompt] = ["caption", "prompt"].map((id) => byId(id).value.toWellFormed());
-  return { picture: picture.current, text, prompt };
+  return { image: image.current, text, prompt };
 }
 
-/** Says when what is shown is no longer what is written. */
+/** Marks the result as stale if the input has changed since. */
 function noteChange() {
-  const now = inputOfNow();
+  const now = currentInput();
   const changed = session.answer && Object.keys(now).some((name) => now[name] !== session.input[name]);
   byId("result").classList.toggle("stale", Boolean(changed));
-  if (!session.running) say(changed ? "Changed since it was scored." : "");
+  if (!session.running) showStatus(changed ? "Changed since the last scoring." : "");
 }
 
 function setBusy(busy) {
-  byId("ask").setAttribute("aria-busy", String(busy));
+  byId("score-form").setAttribute("aria-busy", String(busy));
   byId("cancel").hidden = !busy;
   if (!busy) return;
   hideProblem();
-  say("Scoring…");
+  showStatus("Scoring…");
 }
 
 async function run(input, contrast) {
   setBusy(true);
   try {
-    if (!(await session.ask(input, contrast, chosenMethod))) return; // another request has taken over
+    if (!(await session.score(input, contrast, chosenMethod))) return; // superseded by a newer request
     setBusy(false);
     showAnswer();
   } catch (error) {
     setBusy(false);
-    say("");
+    showStatus("");
     byId("contrast").value = session.shown ?? "";
     showProblem(error, () => run(input, contrast));
   }
@@ -70,25 +70,25 @@ function showAnswer() {
   result.draw(session.answer);
   noteChange();
   const fresh = !byId("result").classList.contains("stale");
-  if (fresh) say(`Scored ${tokens.length} tokens in ${duration(timing.total_ms)}.`);
+  if (fresh) showStatus(`Scored ${tokens.length} tokens in ${duration(timing.total_ms)}.`);
 }
 
 function offerContrasts(names) {
   const select = byId("contrast");
   const known = new Set([...select.options].map((option) => option.value));
   for (const name of names) if (!known.has(name)) select.append(el("option", { value: name }));
-  for (const option of select.options) option.textContent = contrastName(option.value);
+  for (const option of select.options) option.textContent = contrastPhrase(option.value);
 }
 
 function scoreNow() {
-  const input = inputOfNow();
-  if (input.picture === null) askFor("Choose a picture first.", "file");
-  else if (input.text.trim() === "") askFor("Write a caption first.", "caption");
+  const input = currentInput();
+  if (input.image === null) requestInput("Choose an image first.", "file");
+  else if (input.text.trim() === "") requestInput("Enter a caption first.", "caption");
   else run(input, session.shown);
 }
 
-function askFor(words, id) {
-  say(words);
+function requestInput(text, id) {
+  showStatus(text);
   byId(id).focus();
 }
 
@@ -96,7 +96,7 @@ function cancel() {
   session.cancel();
   setBusy(false);
   byId("contrast").value = session.shown ?? "";
-  say("Cancelled.");
+  showStatus("Cancelled.");
 }
 
 function compareWith(contrast) {
@@ -111,14 +111,14 @@ function compareWith(contrast) {
 async function copyCurl() {
   const { input, shown } = session;
   const request = session.request(input, shown, settings.request);
-  const command = await curlCommand(address("v1/score"), input.picture, request, await wantsKey());
-  const where = input.picture.isFile ? `, to be run in the folder of ${input.picture.name}` : "";
-  await copy(command, `curl command${where}`, say);
+  const command = await curlCommand(address("v1/score"), input.image, request, await requiresKey());
+  const where = input.image.isFile ? `; run it in the folder of ${input.image.name}` : "";
+  await copy(command, `curl command${where}`, showStatus);
 }
 
-let described = null; // a promise, made anew after a failure
+let described = null; // a promise, replaced after a failure
 
-/** Shows what the server offers. Throws Problem. */
+/** Shows the models and methods of the server. Throws Problem. */
 async function describeServer() {
   const { default: name, models, methods, default_method: first } = await listModels();
   const model = models.find((each) => each.name === name);
@@ -127,7 +127,7 @@ async function describeServer() {
   byId("fingerprint").textContent = `Fingerprint ${model.fingerprint.slice(0, 12)}`;
   byId("fingerprint").title = model.fingerprint;
   byId("prompt").placeholder = model.prompt;
-  learnContrasts(model.contrast_words);
+  storeContrastPhrases(model.contrast_words);
   offerContrasts(model.contrasts);
 }
 
@@ -153,7 +153,7 @@ function begin() {
   );
 }
 
-byId("ask").addEventListener("submit", (event) => {
+byId("score-form").addEventListener("submit", (event) => {
   event.preventDefault();
   scoreNow();
 });
@@ -165,13 +165,15 @@ byId("caption").addEventListener("keydown", (event) => {
 for (const id of ["caption", "prompt"]) byId(id).addEventListener("input", noteChange);
 byId("cancel").addEventListener("click", cancel);
 byId("contrast").addEventListener("change", () => compareWith(byId("contrast").value));
-byId("copy-json").addEventListener("click", () => copy(`${JSON.stringify(result.toJson(), null, 2)}\n`, "JSON", say));
+byId("copy-json").addEventListener("click", () => {
+  copy(`${JSON.stringify(result.toJson(), null, 2)}\n`, "JSON", showStatus);
+});
 byId("copy-curl").addEventListener("click", copyCurl);
 
 begin();
 const drawn = drawSamples((sample, caption) => {
   byId("caption").value = caption;
-  picture.set(sample);
+  image.set(sample);
   scoreNow();
 }, showProblem);
 drawn.catch(showProblem);

@@ -1,8 +1,8 @@
-// What the page says beside its results: the line of status, and the box with what went wrong.
+// Messages of the page: the status line and the problem box.
 import { Problem } from "./api.js";
 import { byId, el } from "./dom.js";
 
-export function say(text) {
+export function showStatus(text) {
   byId("status").textContent = text;
 }
 
@@ -10,7 +10,7 @@ export function hideProblem() {
   byId("problem").hidden = true;
 }
 
-/** Shows an error; ``retry`` is what its button does. */
+/** Shows an error, with a button that calls ``retry`` if given. */
 export function showProblem(error, retry = null) {
   const unexpected = () => new Problem({ title: "The page failed", detail: String(error), code: "page" });
   const problem = error instanceof Problem ? error : unexpected();

@@ -1,5 +1,5 @@
-// The numbers of one token beside it, and of all tokens in a table.
-import { contrastName } from "./contrasts.js";
+// The numbers of one token in a tooltip, and of all tokens in a table.
+import { contrastPhrase } from "./contrasts.js";
 import { el } from "./dom.js";
 import { comparison, percent, signed } from "./scale.js";
 
@@ -8,16 +8,16 @@ const count = (part) => (part.to - part.from > 1 ? `${part.to - part.from} token
 
 function lines(part, weight, contrast) {
   return [
-    ["with the picture", percent(part.clean)],
-    [`with ${contrastName(contrast)}`, percent(part.contrast)],
+    ["with the image", percent(part.clean)],
+    [`with ${contrastPhrase(contrast)}`, percent(part.contrast)],
     ["gap", signed(part.gap)],
     ["logit gap", signed(part.logit)],
     ["weight", weightText(weight)],
   ];
 }
 
-/** Shows, above or below the token that is pointed at or has the focus, what describe(element) says: the arguments of
- * ``lines``. Escape hides it. Returns a function that fills it again. */
+/** Shows a tooltip above or below the token that is hovered or focused; Escape hides it. describe(element) returns the
+ * arguments of ``lines``. Returns a function that refreshes the tooltip. */
 export function tooltip(host, tip, describe) {
   let shown = null;
   const fill = () => {
@@ -53,7 +53,7 @@ export function tooltip(host, tip, describe) {
   host.addEventListener("mouseover", over(show));
   host.addEventListener("focusin", over(show));
   host.addEventListener("focusout", hide);
-  // The token with the focus keeps its numbers when the pointer leaves another one.
+  // When the pointer leaves a token, show the focused one again.
   host.addEventListener("mouseout", () => {
     const focused = document.activeElement.closest(".t");
     if (host.contains(focused)) show(focused);
@@ -63,7 +63,7 @@ export function tooltip(host, tip, describe) {
   return () => (shown?.isConnected ? fill() : hide());
 }
 
-/** A table of every part; ``weights`` gives one weight for each. */
+/** Creates a table of all parts, with one entry of ``weights`` for each. */
 export function numbersTable(parts, weights, contrast) {
   const heads = ["token", ...lines(parts[0], NaN, contrast).map(([name]) => name)];
   const rows = parts.map((part, i) => {

@@ -1,24 +1,24 @@
-// The answer as it is shown: colours, weights, totals. The server is asked for weights that this page cannot derive.
+// The displayed result: colours, weights, totals. Weights that the page cannot derive come from the server.
 import { drawCaption, paint, walkWithKeys, weightOf } from "./caption.js";
+import { answerWeights, derive, isFromAnswer, requestWeights } from "./derive.js";
 import { byId, el } from "./dom.js";
 import { drawLegend } from "./legend.js";
-import { hideProblem, say, showProblem } from "./messages.js";
+import { hideProblem, showProblem, showStatus } from "./messages.js";
 import { numbersTable, tooltip } from "./numbers.js";
 import { comparison, gapLevel, signed, weightLevel, weightRange } from "./scale.js";
-import { ask, derive, isOwn, ownWeights } from "./weighing.js";
 import { rawScores } from "./weights.js";
 
-const DOUBT = -Math.log(2); // the picture at least halves it, as in the job's report
+const DOUBT = -Math.log(2); // the image at least halves the probability, as in the report
 
 export class Result {
   constructor(settings) {
     this.settings = settings;
     this.answer = null;
     this.parts = [];
-    this.weighing = null; // {record, method, params} of this.weights: what is shown, and not yet what is asked for
-    this.asking = null; // AbortController
-    walkWithKeys(byId("told"));
-    this.refillTip = tooltip(byId("told"), byId("tip"), (element) => {
+    this.applied = null; // {record, method, params} of this.weights, which may lag behind the settings
+    this.pending = null; // AbortController of a request for weights
+    walkWithKeys(byId("captions"));
+    this.refreshTip = tooltip(byId("captions"), byId("tip"), (element) => {
       const part = this.parts.find((each) => each.element === element);
       return [part, weightOf(part, this.weights), this.answer.contrast];
     });
@@ -30,88 +30,88 @@ export class Result {
     return byId("by").querySelector(":checked").value;
   }
 
-  /** Colours by weight from now on. */
-  byWeight() {
+  /** Switches to colouring by weight. */
+  colourByWeight() {
     byId("by").querySelector("[value=weight]").checked = true;
   }
 
-  /** A new answer: text, tokens and all that follows from them. */
+  /** Draws a new answer: text, tokens and everything that depends on them. */
   draw(answer) {
     this.answer = answer;
     this.raw = rawScores(answer.tokens);
-    this.parts = drawCaption(byId("told"), answer);
+    this.parts = drawCaption(byId("captions"), answer);
     this.drawDoubt();
-    this.weighing = null;
+    this.applied = null;
     this.update();
     byId("start").hidden = true;
     byId("result").hidden = false;
   }
 
-  /** New settings: weights, colours, totals. */
+  /** Applies new settings: weights, colours, totals. */
   update() {
     if (!this.answer) return;
-    if (this.asking) this.stopAsking();
+    if (this.pending) this.stopPending();
     const { method, record, params } = this.settings;
     const wanted = { method, record, params: { ...params } };
-    const weights = derive(wanted, this.raw) ?? (isOwn(wanted, this.answer) ? ownWeights(this.answer) : null);
+    const weights = derive(wanted, this.raw) ?? (isFromAnswer(wanted, this.answer) ? answerWeights(this.answer) : null);
     if (weights !== null) {
-      this.weigh(wanted, weights);
+      this.apply(wanted, weights);
       return;
     }
-    if (this.weighing === null) this.weigh(this.came, ownWeights(this.answer)); // until there are better ones
-    this.ask(wanted);
+    if (this.applied === null) this.apply(this.answerMethod, answerWeights(this.answer)); // until the others arrive
+    this.request(wanted);
   }
 
-  /** The method that the answer came with. */
-  get came() {
+  /** The method of the weights in the answer. */
+  get answerMethod() {
     const { method, method_params: params } = this.answer;
     return { method, params, record: this.settings.records.get(method) };
   }
 
-  weigh(weighing, weights) {
-    [this.weighing, this.weights] = [weighing, weights];
+  apply(method, weights) {
+    [this.applied, this.weights] = [method, weights];
     this.repaint();
     this.drawTotals();
     this.fillTable();
-    this.refillTip();
+    this.refreshTip();
   }
 
-  stopAsking() {
-    this.asking.abort();
-    this.asking = null;
-    say("");
+  stopPending() {
+    this.pending.abort();
+    this.pending = null;
+    showStatus("");
   }
 
-  async ask(wanted) {
-    const own = (this.asking = new AbortController());
+  async request(wanted) {
+    const own = (this.pending = new AbortController());
     hideProblem();
-    say("Weighing…");
+    showStatus("Deriving weights…");
     try {
-      const weights = await ask(this.settings.request, wanted.record.columns, this.answer.tokens, own.signal);
+      const weights = await requestWeights(this.settings.request, wanted.record.columns, this.answer.tokens, own.signal);
       if (own.signal.aborted) return;
-      this.stopAsking();
-      this.weigh(wanted, weights);
+      this.stopPending();
+      this.apply(wanted, weights);
     } catch (error) {
       if (own.signal.aborted) return;
-      this.stopAsking();
+      this.stopPending();
       showProblem(error, () => this.update());
     }
   }
 
   repaint() {
     if (!this.answer) return;
-    const { record, params } = this.weighing;
+    const { record, params } = this.applied;
     const range = weightRange(record, params, this.weights);
     const level = {
       gap: (part) => gapLevel(part.gap),
       logit: (part) => gapLevel(part.logit),
       weight: (part) => weightLevel(weightOf(part, this.weights), range),
     }[this.by];
-    paint(byId("told"), this.parts, this.by, level);
+    paint(byId("captions"), this.parts, this.by, level);
     drawLegend(byId("legend"), this.by, range, {
       binary: record.binary,
       doubted: this.parts.some((part) => gapLevel(part.gap) < 0),
-      unknown: this.parts.some((part) => level(part) === null),
+      undefinedScore: this.parts.some((part) => level(part) === null),
     });
   }
 
@@ -147,9 +147,9 @@ export class Result {
     details.querySelector("div").replaceChildren(numbersTable(this.parts, weights, this.answer.contrast));
   }
 
-  /** The response as the server would give it for the weights that are shown. */
+  /** Returns the response as the server would send it for the displayed weights. */
   toJson() {
-    const { method, params } = this.weighing;
+    const { method, params } = this.applied;
     const number = (value) => (Number.isFinite(value) ? value : null);
     return {
       ...this.answer,

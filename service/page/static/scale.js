@@ -1,24 +1,24 @@
-// Numbers → colour steps and words: as in the job's report (pipelines/report/chart.py, pipelines/report/page.py).
+// Converts numbers to colour steps and text, as in the report (scorer/display/levels.py, pipelines/report/page.py).
 
-/** Where a gap's colour changes, in nats: 1.25, 2, 5, 20 times as likely (or unlikely). */
+/** Gaps in nats where the colour changes: 1.25, 2, 5 and 20 times as likely (or unlikely). */
 export const GAP_STEPS = [1.25, 2, 5, 20].map(Math.log);
 export const WEIGHT_STEPS = 5;
 
-/** −4 (the picture speaks against the token) … 0 (it says nothing) … 4; null where the gap is not defined. */
+/** Returns −4 (the image contradicts the token) … 0 (no effect) … 4 (it explains the token); null if undefined. */
 export function gapLevel(gap) {
   if (Number.isNaN(gap)) return null;
   const step = GAP_STEPS.filter((edge) => Math.abs(gap) >= edge).length;
   return gap < 0 ? -step || 0 : step;
 }
 
-/** 0 … 4 in equal parts of [low, high]; null where the weight is not defined. */
+/** Returns 0 … 4 for equal parts of [low, high]; null if the weight is undefined. */
 export function weightLevel(weight, [low, high]) {
   if (Number.isNaN(weight)) return null;
   if (high <= low) return 0;
   return Math.min(WEIGHT_STEPS - 1, Math.max(0, Math.floor(((weight - low) / (high - low)) * WEIGHT_STEPS)));
 }
 
-/** The range that the weight colours span: what the method can give, by its record, or gives. */
+/** Returns the range that the weight colours span: the bounds of the method, or 0 to the largest weight. */
 export function weightRange({ binary, bounds }, params, weights) {
   if (binary) return [0, 1];
   if (bounds) return bounds.map((name) => params[name]);
@@ -40,19 +40,19 @@ export function percent(probability) {
   return value >= 1e-3 ? `${Number(value.toPrecision(2))} %` : `${value.toFixed(4)} %`;
 }
 
-/** How many times likelier, or less likely, a gap in nats makes a token. */
+/** Returns how many times more or less likely a gap in nats makes a token. */
 export function ratio(gap) {
   const value = Math.exp(Math.min(Math.abs(gap), 50));
   if (value > 1e4) return "over 10,000";
   return value < 9.95 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value).toLocaleString("en");
 }
 
-/** A log-probability gap in words. */
+/** Describes a log-probability gap in nats. */
 export function comparison(gap) {
-  if (Number.isNaN(gap)) return "not defined";
+  if (Number.isNaN(gap)) return "undefined";
   const times = ratio(gap);
-  if (times === "1") return "as likely with the picture as without";
-  return `${times} times ${gap > 0 ? "more" : "less"} likely with the picture`;
+  if (times === "1") return "as likely with the image as without";
+  return `${times} times ${gap > 0 ? "more" : "less"} likely with the image`;
 }
 
 export const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);

@@ -1,9 +1,9 @@
-// What was asked and what came back: one request at a time, one answer kept for each contrast.
+// Requests and answers: one request at a time, and one stored answer per contrast.
 import { score } from "./api.js";
 
 export class Session {
   constructor() {
-    this.input = null; // {picture, text, prompt} of the answers below
+    this.input = null; // {image, text, prompt} of the answers below
     this.answers = new Map(); // contrast → response
     this.shown = null; // contrast
     this.running = null; // AbortController
@@ -13,7 +13,7 @@ export class Session {
     return this.answers.get(this.shown) ?? null;
   }
 
-  /** The JSON body of a request for ``input``, without the picture. */
+  /** Returns the JSON body of a request for ``input``, without the image. */
   request(input, contrast, method) {
     return {
       text: input.text,
@@ -24,17 +24,17 @@ export class Session {
   }
 
   /**
-   * Scores ``input`` against ``contrast`` (null: the server's own choice), by what ``method`` promises as the method and
-   * its parameters. An older request that still runs is aborted.
-   * Returns false where a newer one, or ``cancel``, has taken over. Throws Problem.
+   * Scores ``input`` against ``contrast`` (null: the default of the server). ``method`` returns a promise of the method
+   * and its parameters. A request that is still running is aborted.
+   * Returns false if superseded by a newer request or cancelled. Throws Problem.
    */
-  async ask(input, contrast, method) {
+  async score(input, contrast, method) {
     this.cancel();
     const own = (this.running = new AbortController());
     try {
       const request = this.request(input, contrast, await method());
       if (own.signal.aborted) return false;
-      const answer = await score(input.picture, request, own.signal);
+      const answer = await score(input.image, request, own.signal);
       if (own.signal.aborted) return false;
       if (input !== this.input) this.answers.clear();
       this.input = input;
@@ -49,7 +49,7 @@ export class Session {
     }
   }
 
-  /** Shows an answer that is there; false where it has to be asked for. */
+  /** Shows a stored answer; returns false if it must be requested. */
   show(contrast) {
     if (!this.answers.has(contrast)) return false;
     this.cancel();

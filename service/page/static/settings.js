@@ -1,19 +1,19 @@
-// How the weights are made: the method, and one slider for each of its parameters, as the server describes them.
+// How weights are derived: the method, and a slider for each parameter, as described by the server.
 import { byId, el } from "./dom.js";
 
-/** A value as it is shown: a share in percent, tokens counted, all else with the digits of its slider's step. */
+/** Formats a value: a share as a percentage, a number of tokens, or with the decimals of the slider step. */
 function shown(value, { unit, slider }) {
   if (unit === "share") return `${Math.round(100 * value)} %`;
   if (unit === "tokens") return `${value} token${value === 1 ? "" : "s"}`;
   return value.toFixed((String(slider.step).split(".")[1] ?? "").length);
 }
 
-/** What is chosen for each method; starts with the defaults. */
+/** The chosen method and the parameters of every method, initially the defaults. */
 export class Settings {
   constructor(onChange) {
     this.onChange = onChange;
-    this.records = new Map(); // by name, as in GET /v1/models; empty until ``offer``
-    this.chosen = {}; // by method, the value of every parameter
+    this.records = new Map(); // by name, from GET /v1/models; empty until ``offer``
+    this.chosen = {}; // parameter values by method
     this.method = null;
     byId("method").addEventListener("change", () => {
       this.method = byId("method").value;
@@ -22,7 +22,7 @@ export class Settings {
     });
   }
 
-  /** Fills the choice of methods. What was chosen before stays. */
+  /** Offers the methods, keeping earlier choices. */
   offer(records, first) {
     this.records = new Map(records.map((record) => [record.name, record]));
     for (const { name, params } of records) {
@@ -43,7 +43,7 @@ export class Settings {
     return this.chosen[this.method];
   }
 
-  /** As the API takes them: what is not set is left out. */
+  /** The method and its parameters for the API, without those that are not set. */
   get request() {
     const set = Object.entries(this.params).filter(([, value]) => value !== null);
     return { method: this.method, method_params: Object.fromEntries(set) };
@@ -66,7 +66,7 @@ export class Settings {
     return el("div", { class: "setting" }, ...toggle, title, ...(isSet ? this.slider(id, parameter) : []));
   }
 
-  /** A parameter that may be null is set, or not. */
+  /** Creates the checkbox that sets a nullable parameter or clears it. */
   toggle({ name, slider }, isSet) {
     const input = el("input", { type: "checkbox", id: `set-${name}`, checked: isSet });
     input.addEventListener("change", () => {
@@ -90,7 +90,7 @@ export class Settings {
 
   set(name, value) {
     this.params[name] = value;
-    // The one that is moved takes the other along.
+    // Keep ordered pairs in order: the moved slider pushes the other one.
     for (const [low, high] of this.record.ordered) {
       if (name === low && value > this.params[high]) this.params[high] = value;
       if (name === high && value < this.params[low]) this.params[low] = value;

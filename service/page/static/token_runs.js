@@ -1,4 +1,4 @@
-// Tokens → runs of tokens with whole characters, which can be shown. By UTF-8 byte spans.
+// Groups tokens into runs of whole characters, which can be displayed, by UTF-8 byte spans.
 
 const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 const MANY_BYTES = /[\u0080-\uffff]/;
@@ -12,7 +12,7 @@ function byteLength(text) {
   return length;
 }
 
-/** Byte offset → index in the string, for every place where a character (as a reader sees it) may be cut. */
+/** Maps byte offsets to string indices at every boundary between characters as a reader sees them (graphemes). */
 function boundaries(text) {
   const at = new Map();
   let bytes = 0;
@@ -29,9 +29,9 @@ function boundaries(text) {
 }
 
 /**
- * Cut one turn's text into runs of tokens {text, first, last} that, joined, give it back: each the smallest stretch
- * that holds whole characters and whole tokens, first … last − 1. One token as a rule; several where they share a
- * character (the bytes of an emoji), none where the text was not scored.
+ * Cuts the text of one turn into runs {text, first, last} that concatenate to it. Each is the smallest stretch of whole
+ * characters and whole tokens, first … last − 1: usually one token, several if they share a character (such as an
+ * emoji), and none where the text was not scored.
  */
 export function tokenRuns(text, starts, ends) {
   const { at, length } = boundaries(text);
@@ -50,7 +50,7 @@ export function tokenRuns(text, starts, ends) {
     }
     let last = first + 1;
     let end = Math.max(done, ends[first]);
-    // A token without bytes, or that ends within a character, is shown together with the next one.
+    // Show a token without bytes, or one that ends within a character, together with the next.
     while (last < starts.length && (end <= done || !at.has(Math.min(end, length)) || ends[last] <= end)) {
       end = Math.max(end, ends[last++]);
     }
@@ -66,15 +66,15 @@ const NO_WIDTH = /[\u200b-\u200f\ufeff]/;
 const GLYPHS = { " ": "␣", "\t": "⇥", "\n": "↵", "\r": "↵", "\u00a0": "⍽" };
 const EDGES = /^([\s\u200b-\u200f\ufeff]*)(.*?)([\s\u200b-\u200f\ufeff]*)$/su;
 
-/** White space as visible signs, one for each character; what has no width is shown as ∅. */
+/** Replaces each white-space character by a visible sign; zero-width characters become ∅. */
 export const visible = (text) =>
   text
     .replaceAll("\r\n", "\n")
     .replace(/[\s\u200b-\u200f\ufeff]/g, (sign) => GLYPHS[sign] ?? (NO_WIDTH.test(sign) ? "∅" : "␣"));
 
 /**
- * A scored run's text as it is drawn: {before, core, after}. A single space around a word stays plain and outside of the
- * coloured core; any other white space at an edge is made visible, and a line break still breaks the line.
+ * Returns the text of a scored run as {before, core, after} for drawing. A single space around a word stays outside the
+ * coloured core; other white space at the edges is made visible, and a line break still breaks the line.
  */
 export function drawn(text) {
   const [, lead, word, trail] = EDGES.exec(text);

@@ -1,10 +1,10 @@
-// Raw scores → token weights: scorer/weights.py, so that a changed setting needs no request.
-// Same operations in the same order, float64 inside, float32 out. What is undefined is NaN (null in JSON).
+// Derives token weights from raw scores: a port of scorer/weights.py, so a changed setting needs no request.
+// Same operations in the same order; computed in float64, returned as float32. Undefined values are NaN (null in JSON).
 
-/** null and NaN → NaN; numbers rounded to float32, which they are in the engine. */
+/** Converts null to NaN, and rounds numbers to float32 as in the engine. */
 const numbers = (values) => Float64Array.from(values, (value) => (value === null ? NaN : Math.fround(value)));
 
-/** Clamp to [low, high], then average over a centred window that never leaves its turn. */
+/** Clamps to [low, high], then averages over a centred window within the turn. */
 export function clampAndPool(gap, turns, low, high, window) {
   const clamped = gap.map((value) => Math.min(Math.max(value, low), high)); // NaN stays NaN
   const half = Math.floor(window / 2);
@@ -24,14 +24,14 @@ export function clampAndPool(gap, turns, low, high, window) {
 
 function prior(contrast, alpha) {
   const surprise = contrast.map((logprob) => -Math.expm1(Math.min(logprob, 0)));
-  const largest = surprise.reduce((most, value) => Math.max(most, value), 0); // one NaN makes it NaN
+  const largest = surprise.reduce((most, value) => Math.max(most, value), 0); // any NaN makes this NaN
   if (largest === 0) return new Float32Array(surprise.length).fill(1);
   const powers = surprise.map((value) => Math.pow(value / largest, alpha));
   const sum = powers.reduce((total, value) => total + value, 0);
   return Float32Array.from(powers, (value) => (powers.length * value) / sum);
 }
 
-/** ⌈share · n⌉ of the decimal number as it is written: 0.07 · 100 is 7, and not 8 as in floating point. */
+/** Returns ⌈share · n⌉ in decimal arithmetic: 0.07 · 100 is 7, not 8 as in floating point. */
 export function shareOf(share, n) {
   const [digits, exponent = "0"] = String(share).split("e");
   const [whole, fraction = ""] = digits.split(".");
@@ -49,7 +49,7 @@ function vig(gap, threshold, keep) {
   const defined = [...gap.keys()].filter((i) => !Number.isNaN(gap[i]));
   const out = new Float32Array(gap.length).fill(NaN);
   for (const i of defined) out[i] = 0;
-  // Highest first; the sort is stable, so that the earlier token wins a tie. (∞ − ∞ would be NaN.)
+  // Highest first; the sort is stable, so the earlier token wins a tie. (∞ − ∞ would be NaN.)
   const ranked = defined.sort((a, b) => (gap[a] === gap[b] ? 0 : gap[b] > gap[a] ? 1 : -1));
   for (const i of ranked.slice(0, shareOf(keep, defined.length))) out[i] = 1;
   return out;
@@ -59,8 +59,8 @@ const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - cont
 
 const clampedBy = (gapOf) => (raw, { low, high, window }) => clampAndPool(gapOf(raw), raw.turns, low, high, window);
 
-/** By a method's name: its weights from {turns, gap, clean, contrast} and all its parameters. All else that is to be
- * known of a method, GET /v1/models tells; one that has no port here is weighed by the server. */
+/** Method name → function of {turns, gap, clean, contrast} and all its parameters that returns weights. GET /v1/models
+ * describes the methods; the server derives the weights of one that has no port here. */
 export const PORTS = {
   cal: clampedBy((raw) => raw.gap),
   "cal-logprob": clampedBy(logprobGap),
@@ -68,7 +68,7 @@ export const PORTS = {
   vig: (raw, { threshold, keep }) => vig(logprobGap(raw), threshold, keep),
 };
 
-/** The response's tokens as arrays. */
+/** Returns the tokens of a response as arrays. */
 export function rawScores(tokens) {
   return {
     turns: tokens.map((token) => token.turn),

@@ -77,12 +77,12 @@ MISTAKES = [
     ("config: other.yaml", "there is no option 'config'"),
     ("? [a]\n: b", "there is no option"),
     ("actors: 1\nactors: 2", "line 2: actors is given twice"),
-    ("actors: [1, 2]", "actors takes one value, and 2 are given"),
-    ("actors: {a: {b: c}}", "no option's value is as deep"),
-    ("truncate: maybe", "truncate is 'maybe'; it is true or false"),
-    ("truncate: [true]", "truncate is a sequence; it is true or false"),
-    ("- input", "must hold options and their values"),
-    ("input: [", "is no YAML"),
+    ("actors: [1, 2]", "actors takes one value, but 2 are given"),
+    ("actors: {a: {b: c}}", "actors is a mapping nested too deeply"),
+    ("truncate: maybe", "truncate is 'maybe'; it must be true or false"),
+    ("truncate: [true]", "truncate is a sequence; it must be true or false"),
+    ("- input", "must map options to values"),
+    ("input: [", "is not valid YAML"),
     ("input: !!python/object/apply:os.system [x]\nnope: 1", "there is no option 'nope'"),
 ]
 

@@ -52,7 +52,7 @@ def test_a_plan_is_shown_and_nothing_is_written(
     for expected in (
         "3 shards, 38 rows",
         "image: image, text: caption, id: id",
-        "no row is scored yet",
+        "no rows scored yet",
         "8 of up to 5 rows",
         "4 of 38 sampled rows would fail",
         "a.parquet row 3: image_unreadable, the image does not decode",
@@ -69,12 +69,12 @@ def test_what_is_scored_is_left_out(dataset: Path, output: Path, capsys: pytest.
         ready.work.run(unit, FakeEngine().encoder(), FakeEngine().scorer())
     assert score.main(command(dataset, output)) == 0
     said = capsys.readouterr().out
-    assert "10 rows are scored, 28 are left" in said
+    assert "10 rows scored, 28 left" in said
     assert "what 28 rows would cost" in said
     run(make_job(dataset, output))
     before = snapshot(output)
     assert score.main(command(dataset, output)) == 0
-    assert "every row is scored already" in capsys.readouterr().out
+    assert "every row has already been scored" in capsys.readouterr().out
     assert snapshot(output) == before
 
 
@@ -128,7 +128,7 @@ def test_tokens_are_spelled_by_stretches_and_repeats_once() -> None:
 def test_estimates_say_what_is_assumed() -> None:
     measured = Calibration(100, 2, 30.0, 400.0, 0.01, 0.5, 2e12)
     cpu = dict(estimates(measured, 3600, "cpu"))
-    assert cpu["GPU-hours"].startswith("0.02 at 100 TFLOP/s, which is assumed")
+    assert cpu["GPU-hours"].startswith("0.02 at 100 TFLOP/s (assumed")
     assert cpu["rows failed"] == "about 72 (2 of 100)"
     assert cpu["FLOPs"] == "7.2e+15 (2e+12 a row)"
     assert cpu["scoring"] == "30:00 of one device like this machine's (cpu: 2 rows/s)"
@@ -136,7 +136,7 @@ def test_estimates_say_what_is_assumed() -> None:
     gpu = dict(estimates(measured, 7200, "NVIDIA H100"))
     assert gpu["GPU-hours"] == "1 (measured)"
     none = dict(estimates(Calibration(5, 5, 0, 0, 0.01, None, None), 100, "cpu"))
-    assert none["scoring"] == "none of these rows can be scored"
+    assert none["scoring"] == "none of the sampled rows can be scored"
     assert "GPU-hours" not in none
 
 

@@ -47,7 +47,7 @@ def test_a_finished_run(dataset: Path, output: Path, capsys: pytest.CaptureFixtu
         "contrast blank, float32, method cal, sidecar",
         "tokens per row         4.0         4         4         4         4         4",
         "sound: 3 published files checked, digests, schema, fingerprint and every row",
-        "tokensight compact removes what is superseded",
+        "tokensight compact removes superseded files",
     ):
         assert expected in text
     assert snapshot(output) == before, "looking changes nothing"
@@ -98,7 +98,7 @@ def test_an_empty_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     document = json.loads(printed(capsys, tmp_path / "out", "--json"))
     assert document["statistics"]["weight"]["mean"] is None
     assert inspect.main([str(tmp_path / "out"), "--sample", "1"]) == 2
-    assert "no published row that was scored yet" in capsys.readouterr().err
+    assert "no published, scored row yet" in capsys.readouterr().err
 
 
 def test_damage_is_listed_and_is_status_1(dataset: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,9 +149,9 @@ def test_left_overs(dataset: Path, output: Path, capsys: pytest.CaptureFixture[s
     path = output / f".a.parquet.{'0' * 32}"
     path.write_text("half")
     age(output, 100)
-    assert "1 left-overs older than 4d, 4 B; --delete removes them" in printed(capsys, output, "--gc", "4d")
+    assert "1 leftovers older than 4d, 4 B; --delete removes them" in printed(capsys, output, "--gc", "4d")
     assert path.exists()
-    assert "deleted 1 left-overs" in printed(capsys, output, "--gc", "4d", "--delete")
+    assert "deleted 1 leftovers" in printed(capsys, output, "--gc", "4d", "--delete")
     assert not path.exists()
 
 
@@ -204,7 +204,7 @@ def test_colours_follow_the_gaps(tmp_path: Path) -> None:
     lines = shown(tmp_path, {"s": ("the red kite", {"red": 3.0, "kite": -0.8})}, TokenStyle("gap", color=True))
     assert lines[3] == f"the {ESC}[38;5;16;48;5;202mred{ESC}[0m {ESC}[38;5;16;48;5;111mkite{ESC}[0m"
     assert "gaps: red +3.0, kite −0.8" in lines[4]
-    assert "less likely with the picture" in lines[0] and "×20" in lines[0] and "÷1.25" in lines[0]
+    assert "less likely with the image" in lines[0] and "×20" in lines[0] and "÷1.25" in lines[0]
 
 
 def test_colours_follow_the_weights(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_caption_cannot_command_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_caption_that_no_word_of_depends_is_said_so(tmp_path: Path) -> None:
-    assert shown(tmp_path, {"s": ("a kite", {})}, TokenStyle("gap", color=False))[3] == "no word depends on the picture"
+    assert shown(tmp_path, {"s": ("a kite", {})}, TokenStyle("gap", color=False))[3] == "no word depends on the image"
 
 
 def test_only_what_is_shown_is_read(dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

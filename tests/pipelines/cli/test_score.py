@@ -90,11 +90,11 @@ def file_as_output(dataset: Path, output: Path) -> list[str]:
 
 MISTAKES: dict[str, tuple[Any, str]] = {
     "no input": (lambda d, o: command(d / "absent", o), "does not exist"),
-    "output is the input": (lambda d, o: command(d, d), "lie inside each other"),
-    "output inside the input": (lambda d, o: command(d, d / "sub" / "out"), "lie inside each other"),
-    "input inside the output": (lambda d, o: command(d, d.parent), "lie inside each other"),
-    "output beside the shards of a glob": (lambda d, o: command(d / "*.parquet", d), "lie inside each other"),
-    "output of a file's folder": (lambda d, o: command(d / "a.parquet", d), "lie inside each other"),
+    "output is the input": (lambda d, o: command(d, d), "overlap; scores are published"),
+    "output inside the input": (lambda d, o: command(d, d / "sub" / "out"), "overlap; scores are published"),
+    "input inside the output": (lambda d, o: command(d, d.parent), "overlap; scores are published"),
+    "output beside the shards of a glob": (lambda d, o: command(d / "*.parquet", d), "overlap; scores are published"),
+    "output of a file's folder": (lambda d, o: command(d / "a.parquet", d), "overlap; scores are published"),
     "output is a file": (file_as_output, "is a file; name a directory"),
     "output below a file": (lambda d, o: command(d, file_as_output(d, o)[3] + "/deep"), "is a file; name a directory"),
     "unknown protocol": (lambda d, o: command(d, "nosuch://x"), "nosuch"),
@@ -154,7 +154,7 @@ def test_a_run_that_stops_says_how_to_go_on(
 
     monkeypatch.setattr(LocalExecutor, "score", fail)
     assert score.main(command(dataset, output)) == status
-    assert ("run the same command again" in capsys.readouterr().err) == advice
+    assert ("repeat the command to resume" in capsys.readouterr().err) == advice
 
 
 def test_every_scorer_option_is_an_option_of_the_command() -> None:

@@ -192,10 +192,10 @@ def test_without_delete_nothing_is_changed(dataset: Path, output: Path, capsys: 
     assert "superseded: 25 objects" in capsys.readouterr().out
     assert compact.main([str(output), "--gc", "1d"]) == 0
     printed = capsys.readouterr().out
-    assert "lost attempt" in printed and "1 left-overs older than 1d, 4 B; --delete removes them" in printed
+    assert "lost attempt" in printed and "1 leftovers older than 1d, 4 B; --delete removes them" in printed
     assert snapshot(output) == before
     assert compact.main([str(output), "--gc", "1d", "--delete"]) == 0
-    assert "deleted 1 left-overs, 4 B" in capsys.readouterr().out
+    assert "deleted 1 leftovers, 4 B" in capsys.readouterr().out
     assert compact.main([str(output), "--delete"]) == 0
     assert "deleted 24 objects" in capsys.readouterr().out
     assert compact.main([str(output)]) == 0
@@ -206,7 +206,7 @@ def test_what_is_kept_beside_a_run_is_said(dataset: Path, output: Path, capsys: 
     stop_after(1, dataset, output)
     age(uncommitted_attempt(output), 100)
     assert compact.main([str(output), "--gc", "1d", "--delete"]) == 0
-    assert "kept 1 attempts at units that are not committed" in capsys.readouterr().out
+    assert "kept 1 attempts at uncommitted units" in capsys.readouterr().out
 
 
 def test_refusals_have_their_status(dataset: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:

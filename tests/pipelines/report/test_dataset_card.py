@@ -148,7 +148,7 @@ def test_a_method_of_another_release_is_named(dataset: Path, output: Path) -> No
 def test_the_merged_layout_says_whose_columns_come_first(dataset: Path, output: Path) -> None:
     record, summary = record_and_summary(dataset, output, layout="merged")
     card = render_card(record, summary)
-    assert "The dataset's own columns come first" in card and "keep the dataset" not in card
+    assert "The original columns of the dataset come first" in card and "keep the dataset" not in card
 
 
 def test_hostile_names_end_neither_table_nor_front_matter(dataset: Path, output: Path) -> None:

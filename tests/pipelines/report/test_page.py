@@ -79,8 +79,8 @@ def test_a_token_shows_its_colour_and_its_numbers(tmp_path: Path) -> None:
     rows = page.card("s").all("tbody")[0].all("tr")
     cells = [cell.text for cell in rows[int(tokens["kite"]["data-n"])].children if isinstance(cell, Element)]
     assert cells == ["kite", "1.8 %", "5 %", "−1.00", "0.00", "2.13"]
-    assert rows[1]["data-says"] == "20 times more likely with the picture"
-    assert rows[2]["data-says"] == "2.7 times less likely with the picture"
+    assert rows[1]["data-comparison"] == "20 times more likely with the image"
+    assert rows[2]["data-comparison"] == "2.7 times less likely with the image"
 
 
 def test_the_colours_follow_the_numbers_not_the_words(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_doubtful_captions_come_worst_first_and_once(tmp_path: Path) -> None:
     page = written(tmp_path, {"a.parquet": rows[:15], "b.parquet": rows[15:]}, samples=24)
     doubts = [line.parent.parent for line in page.root.all("p", **{"class": "doubt"})]  # type: ignore[union-attr]
     assert [card.all("span", **{"class": "id"})[0].text for card in doubts if card] == ["s17", "s25", "s4"]
-    assert "blue is 55 times less likely with the picture" in page.card("s17").text
+    assert "blue is 55 times less likely with the image" in page.card("s17").text
     assert [token.text for token in page.card("s17").all("span", **{"class": "marked"})] == ["blue"]
     ids = [card.all("span", **{"class": "id"})[0].text for card in page.root.all("article")]
     assert len(ids) == len(set(ids)) == 24 + 3
@@ -267,7 +267,7 @@ def test_a_picture_that_is_gone_is_said_so(tmp_path: Path) -> None:
     gone = Sample.caption("s", str(tmp_path / "gone.png"), "a kite")
     write_report(str(tmp_path), MemorySource({"a.parquet": [gone]}), str(tmp_path / "report.html"))
     card = Page(tmp_path / "report.html").card("s")
-    assert "picture not shown" in card.text and not card.all("img")
+    assert "image not shown" in card.text and not card.all("img")
 
 
 def test_a_large_run_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,8 +278,8 @@ def test_a_large_run_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.
     text = Page(tmp_path / "report.html").root.all("main")[0].text
     assert "From a sample of 256 of 1,000 rows" in text and "Counted over 128 of 1,000 rows" in text
     # Each row of a window once, and the rows that lead the lists of quality.
-    assert len(source.reads) <= 128 + quality_section.PLAIN and max(source.reads.values()) == 1
-    assert "Of 1,000 rows, language alone explains 1,000" in text
+    assert len(source.reads) <= 128 + quality_section.LEAST_VISUAL and max(source.reads.values()) == 1
+    assert "Language alone explains 1,000 of 1,000 rows" in text
 
 
 def test_a_long_text_is_cut(tmp_path: Path) -> None:

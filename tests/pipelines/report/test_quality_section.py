@@ -43,7 +43,7 @@ def test_contradictions_are_found_among_all_rows(tmp_path: Path, monkeypatch: py
         rows[place] = entry(f"s{place}", "a blue kite", blue=gap)
     page = written(tmp_path, rows)
     assert doubted(page) == ["s456", "s789", "s123"]
-    assert "3 of 1,000 rows have a token that at least halves" in page.root.all("main")[0].text
+    assert "3 of 1,000 rows have a token whose probability falls by at least half" in page.root.all("main")[0].text
 
 
 def test_a_word_of_several_tokens_is_ranked_by_its_sum(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ def test_a_word_of_several_tokens_is_ranked_by_its_sum(tmp_path: Path) -> None:
 def test_what_depends_least_comes_first_with_its_picture(tmp_path: Path) -> None:
     rows = [entry(f"s{i}", f"row {i}", 0.05 * (12 - i)) for i in range(12)]
     page = written(tmp_path, rows)
-    items = page.root.all("ol", **{"class": "plain"})[0].all("li")
+    items = page.root.all("ol", **{"class": "least-visual"})[0].all("li")
     assert [item.all("p")[0].text for item in items] == [f"row {i}" for i in range(11, 3, -1)]
     assert "s11 · b.parquet, row 5 · ×1.05 on average" in items[0].text
     assert all(item.all("img")[0]["src"].startswith("data:image/webp") for item in items)
-    assert "Of 12 rows, language alone explains 4" in page.root.all("section", id="quality")[0].text
+    assert "Language alone explains 4 of 12 rows" in page.root.all("section", id="quality")[0].text
 
 
 def test_repeats_are_counted_and_shown(tmp_path: Path) -> None:
@@ -75,10 +75,10 @@ def test_repeats_are_counted_and_shown(tmp_path: Path) -> None:
         ("<b>thricefirst in a.parquet, row 2", "×3"),
         ("twicefirst in a.parquet, row 0", "×2"),
     ]
-    assert "3 of 6 rows repeat an earlier row’s text" in page.root.text
+    assert "3 of 6 rows repeat the exact text of an earlier row" in page.root.text
     assert "--export-quality quality.parquet" in page.root.text
     page = written(tmp_path / "unique", rows[:2])
-    assert "No text stands on two of the 2 rows" in page.root.text
+    assert "No two of the 2 rows have the same text" in page.root.text
     assert not page.root.all("div", **{"class": "repeats"})
 
 
@@ -89,21 +89,21 @@ def test_a_changed_dataset_costs_its_rows_only(tmp_path: Path) -> None:
     samples[0] = Sample.caption("s0", picture(), "changed")
     samples[1] = Sample.caption("s1", str(tmp_path / "gone.png"), "row 1")
     write_report(str(tmp_path), MemorySource({"a.parquet": samples}), str(tmp_path / "r.html"))
-    items = Page(tmp_path / "r.html").root.all("ol", **{"class": "plain"})[0].all("li")
+    items = Page(tmp_path / "r.html").root.all("ol", **{"class": "least-visual"})[0].all("li")
     assert [item.all("p")[0].text for item in items] == ["row 1", "row 2", "row 3"]
-    assert "no picture" in items[0].text and not items[0].all("img")
+    assert "no image" in items[0].text and not items[0].all("img")
 
 
 def test_a_long_text_is_cut(tmp_path: Path) -> None:
     page = written(tmp_path, [entry("s", "word " * 1000, 0.0), entry("t", "word " * 1000, 0.0)])
-    for item in page.root.all("ol", **{"class": "plain"})[0].all("li"):
+    for item in page.root.all("ol", **{"class": "least-visual"})[0].all("li"):
         assert len(item.all("p")[0].text) <= quality_section._MAX_TEXT + 2
     assert len(page.root.all("div", **{"class": "repeats"})[0].text) < 600
 
 
 def test_of_a_huge_run_whole_shards_are_scanned_and_said_so(tmp_path: Path) -> None:
     rows = [entry(f"s{i}", f"row {i}", 0.01) for i in range(20)]
-    assert "Of 10 rows, language alone explains 10" in written(tmp_path, rows, scanned_rows=12).root.text
+    assert "Language alone explains 10 of 10 rows" in written(tmp_path, rows, scanned_rows=12).root.text
 
 
 @pytest.mark.parametrize("lengths", [[1], [5] * 9, [*range(1, 60), 400], [1, 2, 3], [7, 5000], [30] * 99 + [2000]])

@@ -228,7 +228,7 @@ def test_a_contrast_that_is_none(value: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as caught:
         parsed("--contrast", value)
     assert caught.value.code == 2
-    assert "is none of blank, masked, removed, blur, noise and image:COLUMN" in capsys.readouterr().err
+    assert "is not one of blank, masked, removed, blur, noise and image:COLUMN" in capsys.readouterr().err
 
 
 def test_every_option_reaches_the_source(tmp_path: Path) -> None:

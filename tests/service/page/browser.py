@@ -135,10 +135,10 @@ class Browser:
 
     def settled(self) -> None:
         """The answer, or the error, is shown."""
-        self.wait(lambda: self.one("#ask").get_attribute("aria-busy") == "false")
+        self.wait(lambda: self.one("#score-form").get_attribute("aria-busy") == "false")
 
     def sample(self, number: int) -> None:
-        self.js("document.getElementById('ask').removeAttribute('aria-busy')")
+        self.js("document.getElementById('score-form').removeAttribute('aria-busy')")
         self.all("#samples button")[number].click()
         self.settled()
 
@@ -154,10 +154,10 @@ class Browser:
         return self.clipboard()
 
     def tokens(self) -> list[str]:
-        return self.js("return [...document.querySelectorAll('#told .t')].map((t) => t.textContent)")
+        return self.js("return [...document.querySelectorAll('#captions .t')].map((t) => t.textContent)")
 
     def levels(self) -> list[str]:
-        return self.js("return [...document.querySelectorAll('#told .t')].map((t) => t.dataset.level)")
+        return self.js("return [...document.querySelectorAll('#captions .t')].map((t) => t.dataset.level)")
 
     def shot(self, path: Path) -> None:
         """The whole page as PNG."""

@@ -51,7 +51,7 @@ def test_busy_says_when_to_try_again(failing: Browser, server: Server) -> None:
     failing.one("#problem button").click()
     failing.settled()
     assert not failing.one("#problem").is_displayed()
-    assert failing.text("#told") == "Two purple hearts."
+    assert failing.text("#captions") == "Two purple hearts."
 
 
 ODD_ANSWERS = [
@@ -84,7 +84,7 @@ def test_a_server_that_is_gone_is_said_to_be(failing: Browser) -> None:
         failing.score()
     failing.one("#problem button").click()
     failing.settled()
-    assert failing.text("#told") == "Two purple hearts."
+    assert failing.text("#captions") == "Two purple hearts."
 
 
 def test_a_failed_contrast_leaves_what_was_there(failing: Browser, server: Server) -> None:
@@ -105,7 +105,7 @@ def test_an_outdated_request_is_aborted(failing: Browser, server: Server) -> Non
     server.faults.gate.set()
     failing.sample(0)
     failing.wait(lambda: server.faults.disconnected == 1)
-    assert failing.text("#told").startswith("At first sight")
+    assert failing.text("#captions").startswith("At first sight")
     assert not failing.one("#problem").is_displayed()
 
 
@@ -151,10 +151,10 @@ def test_markup_in_a_caption_a_file_name_or_an_error_is_text(failing: Browser, s
     failing.write(ATTACK)
     failing.one("#prompt").send_keys(ATTACK)
     failing.score()
-    assert failing.text("#told") == ATTACK
-    assert failing.text("#picture-name") == path.name
+    assert failing.text("#captions") == ATTACK
+    assert failing.text("#image-name") == path.name
     failing.js("document.getElementById('numbers').open = true")
-    failing.js("document.querySelector('#told .t').focus()")
+    failing.js("document.querySelector('#captions .t').focus()")
     failing.wait(lambda: failing.text("#numbers tbody") != "")
     body = {**problem(422, ATTACK, ATTACK), "title": ATTACK, "request_id": ATTACK, "errors": [{"msg": f"{ATTACK}!"}]}
     server.faults.answers.append(Answer(422, body))

@@ -60,33 +60,33 @@ def test_everything_is_done_with_the_keyboard(page: Browser) -> None:
     press(page, Keys.ENTER)
     assert page.one("#numbers").get_attribute("open") is not None
     page.one("#by [value=gap]").send_keys(Keys.ARROW_RIGHT)
-    assert page.one("#told").get_attribute("data-by") == "logit"
+    assert page.one("#captions").get_attribute("data-by") == "logit"
     page.js("document.getElementById('caption').focus()")
     page.one("#caption").send_keys(" Yes.", Keys.CONTROL + Keys.ENTER)
     page.settled()
-    assert page.text("#told").endswith("star. Yes.")
+    assert page.text("#captions").endswith("star. Yes.")
 
 
 def test_arrow_keys_walk_through_the_tokens(page: Browser) -> None:
     page.sample(2)
     tokens = page.tokens()
-    page.js("document.querySelector('#told .t').focus()")
+    page.js("document.querySelector('#captions .t').focus()")
     press(page, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
     assert focused(page) == tokens[1]
     page.js("document.addEventListener('keydown', (event) => (window.scrolls = !event.defaultPrevented))")
     press(page, Keys.END)
-    assert page.js("return document.activeElement === [...document.querySelectorAll('#told .t')].at(-1)")
+    assert page.js("return document.activeElement === [...document.querySelectorAll('#captions .t')].at(-1)")
     assert page.js("return window.scrolls") is False
     press(page, Keys.ARROW_RIGHT, Keys.HOME)
     assert focused(page) == tokens[0]
-    assert len(page.all('#told .t[tabindex="0"]')) == 1
-    assert len(page.all('#told .t[aria-selected="true"]')) == 1
+    assert len(page.all('#captions .t[tabindex="0"]')) == 1
+    assert len(page.all('#captions .t[aria-selected="true"]')) == 1
 
 
 @pytest.mark.parametrize("way", ["hover", "focus"])
 def test_a_token_shows_its_numbers(page: Browser, way: str) -> None:
     page.sample(2)
-    token = page.all("#told .t")[page.tokens().index("three")]
+    token = page.all("#captions .t")[page.tokens().index("three")]
     if way == "hover":
         ActionChains(page.driver).move_to_element(token).perform()
     else:
@@ -95,9 +95,9 @@ def test_a_token_shows_its_numbers(page: Browser, way: str) -> None:
     page.wait(tip.is_displayed)
     assert token.get_attribute("aria-describedby") == "tip"
     rows = dict(line.rsplit("\t", 1) for line in page.js(ROWS))
-    assert list(rows) == ["with the picture", "with a blank image", "gap", "logit gap", "weight"]
-    assert rows["with the picture"].endswith(" %") and float(rows["gap"].replace("−", "-")) < -7
-    assert "less likely with the picture" in page.text("#tip p") and page.text("#tip b") == "three"
+    assert list(rows) == ["with the image", "with a blank image", "gap", "logit gap", "weight"]
+    assert rows["with the image"].endswith(" %") and float(rows["gap"].replace("−", "-")) < -7
+    assert "less likely with the image" in page.text("#tip p") and page.text("#tip b") == "three"
     inside = page.js("const r = arguments[0].getBoundingClientRect(); return [r.left, r.top, r.right]", tip)
     assert inside[0] >= 0 and inside[1] >= 0 and inside[2] <= 1160
     press(page, Keys.ESCAPE)
@@ -109,7 +109,7 @@ ROWS = "return [...document.querySelectorAll('#tip tr')].map((r) => [...r.cells]
 
 def test_the_numbers_follow_the_settings(page: Browser) -> None:
     page.sample(2)
-    page.js("document.getElementById('numbers').open = true; document.querySelector('#told .t').focus()")
+    page.js("document.getElementById('numbers').open = true; document.querySelector('#captions .t').focus()")
     page.wait(lambda: len(page.all("#numbers tbody tr")) == len(page.tokens()))
     page.js("document.getElementById('method').value = 'prior'")
     page.js("document.getElementById('method').dispatchEvent(new Event('change'))")
@@ -131,7 +131,7 @@ def test_names_and_roles(page: Browser) -> None:
     assert page.js("return [...document.images].filter((i) => !i.hidden && !i.alt).length") == 0
     assert page.js("return document.documentElement.lang") == "en"
     assert page.one("#status").get_attribute("role") == "status"
-    assert {t.get_attribute("role") for t in page.all("#told .t")} == {"option"}
+    assert {t.get_attribute("role") for t in page.all("#captions .t")} == {"option"}
     levels = page.js("return [...document.querySelectorAll('h1, h2, h3')].map((h) => h.tagName)")
     assert levels[0] == "H1" and levels.count("H1") == 1
 
@@ -169,9 +169,9 @@ def test_text_can_be_read_on_every_colour(page: Browser, dark: bool) -> None:
         CONTRAST
         + """
         const out = {};
-        const token = document.querySelector("#told .t");
+        const token = document.querySelector("#captions .t");
         for (const by of ["gap", "logit", "weight"]) {
-          document.getElementById("told").dataset.by = by;
+          document.getElementById("captions").dataset.by = by;
           for (let level = -4; level <= 4; level++) {
             token.dataset.level = level;
             const style = getComputedStyle(token);
@@ -194,7 +194,7 @@ def test_text_can_be_read_on_every_colour(page: Browser, dark: bool) -> None:
 def test_all_other_text_can_be_read(page: Browser, server: Server, dark: bool) -> None:
     page.media(dark)
     page.sample(2)
-    page.js("document.getElementById('numbers').open = true; document.querySelector('#told .t').focus()")
+    page.js("document.getElementById('numbers').open = true; document.querySelector('#captions .t').focus()")
     page.js("document.getElementById('problem').hidden = false")
     page.wait(lambda: page.all("#numbers td"))
     found = page.js(
@@ -223,7 +223,7 @@ def test_all_other_text_can_be_read(page: Browser, server: Server, dark: bool) -
 def test_the_contrast_test_sees_faint_text(page: Browser) -> None:
     """Negative control."""
     page.sample(2)
-    script = 'const t = document.querySelector("#told .t"); t.style.color = "#b06a20"; t.dataset.level = 4;'
+    script = 'const t = document.querySelector("#captions .t"); t.style.color = "#b06a20"; t.dataset.level = 4;'
     value = page.js(CONTRAST + script + "return ratio(parse(getComputedStyle(t).color).rgb, behind(t))")
     assert value < AA
 
@@ -233,7 +233,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(server: Server, chromium: 
     chromium.open(server.url, 360, 780)
     assert wide(chromium) == []
     chromium.sample(3)
-    chromium.js("document.getElementById('numbers').open = true; document.querySelectorAll('#told .t')[8].focus()")
+    chromium.js("document.getElementById('numbers').open = true; document.querySelectorAll('#captions .t')[8].focus()")
     for method in ("cal", "prior", "vig"):
         chromium.js("document.getElementById('method').value = arguments[0]", method)
         chromium.js("document.getElementById('method').dispatchEvent(new Event('change'))")
@@ -267,28 +267,28 @@ def test_an_unbroken_text_stays_inside_a_phone(server: Server, chromium: Browser
 def test_white_space_and_emoji(page: Browser, picture: Path) -> None:
     text = "One star.\n\nTwo 👩‍👩‍👧 rings 🪁!\tEnd  "
     score_text(page, picture, text)
-    shown = page.text("#told")
+    shown = page.text("#captions")
     assert "↵" in shown and "⇥" in shown
-    assert "inset" in page.one("#told .space").value_of_css_property("box-shadow")
+    assert "inset" in page.one("#captions .space").value_of_css_property("box-shadow")
     tokens = page.tokens()
     assert "👩‍👩‍👧" in tokens and "🪁" in tokens
     assert "\ufffd" not in shown
-    page.js("document.querySelectorAll('#told .t')[arguments[0]].focus()", tokens.index("🪁"))
+    page.js("document.querySelectorAll('#captions .t')[arguments[0]].focus()", tokens.index("🪁"))
     assert page.text("#tip b") == "🪁" and re.search(r"\d tokens", page.text("#tip .count"))
     # A line break is still one: what follows stands further down.
-    tops = page.js("return [...document.querySelectorAll('#told .t')].map((t) => t.getBoundingClientRect().top)")
+    tops = page.js("return [...document.querySelectorAll('#captions .t')].map((t) => t.getBoundingClientRect().top)")
     assert tops[-1] > tops[0] + 50
 
 
 def test_text_from_right_to_left(page: Browser, picture: Path) -> None:
     score_text(page, picture, "שני משולשים כחולים")
-    assert page.text("#told") == "שני משולשים כחולים"
+    assert page.text("#captions") == "שני משולשים כחולים"
     assert page.js("return getComputedStyle(document.querySelector('.caption')).direction") == "rtl"
-    lefts = page.js("return [...document.querySelectorAll('#told .t')].map((t) => t.getBoundingClientRect().left)")
+    lefts = page.js("return [...document.querySelectorAll('#captions .t')].map((t) => t.getBoundingClientRect().left)")
     assert all(left >= right for left, right in pairwise(lefts))
-    page.js("document.querySelector('#told .t').focus()")
+    page.js("document.querySelector('#captions .t').focus()")
     press(page, Keys.ARROW_LEFT)
-    assert page.js("return document.activeElement === document.querySelectorAll('#told .t')[1]")
+    assert page.js("return document.activeElement === document.querySelectorAll('#captions .t')[1]")
 
 
 def test_a_caption_that_fills_the_context_recolours_in_one_go(page: Browser, picture: Path) -> None:
@@ -299,13 +299,13 @@ def test_a_caption_that_fills_the_context_recolours_in_one_go(page: Browser, pic
     assert page.js("return document.querySelectorAll('#numbers tr').length") == 0  # made when it is opened
     found = page.js(
         """
-        const first = document.querySelector("#told .t");
+        const first = document.querySelector("#captions .t");
         const slider = document.getElementById("param-high");
         const levels = [];
         for (const value of [2, 3, 4]) {
           slider.value = value;
           slider.dispatchEvent(new Event("input", { bubbles: true }));
-          levels.push([...document.querySelectorAll("#told .t")].map((t) => t.dataset.level).join(""));
+          levels.push([...document.querySelectorAll("#captions .t")].map((t) => t.dataset.level).join(""));
         }
         return [new Set(levels).size, first.isConnected];
         """

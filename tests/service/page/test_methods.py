@@ -110,7 +110,7 @@ def test_methods_labels_and_sliders_are_the_records(page: Browser) -> None:
         assert settings(page) == expected
 
 
-@pytest.mark.parametrize("module", ["settings.js", "result.js", "scale.js", "legend.js", "main.js", "weighing.js"])
+@pytest.mark.parametrize("module", ["settings.js", "result.js", "scale.js", "legend.js", "main.js", "derive.js"])
 def test_only_the_port_knows_a_method_by_its_name(module: str) -> None:
     script = assets()[module].body.decode()
     for record in METHODS.values():
@@ -159,7 +159,7 @@ def not_null() -> Any:
 def test_a_planted_method_without_a_port_is_weighed_by_the_server(portless: Browser, server: Server) -> None:
     before = answer(portless)
     choose(portless, "toy")
-    portless.wait(lambda: server.faults.weighed == 1 and "Weighing" not in portless.text("#status"))
+    portless.wait(lambda: server.faults.weighed == 1 and "Deriving" not in portless.text("#status"))
     found = answer(portless)
     assert (found["method"], found["method_params"]["power"]) == ("toy", 2)
     assert weights(found) == pytest.approx(by_hand(found, 2), rel=1e-5)
@@ -173,7 +173,7 @@ def test_a_planted_method_without_a_port_is_weighed_by_the_server(portless: Brow
         }
         """
     )
-    portless.wait(lambda: server.faults.weighed >= 2 and "Weighing" not in portless.text("#status"))
+    portless.wait(lambda: server.faults.weighed >= 2 and "Deriving" not in portless.text("#status"))
     found = answer(portless)
     assert found["method_params"]["power"] == 3.5
     assert weights(found) == pytest.approx(by_hand(found, 3.5), rel=1e-5)
@@ -214,7 +214,7 @@ def test_until_the_server_has_weighed_the_old_weights_are_shown_as_what_they_are
     assert "64 are waiting" in portless.text("#problem")
     assert answer(portless) == before, "with the method that they are by"
     portless.one("#problem button").click()
-    portless.wait(lambda: server.faults.weighed == 2 and "Weighing" not in portless.text("#status"))
+    portless.wait(lambda: server.faults.weighed == 2 and "Deriving" not in portless.text("#status"))
     assert answer(portless)["method"] == "toy"
     assert not portless.one("#problem").is_displayed()
 

@@ -246,10 +246,10 @@ def test_steps_and_words_are_the_reports(page: Browser) -> None:
 
 def test_contrasts_have_the_words_that_were_learnt(page: Browser) -> None:
     script = """
-      const { contrastName, learnContrasts } = await import("/page/contrasts.js");
-      const before = contrastName("toy");
-      learnContrasts({ toy: "a toy image" });
-      return [before, contrastName("toy"), contrastName("other")];
+      const { contrastPhrase, storeContrastPhrases } = await import("/page/contrasts.js");
+      const before = contrastPhrase("toy");
+      storeContrastPhrases({ toy: "a toy image" });
+      return [before, contrastPhrase("toy"), contrastPhrase("other")];
     """
     assert page.module(script) == ["toy", "a toy image", "other"]
 

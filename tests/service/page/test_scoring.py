@@ -61,11 +61,11 @@ def scored(page: Browser, picture: Path) -> Browser:
 def test_upload_and_score(page: Browser, server: Server, picture: Path) -> None:
     page.choose(picture)
     page.one("#caption").send_keys(CAPTION)
-    assert page.text("#picture-name") == picture.name
+    assert page.text("#image-name") == picture.name
     page.wait(lambda: page.js("return document.getElementById('preview').naturalWidth") == 256)
     page.score()
     assert "".join(page.tokens()) == CAPTION.replace(" ", "")
-    assert page.text("#told") == CAPTION
+    assert page.text("#captions") == CAPTION
     scores = expected(picture, CAPTION)
     answer = json.loads(page.copy("json"))
     assert [token["id"] for token in answer["tokens"]] == scores.token_ids.tolist()
@@ -77,11 +77,11 @@ def test_upload_and_score(page: Browser, server: Server, picture: Path) -> None:
 
 
 def test_the_contradicted_token_is_underlined_in_every_view(scored: Browser) -> None:
-    token = scored.all("#told .t")[scored.tokens().index("right")]
+    token = scored.all("#captions .t")[scored.tokens().index("right")]
     for view in ("gap", "logit", "weight"):
         scored.js("document.querySelector(`#by [value=${arguments[0]}]`).click()", view)
         assert token.value_of_css_property("text-decoration-line") == "underline"
-    plain = scored.all("#told .t")[scored.tokens().index("There")]
+    plain = scored.all("#captions .t")[scored.tokens().index("There")]
     assert plain.value_of_css_property("text-decoration-line") == "none"
     assert scored.text("#doubt").startswith("right is ")
     assert "underlined" in scored.text("#legend")
@@ -94,7 +94,7 @@ def test_a_sample_is_scored_when_it_is_picked(page: Browser, server: Server) -> 
     assert server.faults.scored == ["POST"]
     page.sample(0)
     assert [button.get_attribute("aria-pressed") for button in page.all("#samples button")].count("true") == 1
-    assert page.text("#told").startswith("At first sight")
+    assert page.text("#captions").startswith("At first sight")
 
 
 def test_a_sample_that_comes_late_does_not_replace_the_one_that_was_picked_after(page: Browser, server: Server) -> None:
@@ -122,7 +122,7 @@ def test_a_method_and_its_settings_change_the_colours_without_a_request(
     before = scored.levels()
     pick(scored, "method", "prior")
     assert scored.one("#by [value=weight]").is_selected()
-    assert scored.one("#told").get_attribute("data-by") == "weight"
+    assert scored.one("#captions").get_attribute("data-by") == "weight"
     assert scored.levels() != before
     assert weights(scored) == pytest.approx(Method("prior")(scores).tolist(), abs=1e-4)
     slide(scored, "alpha", 3)
@@ -191,20 +191,20 @@ def test_a_changed_caption_is_said_to_be_changed(scored: Browser) -> None:
     assert "stale" not in scored.one("#result").get_attribute("class")
     scored.write(CAPTION + " So!")
     assert "stale" in scored.one("#result").get_attribute("class")
-    assert scored.text("#status") == "Changed since it was scored."
+    assert scored.text("#status") == "Changed since the last scoring."
     scored.score()
     assert "stale" not in scored.one("#result").get_attribute("class")
-    assert scored.text("#told") == CAPTION + " So!"
+    assert scored.text("#captions") == CAPTION + " So!"
 
 
 def test_nothing_to_score_is_said(page: Browser, server: Server, picture: Path) -> None:
     page.one("#score").click()
-    assert page.text("#status") == "Choose a picture first."
+    assert page.text("#status") == "Choose an image first."
     assert page.js("return document.activeElement.id") == "file"
     page.choose(picture)
     page.write(" \n")
     page.one("#score").click()
-    assert page.text("#status") == "Write a caption first."
+    assert page.text("#status") == "Enter a caption first."
     assert page.js("return document.activeElement.id") == "caption"
     assert server.faults.scored == []
 
@@ -223,16 +223,16 @@ else for (const kind of ["dragover", "drop"])
 @pytest.mark.parametrize("way", ["drop", "paste"])
 def test_a_picture_is_dropped_or_pasted(page: Browser, picture: Path, way: str) -> None:
     page.js(DROP, list(picture.read_bytes()), "a.png", "image/png", "#caption", way)
-    assert page.text("#picture-name") == "a.png"
+    assert page.text("#image-name") == "a.png"
     page.write(CAPTION)
     page.score()
-    assert page.text("#told") == CAPTION
+    assert page.text("#captions") == CAPTION
 
 
 def test_a_dropped_text_file_is_refused(page: Browser) -> None:
     page.js(DROP, [97], "notes.txt", "text/plain", "#drop", "drop")
     assert "notes.txt is of type text/plain" in page.text("#problem")
-    assert page.text("#picture-name") == ""
+    assert page.text("#image-name") == ""
 
 
 def test_a_copied_command_gives_the_copied_json(scored: Browser, picture: Path, tmp_path: Path, run_shell: Any) -> None:
@@ -285,7 +285,7 @@ def test_a_server_with_a_key(locked_server: Server, chromium: Browser, tmp_path:
     """A browser gives the key as a password; a command line is told to."""
     chromium.open(locked_server.url.replace("//", f"//anyone:{KEY}@"))
     chromium.sample(0)
-    assert chromium.text("#told").startswith("At first sight")
+    assert chromium.text("#captions").startswith("At first sight")
     command = chromium.copy("curl")
     assert '-H "Authorization: Bearer $API_KEY"' in command and KEY not in command
     assert json.loads(run_shell(command, tmp_path))["tokens"] == json.loads(chromium.copy("json"))["tokens"]

@@ -1,9 +1,9 @@
-// The picture: dropped, pasted, chosen, or one of the samples.
+// The image: dropped, pasted, chosen, or one of the samples.
 import { address, get } from "./api.js";
 import { byId, el } from "./dom.js";
 
-/** What the page scores: {blob, name, isFile, alt}; isFile tells that the user has it on disk under this name. */
-export class Picture {
+/** The image to score: {blob, name, isFile, alt}. isFile means that the user has a file of this name on disk. */
+export class ImageInput {
   constructor(onChange, onRefused) {
     this.current = null;
     this.onChange = onChange;
@@ -11,7 +11,7 @@ export class Picture {
     byId("file").addEventListener("change", (event) => this.take(event.target.files, true));
     this.listenForDrops();
     document.addEventListener("paste", (event) => {
-      if (event.clipboardData.files.length === 0) return; // text goes where the cursor is
+      if (event.clipboardData.files.length === 0) return; // let text be pasted at the cursor
       event.preventDefault();
       this.take(event.clipboardData.files, false);
     });
@@ -37,40 +37,41 @@ export class Picture {
   take(files, isFile) {
     const file = files[0];
     if (!file) return;
-    // A type that the browser does not know is left to the server, which looks at the bytes.
+    // If the browser does not know the type, the server decides from the bytes.
     if (file.type && !file.type.startsWith("image/")) this.onRefused(file);
-    else this.set({ blob: file, name: file.name, isFile, alt: `Your picture ${file.name}` });
-    byId("file").value = ""; // so that the same file can be chosen again, changed
+    else this.set({ blob: file, name: file.name, isFile, alt: `Your image ${file.name}` });
+    byId("file").value = ""; // allow choosing the same file again after a change
   }
 
-  set(picture) {
-    this.current = picture;
+  set(image) {
+    this.current = image;
     const preview = byId("preview");
     URL.revokeObjectURL(preview.src);
-    preview.src = URL.createObjectURL(picture.blob);
-    preview.alt = picture.alt;
+    preview.src = URL.createObjectURL(image.blob);
+    preview.alt = image.alt;
     preview.hidden = false;
-    // The server reads formats that this browser may not draw (TIFF).
+    // The server reads formats that this browser may not display (TIFF).
     preview.onerror = () => (preview.hidden = true);
-    byId("picture-name").textContent = picture.isSample ? "Use your own" : picture.name;
-    this.onChange(picture);
+    byId("image-name").textContent = image.isSample ? "Use your own" : image.name;
+    this.onChange(image);
   }
 }
 
-/** Draws the samples. The one that is picked goes to choose(picture, caption), a Problem with one to onFailed. */
+/** Draws the samples. Picking one calls choose(image, caption), or onFailed(problem) if it cannot be loaded. */
 export async function drawSamples(choose, onFailed) {
   const host = byId("samples");
   let latest = null;
   const pick = async (sample, button) => {
     latest = sample;
     const blob = await (await get(`page/samples/${sample.file}`)).blob();
-    if (latest !== sample) return; // another one was picked meanwhile
+    if (latest !== sample) return; // another one has been picked since
     choose({ blob, name: sample.file, isFile: false, isSample: true, alt: sample.alt }, sample.caption);
     for (const other of host.children) other.setAttribute("aria-pressed", String(other === button));
   };
   for (const sample of await (await get("page/samples/samples.json")).json()) {
-    const image = el("img", { src: address(`page/samples/${sample.file}`), alt: sample.alt, width: 72, height: 72 });
-    const button = el("button", { type: "button", "aria-pressed": "false" }, image);
+    const src = address(`page/samples/${sample.file}`);
+    const thumbnail = el("img", { src, alt: sample.alt, width: 72, height: 72 });
+    const button = el("button", { type: "button", "aria-pressed": "false" }, thumbnail);
     button.addEventListener("click", () => pick(sample, button).catch(onFailed));
     host.append(button);
   }
