@@ -60,7 +60,7 @@ def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"port": 70_000}, "less than or equal"),
         ({"queue_size": 0}, "greater than or equal"),
         ({"request_seconds": "nan"}, "finite|greater"),
-        ({"adapter": "x", "quantization": "int8"}, "use one of both"),
+        ({"adapter": "x", "quantization": "int8"}, "use one or the other"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
