@@ -127,7 +127,7 @@ class Encoder:
         return self._encoded(sample, rendered, kept, branch, branch)
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
-        """:meth:`encode`, with a row's error as a value: one bad row costs that row only."""
+        """Encode one sample, returning a row's error as a :class:`Failure` instead of raising it."""
         try:
             return self.encode(sample)
         except RowError as error:
