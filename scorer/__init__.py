@@ -1,7 +1,7 @@
-"""tokensight's scoring library: how much does each caption token depend on the picture?
+"""Score how much each caption token depends on the image.
 
 Importing this package is cheap: torch and transformers are loaded only when :class:`Scorer` or
-:class:`Encoder` is first touched, so that a trainer which only reads weights never pays for them.
+:class:`Encoder` is first accessed, so a trainer that only reads weights never pays for them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         wanted_by = f"scorer.{name}"
-        require("torch", "transformers", wanted_by=wanted_by)  # which the module itself loads only when it is used
+        require("torch", "transformers", wanted_by=wanted_by)  # the module itself imports them only on use
         with needing(wanted_by):
             return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What a process does with memory that it has freed."""
+"""Tune what the C allocator does with freed memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
-"""Of glibc's <malloc.h>."""
+"""From glibc's <malloc.h>."""
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep freed blocks of any size for its next use of them.
+    """Keep freed blocks of any size in the process for reuse.
 
-    glibc gives large blocks back to the kernel at once, which clears every page again before the next layer may write
-    to it: for a small model on a CPU a tenth of the time, more in a thread than in the main one. The process then
-    keeps what it held at its peak. Nothing happens where the C library has no such switch.
+    By default glibc returns large blocks to the kernel at once, and the kernel clears every page before the next layer
+    can write to it. For a small model on a CPU that costs a tenth of the time, and more in a worker thread than in the
+    main one. The price is that the process keeps its peak memory. Does nothing if the C library has no ``mallopt``.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Every option that changes a score, in one frozen record that is validated once."""
+"""Hold every scoring option in one frozen record that is validated once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["int8", "nf4", "torchao-int8"]
 
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "compile", "contrast_cache_bytes", "max_batch_tokens"})
-"""Options that change where and how fast scores are computed, not what is asked for."""
+"""Options that change where and how fast scores are computed, but not which scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +27,31 @@ class ScorerConfig:
     """How samples are scored.
 
     Attributes:
-        contrast: what the image is replaced by; a name of :data:`scorer.contrasts.CONTRASTS`.
+        contrast: what replaces the image; a name in :data:`scorer.contrasts.CONTRASTS`.
         dtype: the dtype the reference model computes in. Scores are always float32.
-        device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
-        attention: the attention backend: ``sdpa`` (``eager`` in classes that have none), ``eager``, or
+        attention: the attention backend: ``sdpa`` (``eager`` for classes without it), ``eager``, or
             ``flash_attention_2``, which needs flash-attn.
-        quantization: ``int8`` and ``nf4`` by bitsandbytes, ``torchao-int8`` by torchao; None for the weights as saved.
-        adapter: directory or hub id of a LoRA adapter of the model, merged at load (needs peft).
-        compile: compile the decoder's blocks with ``torch.compile``: the first batches take longer.
+        quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` with torchao; None keeps the weights as
+            saved.
+        adapter: directory or hub id of a LoRA adapter for the model, merged at load (needs peft).
+        compile: compile the decoder's blocks with ``torch.compile``; the first batches then take longer.
         prompt: the instruction that a bare caption answers.
         truncate: cut a text that exceeds the model's context instead of failing its row.
         blank_color: RGB of the ``blank`` contrast, 0–255 each; None takes the image processor's mean colour.
-        blur_radius: Gaussian radius of the ``blur`` contrast in pixels, relative to the image's longer side.
-        noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, not on its place
+        blur_radius: standard deviation of the Gaussian of the ``blur`` contrast, as a fraction of the image's longer
+            side, in (0, 1].
+        noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, but not on its place
             in a batch.
-        max_image_bytes: limit of one encoded image, bytes.
-        max_image_pixels: limit of one decoded image, width × height.
-        contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, bytes.
-        max_batch_tokens: budget of one padded forward pass: rows × longest row, in tokens; None takes what a short
+        max_image_bytes: limit for one encoded image, in bytes.
+        max_image_pixels: limit for one decoded image, width × height.
+        contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, in bytes.
+        max_batch_tokens: budget of one padded forward pass, rows × longest row, in tokens; None takes what a short
             trial at load finds to fit the device (:mod:`scorer.forward.calibration`).
+
+    Raises:
+        ConfigError: an option has the wrong type or is out of range.
     """
 
     contrast: str = DEFAULT
@@ -87,13 +92,13 @@ class ScorerConfig:
         )
         if self.adapter is not None and self.quantization is not None:
             raise ConfigError(
-                "an adapter is merged into the weights, which quantised ones do not allow: use one of both"
+                "an adapter is merged into the weights, which quantised weights do not allow: use one or the other"
             )
         _require("compile", self.compile, isinstance(self.compile, bool), "true or false")
         _require("prompt", self.prompt, isinstance(self.prompt, str), "a string")
         _require("truncate", self.truncate, isinstance(self.truncate, bool), "true or false")
         if self.blank_color is not None:
-            # YAML and JSON have lists only; the frozen record must stay hashable.
+            # YAML and JSON only have lists; the frozen record must stay hashable.
             object.__setattr__(self, "blank_color", _color(self.blank_color))
         _require(
             "blur_radius",
@@ -114,7 +119,7 @@ class ScorerConfig:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
-        """Build from plain data. Raises ConfigError for an unknown option, naming those that exist."""
+        """Build the record from plain data. Raises ConfigError for an unknown option, listing the known ones."""
         known = [f.name for f in dataclasses.fields(cls)]
         unknown = sorted(set(options) - set(known))
         if unknown:
@@ -122,24 +127,24 @@ class ScorerConfig:
         return cls(**options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that :meth:`from_dict` and JSON accept."""
+        """Return plain data that :meth:`from_dict` and JSON accept."""
         values = dataclasses.asdict(self)
         values["blank_color"] = None if self.blank_color is None else list(self.blank_color)
         return values
 
     def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
-        """The options of contrasts, complete; ``mean_color`` is the image processor's, RGB."""
+        """Return the contrast options; ``mean_color`` is the image processor's RGB mean, used if no colour is set."""
         return ContrastOptions(
             blank_color=self.blank_color or mean_color, blur_radius=self.blur_radius, noise_seed=self.noise_seed
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """The options that change scores, as plain data; options of execution alone are left out."""
+        """Return the options that change scores, as plain data; options that only affect execution are left out."""
         return {name: value for name, value in self.to_dict().items() if name not in EXECUTION_ONLY}
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that decides the scores: equal digests, comparable scores."""
+    """Return the SHA-256 of everything that decides the scores: equal digests mean comparable scores."""
     return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
 
 

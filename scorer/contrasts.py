@@ -1,11 +1,11 @@
-"""What each contrast is, one record each: everything that names, explains, makes or checks a contrast reads it here.
+"""Define the contrasts, one record each; everything that names, explains, builds or checks a contrast reads it here.
 
-To add one, write its record below and put it into :data:`CONTRASTS`. An option of its own is a field of
-:class:`ContrastOptions` and of :class:`scorer.config.ScorerConfig`. Nothing else names contrasts: the command line,
-the report, the dataset card and the HTTP API list what is registered, and the families say what they can do
-(:class:`Capability`) and not which contrasts they have.
+To add one, write its record below and put it into :data:`CONTRASTS`. If it needs an option, add a field to
+:class:`ContrastOptions` and to :class:`scorer.config.ScorerConfig`. Nothing else names contrasts: the command line,
+the report, the dataset card and the HTTP API list what is registered, and a family declares what it can do
+(:class:`Capability`) rather than which contrasts it supports.
 
-Light: numpy alone; Pillow is imported where an image is made.
+Needs only numpy; Pillow is imported when an image is created.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 class Capability(Enum):
-    """What a family of models can do, and a contrast may need."""
+    """Something that a model family can do and a contrast may need."""
 
     IMAGES = "images"
-    """It takes images, so that it can be shown other ones."""
+    """It takes images, so it can be shown different ones."""
     TEXT_ALONE = "text_alone"
-    """It runs a text alone: what stands for an image are tokens, and the others run without them."""
+    """It runs on text alone: tokens represent an image, and the other tokens run without them."""
     HIDDEN_TOKENS = "hidden_tokens"
-    """Tokens can be hidden from attention, and it is known that the others keep their positions."""
+    """Tokens can be hidden from attention, and the others are known to keep their positions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastOptions:
-    """The options that images are made by, with the model's own defaults filled in.
+    """The options for drawing contrast images, with the model's own defaults filled in.
 
     Attributes:
         blank_color: RGB, 0–255 each.
-        blur_radius: standard deviation of the Gaussian, relative to the longer side, in (0, 1].
+        blur_radius: standard deviation of the Gaussian, as a fraction of the longer side, in (0, 1].
         noise_seed: at least 0.
     """
 
@@ -51,43 +51,44 @@ class ContrastOptions:
 
 @dataclass(frozen=True, slots=True)
 class DrawnImage:
-    """Each image is replaced by one that depends on its size (width, height) and the options alone."""
+    """Replaces each image by one that depends only on its size (width, height) and the options."""
 
     draw: Callable[[tuple[int, int], ContrastOptions], Image]
 
 
 @dataclass(frozen=True, slots=True)
 class AlteredImage:
-    """Each image is replaced by one of the same size that is made from it."""
+    """Replaces each image by one of the same size that is derived from it."""
 
     alter: Callable[[Image, ContrastOptions], Image]
 
 
 @dataclass(frozen=True, slots=True)
 class OtherImage:
-    """Each image is replaced by another one, of any size, that the row brings along in a column of its own."""
+    """Replaces each image by another one, of any size, that the row holds in a separate column."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditedTokens:
-    """The clean branch is edited: (branch, which of its tokens stand for images, bool [T]) → the contrast's branch."""
+    """Edits the clean branch: (branch, bool [T] that is True for image tokens) → the contrast branch."""
 
     edit: Callable[[Branch, BoolArray], Branch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """One contrast: what the image is replaced by, and what follows from that.
+    """One contrast: what replaces the image, and what follows from that.
 
     Attributes:
-        name: as it is spelled in options, requests and fingerprints.
-        phrase: what stands in for the image, in words that complete "with …".
-        description: the same for a help text, a noun phrase of one line.
-        source: where it was published; empty where that is nowhere.
-        how: how the contrast's branch is made.
+        name: its spelling in options, requests and fingerprints.
+        phrase: what replaces the image, in words that complete "with …".
+        description: the same for help texts, as a noun phrase on one line.
+        source: where it was published; empty if nowhere.
+        how: how the contrast branch is built.
         needs: what a model must be able to do for the contrast to be defined.
-        constant: the branch before the first label is the same for all rows of one prompt and image size, and holds
-            nothing of the image: its prefix may be kept across rows, and tokens that it hides need not be run.
+        constant: whether the branch before the first label is the same for all rows with the same prompt and image
+            size, and holds nothing of the image. If so, its prefix may be kept across rows, and the tokens that it
+            hides need not be run.
     """
 
     name: str
@@ -100,17 +101,17 @@ class Contrast:
 
     @property
     def needs_column(self) -> bool:
-        """Whether the image alone is not enough."""
+        """Whether the contrast reads a column besides the image."""
         return isinstance(self.how, OtherImage)
 
     @property
     def argument(self) -> str:
-        """How the command line spells it: the name, with the place of its column where it needs one."""
+        """The spelling on the command line: the name, followed by a placeholder for the column if it needs one."""
         return f"{self.name}:COLUMN" if self.needs_column else self.name
 
     @property
     def explanation(self) -> str:
-        """The description, with its source."""
+        """The description, followed by the source."""
         return f"{self.description} ({self.source})" if self.source else self.description
 
 
@@ -122,7 +123,7 @@ def blank_image(size: tuple[int, int], options: ContrastOptions) -> Image:
 
 
 def blurred_image(image: Image, options: ContrastOptions) -> Image:
-    """Blur an image; relative to its longer side, so that it loses the same detail at any resolution."""
+    """Blur an image relative to its longer side, so that it loses the same detail at any resolution."""
     from PIL import ImageFilter
 
     if 0 in image.size:
@@ -133,7 +134,7 @@ def blurred_image(image: Image, options: ContrastOptions) -> Image:
 def noise_image(size: tuple[int, int], options: ContrastOptions) -> Image:
     """Draw uniform RGB noise.
 
-    Drawn from the generator's raw stream, which numpy keeps stable over versions; its distributions it may change.
+    The noise comes from the generator's raw stream, which numpy keeps stable across versions, unlike its distributions.
     """
     from PIL import Image
 
@@ -145,12 +146,12 @@ def noise_image(size: tuple[int, int], options: ContrastOptions) -> Image:
 
 
 def hide_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
-    """Hide the image's tokens from attention; all tokens keep their places."""
+    """Hide the image's tokens from attention; all tokens keep their positions."""
     return replace(branch, attend=~image_tokens)
 
 
 def remove_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
-    """Take the image's tokens out; those after them move up.
+    """Remove the image's tokens; those after them move up.
 
     ids        <user> ▢ ▢ ▢ What ? <assistant> A kite     label_index = [7, 8]
     removed    <user> What ? <assistant> A kite           label_index = [4, 5]
@@ -183,7 +184,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="removed",
             phrase="no image",
-            description="the image tokens taken out",
+            description="the image tokens removed",
             how=EditedTokens(remove_image_tokens),
             needs=frozenset({Capability.TEXT_ALONE}),
             constant=True,
@@ -203,21 +204,22 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
             description="noise of the same size",
             how=DrawnImage(noise_image),
             needs=frozenset({Capability.IMAGES}),
-            # It could be, being drawn from the size; where a row is cut moves its scores by rounding, though.
+            # Noise depends only on the size, so it could be constant; but where a row is cut changes the rounding of
+            # its scores.
             constant=False,
         ),
         Contrast(
             name="image",
             phrase="another image",
-            description="another image of the row",
+            description="another image from the row",
             how=OtherImage(),
             needs=frozenset({Capability.IMAGES}),
             constant=False,
         ),
     )
 }
-"""By name, in the order in which they are listed for people."""
+"""Contrasts by name, in display order."""
 
 DEFAULT: Final = "blank"
-"""The contrast where none is named: as good as the published ones on the packaged model (docs/grounding.md), and
-defined for every family that takes images."""
+"""The default contrast: as good as the published ones on the packaged model (docs/grounding.md), and defined for every
+family that takes images."""

@@ -1,4 +1,4 @@
-"""Samples in, raw scores out: the one file that knows the order of the steps."""
+"""Turn samples into raw scores; this is the one file that knows the order of the steps."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from scorer.types import EncodedSample, Sample, Usage
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 256
-"""Samples scored at once when encoding runs ahead; batches are formed within a chunk."""
+"""Samples per chunk when encoding runs ahead of scoring; batches are formed within a chunk."""
 
 
 class Scorer:
-    """A frozen reference model that scores how much each text token depends on the picture.
+    """A frozen reference model that scores how much each text token depends on the image.
 
     >>> scorer = Scorer.load("llava-hf/llava-1.5-7b-hf", ScorerConfig(dtype="bfloat16"))
     >>> scores, = scorer.score([Sample.caption("1", "kite.jpg", "A red kite over two boats.")])
@@ -44,8 +44,9 @@ class Scorer:
     Attributes:
         encoder: encodes samples for this model.
         model: the loaded model.
-        budget: tokens of one forward pass, as memory has allowed so far.
-        self_check: what the first batch showed of the fast path; None before it, and for models without one.
+        budget: how many tokens one forward pass may hold, as memory has allowed so far.
+        self_check: how the fast path compared with two full passes on the first batch; None before that batch, and for
+            models without a fast path.
     """
 
     def __init__(self, checkpoint: Checkpoint, config: ScorerConfig) -> None:
@@ -63,17 +64,17 @@ class Scorer:
     def load(
         cls, model: str | PathLike[str] | None = None, config: ScorerConfig | None = None, revision: str | None = None
     ) -> Scorer:
-        """Load a local directory or hub id; safetensors only, no remote code.
+        """Load a model from a local directory or hub id; safetensors only, no remote code.
 
-        Without a model, takes the packaged one, which knows drawn shapes only, and warns that it did.
+        Without a model, load the packaged one, which knows drawn shapes only, and log a warning.
 
         Raises:
-            ModelError: it cannot be had, or its family is not supported.
+            ModelError: the model cannot be found or loaded, or its family is not supported.
         """
         if model is None:
             model = MODEL_PATH
             logger.warning(
-                "no model was named: this is the packaged mini model, which knows drawn shapes only; name a real one, "
+                "no model was given: using the packaged mini model, which knows drawn shapes only; give a real one, "
                 "such as Scorer.load('llava-hf/llava-1.5-7b-hf')"
             )
         return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
@@ -85,7 +86,7 @@ class Scorer:
         return f"<Scorer of {name} ({self.checkpoint.config.model_type}), {how}>"
 
     def _begin(self, config: ScorerConfig) -> None:
-        """What belongs to one contrast."""
+        """Set the state that belongs to one contrast."""
         self.config = config
         self._fast: forward.FastPath | None = None
         if self.checkpoint.family.fast:
@@ -94,9 +95,9 @@ class Scorer:
         self._fingerprint: dict[str, Any] | None = None
 
     def with_contrast(self, contrast: str) -> Scorer:
-        """A scorer for another contrast on the same weights, with its own self-check and contrast prefixes.
+        """Return a scorer for another contrast on the same weights, with a separate self-check and contrast prefixes.
 
-        Both belong to one thread: the model is theirs together, and so are the budget and the usage.
+        Use both from one thread: they share the model, the budget and the usage.
 
         Raises:
             ModelError: the contrast is not defined for this model.
@@ -107,12 +108,12 @@ class Scorer:
         return other
 
     def _check_unlisted(self) -> None:
-        """A model without a verified record is held to its own class; see :mod:`scorer.forward.verify`."""
+        """Check a model without a verified record against its own class; see :mod:`scorer.forward.verify`."""
         if self.checkpoint.family.text_only:
             verify.check_causal(self.encoder, self.model)
             return
         logger.warning(
-            "model %s is of type %s, which has no verified record: each row is scored alone by its class's own forward "
+            "model %s has type %s, which has no verified record: each row is scored alone by its class's own forward "
             "pass, several times slower than a verified type",
             self.checkpoint.name,
             self.checkpoint.config.model_type,
@@ -121,19 +122,19 @@ class Scorer:
 
     @property
     def path(self) -> str:
-        """How scores are computed now: ``fast``, or ``plain`` (two full forward passes)."""
+        """How scores are currently computed: ``fast``, or ``plain`` (two full forward passes)."""
         return "plain" if self._fast is None else "fast"
 
     @property
     def usage(self) -> Usage:
-        """Tokens that the model has run since it was loaded, without padding and with it."""
+        """Tokens that the model has run since it was loaded, with and without padding."""
         return self.model.usage
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that decides the scores; see :func:`scorer.checkpoint.files.fingerprint`.
+        """Everything that decides the scores; see :func:`scorer.checkpoint.fingerprint.fingerprint`.
 
-        ``path`` among it tells a model that fell back to two full passes, once the first batch has shown it.
+        Its ``path`` shows, after the first batch, whether the model fell back to two full passes.
         """
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self.checkpoint.path, self.config) | {
@@ -143,10 +144,10 @@ class Scorer:
         return self._fingerprint | {"path": self.path}
 
     def score(self, samples: Sequence[Sample], encode_threads: int = 2) -> list[Result]:
-        """Score samples; one result per sample, in order, a bad sample being a :class:`Failure`.
+        """Score samples; return one result per sample, in order, with a :class:`Failure` for each bad one.
 
         Encoding runs ahead of the model in ``encode_threads`` threads. Scores keep the samples' texts, which
-        notebooks show coloured.
+        notebooks display in colour.
         """
         results = (
             result
@@ -159,7 +160,7 @@ class Scorer:
         ]
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
-        """Score encoded samples; failures pass through in their places."""
+        """Score encoded samples; failures pass through in place."""
         encoded = [row for row in rows if isinstance(row, EncodedSample)]
         scored = iter(
             map_batches(
@@ -188,14 +189,14 @@ class Scorer:
         ]
 
     def _check(self, rows: list[EncodedSample], fast: list[Pair]) -> list[Pair]:
-        """Score the first batch of a process both ways; where they differ beyond rounding, stay with the plain way."""
+        """Score a process's first batch on both paths; if they differ by more than rounding, keep to the plain path."""
         plain = forward.score_two_forwards(self.model, rows)
         self.self_check = compare(fast, plain, self.config.dtype)
         if self.self_check.passed:
             return fast
         logger.warning(
             "the fast path differs from two full forward passes by %.3g on the first batch (limit %.3g, %s): model %s "
-            "is scored by two full passes, at about twice the cost; please report this",
+            "is scored with two full passes, at about twice the cost; please report this",
             self.self_check.difference,
             self.self_check.limit,
             self.config.dtype,
@@ -206,7 +207,7 @@ class Scorer:
 
 
 def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> Iterator[list[EncodedSample | Failure]]:
-    """Encoded samples in chunks; the next chunk is encoded while the model works on this one."""
+    """Yield encoded samples in chunks; the next chunk is encoded while the model works on this one."""
     waiting: deque[Future[EncodedSample | Failure]] = deque()
     remaining = iter(samples)
     with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
@@ -218,7 +219,7 @@ def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> 
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA's own error, or the CPU allocator's, which has no type of its own."""
+    """Recognise CUDA's error, and the CPU allocator's, which has no dedicated type."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -226,7 +227,7 @@ def _too_large(row: EncodedSample, error: Exception) -> Result:
     return Failure(
         row.sample_id,
         FailureCode.SCORING_FAILED,
-        f"the row's {row.length} tokens alone do not fit the device's memory ({error}); use a smaller dtype or "
+        f"the row's {row.length} tokens alone do not fit in the device's memory ({error}); use a smaller dtype or "
         "--truncate",
     )
 
@@ -244,7 +245,7 @@ def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_
         logprob_contrast=contrast.logprob,
     )
     bad = ~np.isfinite(scores.logprob_contrast)
-    if not text_only:  # without images, the clean branch does not exist and its scores are NaN by definition
+    if not text_only:  # without images there is no clean branch, and its scores are NaN by definition
         bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
     if bad.any():
         return Failure(

@@ -1,16 +1,16 @@
-"""The exceptions of tokensight.
+"""Define every exception that tokensight raises on purpose.
 
     TokensightError
     ├── ConfigError         an option is unknown, of the wrong type or out of range
-    │   └── MissingPackageError   an optional package is not installed; names the extra that brings it
+    │   └── MissingPackageError   an optional package is not installed; names the extra that installs it
     ├── ModelError          the reference model cannot be loaded or is not supported
-    ├── TableError          a weights table is missing, unfinished or does not fit the data it is read beside
-    ├── SpanError           tokens and text do not lie on each other
-    ├── WeightsError        weights cannot weigh the loss they are given to
-    ├── RunError            a run cannot go on, or must not touch what its output holds
+    ├── TableError          a weights table is missing, unfinished or does not match the data it is read with
+    ├── SpanError           tokens and text do not line up
+    ├── WeightsError        weights do not fit the loss they are given to
+    ├── RunError            a run cannot continue, or must not touch what its output holds
     │   ├── OtherRunError   the output belongs to another run, or to none
-    │   └── StoreError      the storage of the output refuses, or goes on failing
-    └── RowError            one row cannot be scored; carries a FailureCode and costs that row only
+    │   └── StoreError      the output's storage refuses, or keeps failing
+    └── RowError            one row cannot be scored; carries a FailureCode and costs only that row
 
 Every message names the subject, the actual value, the limit and the remedy.
 """
@@ -26,41 +26,41 @@ class FailureCode(StrEnum):
     IMAGE_MISSING = "image_missing"
     """The row names no image, or a path that does not exist."""
     IMAGE_UNREADABLE = "image_unreadable"
-    """The bytes are of an allowed format but do not decode (truncated, corrupt)."""
+    """The bytes have an allowed format but do not decode (truncated, corrupt)."""
     IMAGE_FORMAT = "image_format"
-    """The bytes are not of an allowed image format."""
+    """The bytes do not have an allowed image format."""
     IMAGE_TOO_LARGE = "image_too_large"
     """The image exceeds the byte or the pixel limit."""
     IMAGE_URL_REFUSED = "image_url_refused"
-    """The image is a URL that may not be fetched: its host is not allowed, or its form or address is refused."""
+    """The image is a URL that may not be fetched: its host is not allowed, or its syntax or address is refused."""
     IMAGE_NOT_FETCHED = "image_not_fetched"
     """The image's server could not be reached, took too long or answered with an error."""
     ROW_UNREADABLE = "row_unreadable"
-    """The row itself is damaged: it is no JSON object, or its shard ends inside it."""
+    """The row itself is damaged: it is not a JSON object, or its shard ends in the middle of it."""
     TEXT_MISSING = "text_missing"
-    """There is no text to score: null, empty, white space only, or nothing that the tokenizer keeps."""
+    """There is no text to score: it is null, empty or only white space, or the tokenizer keeps nothing of it."""
     TEXT_TOO_LONG = "text_too_long"
     """Prompt, image and text together exceed the model's context."""
     TEXT_INVALID = "text_invalid"
     """The text is not a string, or cannot be encoded as UTF-8."""
     CONVERSATION_INVALID = "conversation_invalid"
-    """Unknown roles, no assistant turn, or image markers that do not match the images."""
+    """The conversation has unknown roles, no assistant turn, or image markers that do not match the images."""
     TEMPLATE_FAILED = "template_failed"
     """The model's chat template refused this conversation, or dropped, repeated or changed one of its texts."""
     CONTRAST_UNDEFINED = "contrast_undefined"
-    """The contrast input does not exist for this row (no contrast image, or it encodes to other tokens)."""
+    """The contrast input does not exist for this row (no contrast image, or it encodes to different tokens)."""
     NON_FINITE = "non_finite"
     """The model returned NaN or infinity for this row."""
     SCORING_FAILED = "scoring_failed"
-    """The model raised on this row, also when it was tried alone."""
+    """The model raised an error on this row, even when the row was tried alone."""
     WORKER_CRASH = "worker_crash"
-    """The worker process died on this row more often than it may."""
+    """The worker process died on this row more often than allowed."""
     ROW_TIMEOUT = "row_timeout"
-    """Encoding or scoring this row took longer than it may, also when it was tried alone."""
+    """Encoding or scoring this row took longer than allowed, even when it was tried alone."""
 
 
 class TokensightError(Exception):
-    """Base of every error that tokensight raises on purpose."""
+    """The base of every error that tokensight raises on purpose."""
 
 
 class ConfigError(TokensightError, ValueError):
@@ -68,39 +68,39 @@ class ConfigError(TokensightError, ValueError):
 
 
 class MissingPackageError(ConfigError, ImportError):
-    """An optional package that something needs is not installed; the message names the extra that brings it."""
+    """A required optional package is not installed; the message names the extra that installs it."""
 
 
 class ModelError(TokensightError):
-    """The reference model cannot be loaded or is of a family that is not supported."""
+    """The reference model cannot be loaded, or its family is not supported."""
 
 
 class TableError(TokensightError):
-    """A weights table is missing, unfinished or does not belong to the data it is read beside."""
+    """A weights table is missing, unfinished or does not match the data it is read with."""
 
 
 class SpanError(TokensightError, ValueError):
-    """Tokens, offsets or byte spans do not lie on the text, or on each other."""
+    """Tokens, offsets or byte spans do not line up with the text or with each other."""
 
 
 class WeightsError(TokensightError, ValueError):
-    """Weights of another shape than the labels, or negative, or not a number."""
+    """Weights are negative, not finite, or differ in shape from the labels."""
 
 
 class RunError(TokensightError):
-    """A run cannot go on, or must not touch what its output holds."""
+    """A run cannot continue, or must not touch what its output holds."""
 
 
 class OtherRunError(RunError):
-    """The output belongs to a run of other scores or other data, or holds files that are no run's."""
+    """The output belongs to a run with other scores or other data, or holds files from no run at all."""
 
 
 class StoreError(RunError):
-    """The storage of the output refuses, or goes on failing: full, read-only, absent, wrong or expired credentials."""
+    """The output's storage refuses or keeps failing: full, read-only, absent, or wrong or expired credentials."""
 
 
 class RowError(TokensightError):
-    """One row cannot be scored. The job goes on; the row is written with this code and message."""
+    """One row cannot be scored. The job continues; the row is written with this code and message."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
         super().__init__(message)
@@ -108,5 +108,5 @@ class RowError(TokensightError):
         self.message = message
 
     def __reduce__(self) -> tuple[type[RowError], tuple[FailureCode, str]]:
-        # The default reduces to the message alone and fails to unpickle in another process.
+        # The default reduces to the message alone, which then fails to unpickle in another process.
         return (type(self), (self.code, self.message))

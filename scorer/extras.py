@@ -1,4 +1,4 @@
-"""The optional packages: which extra of tokensight brings each, and what is said where one is missing."""
+"""Map optional packages to the extras that install them, and name the extra when one is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scorer.errors import MissingPackageError
 
 
 class Package(NamedTuple):
-    """A distribution, and the extra that brings it; None where no extra does."""
+    """A distribution, and the extra that installs it; None if no extra does."""
 
     name: str
     extra: str | None
@@ -42,19 +42,19 @@ PACKAGES: Final[Mapping[str, Package]] = {
     "trl": Package("trl", None),
     "flash_attn": Package("flash-attn", None),
 }
-"""What is imported, by its top-level module. Quantizations have extras of their own names, see ``extra`` below."""
+"""Optional packages by top-level module. A quantization has an extra of the same name; see ``extra`` below."""
 
 
 def require(*modules: str, wanted_by: str, extra: str | None = None) -> None:
-    """Look for modules without importing them.
+    """Check that modules are installed, without importing them.
 
     Args:
         modules: keys of :data:`PACKAGES`.
-        wanted_by: what cannot do without them, for the message.
-        extra: the extra to name, instead of each module's own.
+        wanted_by: what needs them, for the message.
+        extra: the extra to name, instead of the one listed for the module.
 
     Raises:
-        MissingPackageError: for the first that is not installed.
+        MissingPackageError: a module is not installed; the message names the first.
     """
     for module in modules:
         if not _is_installed(module):
@@ -63,19 +63,19 @@ def require(*modules: str, wanted_by: str, extra: str | None = None) -> None:
 
 @contextmanager
 def needing(wanted_by: str, extra: str | None = None) -> Iterator[None]:
-    """Name the extra where an import in the block fails because an optional package is not installed.
+    """Name the missing extra if an import in the block fails because an optional package is not installed.
 
     Args:
-        wanted_by: what is imported or done, for the message.
-        extra: the extra to name, instead of the package's own.
+        wanted_by: what needs the package, for the message.
+        extra: the extra to name, instead of the one listed for the package.
 
     Raises:
-        MissingPackageError: for a module of :data:`PACKAGES`; other errors pass.
+        MissingPackageError: a module in :data:`PACKAGES` is missing; other errors pass through.
     """
     try:
         yield
     except MissingPackageError:
-        raise  # said already, nearer to the cause
+        raise  # already reported, closer to the cause
     except ImportError as error:
         module = _not_found(error)
         if module is None:
@@ -91,7 +91,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _not_found(error: BaseException | None) -> str | None:
-    """The optional module that was not found: fsspec says so in the cause of its own error only."""
+    """Return the optional module that was not found; fsspec names it only in the cause of its own error."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             module = error.name.partition(".")[0]

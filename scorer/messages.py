@@ -1,8 +1,9 @@
-"""The conversation formats that datasets use → :class:`~scorer.types.Sample`, and turns → Hugging Face's messages.
+"""Parse datasets' conversations into :class:`~scorer.types.Sample`, and write turns as Hugging Face messages.
 
-Two are read: Hugging Face's ``{"role", "content"}`` (content a string, or a list of typed parts) and LLaVA's
-``{"from", "value"}``. In both, a user turn may spell ``<image>`` where an image belongs; that marker is the datasets'
-own convention and is honoured here only, in user turns only, and only if the markers match the images one to one.
+Two formats are read: Hugging Face's ``{"role", "content"}``, whose content is a string or a list of typed parts, and
+LLaVA's ``{"from", "value"}``. In both, a user turn may contain ``<image>`` where an image belongs. That marker is a
+convention of the datasets; it is recognised only here, only in user turns, and only if markers and images match one to
+one.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ def parse_conversation(
     messages: Sequence[Mapping[str, Any]],
     contrast_images: Sequence[ImageSource] = (),
 ) -> Sample:
-    """Turn a dataset's message list into a sample whose assistant turns are scored.
+    """Convert a dataset's message list to a sample whose assistant turns are scored.
 
-    Images go where the messages say: at ``{"type": "image"}`` parts, else at ``<image>`` markers of user turns, else
-    (neither is there) before the first user turn's text.
+    Images go where the messages place them: at ``{"type": "image"}`` parts, else at ``<image>`` markers in user turns,
+    else before the first user turn's text.
 
     Raises:
-        RowError: ``conversation_invalid`` for an unknown role, no assistant turn, an image outside a user turn, or
-            places of images that do not match ``images`` in number; ``text_invalid`` for text that is no string.
+        RowError: ``conversation_invalid`` for an unknown role, no assistant turn, an image outside a user turn, or a
+            number of image places that differs from ``images``; ``text_invalid`` for text that is not a string.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)) or not messages:
         raise _invalid(f"messages are {_short(messages)}; a list of at least one message is needed")
@@ -49,17 +50,17 @@ def parse_conversation(
 
 
 def scored_texts(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The texts of a dataset's message list that are scored: those of its assistant turns, in order.
+    """Return the scored texts of a dataset's message list: those of its assistant turns, in order.
 
     Raises:
-        RowError: as :func:`parse_conversation`; images are not looked at.
+        RowError: as in :func:`parse_conversation`, except that images are not checked.
     """
     turns = [_turn(i, message) for i, message in enumerate(messages)]
     return tuple(turn.text for turn in turns if turn.role == "assistant")
 
 
 def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """Turns → messages in Hugging Face's form, every content a list of parts of type ``text`` or ``image``."""
+    """Convert turns to Hugging Face messages; every content is a list of parts of type ``text`` or ``image``."""
     return [
         {
             "role": turn.role,
@@ -85,7 +86,7 @@ def _turn(index: int, message: Mapping[str, Any]) -> Turn:
         )
     turn = Turn(role, tuple(_part(index, part) for part in parts))
     if role != "user" and IMAGE in turn.content:
-        raise _invalid(f"message {index} ({role}) holds an image; images belong to user turns")
+        raise _invalid(f"message {index} ({role}) holds an image; images belong in user turns")
     return turn
 
 
@@ -113,12 +114,12 @@ def _place_images(turns: list[Turn], count: int) -> list[Turn]:
             return _prepend_images(turns, count)
         turns = marked
     if slots != count:
-        raise _invalid(f"the messages have places for {slots} images, the row has {count}; they must match")
+        raise _invalid(f"the messages have places for {slots} images, but the row has {count}; the numbers must match")
     return turns
 
 
 def _split_markers(turn: Turn) -> Turn:
-    """LLaVA writes ``<image>\\n`` before or after the question; the line break belongs to the marker."""
+    """Split a turn's texts at ``<image>``; LLaVA writes a line break next to the marker, which belongs to it."""
     parts: list[ContentPart] = []
     for piece in turn.content:
         if not isinstance(piece, str):

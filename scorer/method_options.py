@@ -1,4 +1,4 @@
-"""``--method`` and ``--method-param``, for every command line that derives weights; told from the methods' records."""
+"""Add ``--method`` and ``--method-param`` to every command line that derives weights, from the methods' records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scorer.weights import METHODS
 
 
 def add_method_options(to: argparse._ActionsContainer, purpose: str, default: str | None = None) -> None:
-    """Add ``--method`` (``purpose`` is its help), and ``--method-param`` as a list of (name, value)."""
+    """Add ``--method``, with ``purpose`` as its help, and ``--method-param``, collected as a list of (name, value)."""
     to.add_argument("--method", choices=tuple(METHODS), default=default, help=purpose)
     to.add_argument(
         "--method-param",
@@ -25,10 +25,10 @@ def add_method_options(to: argparse._ActionsContainer, purpose: str, default: st
 
 
 def method_param(text: str) -> tuple[str, Value]:
-    """The one parser of ``NAME=VALUE``: a number, or ``null``. Whose parameter it is, is for the method to say.
+    """Parse ``NAME=VALUE``, where the value is a number or ``null``; the method checks the name.
 
     Raises:
-        ArgumentTypeError: it is something else.
+        ArgumentTypeError: the text is anything else.
     """
     name, _, value = text.partition("=")
     name, value = name.strip(), value.strip()
@@ -45,7 +45,7 @@ def method_param(text: str) -> tuple[str, Value]:
 
 
 def describe_methods(width: int = 112) -> str:
-    """Every method with its words, formula, source and parameters, as a section of a command line's help."""
+    """Return a help section that lists every method with its description, formula, source and parameters."""
     return "\n".join(line for method in METHODS.values() for line in _described(method, width))
 
 
@@ -65,9 +65,9 @@ def _limit(parameter: Parameter) -> str:
 
 
 def _defaults() -> str:
-    """``cal: low=1, high=5; …``, methods of the same parameters together; as argparse wants it, % doubled."""
+    """Return ``cal: low=1, high=5; …``, grouping methods with equal parameters; % is doubled for argparse."""
     by_parameters: dict[str, list[str]] = {}
     for method in METHODS.values():
         by_parameters.setdefault(", ".join(map(str, method.parameters)), []).append(method.name)
-    told = [f"{', '.join(names)}: {parameters}" for parameters, names in by_parameters.items() if parameters]
-    return "; ".join(told).replace("%", "%%")
+    lines = [f"{', '.join(names)}: {parameters}" for parameters, names in by_parameters.items() if parameters]
+    return "; ".join(lines).replace("%", "%%")

@@ -1,4 +1,4 @@
-"""What scoring gives for a sample: its tokens' raw scores, or the failure that takes their place."""
+"""Hold the result of scoring a sample: its tokens' raw scores, or a failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scorer.types import Float32Array, Int16Array, Int32Array
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row that could not be scored, and why. Never dropped: it becomes a row with null lists."""
+    """A row that could not be scored, and why. It is never dropped: it becomes a row with null lists."""
 
     sample_id: str
     code: FailureCode
@@ -26,14 +26,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TokenScores:
-    """Raw scores of one sample's scored tokens; every array has length N, and the name and type of its column.
+    """Raw scores of one sample's scored tokens; every array has length N and the name and dtype of its column.
 
     Attributes:
         token_ids, token_starts, token_ends, token_turns, text_hash: as in :class:`EncodedSample`.
         logit_gap: float32 [N], logit of the label given the image minus given the contrast input (CAL's Δo).
         logprob_clean, logprob_contrast: float32 [N], natural-log probability of the label under each.
-        texts: the scored turns' texts, for people; None where only spans are known (they are in no published file).
-        optional: the optional columns (:mod:`scorer.columns`) that the run has, by name; [N] each.
+        texts: the scored turns' texts, for display; None if only spans are known, since no published file holds texts.
+        optional: the run's optional columns (:mod:`scorer.columns`) by name, [N] each.
     """
 
     sample_id: str
@@ -50,7 +50,7 @@ class TokenScores:
 
     @classmethod
     def from_arrays(cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Build scores from arrays by column name; those without an attribute become ``optional``."""
+        """Build scores from arrays by column name; arrays without an attribute go to ``optional``."""
         own: Mapping[str, Any] = arrays
         optional: dict[str, npt.NDArray[Any]] = {}
         if len(arrays) > len(_ARRAYS):
@@ -60,7 +60,7 @@ class TokenScores:
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Every array by the name of its column."""
+        """All arrays by column name."""
         return {**{name: getattr(self, name) for name in _ARRAYS}, **self.optional}
 
     @property
@@ -76,7 +76,7 @@ class TokenScores:
         return f"<TokenScores {self.sample_id!r}, {tokens}{spread}{text}>"
 
     def _repr_html_(self) -> str | None:
-        """The texts with each token on the colour of its log-probability gap; None, for a plain repr, without texts."""
+        """Return the texts with each token in the colour of its log-probability gap; None if there are no texts."""
         if self.texts is None:
             return None
         return caption_html(self.texts, self.token_turns, self.token_starts, self.token_ends, self.logprob_gap)
@@ -92,4 +92,4 @@ def _short(text: str, limit: int = 60) -> str:
 
 
 Result = TokenScores | Failure
-"""What scoring one sample gives: scores, or the failure that takes their place in the same position."""
+"""The result of scoring one sample: scores, or a failure in the same position."""

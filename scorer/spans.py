@@ -1,7 +1,7 @@
-"""Byte spans: where in a text each token stands, and how weights travel between tokenizers. Pure numpy.
+"""Find each token's byte span in a text, and move weights between tokenizers. Pure numpy.
 
-Tokens of two tokenizers meet in the text's UTF-8 bytes and nowhere else. :func:`token_byte_spans` finds the exact
-bytes of one tokenizer's tokens, :func:`project` carries weights from one tokenizer's tokens to another's.
+The text's UTF-8 bytes are all that the tokens of two tokenizers have in common. :func:`token_byte_spans` finds the
+exact bytes of one tokenizer's tokens; :func:`project` carries weights from one tokenizer's tokens to another's.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ IntArray = npt.NDArray[np.integer[Any]]
 
 
 def char_to_byte(text: str) -> Int64Array:
-    """int64 [len(text) + 1]: the UTF-8 byte at which each character starts; the last element is the byte length."""
+    """Return the UTF-8 byte at which each character starts, int64 [len(text) + 1]; the last one is the byte length."""
     code_points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     width = 1 + (code_points >= 0x80).astype(np.int64) + (code_points >= 0x800) + (code_points >= 0x10000)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(width)])
 
 
 def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]) -> tuple[Int32Array, Int32Array]:
-    """The half-open UTF-8 byte span of every token in ``text``.
+    """Return the half-open UTF-8 byte span of every token in ``text``.
 
     A fast tokenizer reports offsets in characters, so the pieces of one multi-byte character all claim the whole
-    character, and byte-level tokenizers may trim the space that a token carries. Two steps, the first that applies:
+    character, and byte-level tokenizers may trim the space that a token carries. The first method that applies is used:
 
-    1. Lossless: the bytes that the token strings stand for (byte-level alphabet, or SentencePiece with byte
-       fallback), put end to end, are the text. Then the spans partition the text exactly.
-    2. Otherwise (lower-casing, Unicode normalisation, unknown tokens): the reported offsets; where two tokens claim
-       the same bytes, the first takes as many as its own string stands for.
+    1. Lossless: the bytes that the token strings represent (byte-level alphabet, or SentencePiece with byte
+       fallback), joined end to end, equal the text. The spans then partition the text exactly.
+    2. Otherwise (lower-casing, Unicode normalisation, unknown tokens): the reported offsets. Where two tokens claim
+       the same bytes, the first takes as many as its own string represents.
 
-    Tokens that stand for no text ([CLS], end of sequence, a SentencePiece dummy prefix) have empty spans.
+    Tokens that represent no text ([CLS], end of sequence, a SentencePiece dummy prefix) have empty spans.
 
     Args:
         text: the text that was tokenized; valid Unicode.
-        tokens: N token strings as the vocabulary spells them (``Encoding.tokens``).
+        tokens: N token strings, as the vocabulary spells them (``Encoding.tokens``).
         offsets: N (start, end) pairs in characters of ``text`` (``Encoding.offsets``); (0, 0) marks a special token.
 
     Returns:
@@ -51,7 +51,7 @@ def token_byte_spans(text: str, tokens: Sequence[str], offsets: Sequence[Offset]
         share a byte.
 
     Raises:
-        SpanError: tokens and offsets differ in number, or offsets leave the text or run backwards.
+        SpanError: tokens and offsets differ in number, or offsets lie outside the text or run backwards.
     """
     _check_offsets(text, tokens, offsets)
     data = text.encode("utf-8")
@@ -86,16 +86,16 @@ def _check_offsets(text: str, tokens: Sequence[str], offsets: Sequence[Offset]) 
 def _lossless_lengths(
     data: bytes, tokens: Sequence[str], silent: Sequence[bool], bytes_of: Callable[[str], bytes | None]
 ) -> Int64Array | None:
-    """int64 [N] bytes of each token if the tokens' bytes put end to end are ``data``, but for one dummy space in front.
+    """Return each token's number of bytes, int64 [N], if the tokens' joined bytes equal ``data``; otherwise None.
 
-    ``silent`` tokens stand for nothing. None if they are not the text.
+    One dummy space in front is allowed. ``silent`` tokens represent nothing.
     """
     token_bytes = []
     for token, empty in zip(tokens, silent, strict=True):
-        stands_for = b"" if empty else bytes_of(token)
-        if stands_for is None:
+        own_bytes = b"" if empty else bytes_of(token)
+        if own_bytes is None:
             return None
-        token_bytes.append(stands_for)
+        token_bytes.append(own_bytes)
     joined = b"".join(token_bytes)
     if joined != data and joined != b" " + data:
         return None
@@ -108,21 +108,21 @@ def _lossless_lengths(
 def _spans_from_offsets(
     text: str, data: bytes, tokens: Sequence[str], offsets: Sequence[Offset]
 ) -> tuple[Int32Array, Int32Array]:
-    """Step 2 of :func:`token_byte_spans`: walk over the offsets, left to right, giving each byte away once."""
+    """Apply method 2 of :func:`token_byte_spans`: walk the offsets left to right, assigning each byte once."""
     to_byte = char_to_byte(text)
     claimed = [(int(to_byte[start]), int(to_byte[end])) for start, end in offsets]
     starts, ends, cursor = [], [], 0
     for i, (start, end) in enumerate(claimed):
         next_start = claimed[i + 1][0] if i + 1 < len(claimed) and claimed[i + 1][1] > 0 else len(data)
         start, end = max(start, cursor), max(end, cursor)
-        alone = cursor == start < end == next_start  # between its neighbours there is nothing to find
+        alone = cursor == start < end == next_start  # touches both neighbours: nothing to look for
         found = None if alone else _find_token(data, tokens[i], start, cursor)
         if found is not None:
             start = found[0]
             own_end = start + found[1]
-            if own_end > end and data[end:own_end].isspace():  # trimmed behind
+            if own_end > end and data[end:own_end].isspace():  # the tokenizer trimmed trailing space
                 end = own_end
-        if next_start < end:  # shares bytes with the next token: take this piece's own, leave it the others
+        if next_start < end:  # shares bytes with the next token: take this piece's own bytes, leave the rest
             cut = start + (len(byte_level_bytes(tokens[i]) or b" ") if found is None else found[1])
             end = min(end, max(cut, next_start, start))
         else:
@@ -134,10 +134,10 @@ def _spans_from_offsets(
 
 
 def _end_with_folded(text: str, offsets: Sequence[Offset], i: int, to_byte: Int64Array) -> int:
-    """The byte after token ``i`` and the unclaimed characters that normalisation folded into it.
+    """Return the end byte of token ``i``, including unclaimed characters that normalisation folded into it.
 
-    NFC reports a composed letter at its first character alone, and accent stripping reports nothing for the accent:
-    their bytes belong to the letter before them.
+    NFC reports a composed letter at its first character alone, and accent stripping reports nothing for the accent;
+    the remaining bytes belong to the letter before them.
     """
     start, end = offsets[i]
     limit = offsets[i + 1][0] if i + 1 < len(offsets) and offsets[i + 1][1] > 0 else len(text)
@@ -147,7 +147,7 @@ def _end_with_folded(text: str, offsets: Sequence[Offset], i: int, to_byte: Int6
 
 
 def _folds(before: str, char: str) -> bool:
-    """Whether ``char`` is a combining mark, or composes with what stands before it (Hangul syllables)."""
+    """Return whether ``char`` is a combining mark, or composes with the text before it (Hangul syllables)."""
     if char.isascii():
         return False
     composed = len(unicodedata.normalize("NFC", before + char)) <= len(unicodedata.normalize("NFC", before))
@@ -155,7 +155,7 @@ def _folds(before: str, char: str) -> bool:
 
 
 def _find_token(data: bytes, token: str, start: int, floor: int) -> tuple[int, int] | None:
-    """(start, length) of the token's own bytes at ``start``, or earlier by the spaces it carries; not before floor."""
+    """Return (start, length) of the token's own bytes at ``start``, or earlier by its spaces; not before ``floor``."""
     byte_level = byte_level_bytes(token)
     readings = [sentencepiece_bytes(token), token.encode("utf-8")]
     for own in readings if byte_level is None else [byte_level, *readings]:
@@ -180,31 +180,31 @@ def project(
     uncovered: float | Literal["error"] = "error",
     empty: float | Literal["error"] = "error",
 ) -> Float32Array:
-    """Weights of N source tokens → weights of M target tokens over the same text.
+    """Project the weights of N source tokens onto M target tokens of the same text.
 
-    A target token's weight is the mean of the source weights over its bytes. So Σ weight · bytes is kept wherever
-    the targets cover what the sources cover, equal spans give equal weights, and raising a source weight never
-    lowers a target's. Naive form::
+    A target token's weight is the mean of the source weights over its bytes. So Σ weight · bytes is preserved wherever
+    the targets cover what the sources cover, equal spans get equal weights, and raising a source weight never
+    lowers a target weight. Naive form::
 
         per_byte[start_i:end_i] = weights[i] for every source i
         out[j] = mean(per_byte[start_j:end_j])
 
     Args:
-        weights: float32 [N]; NaN reaches the targets that share a byte with it and no others.
+        weights: float32 [N]; a NaN reaches only the targets that share a byte with it.
         source_starts, source_ends: integer [N], half-open byte spans; ascending and disjoint within a group.
         target_starts, target_ends: integer [M], half-open byte spans of the same text, in any order.
-        source_groups, target_groups: integer [N] and [M], sources ascending: spans of different groups lie in
-            different turns. A sample's ``token_turns``, or one number per turn of every sample of a whole batch.
-        uncovered: the weight of a byte that no source covers (a reference that was cut short, or white space that
-            its chat template trims), or ``error``.
-        empty: the weight of a target with no bytes, or ``error``. Decide it with care: a weight of 0 for the token
+        source_groups, target_groups: integer [N] and [M], sources ascending; spans of different groups lie in
+            different turns. Pass a sample's ``token_turns``, or one number per turn of every sample in a batch.
+        uncovered: the weight of a byte that no source covers (because the reference text was truncated, or its chat
+            template trims white space), or ``error``.
+        empty: the weight of a target with no bytes, or ``error``. Choose it with care: a weight of 0 for the token
             that ends a turn trains a model that never stops.
 
     Returns:
         float32 [M]. Runs in O((N + M) log(N + M)).
 
     Raises:
-        SpanError: spans that do not fit the above, or a target that ``uncovered`` or ``empty`` calls an error.
+        SpanError: the spans violate the above, or ``uncovered`` or ``empty`` is ``error`` and a target needs it.
     """
     source, target = _spans("source", source_starts, source_ends), _spans("target", target_starts, target_ends)
     if np.shape(weights) != (len(source),):
@@ -232,9 +232,9 @@ def project(
 def _mass_and_cover(
     weights: npt.NDArray[np.float64], source: Int64Array, target: Int64Array
 ) -> tuple[npt.NDArray[np.float64], Int64Array]:
-    """float64 [M] Σ weight · bytes over each target's bytes that sources cover, and int64 [M] how many those are.
+    """Return Σ weight · bytes over the covered bytes of each target, float64 [M], and their number, int64 [M].
 
-    ``source`` [N, 2] is ascending and disjoint, so that the sources of one target are a range.
+    ``source`` [N, 2] is ascending and disjoint, so the sources of one target form a range.
     """
     first = np.searchsorted(source[:, 1], target[:, 0], side="right")
     count = np.maximum(np.searchsorted(source[:, 0], target[:, 1], side="left") - first, 0)
@@ -242,15 +242,15 @@ def _mass_and_cover(
     j = np.repeat(np.arange(len(target)), count)
     i = np.arange(len(j)) - np.repeat(np.cumsum(count) - count - first, count)
     shared = np.minimum(source[i, 1], target[j, 1]) - np.maximum(source[i, 0], target[j, 0])
-    # an empty source inside a target shares nothing: its weight, NaN perhaps, must not count
+    # an empty source inside a target shares no bytes, so its weight, which may be NaN, must not count
     part = np.where(shared > 0, weights[i] * shared, 0.0)
-    mass = np.bincount(j, part, len(target)).astype(np.float64)  # bincount of nothing is integer
-    covered = np.bincount(j, shared, len(target)).astype(np.int64)  # whole bytes, summed as floats
+    mass = np.bincount(j, part, len(target)).astype(np.float64)  # bincount of an empty array is integer
+    covered = np.bincount(j, shared, len(target)).astype(np.int64)  # whole numbers, summed as floats
     return mass, covered
 
 
 def _spans(name: str, starts: IntArray, ends: IntArray) -> Int64Array:
-    """int64 [N, 2], checked."""
+    """Stack starts and ends, int64 [N, 2], and check them."""
     starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
     if starts.ndim != 1 or starts.shape != ends.shape:
         raise SpanError(f"{name} starts and ends have shapes {starts.shape} and {ends.shape}; both must be [N]")
@@ -267,7 +267,7 @@ def _refuse(wrong: npt.NDArray[np.bool_], values: npt.NDArray[Any], problem: str
 def _lay_end_to_end(
     source: Int64Array, target: Int64Array, source_groups: IntArray | None, target_groups: IntArray | None
 ) -> None:
-    """Move every group's spans behind those of the groups before it, in place."""
+    """Shift every group's spans past those of the groups before it, in place."""
     if source_groups is None or target_groups is None:
         raise SpanError("give both source_groups and target_groups, or neither")
     for name, spans, groups in (("source", source, source_groups), ("target", target, target_groups)):

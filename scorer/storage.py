@@ -1,4 +1,4 @@
-"""What a path or URL of the user's leads to."""
+"""Open a path or URL from the user."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scorer.extras import needing
 
 
 def open_url(url: str, named: str = "", **options: Any) -> tuple[AbstractFileSystem, str]:
-    """The file system of a local path or of any URL that fsspec opens, and the path there.
+    """Return the file system of a local path, or of any URL that fsspec opens, and the path on it.
 
     Args:
-        named: what the URL is of, for messages: ``input``, ``output``.
+        named: what the URL refers to, for messages: ``input`` or ``output``.
         options: passed to fsspec (credentials, endpoint).
 
     Raises:
         ConfigError: the URL's protocol is unknown.
-        MissingPackageError: the package of its file system is not installed.
+        MissingPackageError: the package for its file system is not installed.
     """
     subject = f"{named} {url!r}".strip()
     try:

@@ -1,4 +1,4 @@
-"""``_SUCCESS`` of a finished run, as far as every reader needs it: which files were published, and their rows."""
+"""Read the part of a finished run's ``_SUCCESS`` that every reader needs: the published files and their rows."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from typing import Any, Final
 
 SUCCESS: Final = "_SUCCESS"
-"""Written last into an output: the summary of the finished run, as JSON."""
+"""The file written last into an output: the summary of the finished run, as JSON."""
 
 
 def parse_summary(data: bytes) -> dict[str, Any]:
-    """Read a summary; its ``shards`` have a ``name`` and a number of ``rows`` each.
+    """Parse a summary, whose ``shards`` each have a ``name`` and a number of ``rows``.
 
     Raises:
-        ValueError: it is torn, or another program's (Spark leaves an empty file of this name).
+        ValueError: the data is incomplete, or another program wrote it (Spark leaves an empty file of this name).
     """
     summary = json.loads(data)
     if not isinstance(summary, dict) or not isinstance(summary.get("shards"), list):
         raise ValueError("it is not an object with a list of shards")
     for shard in summary["shards"]:
         if not (isinstance(shard, dict) and isinstance(shard.get("name"), str) and isinstance(shard.get("rows"), int)):
-            raise ValueError(f"its shard {shard!r:.80} has no name or no number of rows")
+            raise ValueError(f"its shard {shard!r:.80} lacks a name or a number of rows")
     return summary

@@ -1,6 +1,6 @@
-"""The Parquet schema of the weights and its metadata: the contract between the scoring run and every reader.
+"""Define the Parquet schema of the weights and its metadata: the contract between a scoring run and every reader.
 
-Pure pyarrow and numpy: a trainer imports this file with no model, no Ray and no torch installed.
+Needs only pyarrow and numpy: a trainer can import this file without a model, Ray or torch.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from scorer.results import Result, TokenScores
 
 FORMAT_VERSION: Final = 1
 METADATA_KEY: Final = b"tokensight"
-"""Key of the JSON document in the Parquet schema's metadata: format version, method, fingerprint."""
+"""The key of the JSON document in the Parquet schema's metadata, which holds format version, method and fingerprint."""
 
 OK: Final = "ok"
 
 SCORE_FIELDS: Final = tuple(column.field for column in REQUIRED if column.kind in ("span", "raw"))
-"""Token ids, spans and raw scores that every output has, one list element per scored token."""
+"""The token ids, spans and raw scores that every output has, one list element per scored token."""
 
 SCHEMA: Final = pa.schema([column.field for column in REQUIRED])
-"""Columns that every published weights file has, in order; :func:`columns_in` tells those of one file."""
+"""The columns that every published weights file has, in order; :func:`columns_in` returns those of one file."""
 
 
 def text_hash(texts: Sequence[str]) -> str:
-    """Identify the exact scored text of a sample: one string per scored turn.
+    """Return a hash that identifies the exact scored text of a sample, given one string per scored turn.
 
-    BLAKE2b-128 in hex over every turn's UTF-8 bytes, each preceded by its length (8 bytes, little endian), so that
-    moving text from one turn to the next changes the hash. A reader refuses a caption whose hash differs.
+    The hash is BLAKE2b-128, in hex, over every turn's UTF-8 bytes, each preceded by its length (8 bytes, little
+    endian), so moving text from one turn to the next changes it. A reader refuses a caption whose hash differs.
     """
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
@@ -45,9 +45,9 @@ def text_hash(texts: Sequence[str]) -> str:
 
 
 def schema_with(metadata: Mapping[str, Any]) -> pa.Schema:
-    """The schema carrying ``metadata`` (plain data) as one JSON document under :data:`METADATA_KEY`.
+    """Return the schema with ``metadata`` (plain data) as one JSON document under :data:`METADATA_KEY`.
 
-    It has the optional columns that the fingerprint in the metadata names.
+    It includes the optional columns that the fingerprint in the metadata names.
     """
     document = {"format_version": FORMAT_VERSION, **metadata}
     schema = pa.schema([column.field for column in _columns_of(metadata)])
@@ -55,19 +55,19 @@ def schema_with(metadata: Mapping[str, Any]) -> pa.Schema:
 
 
 def read_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """The JSON document that :func:`schema_with` wrote; an empty dict for a foreign file."""
+    """Return the JSON document that :func:`schema_with` wrote; an empty dict for a file from another program."""
     raw = (schema.metadata or {}).get(METADATA_KEY)
     return {} if raw is None else json.loads(raw)
 
 
 def columns_in(schema: pa.Schema, place: str) -> tuple[Column, ...]:
-    """Our columns of a published file, in order: the required ones, and the optional ones of its run that are there.
+    """Return our columns in a published file, in order: the required ones, and its run's optional ones if present.
 
     Args:
-        place: names the file in the message.
+        place: the file's name, for the message.
 
     Raises:
-        TableError: a required column is absent.
+        TableError: a required column is missing.
     """
     names = frozenset(schema.names)
     missing = [column.name for column in REQUIRED if column.name not in names]
@@ -80,7 +80,7 @@ def columns_in(schema: pa.Schema, place: str) -> tuple[Column, ...]:
 
 
 def shown(names: Sequence[str]) -> str:
-    """The first of many names, for messages."""
+    """Join names for a message, naming at most eight."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
 
 
@@ -94,17 +94,17 @@ def build_table(
     method: weights.Method,
     metadata: Mapping[str, Any],
 ) -> pa.Table:
-    """Rows of consecutive ``row_index`` from ``first_row`` on, one per result, in order.
+    """Build one row per result, in order, with consecutive ``row_index`` starting at ``first_row``.
 
     Args:
         results: scores or failures; a failure becomes a row with null lists, its code and its message.
         first_row: position of the first result within its shard.
-        method: how ``token_weights`` derive from the raw scores.
-        metadata: plain data for the schema; method and format version are added.
+        method: derives ``token_weights`` from the raw scores.
+        metadata: plain data for the schema; the method and the format version are added.
 
     Raises:
-        TableError: a result whose arrays differ in length, which would shift every token after the gap, or that has
-            other optional columns than the fingerprint in the metadata names.
+        TableError: a result's arrays differ in length, which would shift every token after the missing one, or its
+            optional columns differ from those that the fingerprint in the metadata names.
     """
     schema = schema_with({**metadata, "method": method.to_dict()})
     rows = [_row(result, first_row + i, method, schema) for i, result in enumerate(results)]
@@ -119,7 +119,7 @@ def _row(result: Result, row_index: int, method: weights.Method, schema: pa.Sche
     if sorted(result.optional) != sorted(wanted):
         raise TableError(
             f"sample {result.sample_id!r} has the optional columns {shown(sorted(result.optional))}, but the "
-            f"fingerprint of its run names {shown(wanted)}; have the engine name what it gives, under 'columns'"
+            f"fingerprint of its run names {shown(wanted)}; have the engine list what it returns under 'columns'"
         )
     arrays = {**result.arrays, WEIGHTS: method(result)}
     lengths = {name: len(values) for name, values in arrays.items()}

@@ -1,4 +1,4 @@
-"""The small frozen records that travel through the library, in the order in which a sample meets them.
+"""Define the small frozen records that pass through the library, in the order in which a sample meets them.
 
 ``Sample`` (what the user has) → ``EncodedSample`` (what the model sees) → ``TokenScores`` (what is stored).
 """
@@ -24,7 +24,7 @@ DEFAULT_PROMPT: Final = "Describe the image."
 """The instruction that a bare caption answers; part of the fingerprint."""
 
 ImageSource = Any
-"""Encoded bytes, a local path, or a decoded PIL image (typed Any to keep Pillow optional)."""
+"""Encoded bytes, a local path, or a decoded PIL image (typed as Any to keep Pillow optional)."""
 
 
 class ImageSlot:
@@ -34,7 +34,7 @@ class ImageSlot:
         return "IMAGE"
 
     def __reduce__(self) -> str:
-        return "IMAGE"  # stays one object across processes, so that `part is IMAGE` holds
+        return "IMAGE"  # one object across processes, so that `part is IMAGE` works
 
 
 IMAGE: Final = ImageSlot()
@@ -45,8 +45,8 @@ ContentPart = str | ImageSlot
 class Turn:
     """One message of a conversation.
 
-    ``content`` is the literal text and the places of images, in order. Text is never interpreted: a caption that
-    spells ``<image>`` is eight characters of text.
+    ``content`` holds literal text and image places, in order. Text is never interpreted: in a caption, ``<image>`` is
+    just seven characters.
     """
 
     role: Role
@@ -54,20 +54,20 @@ class Turn:
 
     @classmethod
     def question(cls, images: int, prompt: str) -> Turn:
-        """The user turn that a caption answers: the places of its images, then ``prompt`` unless it is empty."""
+        """Return the user turn that a caption answers: its image places, then ``prompt`` unless it is empty."""
         return cls("user", (IMAGE,) * images + ((prompt,) if prompt else ()))
 
     @property
     def text(self) -> str:
-        """The turn's text, image slots left out."""
+        """The turn's text, without image places."""
         return "".join(part for part in self.content if isinstance(part, str))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row to be scored: its images, and a conversation of which every assistant turn is scored.
+    """One row to score: its images, and a conversation whose assistant turns are all scored.
 
-    ``contrast_images`` is read by the contrast ``image`` only and replaces ``images`` one to one.
+    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one.
     """
 
     sample_id: str
@@ -84,26 +84,26 @@ class Sample:
         prompt: str | None = None,
         contrast_image: ImageSource | None = None,
     ) -> Sample:
-        """A picture and its caption, asked for by ``prompt`` (default :data:`scorer.types.DEFAULT_PROMPT`)."""
+        """Build a sample from an image and its caption, which answers ``prompt`` (default :data:`DEFAULT_PROMPT`)."""
         question = Turn.question(1, DEFAULT_PROMPT if prompt is None else prompt)
         contrast = () if contrast_image is None else (contrast_image,)
         return cls(sample_id, (image,), (question, Turn("assistant", (text,))), contrast)
 
     @property
     def scored_texts(self) -> tuple[str, ...]:
-        """The scored turns' texts, in order: of the assistant turns. ``token_turns`` indexes this tuple."""
+        """The texts of the scored (assistant) turns, in order. ``token_turns`` indexes this tuple."""
         return tuple(turn.text for turn in self.turns if turn.role == "assistant")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BytePixels:
-    """Pixels before they are normalised, a quarter of the size, and the table that normalises them.
+    """Pixels before normalisation, at a quarter of the size, and the table that normalises them.
 
-    ``np.asarray`` gives the float32 array that stands in the processor's output, bit for bit.
+    ``np.asarray`` returns the processor's float32 output, bit for bit.
 
     Attributes:
         values: uint8 [..., 3, H, W], or flattened patches [n, 3·k].
-        table: float32 [3, 256]; the normalised value of each level, by channel.
+        table: float32 [3, 256], the normalised value of each level, by channel.
     """
 
     values: npt.NDArray[np.uint8]
@@ -111,41 +111,41 @@ class BytePixels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of ``values``, and of what they are normalised to."""
+        """The shape of ``values``, before and after normalisation."""
         return self.values.shape
 
     @property
     def by_channel(self) -> npt.NDArray[np.uint8]:
-        """``values`` as uint8 [N, 3, M]: in both layouts, what belongs to one channel lies in one piece."""
+        """``values`` as uint8 [N, 3, M]; in both layouts, each channel is contiguous."""
         leading = self.shape[:1] if len(self.shape) == 2 else self.shape[:-3]
         return self.values.reshape(math.prod(leading), 3, -1)
 
     def __getitem__(self, images: slice) -> BytePixels:
-        """Some of the images: a slice of the leading axis."""
+        """Return some of the images: a slice along the leading axis."""
         return BytePixels(self.values[images], self.table)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """The normalised pixels, float32 unless asked otherwise. Raises ValueError for ``copy=False``."""
+        """Return the normalised pixels, float32 unless ``dtype`` is given. Raises ValueError for ``copy=False``."""
         if copy is False:
-            raise ValueError("pixels kept as bytes cannot be had as floats without a copy")
+            raise ValueError("pixels kept as bytes cannot be converted to floats without a copy")
         pixels = self.table[np.arange(3)[:, None], self.by_channel].reshape(self.shape)
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
 
 PixelArray = npt.NDArray[Any] | BytePixels
-"""One of the image processor's outputs: as it is, or pixels as bytes."""
+"""One of the image processor's outputs, either unchanged or as pixels kept as bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One forward pass's input for one sample: the clean branch or the contrast branch.
+    """The input of one forward pass for one sample: the clean branch or the contrast branch.
 
     Attributes:
         input_ids: int64 [T], images already expanded to their placeholder tokens.
         attend: bool [T]; False hides a position from attention (``masked`` contrast).
-        label_index: int64 [N]; the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
+        label_index: int64 [N], the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
         pixels: the image processor's tensors by the model's argument name. Empty for ``removed``.
-        pixels_digest: identifies ``pixels``: equal digests are equal tensors. Empty for ``removed``.
+        pixels_digest: identifies ``pixels``: equal digests mean equal tensors. Empty for ``removed``.
     """
 
     input_ids: Int64Array
@@ -157,14 +157,14 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """A sample as the model sees it; independent of torch, cheap to send between processes.
+    """A sample as the model sees it, independent of torch and cheap to send between processes.
 
     Attributes:
         token_ids: int32 [N], the scored tokens' ids; N ≥ 1.
         token_starts, token_ends: int32 [N], half-open UTF-8 byte span of each token within its turn's text.
         token_turns: int16 [N], index into the sample's ``scored_texts``; ascending.
         text_hash: see :func:`scorer.table.text_hash`.
-        clean, contrast: the two branches; both hold the same N labels.
+        clean, contrast: the two branches, which have the same N labels.
     """
 
     sample_id: str
@@ -178,17 +178,17 @@ class EncodedSample:
 
     @property
     def length(self) -> int:
-        """Tokens of the longer branch: what the sample costs in a padded batch."""
+        """The number of tokens in the longer branch, which is the sample's cost in a padded batch."""
         return max(len(self.clean.input_ids), len(self.contrast.input_ids))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What forward passes have run.
+    """The tokens that forward passes have run.
 
     Attributes:
-        tokens: tokens of rows.
-        padded: the same with the padding behind shorter rows: rows × longest row.
+        tokens: tokens without padding.
+        padded: tokens with the padding after shorter rows: rows × longest row.
     """
 
     tokens: int = 0
@@ -202,5 +202,5 @@ class Usage:
 
     @property
     def waste(self) -> float:
-        """Share of what was run that is padding, 0 to 1."""
+        """The share of run tokens that is padding, 0 to 1."""
         return 1.0 - self.tokens / self.padded if self.padded else 0.0

@@ -1,4 +1,4 @@
-"""The versions that decide scores."""
+"""Report the versions that decide scores."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from scorer import __version__
 
 SCORING: Final = ("torch", "transformers", "tokenizers", "pillow", "numpy")
-"""Distributions whose versions are part of a run's fingerprint."""
+"""The distributions whose versions are part of a run's fingerprint."""
 
 
 def versions(*names: str) -> dict[str, str | None]:
-    """Of tokensight and of these distributions; None for one that is not installed."""
+    """Return the versions of tokensight and of the given distributions; None for one that is not installed."""
     return {"tokensight": __version__, **{name: _version(name) for name in names}}
 
 

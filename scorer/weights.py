@@ -1,10 +1,10 @@
-"""Raw scores → token weights, pure numpy: the formulas, each with its source, and one record for each method.
+"""Derive token weights from raw scores, in pure numpy: the formulas, each with its source, and one record per method.
 
-Raw scores are stored, weights derive from them at any time: one scoring run serves every method here. A weight that
-depends on a NaN score is NaN, never a plausible number.
+Raw scores are stored and weights can be derived from them at any time, so one scoring run serves every method here. A
+weight that depends on a NaN score is NaN, never a plausible number.
 
-To add a method: its function and its record here, in :data:`METHODS`, and its port in the page's ``weights.js``.
-Ranges of parameters are checked by :class:`Method`, once; the functions take them as they are.
+To add a method, write its function and its record here, list the record in :data:`METHODS`, and port the function to
+the page's ``weights.js``. :class:`Method` checks the ranges of parameters once; the functions do not check them again.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def clamp_and_pool(
     """Clamp ``gap`` to [low, high], then average over a centred window within each turn.
 
     CAL, arXiv 2405.17871, as in the authors' code (foundation-multimodal-models/CAL, ``llava_llama.py``):
-    ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. That code pools over the flattened batch, prompt
-    positions and neighbouring samples included (an unlabelled position brings the gap of vocabulary entry 0), which
-    leaks into a caption's edges; here a window never leaves its turn. Inside a turn the two are equal.
+    ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. That code pools over the flattened batch, including
+    prompt positions and neighbouring samples (an unlabelled position contributes the gap of vocabulary entry 0), which
+    leaks into a caption's edges. Here a window never leaves its turn; inside a turn the two are equal.
 
     Naive form::
 
@@ -54,20 +54,20 @@ def clamp_and_pool(
     Args:
         gap: float [N].
         turns: int16 [N], ascending.
-        low, high: clamp bounds, same unit as ``gap``; 0 ≤ low ≤ high keeps weights usable.
-        window: odd, in tokens; 1 leaves the clamped gap as it is.
+        low, high: clamp bounds, in the unit of ``gap``; 0 ≤ low ≤ high keeps weights usable.
+        window: odd, in tokens; 1 leaves the clamped gap unchanged.
 
     Returns:
-        float32 [N] in [low, high]; NaN where a gap in the window is NaN.
+        float32 [N] in [low, high]; NaN if any gap in the window is NaN.
     """
     clamped = np.clip(gap.astype(np.float64), low, high)
     if window == 1 or len(clamped) == 0:
         return clamped.astype(np.float32)
-    half = min(window // 2, len(clamped) - 1)  # beyond that there is nothing more to reach
+    half = min(window // 2, len(clamped) - 1)  # a wider window reaches nothing more
     total = np.zeros_like(clamped)
     count = np.zeros_like(clamped)
     for shift in range(-half, half + 1):
-        # neighbour at t + shift, where both positions exist and share a turn
+        # neighbour at t + shift, if both positions exist and share a turn
         here = slice(max(0, -shift), len(clamped) - max(0, shift))
         there = slice(max(0, shift), len(clamped) - max(0, -shift))
         if here.start >= here.stop:
@@ -79,30 +79,30 @@ def clamp_and_pool(
 
 
 def cal(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3) -> Float32Array:
-    """CAL: :func:`clamp_and_pool` of the raw logit gap, bounds and window as published (arXiv 2405.17871)."""
+    """Apply CAL: :func:`clamp_and_pool` on the raw logit gap, bounds and window as published (arXiv 2405.17871)."""
     return clamp_and_pool(scores.logit_gap, scores.token_turns, low, high, window)
 
 
 def cal_logprob(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3) -> Float32Array:
-    """CAL's clamp and pooling fed by the log-probability gap.
+    """Apply CAL's clamp and pooling to the log-probability gap.
 
-    A shift common to all logits moves the raw logit gap and not this one, since a softmax ignores it. Measured, this
-    gap separates words better, whatever the reason (docs/grounding.md).
+    A shift common to all logits changes the raw logit gap but not this one, since a softmax ignores it. In our
+    measurements this gap separates words better, whatever the reason (docs/grounding.md).
     """
     return clamp_and_pool(_logprob_gap(scores), scores.token_turns, low, high, window)
 
 
 def prior(scores: RawScores, *, alpha: float = 1.0) -> Float32Array:
-    """PRIOR, arXiv 2505.08971: w = (1 − P_ref(t))^α, normalised to mean one over the sample (k·w / Σw).
+    """Apply PRIOR, arXiv 2505.08971: w = (1 − P_ref(t))^α, normalised to a mean of 1 over the sample (k·w / Σw).
 
-    P_ref is the probability of the token without the picture: ``logprob_contrast``. PRIOR's own reference is a
-    text-only language model trained on the captions; the contrast ``removed`` of a VLM is the nearest to it.
+    P_ref is the token's probability without the image: ``logprob_contrast``. PRIOR's own reference is a text-only
+    language model trained on the captions; the closest contrast of a VLM is ``removed``.
 
     Returns:
-        float32 [N] ≥ 0 with mean 1; all ones where every token is certain without the picture (Σw = 0, where the
-        formula is 0/0 and no token deserves more than another). One NaN makes the whole sample NaN: its Σw is unknown.
+        float32 [N] ≥ 0 with mean 1; all ones if every token is certain without the image (then Σw = 0, the formula is
+        0/0, and no token deserves more than another). One NaN makes the whole sample NaN: its Σw is unknown.
     """
-    # 1 - exp(x) loses all digits for x near 0, expm1 keeps them. Rounding can push a log-probability above 0.
+    # 1 - exp(x) loses all digits for x near 0; expm1 keeps them. Rounding can push a log-probability above 0.
     surprise = -np.expm1(np.minimum(scores.logprob_contrast.astype(np.float64), 0.0))
     largest = surprise.max(initial=0.0)
     if largest == 0:
@@ -112,12 +112,12 @@ def prior(scores: RawScores, *, alpha: float = 1.0) -> Float32Array:
 
 
 def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7) -> Float32Array:
-    """VIG's token selection, arXiv 2602.17186: keep tokens of high visual information gain, drop the rest.
+    """Apply VIG's token selection, arXiv 2602.17186: keep tokens with high visual information gain, drop the rest.
 
-    The gain is ``logprob_clean − logprob_contrast`` in nats, the logarithm of the factor by which the picture lowers
-    the token's perplexity (VIG's own contrast is ``blur``). With ``threshold``, tokens with gain ≥ threshold are kept;
-    else the ⌈keep · n⌉ tokens of highest gain among the n whose gain is defined, earlier tokens first on ties.
-    VIG selects whole samples as well, which is left to the reader.
+    The gain is ``logprob_clean − logprob_contrast`` in nats, the logarithm of the factor by which the image lowers
+    the token's perplexity (VIG's own contrast is ``blur``). With ``threshold``, keep the tokens with gain ≥ threshold;
+    without it, keep the ⌈keep · n⌉ tokens with the highest gain among the n whose gain is defined, earlier tokens first
+    on ties. VIG also selects whole samples, which is not done here.
 
     Returns:
         float32 [N] of zeros and ones; NaN where the gain is NaN.
@@ -125,7 +125,7 @@ def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7)
     gap = _logprob_gap(scores)
     defined = ~np.isnan(gap)
     if threshold is None:
-        # As a fraction, because 0.07 * 100 is above 7 in floating point and its ceiling is 8.
+        # A fraction, because 0.07 * 100 exceeds 7 in floating point and would round up to 8.
         count = math.ceil(Fraction(repr(float(keep))) * int(defined.sum()))
         kept = np.zeros(len(gap), dtype=np.bool_)
         kept[np.argsort(-gap, kind="stable")[:count]] = True  # NaN sorts last
@@ -135,19 +135,19 @@ def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7)
 
 
 def _logprob_gap(scores: RawScores) -> npt.NDArray[np.float64]:
-    """float64 [N], nats; NaN where both are −∞."""
+    """Return the log-probability gap, float64 [N], in nats; NaN where both are −∞."""
     with np.errstate(invalid="ignore"):
         return scores.logprob_clean.astype(np.float64) - scores.logprob_contrast.astype(np.float64)
 
 
 def _clamp(unit: str) -> tuple[Parameter, ...]:
-    """The parameters of :func:`clamp_and_pool` over a gap in this unit."""
+    """Return the parameters of :func:`clamp_and_pool` for a gap in this unit."""
     slider = Slider(0, 10, 0.1)
     return (
         Parameter(
             name="low",
             label="clamp from",
-            meaning="the least weight; smaller gaps count as this",
+            meaning="the smallest weight; smaller gaps are raised to it",
             type="float",
             default=1.0,
             unit=unit,
@@ -157,7 +157,7 @@ def _clamp(unit: str) -> tuple[Parameter, ...]:
         Parameter(
             name="high",
             label="to",
-            meaning="the greatest weight; larger gaps count as this",
+            meaning="the largest weight; larger gaps are lowered to it",
             type="float",
             default=5.0,
             unit=unit,
@@ -167,7 +167,7 @@ def _clamp(unit: str) -> tuple[Parameter, ...]:
         Parameter(
             name="window",
             label="window",
-            meaning="how many neighbouring tokens are averaged; 1 averages none",
+            meaning="how many neighbouring tokens are averaged; 1 turns averaging off",
             type="int",
             default=3,
             unit="tokens",
@@ -181,7 +181,7 @@ def _clamp(unit: str) -> tuple[Parameter, ...]:
 CAL: Final = WeightingMethod(
     name="cal",
     label="CAL, by logit gap",
-    words="How far the image moves the token's logit, clamped, and averaged with its neighbours.",
+    words="How far the image moves the token's logit, clamped and averaged over neighbouring tokens.",
     formula="avgpool(clamp(logit_gap, low, high), window), pooled within one turn",
     paper="CAL, NeurIPS 2024",
     arxiv="2405.17871",
@@ -194,7 +194,7 @@ CAL: Final = WeightingMethod(
 CAL_LOGPROB: Final = WeightingMethod(
     name="cal-logprob",
     label="CAL, by gap",
-    words="CAL's clamp and average, of how far the image moves the token's log-probability.",
+    words="How far the image moves the token's log-probability, clamped and averaged as in CAL.",
     formula="avgpool(clamp(logprob_clean − logprob_contrast, low, high), window), pooled within one turn",
     paper="after CAL, NeurIPS 2024",
     arxiv="2405.17871",
@@ -207,7 +207,7 @@ CAL_LOGPROB: Final = WeightingMethod(
 PRIOR: Final = WeightingMethod(
     name="prior",
     label="PRIOR, by surprise",
-    words="How little the token is expected without the image; the row's weights have the mean 1.",
+    words="How unexpected the token is without the image; the weights of a row have a mean of 1.",
     formula="(1 − exp(logprob_contrast))^alpha, normalised to mean 1 over the row",
     paper="PRIOR, 2025",
     arxiv="2505.08971",
@@ -217,7 +217,7 @@ PRIOR: Final = WeightingMethod(
         Parameter(
             name="alpha",
             label="α",
-            meaning="the exponent; 0 weighs all tokens alike, more prefers surprising ones more",
+            meaning="the exponent; 0 weights all tokens equally, higher values favour surprising tokens more",
             type="float",
             default=1.0,
             minimum=0,
@@ -229,7 +229,7 @@ PRIOR: Final = WeightingMethod(
 VIG: Final = WeightingMethod(
     name="vig",
     label="VIG, keep or drop",
-    words="Keeps the tokens that the image makes likelier most, and drops the others.",
+    words="Keeps the tokens whose probability the image raises most, and drops the others.",
     formula="1 if logprob_clean − logprob_contrast ≥ threshold, or without one if in the row's top share keep; else 0",
     paper="VIG, 2026",
     arxiv="2602.17186",
@@ -239,7 +239,7 @@ VIG: Final = WeightingMethod(
         Parameter(
             name="threshold",
             label="gap from",
-            meaning="the least gap of a token that is kept; null: keep decides",
+            meaning="the smallest gap of a kept token; with null, keep decides",
             type="float",
             default=None,
             unit="nats",
@@ -250,7 +250,7 @@ VIG: Final = WeightingMethod(
         Parameter(
             name="keep",
             label="top",
-            meaning="the share of the row's tokens that is kept, those of the highest gap",
+            meaning="the share of the row's tokens to keep, those with the largest gaps",
             type="float",
             default=0.7,
             unit="share",
@@ -269,12 +269,12 @@ DEFAULT_METHOD: Final = CAL.name
 
 @dataclass(frozen=True)
 class Method:
-    """A named method with all its parameters, checked when it is made. Call it on raw scores.
+    """A named method with all its parameters, checked on construction. Call it on raw scores.
 
-    Two methods are equal when they compute the same: parameters that were not given hold their defaults.
+    Two methods are equal if they compute the same weights: parameters that are not given take their defaults.
 
     Raises:
-        ConfigError: for an unknown name, an unknown parameter, or a value of the wrong type or out of range.
+        ConfigError: the name or a parameter is unknown, or a value has the wrong type or is out of range.
     """
 
     name: str = DEFAULT_METHOD
@@ -287,37 +287,37 @@ class Method:
 
     @property
     def record(self) -> WeightingMethod:
-        """What the method says about itself."""
+        """The method's record."""
         return METHODS[self.name]
 
     def __call__(self, scores: RawScores) -> Float32Array:
-        """float32 [N] weights of one sample. Raises TableError where a column is absent that the method reads."""
+        """Return the weights of one sample, float32 [N]. Raises TableError if the method reads a missing column."""
         optional = getattr(scores, "optional", {})
         self.check_columns([name for name in self.record.columns if name in optional or hasattr(scores, name)])
         return self.record.function(scores, **self.params)
 
     def check_columns(self, columns: Collection[str], where: str = "the output") -> None:
-        """Refuse scores without a column that the method reads.
+        """Check that every column that the method reads is present.
 
         Args:
-            columns: names of those that are there.
-            where: what lacks a column, in the message.
+            columns: names of the columns that are present.
+            where: what is being checked, for the message.
 
         Raises:
-            TableError: naming the columns that are absent.
+            TableError: a column is missing; the message names all that are.
         """
         absent = [name for name in self.record.columns if name not in columns]
         if absent:
             raise TableError(
                 f"{where} has no {', '.join(absent)}, which the method {self.name!r} reads; score the dataset again "
-                "with what is absent, or choose another method"
+                "so that it has them, or choose another method"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and all parameters as plain data: what is recorded beside the weights."""
+        """Return the name and all parameters as plain data, as recorded with the weights."""
         return {"name": self.name, "params": dict(self.params)}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Method:
-        """Back from :meth:`to_dict`. Raises ConfigError as the constructor does."""
+        """Build the method from :meth:`to_dict`'s output. Raises ConfigError, as the constructor does."""
         return cls(document.get("name", ""), document.get("params", {}))

@@ -1,8 +1,8 @@
-"""The front door: the command ``tokensight``, and the public names of :mod:`scorer` under the distribution's own name.
+"""Provide the command ``tokensight``, and the public names of :mod:`scorer` under the distribution's name.
 
-Importing it loads nothing; a name is looked up in :mod:`scorer` when it is first touched::
+Importing this package loads nothing else; a name is looked up in :mod:`scorer` when it is first accessed::
 
-    command.py   the table of subcommands, and what runs one
+    command.py   the table of subcommands, and the function that runs one
     version.py   ``tokensight version``
 """
 

@@ -1,4 +1,4 @@
-"""``python -m tokensight``: the command, where its script is not on the path."""
+"""Run ``python -m tokensight``: the same command, for when its script is not on the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``tokensight``: one table of subcommands, each imported only when it is chosen."""
+"""Run the command ``tokensight``: one table of subcommands, each imported only when it is chosen."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Subcommand:
     """One subcommand.
 
     Attributes:
-        help: one line.
-        module: where its ``main(arguments)`` is, which returns the exit status.
-        extra: the extra that brings what it needs; None: it needs no more than every installation has.
-        needs: modules without which it can do nothing, looked for before it is imported.
+        help: one line of help text.
+        module: the module whose ``main(arguments)`` returns the exit status.
+        extra: the extra that installs what the subcommand needs; None if the base installation is enough.
+        needs: modules that the subcommand cannot do without, checked before it is imported.
     """
 
     help: str
@@ -44,7 +44,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         _of("score"),
     ),
     "inspect": Subcommand(
-        "look at an output: how far, is it sound, what is in it",
+        "inspect an output: its progress, its integrity and its contents",
         "pipelines.cli.inspect",
         "score",
         ("PIL", "httpcore"),
@@ -54,7 +54,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         "pipelines.cli.compact",
     ),
     "export": Subcommand(
-        "write a dataset and its weights into a file for a trainer",
+        "write a dataset with its weights to a file for a trainer",
         "scorer.training.export.__main__",
     ),
     "serve": Subcommand(
@@ -85,7 +85,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the subcommand that the first argument names; returns its exit status, 2 where there is none or it cannot."""
+    """Run the subcommand named by the first argument; return its exit status, or 2 if it is unknown or cannot run."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("", "-h", "--help"):
         print(help_text())
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subcommand = SUBCOMMANDS.get(name)
     if subcommand is None:
         (nearest,) = difflib.get_close_matches(name, SUBCOMMANDS, n=1, cutoff=0.0)
-        return _fail(f"there is no command {name!r}; the nearest is {nearest!r}, tokensight --help lists all")
+        return _fail(f"there is no command {name!r}; the nearest is {nearest!r}, and tokensight --help lists all")
     wanted_by = f"tokensight {name}"
     try:
         require(*subcommand.needs, wanted_by=wanted_by, extra=subcommand.extra)
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def help_text() -> str:
-    """What ``tokensight --help`` prints: one screen."""
+    """Return what ``tokensight --help`` prints: one screen."""
     width = max(map(len, SUBCOMMANDS))
     return _HELP.format(commands="\n".join(f"  {name:<{width}}  {one.help}" for name, one in SUBCOMMANDS.items()))
 

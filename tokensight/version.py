@@ -1,4 +1,4 @@
-"""``tokensight version``: what an output's scores depend on, for a report of a problem."""
+"""Run ``tokensight version``: print the versions that scores depend on, for a bug report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SHOWN: Final = (*SCORING, "pyarrow", "ray")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the versions; returns 0."""
+    """Print the versions; return 0."""
     parser = argparse.ArgumentParser(
         "tokensight version", description="Print the versions that decide scores.", allow_abbrev=False
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document, null for what is not installed")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; null means not installed")
     found = versions(*_SHOWN)
     if parser.parse_args(arguments).json:
         print(json.dumps(found, indent=2))

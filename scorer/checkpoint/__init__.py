@@ -1,5 +1,6 @@
-"""A reference model's files: where they are, how processor and weights load from them, what identifies them.
+"""Locate, load and identify a reference model's files.
 
-``files.py`` (:class:`Checkpoint`: directory or hub snapshot) over ``processor.py`` (tokenizer, image processor, chat
-template) and ``loading.py`` (weights: dtype, devices, quantised, adapted); ``fingerprint.py`` says what decides scores.
+``files.py`` holds :class:`Checkpoint`, a directory or hub snapshot. It uses ``processor.py`` (tokenizer, image
+processor, chat template) and ``loading.py`` (weights: dtype, devices, quantization, adapter). ``fingerprint.py``
+records everything that decides scores.
 """

@@ -1,4 +1,4 @@
-"""Where a reference model's files are on this machine, and what its configuration says."""
+"""Locate a reference model's files on this machine and read its configuration."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Checkpoint:
     """A reference model's files on this machine.
 
     Attributes:
-        name: as the user gave it: a hub id or a local directory.
+        name: the hub id or local directory, as the user gave it.
         revision: the hub commit; None for a local directory.
-        path: directory holding config, weights, tokenizer and processor.
+        path: the directory with configuration, weights, tokenizer and processor.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Checkpoint:
         """Find a model directory, or download a hub snapshot (safetensors only).
 
         Raises:
-            ModelError: neither a directory with a ``config.json`` nor a hub repository that can be had.
+            ModelError: ``model`` is neither a directory with a ``config.json`` nor a downloadable hub repository.
         """
         path = Path(model)
         if path.is_dir():
@@ -55,7 +55,7 @@ class Checkpoint:
 
         try:
             snapshot = Path(snapshot_download(str(model), revision=revision, allow_patterns=list(_FILES)))
-        except Exception as error:  # network, authentication, a name that is no repository: all end here
+        except Exception as error:  # network, authentication, no such repository: all end up here
             raise ModelError(
                 f"model {str(model)!r} is neither a local directory nor a hub repository that can be downloaded "
                 f"({type(error).__name__}: {error}); check the name, the network and HF_TOKEN"
@@ -64,7 +64,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
-        """The transformers configuration. Raises ModelError where it does not parse or needs remote code."""
+        """The transformers configuration. Raises ModelError if it does not parse or needs remote code."""
         from transformers import AutoConfig
 
         try:
@@ -74,11 +74,10 @@ class Checkpoint:
 
     @property
     def family(self) -> Family:
-        """The family's record; one that trusts nothing for a type without one.
+        """The family's record, or one that assumes nothing if the model type has no record.
 
         Raises:
-            ModelError: models of this type do not predict text token by token, or this one is a variant that cannot
-                be scored.
+            ModelError: models of this type do not predict text token by token, or this variant cannot be scored.
         """
         from transformers.models.auto import modeling_auto as auto
 
@@ -91,8 +90,8 @@ class Checkpoint:
             family = TEXT_ONLY
         else:
             raise ModelError(
-                f"model {self.name} is of type {model_type!r}, which is neither a vision-language nor a causal "
-                f"language model of transformers; verified types: {', '.join(FAMILIES)}"
+                f"model {self.name} has type {model_type!r}, which is neither a vision-language nor a causal "
+                f"language model in transformers; verified types: {', '.join(FAMILIES)}"
             )
         refusal = family.refusal(self.config)
         if refusal is not None:
@@ -101,30 +100,31 @@ class Checkpoint:
 
     @property
     def context_length(self) -> int:
-        """Tokens that the language model has positions for."""
+        """The number of tokens that the language model has positions for."""
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return sys.maxsize if limit is None else int(limit)  # a recurrent model has none
+        return sys.maxsize if limit is None else int(limit)  # a recurrent model has no limit
 
     def load_processor(self) -> Any:
-        """Tokenizer, image processor and chat template. Raises ModelError where a part is missing."""
+        """Load tokenizer, image processor and chat template. Raises ModelError if a part is missing."""
         return load_processor(self.path, self.config.model_type, self.family)
 
     def load_model(self, config: ScorerConfig) -> Any:
-        """The model in evaluation mode, frozen, on its device. Raises ModelError where it cannot be had."""
+        """Load the model in evaluation mode, frozen, on its device. Raises ModelError if it cannot be loaded."""
         return load_model(self.path, self.name, config, text_only=self.family.text_only)
 
     def weights_digest(self) -> str:
-        """SHA-256 over the names and contents of all safetensors files."""
+        """Return the SHA-256 over the names and contents of all safetensors files. Raises ModelError without any."""
         files = sorted(self.path.glob("*.safetensors"))
         if not files:
             raise ModelError(
-                f"model {self.name} has no *.safetensors file in {self.path}; other formats are not loaded"
+                f"model {self.name} has no *.safetensors file in {self.path}; other formats are not loaded: convert "
+                "the weights to safetensors"
             )
         return digest_of_files(files)
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
-    """SHA-256 over the names and contents of files, in the order given."""
+    """Return the SHA-256 over the names and contents of files, in the given order."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}:{_file_digest(file)}\n".encode())
@@ -132,7 +132,7 @@ def digest_of_files(files: Sequence[Path]) -> str:
 
 
 def _file_digest(file: Path) -> str:
-    """SHA-256 of a file; the hub's cache names a large file's blob by that very digest, which saves reading it."""
+    """Return the SHA-256 of a file; the hub's cache names a large file's blob by it, which saves reading the file."""
     blob = file.resolve()
     if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name):
         return blob.name

@@ -1,4 +1,4 @@
-"""What identifies a reference model and the way it scores, without loading its weights."""
+"""Compute the fingerprint of a reference model and its scoring options, without loading its weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from scorer.versions import SCORING, versions
 
 
 def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str | None = None) -> dict[str, Any]:
-    """Everything that decides the raw scores, as plain data; needs the model's files but not its weights in memory.
+    """Return everything that decides the raw scores, as plain data; reads the model's files without loading weights.
 
-    Two runs with equal fingerprints may share one output; what differs is named when a run is refused.
+    Two runs with equal fingerprints may share an output; when a run is refused, the differences are listed.
     """
     checkpoint = Checkpoint.locate(model, revision)
     processor = checkpoint.load_processor()

@@ -1,4 +1,4 @@
-"""The weights of a reference model, loaded as the configuration says: dtype, attention, devices, quantised, adapted."""
+"""Load a reference model's weights as configured: dtype, attention, devices, quantization and adapter."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from scorer.extras import require
 
 
 def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) -> Any:
-    """The model of a checkpoint's directory in evaluation mode, frozen, on its device.
+    """Load a model from a checkpoint's directory, in evaluation mode, frozen, on its device.
 
     Args:
         path: the directory.
-        name: the checkpoint as the user knows it, for messages.
-        text_only: load it as a causal language model, not as a vision-language model.
+        name: the checkpoint's name as the user gave it, for messages.
+        text_only: load a causal language model instead of a vision-language model.
 
     Raises:
-        ModelError: it cannot be had, or the adapter does not fit.
+        ModelError: the weights cannot be loaded, or the adapter does not fit the model.
         MissingPackageError: a package that an option needs is not installed.
     """
     import torch
 
     options: dict[str, Any] = {
         "dtype": getattr(torch, config.dtype),
-        # Asked for by name, sdpa is refused for a class that has no sdpa (Gemma 2); unnamed, such a class takes eager.
+        # Requested by name, sdpa fails for a class without it (Gemma 2); left unset, such a class falls back to eager.
         "attn_implementation": None if config.attention == "sdpa" else config.attention,
         "use_safetensors": True,
         "trust_remote_code": False,
@@ -60,10 +60,10 @@ def _model_class(text_only: bool) -> Any:
 
 
 def quantization_config(name: str) -> Any:
-    """Transformers' configuration for one of :data:`scorer.config.Quantization`, whose name its extra has.
+    """Return transformers' configuration for a :data:`scorer.config.Quantization`; its extra has the same name.
 
     Raises:
-        MissingPackageError: a package that it needs is not installed.
+        MissingPackageError: a required package is not installed.
     """
     import torch
     from transformers import BitsAndBytesConfig, TorchAoConfig
@@ -80,10 +80,10 @@ def quantization_config(name: str) -> Any:
 
 
 def adapter_path(adapter: str) -> Path:
-    """The directory of a LoRA adapter: local, or a snapshot of a hub repository (safetensors only).
+    """Return the directory of a LoRA adapter: local, or a snapshot of a hub repository (safetensors only).
 
     Raises:
-        ModelError: there is none, or its weights are in another format.
+        ModelError: there is no such adapter, or its weights have another format.
     """
     path = Path(adapter)
     if not path.is_dir():
@@ -91,7 +91,7 @@ def adapter_path(adapter: str) -> Path:
 
         try:
             path = Path(snapshot_download(adapter, allow_patterns=["adapter_config.json", "*.safetensors"]))
-        except Exception as error:  # network, authentication, a name that is no repository: all end here
+        except Exception as error:  # network, authentication, no such repository: all end up here
             raise ModelError(
                 f"adapter {adapter!r} is neither a local directory nor a hub repository that can be downloaded "
                 f"({type(error).__name__}: {error}); check the name, the network and HF_TOKEN"
@@ -103,14 +103,14 @@ def adapter_path(adapter: str) -> Path:
 
 
 def _adapted(model: Any, adapter: str) -> Any:
-    """The model with a LoRA adapter merged into its weights: as fast as without."""
+    """Merge a LoRA adapter into the model's weights, which makes it as fast as without."""
     path = adapter_path(adapter)
     require("peft", wanted_by=f"adapter {adapter!r}")
     from peft import PeftModel
 
     with warnings.catch_warnings():
-        # peft only warns where an adapter's weights have no place in the model, and leaves them out.
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for attributes that have new names
+        # If an adapter's weights do not belong to the model, peft only warns and skips them.
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses transformers attributes that were renamed
         warnings.filterwarnings("error", message=".*(missing adapter keys|unexpected keys).*")
         try:
             return PeftModel.from_pretrained(model, path, is_trainable=False).merge_and_unload(safe_merge=True)
@@ -119,11 +119,11 @@ def _adapted(model: Any, adapter: str) -> Any:
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` → ``cuda`` where there is one, else ``cpu``; anything else as it is, if torch can use it."""
+    """Resolve ``auto`` to ``cuda`` if available, else ``cpu``. Raises ModelError for CUDA on a machine without it."""
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu or auto")
+        raise ModelError(f"device {device!r} was requested, but torch sees no CUDA device; use --device cpu or auto")
     return device

@@ -1,7 +1,7 @@
-"""The processor of a model directory: tokenizer, image processor and chat template.
+"""Load the processor of a model directory: tokenizer, image processor and chat template.
 
-A processor that also handles videos refuses to load without torchvision; its image part does not need it, so the
-processor is put together without its video part.
+A processor that also handles videos refuses to load without torchvision. Its image part does not need torchvision, so
+the processor is assembled without its video part.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from scorer.errors import ModelError
 from scorer.families import Family
 
 IMAGE_BACKEND: Final = "pil"
-"""Image-processing backend. Pinned: torchvision's resize gives other pixels, hence other scores (up to 0.028)."""
+"""The image-processing backend. Pinned: torchvision's resize changes pixels, and hence scores (by up to 0.028)."""
 
 _IMPORTING: Final = Lock()
 
 
 def load_processor(path: Path, model_type: str, family: Family) -> Any:
-    """The processor of a model directory, with the pinned image backend and without its video part.
+    """Load the processor of a model directory, with the pinned image backend and without its video part.
 
     Raises:
         ModelError: a part is missing or does not load.
@@ -40,7 +40,7 @@ def load_processor(path: Path, model_type: str, family: Family) -> Any:
         raise ModelError(f"the processor of the model in {path} cannot be loaded: {error}") from error
     _with_fast_tokenizer(processor, path)
     if getattr(processor, "image_token", None) is None:
-        raise ModelError(f"the processor {type(processor).__name__} of the model in {path} names no image token")
+        raise ModelError(f"the processor {type(processor).__name__} of the model in {path} has no image token")
     processor.chat_template = family.template or processor.chat_template or processor.tokenizer.chat_template
     if not processor.chat_template:
         raise ModelError(f"the model in {path} has no chat template; use its instruction-tuned variant")
@@ -54,9 +54,9 @@ def _with_fast_tokenizer(processor: Any, path: Path) -> Any:
 
 
 def _class_itself(processor_class: Any) -> Any:
-    """The class that transformers hides behind a stand-in because torchvision is missing.
+    """Return the real class if transformers replaces it with a dummy because torchvision is missing.
 
-    Such a class (Pixtral's) imports a helper from its torchvision image processor; the PIL one has the same.
+    Such a class (Pixtral's) imports a helper from its torchvision image processor; the PIL one has the same helper.
     """
     if type(processor_class).__name__ != "DummyObject":
         return processor_class
@@ -72,7 +72,7 @@ def _class_itself(processor_class: Any) -> Any:
 
 
 def _processor_class(path: Path, model_type: str, family: Family) -> Any:
-    """The family's, else the class that the files name, else the one that transformers lists for the model type."""
+    """Return the family's processor class, else the one named in the files, else the one listed for the model type."""
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
     if family.processor is not None:
@@ -83,7 +83,9 @@ def _processor_class(path: Path, model_type: str, family: Family) -> Any:
         if named is not None:
             return processor_class_from_name(named)
     if model_type not in PROCESSOR_MAPPING_NAMES:
-        raise ModelError(f"the model in {path} names no processor class, and its type {model_type!r} has none")
+        raise ModelError(
+            f"the model in {path} names no processor class, and transformers lists none for type {model_type!r}"
+        )
     return processor_class_from_name(PROCESSOR_MAPPING_NAMES[model_type])
 
 
@@ -98,12 +100,12 @@ def _load_part(processor_class: Any, name: str, path: Path) -> Any:
 
 
 def _without_missing_parts(processor_class: Any, family: Family) -> Any:
-    """A subclass that accepts None for a part that is not needed."""
+    """Return a subclass that accepts None for a part that is not needed."""
 
     def check_argument_for_proper_class(self: Any, name: str, part: Any) -> Any:
         return None if part is None else processor_class.check_argument_for_proper_class(self, name, part)
 
-    # Under the same name: transformers looks at it.
+    # The subclass keeps the name, because transformers reads it.
     attributes: dict[str, Any] = {"check_argument_for_proper_class": check_argument_for_proper_class}
     image_text = family.image_text
     if image_text is not None:

@@ -1,4 +1,4 @@
-"""What stands in for a processor where the reference is a language model without images."""
+"""Replace the processor for a reference model that takes no images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scorer.errors import ModelError
 
 @dataclass(frozen=True)
 class TextProcessor:
-    """A tokenizer behind the part of a processor's interface that encoding needs."""
+    """A tokenizer with the part of the processor interface that encoding needs."""
 
     tokenizer: Any
     chat_template: str
@@ -20,7 +20,7 @@ class TextProcessor:
 
     @classmethod
     def load(cls, path: Path, template_without_chat: str | None) -> TextProcessor:
-        """The tokenizer of a model directory, and its chat template. Raises ModelError where there is none."""
+        """Load the tokenizer and chat template of a model directory. Raises ModelError if either is missing."""
         from transformers import AutoTokenizer
 
         try:
@@ -33,6 +33,6 @@ class TextProcessor:
         return cls(tokenizer, template)
 
     def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
-        """Render a conversation whose contents are lists of text parts; language models' templates want strings."""
+        """Render a conversation whose contents are lists of text parts; a language model's template expects strings."""
         flat = [{**message, "content": "".join(part["text"] for part in message["content"])} for message in messages]
         return str(self.tokenizer.apply_chat_template(flat, chat_template=self.chat_template, **options))

@@ -1,1 +1,1 @@
-"""Scored text as people see it: ``token_runs`` (what is coloured), ``levels`` (how), ``html`` (in a notebook)."""
+"""Display scored text: ``token_runs`` (what is coloured), ``levels`` (in which colour), ``html`` (in a notebook)."""

@@ -1,4 +1,4 @@
-"""Coloured captions as HTML that stands alone: inline styles, since a notebook keeps no style sheet of ours."""
+"""Render coloured captions as self-contained HTML; styles are inline, since a notebook has no style sheet of ours."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _COLORS: Final = {
     -3: "#93b9f2",
     -4: "#6a9cea",
 }
-"""Background of each colour step, as in the report; the text on it is dark in any theme."""
+"""The background of each colour step, as in the report; the text on it is dark in any theme."""
 _INK: Final = "#1d1c1a"
 
 
 def caption_html(
     texts: Sequence[str], turns: Int16Array, starts: Int32Array, ends: Int32Array, gaps: Float32Array
 ) -> str:
-    """Draw scored texts, each token on the colour of its gap, and a legend.
+    """Render scored texts, each token in the colour of its gap, with a legend.
 
     Args:
         texts: the scored turns' texts.
-        turns, starts, ends: [N], which text each token belongs to, and its UTF-8 byte span in it.
+        turns, starts, ends: int16, int32 and int32 [N], the text that each token belongs to and its UTF-8 byte span.
         gaps: float32 [N], nats.
     """
     paragraphs = []
@@ -63,7 +63,7 @@ def _mark(text: str, level: int, title: str) -> str:
 
 
 def _ratio(gap: float) -> str:
-    """``4.1 times as likely with the image``."""
+    """Describe a gap as a ratio: ``4.1 times as likely with the image``."""
     factor = math.exp(min(abs(gap), math.log(10_000)))
     more = "over 10,000" if abs(gap) > math.log(10_000) else f"{factor:.3g}"
     return f"{more} times {'as' if gap >= 0 else 'less'} likely with the image"

@@ -1,4 +1,4 @@
-"""Tokens → the stretches of text that are coloured, by byte spans."""
+"""Group tokens into the stretches of text that are coloured, by byte span."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from scorer.types import Int32Array
 
 @dataclass(frozen=True, slots=True)
 class TokenRun:
-    """The smallest stretch of text that holds whole characters and whole tokens: ``first`` to ``last`` (exclusive).
+    """The smallest stretch of text with whole characters and whole tokens, ``first`` to ``last`` (exclusive).
 
-    One token as a rule. Several where they share a character (the bytes of an emoji); none where the text was not
-    scored.
+    Usually that is one token. It is several if they share a character (the bytes of an emoji), and none if the text was
+    not scored.
     """
 
     text: str
@@ -21,7 +21,7 @@ class TokenRun:
 
 
 def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun]:
-    """Cut ``text`` into runs of tokens that, joined, give it back.
+    """Cut ``text`` into runs of tokens whose texts, joined, equal it.
 
     Args:
         text: one scored turn.
@@ -36,11 +36,11 @@ def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun
             found.append(TokenRun(_decode(data[at:start]), first, first))
             at = start
         last, end = first + 1, max(at, int(ends[first]))
-        # A token without bytes, or that ends within a character, is shown together with the next one.
+        # A token that has no bytes or ends inside a character is shown together with the next one.
         while last < len(starts) and (end <= at or _inside(data, end) or int(ends[last]) <= end):
             end = max(end, int(ends[last]))
             last += 1
-        while _inside(data, end):  # the last token of a text that was cut
+        while _inside(data, end):  # the last token of a truncated text
             end += 1
         end = min(end, len(data))
         found.append(TokenRun(_decode(data[at:end]), first, last))
@@ -51,7 +51,7 @@ def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun
 
 
 def _inside(data: bytes, index: int) -> bool:
-    """Whether ``index`` cuts a character: the byte there continues one."""
+    """Return whether ``index`` lies inside a character: its byte continues one."""
     return 0 < index < len(data) and data[index] & 0xC0 == 0x80
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer's control tokens: which they are, which one begins every prompt, and how no data can spell them."""
+"""Find a tokenizer's control tokens and the token that begins every prompt, and keep data from spelling them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scorer.token_bytes import is_byte_token
 
 
 def control_tokens(processor: Any) -> list[str]:
-    """The tokens that only the template may write: special ones, and others that the template spells.
+    """Return the tokens that only the template may write: special tokens, and others that the template contains.
 
-    A tokenizer with byte fallback may list its bytes' tokens as special; those are how text is encoded, not control.
+    A tokenizer with byte fallback may list its byte tokens as special; those encode text and are not control tokens.
     """
     template = processor.chat_template
     template_text = template if isinstance(template, str) else "\0".join(template.values())
@@ -29,13 +29,17 @@ def control_tokens(processor: Any) -> list[str]:
 
 
 def first_token(processor: Any, family: Family) -> int | None:
-    """Id of the token put before a prompt that does not hold it; None where the template writes all there is.
+    """Return the id of the token to put before a prompt that lacks it; None if the template writes everything.
 
-    It is the one that the tokenizer itself puts before a text (LLaVA-1.5's template leaves BOS to the tokenizer). A
-    bare language model's text begins with BOS in any case, or with EOS: its first token is predicted from something.
+    That is the token which the tokenizer itself puts before a text (LLaVA-1.5's template leaves BOS to the tokenizer).
+    For a language model without a chat template, the text always begins with BOS or else EOS, because something must
+    precede the first token to predict it.
+
+    Raises:
+        ModelError: such a language model's tokenizer has neither BOS nor EOS.
     """
     tokenizer = processor.tokenizer
-    if family.template is not None and not family.bos_behind_images:
+    if family.template is not None and not family.bos_after_images:
         return None
     ids = tokenizer("", add_special_tokens=True)["input_ids"]
     if ids and ids[0] == tokenizer.bos_token_id:
@@ -49,9 +53,13 @@ def first_token(processor: Any, family: Family) -> int | None:
 
 
 def with_renamed_tokens(tokenizer: Tokenizer, names: dict[str, str]) -> Tokenizer:
-    """Clone a tokenizer, spelling the tokens in ``names`` differently; every id stays what it was."""
+    """Clone a tokenizer with the tokens in ``names`` (old spelling → new) renamed; all ids stay the same.
+
+    Raises:
+        ModelError: the tokenizer cannot be cloned, or renaming changes an id.
+    """
     state = json.loads(tokenizer.to_str())
-    # Post-processors add special tokens (not asked for here) and trim white space off offsets (which must stay).
+    # Post-processors add special tokens, which are not wanted here, and trim white space from offsets, which must stay.
     state["post_processor"] = None
     state["truncation"] = state["padding"] = None
     for token in state["added_tokens"]:

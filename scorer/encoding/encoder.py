@@ -1,7 +1,7 @@
-"""``Sample`` → ``EncodedSample``: decode the images, tokenize the conversation, build both branches.
+"""Encode a sample: decode its images, tokenize its conversation, build both branches.
 
-Runs on CPUs, without torch and without the model's weights; the Ray pipeline does it in other processes than the
-forward pass.
+Runs on the CPU, without torch or the model's weights; the Ray pipeline encodes and runs the model in separate
+processes.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Encoder:
     """Encodes samples for one reference model under one configuration.
 
     Attributes:
-        contrast_options: the options that contrast images are made by.
-        pixel_table: see :func:`scorer.encoding.pixels.pixel_table`; None where pixels are the processor's own floats.
+        contrast_options: the options for drawing contrast images.
+        pixel_table: see :func:`scorer.encoding.pixels.pixel_table`; None if pixels are the processor's own floats.
     """
 
     def __init__(self, checkpoint: Checkpoint, config: ScorerConfig) -> None:
@@ -63,8 +63,8 @@ class Encoder:
             slot=str(self._processor.image_token) if with_images else None,
             image_token=tokenizer.convert_ids_to_tokens(self.image_token_id) if with_images else None,
             bos=first_token(self._processor, self.family),
-            bos_behind_images=self.family.bos_behind_images,
-            apart=self.family.text_apart,
+            bos_after_images=self.family.bos_after_images,
+            separate_text=self.family.separate_text,
         )
         needs_mean = with_images and config.blank_color is None
         mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
@@ -76,11 +76,11 @@ class Encoder:
     def load(
         cls, model: str | PathLike[str], config: ScorerConfig | None = None, revision: str | None = None
     ) -> Encoder:
-        """Load processor and configuration of a local directory or hub id. Raises ModelError."""
+        """Load processor and configuration from a local directory or hub id. Raises ModelError if they do not load."""
         return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
 
     def with_contrast(self, contrast: str) -> Encoder:
-        """An encoder for another contrast; tokenizer and processor stay these. Raises ModelError."""
+        """Return an encoder for another contrast on the same processor. Raises ModelError for an undefined contrast."""
         _check_contrast(contrast, self.checkpoint)
         other = copy(self)
         other.config = replace(self.config, contrast=contrast)
@@ -119,7 +119,7 @@ class Encoder:
         )
 
     def _encode_text(self, sample: Sample) -> EncodedSample:
-        """For a language model: images are left out, and the contrast is all there is."""
+        """Encode for a language model: images are left out, and only the contrast branch is scored."""
         turns = [replace(turn, content=tuple(p for p in turn.content if p is not IMAGE)) for turn in sample.turns]
         rendered = self._chat.encode(turns, [])
         kept = self._labels_that_fit(rendered)
@@ -127,18 +127,18 @@ class Encoder:
         return self._encoded(sample, rendered, kept, branch, branch)
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
-        """:meth:`encode`, with a row's error as a value: one bad row costs that row only."""
+        """Encode one sample, returning a row's error as a :class:`Failure` instead of raising it."""
         try:
             return self.encode(sample)
         except RowError as error:
             return Failure(sample.sample_id, error.code, error.message)
 
     def render(self, messages: list[dict[str, Any]]) -> str:
-        """A conversation in Hugging Face's form as the prompt that the model's processor is given."""
+        """Render Hugging Face messages into the prompt that the model's processor receives."""
         return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
 
     def processor_inputs(self, turns: Sequence[Turn], images: Sequence[Image]) -> dict[str, Any]:
-        """What the model's own processor makes of a conversation: tensors by the model's argument names."""
+        """Run the model's own processor on a conversation; return tensors by the model's argument names."""
         return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
 
     def _load(self, source: ImageSource) -> Image:
@@ -148,13 +148,13 @@ class Encoder:
         return process_images(self._processor, self.family, images, self.pixel_table)
 
     def _draw(self, how: DrawnImage, size: tuple[int, int]) -> ProcessedImage:
-        """The drawn image of a size; kept, so that equal ones are one object and travel once."""
+        """Draw an image of a size; it is cached, so that equal images are one object and are transferred once."""
         key = (how, size)
         with self._drawn_lock:
             drawn = self._drawn.get(key)
         if drawn is None:
             (drawn,) = self._process([how.draw(size, self.contrast_options)])
-        with self._drawn_lock:  # another thread may have made or dropped it meanwhile
+        with self._drawn_lock:  # another thread may have added or evicted it meanwhile
             drawn = self._drawn.setdefault(key, drawn)
             self._drawn.move_to_end(key)
             if len(self._drawn) > _DRAWN_KEPT:
@@ -162,9 +162,9 @@ class Encoder:
         return drawn
 
     def _labels_that_fit(self, rendered: RenderedTokens) -> int:
-        """How many labels the model's context holds: all, fewer (``truncate``), or an error."""
+        """Return how many labels fit in the model's context. Raises RowError if not all fit and ``truncate`` is off."""
         limit = self.checkpoint.context_length
-        # The last label is predicted and never read, but positions are counted as the model's users do.
+        # The last label is only predicted, never read, but its position counts, as it does for the model's users.
         if rendered.scored[-1] < limit:
             return len(rendered.scored)
         kept = int(np.searchsorted(rendered.scored, limit))
@@ -185,7 +185,7 @@ class Encoder:
         rendered: RenderedTokens,
         kept: int,
     ) -> Branch:
-        """The branch that the clean one is compared with."""
+        """Build the branch that the clean branch is compared with."""
         how = CONTRASTS[self.config.contrast].how
         if isinstance(how, EditedTokens):
             return how.edit(clean, clean.input_ids == self.image_token_id)
@@ -199,13 +199,13 @@ class Encoder:
         if not np.array_equal(branch.input_ids, clean.input_ids):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
-                f"the contrast {self.config.contrast!r} encodes to {len(branch.input_ids)} other tokens than the "
-                f"image's {len(clean.input_ids)}; use the contrast 'removed'",
+                f"with the contrast {self.config.contrast!r} the row encodes to {len(branch.input_ids)} tokens, which "
+                f"differ from the {len(clean.input_ids)} with the image; use the contrast 'removed'",
             )
         return branch
 
     def _replaced(self, how: DrawnImage | AlteredImage, images: list[Image]) -> list[ProcessedImage]:
-        """Images of the same sizes in the images' places."""
+        """Replace the images by contrast images of the same sizes."""
         if isinstance(how, AlteredImage):
             return self._process([how.alter(image, self.contrast_options) for image in images])
         if self.family.joint_images and len(images) > 1:
@@ -213,12 +213,12 @@ class Encoder:
         return [self._draw(how, image.size) for image in images]
 
     def _other_images(self, sample: Sample, kept: int) -> Branch:
-        """The row's own other images, which may take another number of tokens."""
+        """Build the branch with the row's contrast images, which may take a different number of tokens."""
         if len(sample.contrast_images) != len(sample.images):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
-                f"contrast {self.config.contrast!r} needs one for each",
+                f"contrast {self.config.contrast!r} needs one for each image",
             )
         others = self._process([self._load(image) for image in sample.contrast_images])
         rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
@@ -232,37 +232,37 @@ class Encoder:
         return branch
 
     def _branch(self, sample: Sample, rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
-        """A branch that ends with its last label: attention is causal, so what is behind it does not matter."""
+        """Build a branch that ends with its last label; attention is causal, so nothing after that matters."""
         label_index = rendered.scored[:kept]
         end = int(label_index[-1]) + 1
         used = images[: int(np.searchsorted(rendered.images, end))]
         if self.family.joint_images and len(used) < len(images):
             raise RowError(
                 FailureCode.CONVERSATION_INVALID,
-                f"image {len(used) + 1} of {len(images)} stands behind the last scored token, but this model processes "
-                "a row's images together; end the row with the turn to be scored, and do not truncate it",
+                f"image {len(used) + 1} of {len(images)} comes after the last scored token, but this model processes "
+                "a row's images together; end the row with the turn to score, and do not truncate it",
             )
         ids = rendered.ids[:end]
         pixels = _join_pixels(used, self.family.image_axis)
         digest = b"".join(image.digest for image in used)
-        further = self.family.sample_inputs(self._processor, sample.turns, ids, pixels) if used else {}
-        if further:
-            pixels = {**pixels, **further}
-            digest += digest_of(further)
+        extra = self.family.sample_inputs(self._processor, sample.turns, ids, pixels) if used else {}
+        if extra:
+            pixels = {**pixels, **extra}
+            digest += digest_of(extra)
         return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
 
 
 def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArray]:
     if len(images) == 1:
-        return images[0].pixels  # the same object as the cached blank's, so that it travels once
+        return images[0].pixels  # the same object as the cached blank's, so it is transferred once
     return join_pixels([image.pixels for image in images], axis)
 
 
 def _check_contrast(contrast: str, checkpoint: Checkpoint) -> None:
     if contrast not in checkpoint.family.contrasts:
         raise ModelError(
-            f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; they have "
-            f"{', '.join(checkpoint.family.contrasts)}"
+            f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; choose "
+            f"one of {', '.join(checkpoint.family.contrasts)}"
         )
 
 
@@ -273,12 +273,12 @@ def _check_images(sample: Sample, family: Family) -> None:
     if slots != len(sample.images):
         raise RowError(
             FailureCode.CONVERSATION_INVALID,
-            f"the turns have places for {slots} images, the row has {len(sample.images)}; they must match",
+            f"the turns have places for {slots} images, but the row has {len(sample.images)}; the numbers must match",
         )
     if len(sample.images) > 1 and not family.several_images:
         raise RowError(
             FailureCode.CONVERSATION_INVALID,
-            f"the row has {len(sample.images)} images; this model takes one",
+            f"the row has {len(sample.images)} images; this model takes one image per row",
         )
 
 
@@ -294,7 +294,7 @@ def _check_sample(sample: Sample) -> None:
 
 
 def _mean_color(image_processor: Any) -> tuple[int, int, int]:
-    """The processor's mean, which normalises to about zero."""
+    """Return the processor's mean colour, which normalises to about zero. Raises ModelError if it has none."""
     mean = getattr(image_processor, "image_mean", None)
     if mean is None or len(mean) != 3:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""One image → what the model takes of it: its tensors, and the text that stands for it in the prompt.
+"""Turn one image into the model's inputs: its tensors, and the text that represents it in the prompt.
 
 The model's own processor (:mod:`scorer.checkpoint.processor`) decides both.
 """
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NOT_NORMALISED: Final = {"do_rescale": False, "do_normalize": False}
-"""An image processor's options for pixels as they are before its two last steps."""
+"""The options that switch off an image processor's last two steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProcessedImage:
-    """One image as the model takes it.
+    """One image as the model receives it.
 
     Attributes:
-        replacement: the text that takes the place of the image's placeholder in the prompt.
+        replacement: the text that replaces the image's placeholder in the prompt.
         pixels: the image processor's tensors by the model's argument names, each with a leading axis of images.
-        digest: identifies ``pixels``; equal digests are equal tensors.
+        digest: identifies ``pixels``; equal digests mean equal tensors.
     """
 
     replacement: str
@@ -42,21 +42,21 @@ class ProcessedImage:
 def process_images(
     processor: Any, family: Family, images: Sequence[Image], table: Float32Array | None = None
 ) -> list[ProcessedImage]:
-    """Run the model's own image processor on one sample's images, together where the family wants it.
+    """Run the model's own image processor on one sample's images, together if the family requires it.
 
     Args:
-        table: float32 [3, 256] of :func:`scorer.encoding.pixels.pixel_table`, to keep pixels as bytes; None for the
+        table: float32 [3, 256] from :func:`scorer.encoding.pixels.pixel_table`, to keep pixels as bytes; None for the
             processor's own floats.
 
     Raises:
-        RowError: ``image_unreadable`` where the processor refuses an image (an extreme aspect ratio, say).
+        RowError: ``image_unreadable`` if the processor refuses an image (an extreme aspect ratio, say).
     """
     if len(images) == 1 or not family.joint_images:
         return [process_image(processor, family, image, table) for image in images]
     every, replacements = _run(processor, family, [list(images)], images, table)
     processed = []
     for i, replacement in enumerate(replacements):
-        # What belongs to the sample and not to an image, such as the number of images, goes with the first.
+        # Outputs that belong to the sample, such as the number of images, go with the first image.
         pixels = {n: array[i : i + 1] if array.shape[0] == len(images) else array[i:] for n, array in every.items()}
         processed.append(ProcessedImage(replacement, pixels, digest_of(pixels)))
     return processed
@@ -65,20 +65,20 @@ def process_images(
 def _run(
     processor: Any, family: Family, arranged: Sequence[Any], images: Sequence[Image], table: Float32Array | None
 ) -> tuple[dict[str, PixelArray], list[str]]:
-    """The processor's tensors, and the text that stands for each image."""
+    """Return the processor's tensors, and the text that represents each image."""
     if table is None:
         own, replacements = _outputs(processor, family, arranged, images, {})
         return dict(own), replacements
     raw, replacements = _outputs(processor, family, arranged, images, _NOT_NORMALISED)
     pixels = {name: kept for name, array in raw.items() if (kept := _as_bytes(array, table)) is not None}
     if len(pixels) < len(raw):
-        # Neither bytes nor normalised: this image goes another way than those that the table was checked with.
+        # Some floats are not bytes: the processor treats this image differently from those the table was checked with.
         return _run(processor, family, arranged, images, None)
     return pixels, replacements
 
 
 def _as_bytes(array: npt.NDArray[Any], table: Float32Array) -> PixelArray | None:
-    """Pixels that are not normalised with their table, indices as they are; None for floats that are no bytes."""
+    """Return unnormalised pixels with their table, and indices unchanged; None for floats that are not bytes."""
     if array.dtype == np.uint8:
         return BytePixels(array, table)
     if not np.issubdtype(array.dtype, np.floating):
@@ -115,7 +115,7 @@ def process_image(processor: Any, family: Family, image: Image, table: Float32Ar
         table: as in :func:`process_images`.
 
     Raises:
-        RowError: ``image_unreadable`` where the processor refuses the image (an extreme aspect ratio, say).
+        RowError: ``image_unreadable`` if the processor refuses the image (an extreme aspect ratio, say).
     """
     pixels, replacements = _run(processor, family, [image], [image], table)
     tokens = replacements[0].count(str(processor.image_token))
@@ -128,8 +128,8 @@ def process_image(processor: Any, family: Family, image: Image, table: Float32Ar
     if family.zero_is_padding and not _every_tile_shows(pixels):
         raise RowError(
             FailureCode.IMAGE_UNREADABLE,
-            f"a tile of an image of {image.width} x {image.height} pixels is processed to zeros, which the model takes "
-            "for padding; give an image (or a --blank-color) that is not the mean colour of the image processor",
+            f"a tile of an image of {image.width} x {image.height} pixels is processed to zeros, which the model "
+            "treats as padding; give an image (or a --blank-color) that is not the mean colour of the image processor",
         )
     return ProcessedImage(replacements[0], pixels, digest_of(pixels))
 
@@ -140,9 +140,9 @@ def _every_tile_shows(pixels: Mapping[str, PixelArray]) -> bool:
 
 
 def join_pixels(images: Sequence[Mapping[str, PixelArray]], axis: int = 0) -> dict[str, PixelArray]:
-    """Join images' tensors along ``axis``, smaller ones padded with zeros behind in the others.
+    """Join images' tensors along ``axis``; in the other axes, smaller ones are padded with zeros at the end.
 
-    Pixels that need padding become floats: a model's padding is zero, which no byte is normalised to.
+    Pixels that need padding become floats: models pad with zero, and no byte normalises to zero.
     """
     return {name: _join([image[name] for image in images], axis) for name in (images[0] if images else ())}
 
@@ -160,7 +160,7 @@ def _join(arrays: Sequence[PixelArray], axis: int) -> PixelArray:
 
 
 def digest_of(pixels: Mapping[str, PixelArray]) -> bytes:
-    """Identifies arrays by names, shapes, dtypes and contents, a table's contents being part of its pixels'."""
+    """Return a digest of arrays' names, shapes, dtypes and contents; a table counts as part of its pixels."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in sorted(pixels.items()):
         for part in (array.values, array.table) if isinstance(array, BytePixels) else (array,):

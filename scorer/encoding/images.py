@@ -1,7 +1,7 @@
-"""Bounded decoding of images. Pillow only.
+"""Decode images within limits. Pillow only.
 
-Decoding is the one place where bytes that nobody vouches for meet a parser: whatever they make Pillow raise becomes
-a :class:`RowError` here and costs that row only.
+Decoding is the one place where untrusted bytes meet a parser: whatever they make Pillow raise becomes a
+:class:`RowError` here and costs only that row.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ PLUGINS: Final = {
     "BMP": "BmpImagePlugin",
     "TIFF": "TiffImagePlugin",
 }
-"""The formats that are decoded, by Pillow's name, and the plugin that decodes each. Nothing else is tried."""
+"""The allowed formats by Pillow's name, and the plugin that decodes each. No other plugin is tried."""
 
-# Opening a named pipe would wait for its writer for ever. (Absent, and not needed, on Windows: O_NONBLOCK.)
+# Without O_NONBLOCK, opening a named pipe would wait for its writer forever. (Windows lacks it and does not need it.)
 _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 _PATH_ERRORS: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 )
-"""What is wrong with a path for good. Any other error of the file system may pass and must not be stored as a row's."""
+"""Permanent errors of a path. Any other file-system error may be transient and must not be blamed on the row."""
 
 
 def load_image(source: ImageSource, *, max_bytes: int, max_pixels: int) -> Image.Image:
-    """Decode one image: EXIF rotation applied, then RGB, as transformers' own ``load_image`` does, bit for bit.
+    """Decode one image: apply its EXIF rotation, then convert it to RGB, bit for bit as transformers' ``load_image``.
 
-    Alpha is dropped, not blended. 16-bit gray is clipped at 255 and not scaled, which turns most of such pictures
-    white: what transformers and the trainers feed the model, and a score must be of the same picture. Of an animation
-    or a multi-page file the first frame is read.
+    Alpha is dropped, not blended. 16-bit gray is clipped at 255 rather than scaled, which turns most such images white;
+    transformers and the trainers feed the model exactly that, and a score must be of the same image. For an animation
+    or a multi-page file, the first frame is read.
 
-    A picture that ends early is refused, never half-decoded. Damage inside the compressed data shows only where the
-    format has a check for it (PNG's checksums; JPEG has none).
+    An image that ends early is refused, never half-decoded. Damage inside the compressed data is detected only if the
+    format has a check for it (PNG has checksums; JPEG has none).
 
     Args:
-        source: encoded bytes, a local path, or a PIL image, which stays as it is.
-        max_bytes: limit of the encoded image; a larger file is not read.
-        max_pixels: limit of width × height, tested on the header before anything is decoded.
+        source: encoded bytes, a local path, or a PIL image, which is not modified.
+        max_bytes: limit for the encoded image, in bytes; a larger file is not read.
+        max_pixels: limit for width × height, checked on the header before anything is decoded.
 
     Returns:
-        a fully decoded RGB image of the caller's own, without metadata.
+        A fully decoded RGB image without metadata, which the caller may modify.
 
     Raises:
         RowError: IMAGE_MISSING, IMAGE_FORMAT, IMAGE_TOO_LARGE or IMAGE_UNREADABLE.
-        ConfigError: if ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set in this process.
-        OSError: if reading fails for a reason that is not the row's own (an I/O error, too many open files).
+        ConfigError: ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set in this process.
+        OSError: reading fails for a reason that is not the row's fault (an I/O error, too many open files).
     """
     if isinstance(source, Image.Image):
         return _decode(source, "image", max_pixels)
@@ -69,16 +69,16 @@ def load_image(source: ImageSource, *, max_bytes: int, max_pixels: int) -> Image
         name = f"image {os.fsdecode(path)[-200:]!r}"  # a path is data too and ends up in a message
         return _load_bytes(_read_file(path, name, max_bytes), name, max_bytes, max_pixels)
     if source is None:
-        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; give encoded bytes, a local path or a picture")
+        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; give bytes, a local path or a PIL image")
     raise RowError(
         FailureCode.IMAGE_FORMAT,
-        f"the image is of type {type(source).__name__}; give encoded bytes, a local path or a PIL image",
+        f"the image has type {type(source).__name__}; give bytes, a local path or a PIL image",
     )
 
 
 def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:
     if not path:
-        raise RowError(FailureCode.IMAGE_MISSING, "the row's image path is empty; give a path, bytes or a picture")
+        raise RowError(FailureCode.IMAGE_MISSING, "the row's image path is empty; give a path, bytes or an image")
     try:
         with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
             found = os.fstat(file.fileno())
@@ -86,7 +86,7 @@ def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:
                 raise RowError(FailureCode.IMAGE_MISSING, f"{name} is not a regular file; give the path of a file")
             if found.st_size > max_bytes:
                 _refuse_bytes(name, found.st_size, max_bytes)
-            return file.read(max_bytes + 1)  # bounded, even if the file grows meanwhile
+            return file.read(max_bytes + 1)  # bounded, even if the file is growing
     except ValueError as error:  # a NUL character in the path
         _refuse_path(name, str(error), error)
     except OSError as error:
@@ -102,12 +102,12 @@ def _refuse_path(name: str, reason: str, error: Exception) -> NoReturn:
 
 def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int) -> Image.Image:
     if not data:
-        raise RowError(FailureCode.IMAGE_MISSING, f"{name} is empty (0 bytes); give an encoded picture")
+        raise RowError(FailureCode.IMAGE_MISSING, f"{name} is empty (0 bytes); give an encoded image")
     if len(data) > max_bytes:
         _refuse_bytes(name, len(data), max_bytes)
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so broken pictures would be scored with "
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so broken images would be scored with "
             "their missing part gray; set it to False while scoring"
         )
     with io.BytesIO(data) as stream:
@@ -117,14 +117,14 @@ def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int) -> Imag
 def _open(stream: IO[bytes], prefix: bytes, name: str) -> Image.Image:
     """Read the header with the plugin that claims the first bytes.
 
-    What ``Image.open`` does, without its two drawbacks here: it compares sizes with a process-wide limit and *warns*
-    (switching a warning off is not thread-safe before Python 3.14), and a known format with a broken header looks
-    to its caller like an unknown format.
+    This does what ``Image.open`` does, without two drawbacks: ``Image.open`` compares sizes with a process-wide limit
+    and *warns* (disabling a warning is not thread-safe before Python 3.14), and it reports a known format with a broken
+    header as an unknown format.
     """
     for format_name, plugin in PLUGINS.items():
         import_module(f"PIL.{plugin}")  # registers itself in Image.OPEN
         factory, accepts = Image.OPEN[format_name]
-        # A plugin answers with a message where it was built without its codec: true of no released wheel.
+        # A plugin built without its codec returns a message; no released wheel has one.
         if accepts is None or accepts(prefix) is not True:
             continue
         try:
@@ -146,10 +146,10 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
             "shrink the image or raise the limit",
         )
     if width * height == 0:
-        raise RowError(FailureCode.IMAGE_UNREADABLE, f"{name} has {width}×{height} = 0 pixels; give a picture")
+        raise RowError(FailureCode.IMAGE_UNREADABLE, f"{name} has {width}×{height} = 0 pixels; give a larger image")
     try:
         upright = ImageOps.exif_transpose(image)  # always a copy
-        # Alpha is dropped in any case, and Pillow warns where it cannot keep a palette's.
+        # Alpha is dropped anyway, and Pillow warns if it cannot keep a palette's.
         upright.info.pop("transparency", None)
         rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
     except Exception as error:
@@ -159,9 +159,9 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
 
 
 def _refuse_decoding(name: str, error: Exception) -> NoReturn:
-    """Hostile bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, MemoryError and more."""
+    """Raise the RowError for bytes that made Pillow fail (OSError, SyntaxError, struct.error, MemoryError and more)."""
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        # A frame or tile larger than the header's picture; Pillow's own limit, in force beside ours.
+        # A frame or tile is larger than the header says; Pillow's own limit applies in addition to ours.
         raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{name}: {error} Shrink the image.") from error
     reason = f"{type(error).__name__}: {error}"
     raise RowError(

@@ -1,13 +1,13 @@
-"""A conversation → token ids, with every token's place in the scored text known by construction.
+"""Tokenize a conversation so that every token's place in the scored text is known by construction.
 
-Two problems are solved here, both by writing the rendered prompt in an alphabet that no data can spell:
+Both problems below are solved with markers that no data can spell:
 
-* *Where is the scored text?* :class:`~scorer.encoding.template.ChatTemplate` cuts what the template renders into the
-  template's own fragments and the texts between them; the prompt is these joined, so each text's place is known.
+* *Where is the scored text?* :class:`~scorer.encoding.template.ChatTemplate` cuts the rendered conversation into the
+  template's own fragments and the texts between them. The prompt is their concatenation, so each text's place is known.
 * *What is a control token?* A caption may spell ``<image>`` or ``<|im_end|>``. The tokenizer is cloned with its
-  control tokens renamed to unguessable strings, and only the template's fragments are rewritten to them. Then the
-  whole prompt is encoded at once, as the reference model saw it in training (encoding the caption alone would change
-  the tokens at its edges), and what the data spells stays text.
+  control tokens renamed to unguessable strings, and only the template's fragments are rewritten to use them. The whole
+  prompt is then encoded at once, as the reference model saw it in training (encoding the caption alone would change
+  the tokens at its edges), and whatever the data spells stays text.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class RenderedTokens:
 
     Attributes:
         ids: int64 [L], all tokens, images expanded to their placeholder tokens.
-        scored: int64 [N], positions in ``ids`` of the scored tokens, ascending.
-        starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's text as it was
-            given. White space that the template trims is in no span.
-        turns: int16 [N], which scored text the token belongs to.
-        images: int64 [n], position in ``ids`` of each image's first placeholder token.
+        scored: int64 [N], positions of the scored tokens in ``ids``, ascending.
+        starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's original text. White
+            space that the template trims is in no span.
+        turns: int16 [N], index of the scored turn that each token belongs to.
+        images: int64 [n], position of each image's first placeholder token in ``ids``.
     """
 
     ids: Int64Array
@@ -50,19 +50,20 @@ class RenderedTokens:
 
 
 class ChatTokenizer:
-    """Renders conversations through a chat template and tokenizes them. See the module's docstring.
+    """Renders conversations with a chat template and tokenizes them; the module's docstring explains how.
 
     Args:
         tokenizer: the model's fast tokenizer (the ``tokenizers`` backend).
         control_tokens: strings of the tokens that only the template may write.
         render: the model's chat template.
-        slot: what the template writes in an image's place; a control token. None for a model without images.
-        image_token: the token that an image's features take the place of; a control token, or None.
-        bos: id of the token that the tokenizer itself puts before a prompt; the template may write it instead.
-            None for none.
-        bos_behind_images: placeholders begin the prompt and ``bos`` follows them; the text is tokenized as if it
-            began the prompt.
-        apart: the first scored text is tokenized apart from the prompt, as the model saw it in training.
+        slot: the control token that the template writes in an image's place; None for a model without images.
+        image_token: the control token that an image's features replace; None for a model without images.
+        bos: id of the token that the tokenizer itself puts before a prompt, unless the template writes it; None if
+            there is no such token.
+        bos_after_images: whether image placeholders begin the prompt and ``bos`` follows them; the text is tokenized as
+            if it began the prompt.
+        separate_text: whether the first scored text is tokenized separately from the prompt, as the model saw it in
+            training.
 
     Raises:
         ModelError: the tokenizer cannot be cloned with renamed control tokens.
@@ -77,8 +78,8 @@ class ChatTokenizer:
         slot: str | None,
         image_token: str | None,
         bos: int | None,
-        bos_behind_images: bool = False,
-        apart: bool = False,
+        bos_after_images: bool = False,
+        separate_text: bool = False,
     ) -> None:
         nonce = secrets.token_hex(8)
         self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
@@ -92,8 +93,8 @@ class ChatTokenizer:
         self._image_token_id = -1 if image_token_id is None else image_token_id
         self._image_run = re.compile(f"(?:{re.escape(self._image_token)})+")
         self._bos = bos
-        self._apart = apart
-        self._lead = self._names[self._image_token] if bos_behind_images else ""
+        self._separate_text = separate_text
+        self._lead = self._names[self._image_token] if bos_after_images else ""
         self._renamed = lru_cache(maxsize=1024)(self._with_control_tokens_renamed)
 
     def encode(self, turns: Sequence[Turn], images: Sequence[str]) -> RenderedTokens:
@@ -101,7 +102,7 @@ class ChatTokenizer:
 
         Args:
             turns: the conversation, with n images.
-            images: for each image the text that stands for it in the prompt, as the model's processor writes it.
+            images: for each image, the text that represents it in the prompt, as the model's processor writes it.
 
         Raises:
             RowError: ``template_failed`` if the template refuses the conversation, or drops, repeats or changes a
@@ -121,7 +122,7 @@ class ChatTokenizer:
         if not len(rendered.scored):
             raise RowError(
                 FailureCode.TEXT_MISSING,
-                "the model's chat template and tokenizer leave no token of the text to score; leave the row out",
+                "the model's chat template and tokenizer leave no token of the text to score; remove the row",
             )
         if lead:
             rendered = _inserted(rendered, 0, self._image_token_id)
@@ -129,22 +130,22 @@ class ChatTokenizer:
         place = runs_of_image[0][0] if lead else 0
         if self._bos is None or (place < len(rendered.ids) and rendered.ids[place] == self._bos):
             return rendered
-        # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only where the word
-        # begins the string, and so did the reference model's own tokenizer, which adds BOS behind the fact.
+        # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only if the word begins
+        # the string, as it did for the reference model's own tokenizer, which adds BOS after tokenizing.
         return _inserted(rendered, place, self._bos)
 
     def _tokenized(self, prompt: str, first_scored: int) -> Encoding:
-        if not self._apart:
+        if not self._separate_text:
             return self._tokenizer.encode(prompt, add_special_tokens=False)
         parts = (prompt[:first_scored], prompt[first_scored:])
         encodings = [self._tokenizer.encode(part, add_special_tokens=False) for part in parts if part]
         return Encoding.merge(encodings, growing_offsets=True)
 
     def _with_images(self, fragments: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[list[int]]]:
-        """Put each image's text into its slot, a run of placeholder tokens written once; and the runs' lengths.
+        """Put each image's text into its slot, with every run of placeholders written once; also return run lengths.
 
         Placeholders are encoded together with the text around them, because neighbours can merge: Gemma 3 writes line
-        breaks around an image that may follow a line break of the prompt.
+        breaks around an image, and the prompt may have another line break next to them.
         """
         if self._slot is None:
             return list(fragments), []
@@ -153,7 +154,8 @@ class ChatTokenizer:
         if slots != len(images):
             raise RowError(
                 FailureCode.TEMPLATE_FAILED,
-                f"the model's chat template writes {slots} image placeholders for {len(images)} images",
+                f"the model's chat template writes {slots} image placeholders for {len(images)} images; use another "
+                "reference model, or leave out what the template does not accept",
             )
         width = len(self._image_token)
         lengths = [[(m.end() - m.start()) // width for m in self._image_run.finditer(text)] for text in images]
@@ -166,7 +168,7 @@ class ChatTokenizer:
         return [re.sub(re.escape(slot), written, fragment) for fragment in fragments], lengths
 
     def _expand(self, rendered: RenderedTokens, runs_of_image: Sequence[Sequence[int]]) -> RenderedTokens:
-        """Repeat each placeholder token as often as its run is long, and move positions along.
+        """Repeat each placeholder token to the length of its run, and shift positions accordingly.
 
         ids       <user> <start> ▢          <end> What ? <assistant> A kite     scored = [7, 8]
         expanded  <user> <start> ▢ ▢ ▢ ▢    <end> What ? <assistant> A kite     scored = [10, 11]
@@ -191,7 +193,7 @@ class ChatTokenizer:
 
 
 def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedTokens:
-    """One more token ahead of all scored ones."""
+    """Insert a token before all scored ones."""
     return replace(
         rendered,
         ids=np.insert(rendered.ids, place, token),
@@ -201,9 +203,9 @@ def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedToken
 
 
 def _locate(prompt: str, encoding: Encoding, scored: Sequence[tuple[int, WrittenText]]) -> RenderedTokens:
-    """Pick the tokens that overlap a scored text; a token that also covers template text keeps the text's bytes.
+    """Find the tokens that overlap a scored text; the span of a token that also covers template text is clipped.
 
-    ``scored`` are texts and the characters of ``prompt`` at which they begin.
+    ``scored`` pairs each text with the character of ``prompt`` at which it begins.
 
     prompt    assistant:·A·red·kite<end>        · is a space
     text                 [A·red·kite]

@@ -1,15 +1,15 @@
-"""Where a model's chat template puts a conversation's texts.
+"""Find where a model's chat template puts a conversation's texts.
 
-A template is a program. It may trim a text, leave a turn out, or write other words because of what a text says. What
-the model is shown is what the template renders, so nothing is assumed about it:
+A template is a program. It may trim a text, leave a turn out, or write other words depending on what a text says. The
+model sees what the template renders, so nothing is assumed about the template:
 
-1. The conversation is rendered.
-2. A conversation of the same shape is rendered with a marker in the place of every text. Cut at the markers, that
-   gives the template's own fragments.
-3. Fragments and texts in turn must be the rendered conversation, character by character; only white space that the
-   template trims off a text's ends may be missing.
+1. Render the conversation.
+2. Render a conversation of the same shape with a marker in place of every text, and cut it at the markers. The pieces
+   are the template's own fragments.
+3. Fragments and texts, alternating, must equal the rendered conversation character by character; only white space
+   that the template trims from a text's ends may be missing.
 
-So each text's place is known and never searched for, and a template that does anything else to a text costs the row.
+Each text's place is therefore known without searching. A template that does anything else to a text fails the row.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from scorer.messages import to_messages
 from scorer.types import ContentPart, Turn
 
 RenderTemplate = Callable[[list[dict[str, Any]]], str]
-"""Messages in Hugging Face's form → the prompt as a string, special tokens spelled out."""
+"""(Hugging Face messages) → the prompt as a string, with special tokens spelled out."""
 
-_REMEDY: Final = "leave out what the template does not take, or use another reference model"
+_REMEDY: Final = "leave out what the template does not accept, or use another reference model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class WrittenText:
 
     Attributes:
         shown: the text without the white space that the template trims.
-        start: byte of the turn's text at which ``shown`` begins.
+        start: the byte of the turn's text at which ``shown`` begins.
         scored_turn: index among the scored turns; None for a text that is not scored.
     """
 
@@ -48,7 +48,7 @@ class WrittenText:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A rendered conversation: the template's n + 1 fragments, and the n texts between them. Empty texts are none."""
+    """A rendered conversation: the template's n + 1 fragments, and the n nonempty texts between them."""
 
     fragments: tuple[str, ...]
     texts: tuple[WrittenText, ...]
@@ -56,7 +56,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One text as the conversation has it; ``start`` is its first byte in the turn's text."""
+    """One text of the conversation before rendering; ``start`` is its first byte in the turn's text."""
 
     text: str
     message: str
@@ -65,16 +65,16 @@ class _Text:
 
 
 class ChatTemplate:
-    """A chat template, and how it treats texts. See the module's docstring."""
+    """A chat template and its treatment of texts; the module's docstring explains how."""
 
     def __init__(self, render: RenderTemplate) -> None:
         self._render = render
-        # Digits: a template that changes its texts' case leaves the marker as it is, and is found out by the texts.
+        # Digits: a template that changes case leaves the marker unchanged; comparing the texts detects the change.
         self._marker = f"\U000f0002{secrets.randbits(64)}:"
         self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
 
     def write(self, turns: Sequence[Turn]) -> Written:
-        """Render a conversation; neighbouring texts of a turn are one text.
+        """Render a conversation; neighbouring texts in a turn count as one.
 
         Raises:
             RowError: ``template_failed`` if the template refuses the conversation, or drops, repeats, reorders or
@@ -89,7 +89,7 @@ class ChatTemplate:
         fragments = self._fragments(shape)
         shown = _shown(rendered, fragments, texts)
         if len(shown) < len(texts):
-            self._fragments.cache_clear()  # some templates write the date, and fragments of yesterday do not fit
+            self._fragments.cache_clear()  # some templates write the date, so yesterday's fragments do not match
             fragments = self._fragments(shape)
             shown = _shown(rendered, fragments, texts)
         if len(shown) < len(texts):
@@ -97,7 +97,7 @@ class ChatTemplate:
             raise RowError(
                 FailureCode.TEMPLATE_FAILED,
                 f"the model's chat template changes {wrong.message}, {wrong.text[:80]!r}, or what it writes around it "
-                f"depends on what a text says; it may trim white space off a text's ends and nothing else: {_REMEDY}",
+                f"depends on what a text says; it may only trim white space from a text's ends: {_REMEDY}",
             )
         return Written(fragments, tuple(shown))
 
@@ -111,7 +111,7 @@ class ChatTemplate:
             ) from error
 
     def _shape(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-        """The conversation with a marker in the place of every text; an empty text, which has no place, stays."""
+        """Return the conversation with a marker in place of every text; empty texts, which have no place, stay."""
         shape, count = [], 0
         for turn in turns:
             parts: list[ContentPart] = []
@@ -123,7 +123,7 @@ class ChatTemplate:
         return tuple(shape)
 
     def _fragments_of_shape(self, shape: tuple[Turn, ...]) -> tuple[str, ...]:
-        """The template's text before, between and behind the markers."""
+        """Return the template's text before, between and after the markers."""
         pieces = re.split(f"{self._marker}(\\d+)\U000f0003", self._rendered(shape))
         order = [int(i) for i in pieces[1::2]]
         messages = [text.message for text in _texts(shape)]
@@ -133,12 +133,12 @@ class ChatTemplate:
         does = f"drops {', '.join(dropped)}" if dropped else f"repeats or reorders texts: it writes {order}"
         raise RowError(
             FailureCode.TEMPLATE_FAILED,
-            f"the model's chat template {does}; each text must appear once, in order and as it stands: {_REMEDY}",
+            f"the model's chat template {does}; each text must appear once, in order and unchanged: {_REMEDY}",
         )
 
 
 def _with_joined_texts(turn: Turn) -> Turn:
-    """Neighbouring texts as one, so that no token lies in two of them."""
+    """Join neighbouring texts, so that no token lies in two of them."""
     parts: list[ContentPart] = []
     for part in turn.content:
         if isinstance(part, str) and parts and isinstance(parts[-1], str):
@@ -169,7 +169,7 @@ def _check_utf8(text: str) -> None:
 
 
 def _shown(rendered: str, fragments: Sequence[str], texts: Sequence[_Text]) -> list[WrittenText]:
-    """What ``rendered`` shows of each text, up to the first that does not fit.
+    """Return what ``rendered`` shows of each text, up to the first that does not match.
 
     rendered   <user>What?<end><assistant>A kite.<end>
     fragments  <user>····· <end><assistant>·······<end>      the second text was "·A kite.\\n": shown from byte 1
@@ -190,9 +190,9 @@ def _shown(rendered: str, fragments: Sequence[str], texts: Sequence[_Text]) -> l
 
 
 def _trimmed(text: str) -> Iterator[tuple[str, str]]:
-    """What is taken off the front and what is left, in the ways that templates trim; the text as it is comes first.
+    """Yield (trimmed prefix, remaining text) for each way in which templates trim, starting with no trimming.
 
-    Line breaks alone or all white space, at one end or both.
+    A template trims line breaks or all white space, at one end or both.
     """
     for left in (text, text.lstrip("\n"), text.lstrip()):
         for shown in (left, left.rstrip("\n"), left.rstrip()):

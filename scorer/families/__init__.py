@@ -1,7 +1,7 @@
-"""What differs between model families, one small record each. Everything else is the same code for all.
+"""Record what differs between model families, in one small record each; all other code is shared.
 
 Every family listed here is verified on tiny random checkpoints (tests/scorer/families): the fast path equals the plain
-one, in any batch. A family that is not listed takes the plain path.
+path in any batch. A family that is not listed takes the plain path.
 """
 
 from __future__ import annotations
@@ -41,6 +41,6 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "qwen3_vl": QWEN_VL,
     "smolvlm": SMOLVLM,
 }
-"""By ``config.model_type``."""
+"""The verified families by ``config.model_type``."""
 
 __all__ = ["FAMILIES", "TEXT_ONLY", "UNLISTED_VISION", "Family"]

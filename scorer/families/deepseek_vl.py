@@ -1,4 +1,4 @@
-"""DeepSeek-VL: one fixed grid; padded to a square, so that a blank depends on the image's shape."""
+"""DeepSeek-VL: one fixed grid, padded to a square, so a blank depends on the image's shape."""
 
 from scorer.families.base import Family
 

@@ -5,7 +5,7 @@ from scorer.types import Int64Array
 
 
 def image_token_types(ids: Int64Array, first_label: int, image_token_id: int) -> dict[str, Int64Array]:
-    """1 for image tokens. Continuations of a cached prefix have none: text is causal."""
+    """Return 1 for image tokens and 0 for text. Continuations of a cached prefix do not need it: text is causal."""
     return {"token_type_ids": (ids == image_token_id).astype(ids.dtype)}
 
 

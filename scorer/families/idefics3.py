@@ -8,5 +8,5 @@ SMOLVLM = Family(
     pixel_names=("pixel_values", "pixel_attention_mask"),
     image_axis=1,
     zero_is_padding=True,
-    processor="Idefics3Processor",  # writes images alike; SmolVLM's own wants num2words, to count a video's frames
+    processor="Idefics3Processor",  # handles images identically; SmolVLM's own needs num2words for videos
 )

@@ -1,4 +1,4 @@
-"""InstructBLIP: image tokens before BOS; a Q-Former that reads the prompt, and the prompt only."""
+"""InstructBLIP: image tokens come before BOS, and a Q-Former reads the prompt and nothing else."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ TEMPLATE: Final = (
 
 
 def image_text(processor: Any) -> str:
-    """The placeholders that the processor's own call writes ahead of BOS."""
+    """Return the placeholders that the processor writes before BOS when called."""
     return str(processor.image_token) * int(processor.num_query_tokens)
 
 
 def qformer_inputs(
     processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, PixelArray]
 ) -> dict[str, npt.NDArray[Any]]:
-    """The prompt in the Q-Former's own tokens. With the caption in it, the image's features would tell the labels."""
+    """Return the prompt in the Q-Former's own tokens; with the caption, image features would leak the labels.
+
+    Raises:
+        RowError: ``text_too_long`` if the prompt exceeds the Q-Former's positions.
+    """
     tokenizer = processor.qformer_tokenizer
     encoded = tokenizer([turns[0].text], split_special_tokens=True, return_token_type_ids=False)
     tokens = len(encoded["input_ids"][0])
     if tokens > tokenizer.model_max_length:
         raise RowError(
             FailureCode.TEXT_TOO_LONG,
-            f"the prompt takes {tokens} tokens of the Q-Former, which has positions for {tokenizer.model_max_length}: "
-            "shorten it",
+            f"the prompt takes {tokens} Q-Former tokens; the Q-Former has positions for {tokenizer.model_max_length}: "
+            "shorten the prompt",
         )
     return {f"qformer_{name}": np.asarray(encoded[name], np.int64) for name in ("input_ids", "attention_mask")}
 
 
 @dataclass(frozen=True)
 class _Base:
-    """The model without its head; its class has no such module of its own."""
+    """The model without its head, for which its class has no module."""
 
     model: Any
 
@@ -60,7 +64,7 @@ class _Base:
 
 
 def refusal(config: Any) -> str | None:
-    """FLAN-T5 variants have an encoder: a caption's tokens are not predicted behind the prompt."""
+    """Return why FLAN-T5 variants cannot be scored: they have an encoder, so no caption continues the prompt."""
     if config.use_decoder_only_language_model:
         return None
     return f"its language model {config.text_config.model_type!r} is an encoder-decoder; use a decoder-only variant"
@@ -69,7 +73,7 @@ def refusal(config: Any) -> str | None:
 INSTRUCTBLIP = Family(
     template=TEMPLATE,
     image_text=image_text,
-    bos_behind_images=True,
+    bos_after_images=True,
     several_images=False,
     sample_inputs=qformer_inputs,
     base=_Base,

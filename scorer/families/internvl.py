@@ -1,4 +1,4 @@
-"""InternVL: an image is cut into tiles of one size, each of which is a picture to the vision tower."""
+"""InternVL: an image is cut into tiles of one size, and the vision tower sees each tile as an image."""
 
 from scorer.families.base import Family
 

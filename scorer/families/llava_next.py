@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (1.6): an overview and tiles, padding cut off. The blank depends on the aspect ratio."""
+"""LLaVA-NeXT (1.6): an overview and tiles, with padding cut off, so a blank depends on the aspect ratio."""
 
 from scorer.families.base import Family
 

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: tiles for a single image, an overview alone for each of several images in one sample."""
+"""LLaVA-OneVision: a single image gets tiles; several images in one sample get only an overview each."""
 
 from scorer.families.base import Family
 

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision: text attends to the image's tiles through layers of its own; no token stands for a feature."""
+"""Llama 3.2 Vision: text attends to image tiles through dedicated layers; no token represents an image feature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scorer.types import Int64Array, PixelArray, Turn
 def cross_attention_mask(
     processor: Any, turns: Sequence[Turn], ids: Int64Array, pixels: Mapping[str, PixelArray]
 ) -> dict[str, npt.NDArray[Any]]:
-    """int64 [1, T, images, tiles]: which tiles a token may attend to, as the model's own processor writes it."""
+    """Return which tiles each token may attend to, int64 [1, T, images, tiles], as the model's processor does."""
     from transformers.models.mllama import processing_mllama as own
 
     tiles = np.asarray(pixels["aspect_ratio_mask"])  # [1, images, tiles]
@@ -31,10 +31,10 @@ MLLAMA = Family(
     pixel_names=("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"),
     image_axis=1,
     sample_inputs=cross_attention_mask,
-    # Text ahead of the first image attends to all images of the batch's largest sample: its class masks what follows
-    # the attention, and not the attention itself.
+    # Text before the first image attends to all images of the batch's largest sample: the class masks what follows
+    # the attention, not the attention itself.
     unpadded=("pixel_values",),
-    # There are no image tokens that could be hidden or taken out.
+    # There are no image tokens to hide or remove.
     capabilities=frozenset({Capability.IMAGES}),
     fast=False,
 )

@@ -1,6 +1,6 @@
-"""PaliGemma 1 and 2: prompt and image see each other in both directions, the caption is a causal suffix.
+"""PaliGemma 1 and 2: prompt and image see each other in both directions, and the caption is a causal suffix.
 
-A model that was tuned for captioning has no chat template. Its processor writes: image tokens, BOS, prompt, line break.
+A model tuned for captioning has no chat template. Its processor writes image tokens, BOS, prompt, line break.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TEMPLATE: Final = (
 
 
 def suffix_token_types(ids: Int64Array, first_label: int, image_token_id: int) -> dict[str, Int64Array]:
-    """1 from the first label on. As part of the prefix, labels would be seen by the tokens that predict them."""
+    """Return 1 from the first label on; in the prefix, labels would be visible to the tokens that predict them."""
     return {"token_type_ids": (np.arange(len(ids)) >= first_label).astype(ids.dtype)}
 
 
 def softcap(config: Any) -> float | None:
-    """The class applies the language model's own cap: PaliGemma 2 has one."""
+    """Return the language model's soft-cap, which the class applies; only PaliGemma 2 has one."""
     cap: float | None = getattr(config.get_text_config(), "final_logit_softcapping", None)
     return cap
 
@@ -44,5 +44,5 @@ PALIGEMMA = Family(
     softcap=softcap,
     whole_prefix=True,
     template=TEMPLATE,
-    text_apart=True,
+    separate_text=True,
 )

@@ -7,7 +7,7 @@ from scorer.types import Int64Array
 
 
 def modalities(ids: Int64Array, first_label: int, image_token_id: int) -> dict[str, Int64Array]:
-    """1 for an image's tokens, 0 for text. ``get_rope_index`` wants it; without it Qwen2.5-VL is silently wrong."""
+    """Return 1 for image tokens, 0 for text. ``get_rope_index`` needs it: without it Qwen2.5-VL is silently wrong."""
     return {"mm_token_type_ids": (ids == image_token_id).astype(np.int64)}
 
 

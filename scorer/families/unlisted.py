@@ -1,4 +1,4 @@
-"""Models whose family has no record: everything is left to the class, and every row goes alone."""
+"""Models whose family has no record: the class does everything, and every row runs alone."""
 
 from scorer.contrasts import Capability
 from scorer.families.base import Family
@@ -8,11 +8,11 @@ UNLISTED_VISION = Family(
     several_images=False,
     class_forward=True,
     batched=False,
-    # Where hidden tokens keep their positions is the class's own affair, and not known.
+    # Whether the other tokens keep their positions depends on the class and is unknown.
     capabilities=frozenset({Capability.IMAGES, Capability.TEXT_ALONE}),
     fast=False,
 )
-"""A class of ``AutoModelForImageTextToText``. Held to its own processor and class when it is loaded."""
+"""A class of ``AutoModelForImageTextToText``, checked against its own processor and class when it is loaded."""
 
 TEXT_ONLY = Family(
     pixel_names=(),
@@ -25,4 +25,4 @@ TEXT_ONLY = Family(
     capabilities=frozenset({Capability.TEXT_ALONE}),
     fast=False,
 )
-"""A class of ``AutoModelForCausalLM``: P(token | text before it), which PRIOR asks for."""
+"""A class of ``AutoModelForCausalLM``, which computes P(token | text before it), as PRIOR needs."""

@@ -1,1 +1,1 @@
-"""Images by URL, guarded: ``urls.py`` parses and judges, ``fetcher.py`` resolves, pins and fetches."""
+"""Fetch images by URL safely: ``urls.py`` parses and checks URLs, ``fetcher.py`` resolves, pins and fetches."""

@@ -1,15 +1,15 @@
-"""Images by URL, guarded: off unless hosts are allowed, and the address that was checked is the one connected to.
+"""Fetch images by URL safely: off unless hosts are allowed, and only the checked address is ever connected to.
 
-Who writes URLs into a dataset or a request chooses what this machine connects to. So every step is checked, once::
+The author of a URL in a dataset or request chooses what this machine connects to, so every step is checked, once::
 
     text ─► parse_url ─► allowed host? ─► resolve ─► all addresses public? ─► connect to *that* address ─► bounded body
                 ▲                                                             (Host and SNI of the name)     │
                 └──────────────────────── Location, same host, at most three times ◄─────────────────────────┘
 
-There is one parser: its parts are what the connection is made from, never the text again. Proxies of the environment
-are not used, since they would resolve the name on their own. Pixels are bounded where they are decoded, in
-:func:`scorer.encoding.images.load_image`. What does not end with the time limit is the system's own name
-resolution, which has limits of its own (``resolv.conf``).
+There is one parser, and the connection uses its parts, never the text again. Proxies from the environment are ignored,
+since they would resolve the name themselves. Pixels are limited on decoding, in
+:func:`scorer.encoding.images.load_image`. The time limit does not interrupt the system's name resolution, which has
+separate limits (``resolv.conf``).
 """
 
 from __future__ import annotations
@@ -32,28 +32,31 @@ from scorer.fetching.urls import AUTHORITY, NAME, PORTS, UNSAFE, Address, Url, i
 MAX_REDIRECTS: Final = 3
 
 Resolver = Callable[[str, int], Sequence[str]]
-"""Name and port → addresses, as text. Raises OSError where there is none."""
+"""(name, port) → addresses, as text. Raises OSError if the name does not resolve."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _GONE: Final = frozenset({404, 410})
-_MAY_PASS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def system_resolver(host: str, port: int) -> list[str]:
-    """The machine's own name resolution."""
+    """Resolve a name with the system's resolver. Raises OSError if it does not resolve."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Fetches images from allowed hosts. Pickles; every fetch makes a connection of its own.
+    """Fetches images from allowed hosts. It can be pickled; every fetch opens a new connection.
 
     Attributes:
-        hosts: ``images.example.org``, ``*.example.org`` (any name below it) or either with ``:port``; without one, the
-            scheme's own port is meant. None at all: nothing is fetched.
-        max_bytes: limit of one answer's body.
-        seconds: limit of one fetch, redirects included.
-        resolve, is_allowed, ssl_context: for tests, which have no internet.
+        hosts: ``images.example.org``, ``*.example.org`` (any name below it) or either with ``:port``, which defaults to
+            the scheme's port. If empty, nothing is fetched.
+        max_bytes: limit for the body of one response, in bytes.
+        seconds: limit for one fetch, including redirects.
+        resolve, is_allowed, ssl_context: replaced in tests, which have no internet.
+
+    Raises:
+        ConfigError: a host is not a full DNS name, or a limit is not positive.
     """
 
     hosts: tuple[str, ...] = ()
@@ -68,8 +71,8 @@ class Fetcher:
             authority = AUTHORITY.fullmatch(host.removeprefix("*."))
             if authority is None or not NAME.fullmatch(authority[1].lower()):
                 raise ConfigError(
-                    f"the image host {host!r} is no full DNS name; give one such as images.example.org or "
-                    "*.example.org, without scheme and path, with :port where it is not the scheme's own"
+                    f"the image host {host!r} is not a full DNS name; give one such as images.example.org or "
+                    "*.example.org, without scheme and path, with :port if it is not the scheme's default"
                 )
         if self.max_bytes < 1 or self.seconds <= 0:
             raise ConfigError(
@@ -77,16 +80,16 @@ class Fetcher:
             )
 
     def fetch(self, url: str) -> bytes:
-        """The body that ``url`` answers with, at most ``max_bytes`` long. What may pass is tried twice.
+        """Return the response body for ``url``, at most ``max_bytes`` long. A transient error is retried once.
 
         Raises:
-            RowError: ``image_url_refused`` where a rule forbids it, ``image_not_fetched`` where the server does not
-                deliver, ``image_missing`` where it has no such image, ``image_too_large``.
+            RowError: ``image_url_refused`` if a rule forbids the URL, ``image_not_fetched`` if the server does not
+                deliver, ``image_missing`` if it has no such image, ``image_too_large`` if the body exceeds the limit.
         """
         deadline = time.monotonic() + self.seconds
         try:
             return self._follow(url, deadline)
-        except _InterruptedError:
+        except _TransientError:
             return self._follow(url, deadline)
 
     def _follow(self, text: str, deadline: float) -> bytes:
@@ -96,18 +99,21 @@ class Fetcher:
             if isinstance(answer, bytes):
                 return answer
             url = self._redirected(text, url, answer)
-        raise refused(text, f"it redirects more than {MAX_REDIRECTS} times")
+        raise refused(text, f"it redirects more than {MAX_REDIRECTS} times; give the final URL")
 
     def _check(self, text: str) -> Url:
         if not self.hosts:
-            raise refused(text, "images by URL are off; allow its host to have it fetched (--allow-image-host)")
+            raise refused(text, "images by URL are off; allow its host with --allow-image-host")
         url = parse_url(text)
         if not any(_matches(pattern.lower(), url) for pattern in self.hosts):
-            raise refused(text, f"the host {url.host} at port {url.port} is not among those that are allowed")
+            raise refused(
+                text,
+                f"the host {url.host} at port {url.port} is not among the allowed ones; add it with --allow-image-host",
+            )
         return url
 
     def _redirected(self, text: str, url: Url, location: str) -> Url:
-        if UNSAFE.search(location):  # before urljoin, which would leave some of them out in silence
+        if UNSAFE.search(location):  # before urljoin, which would silently drop some of them
             raise refused(text, f"it redirects to {location[:200]!r}")
         try:
             target = urljoin(f"{url.scheme}://{url.host}:{url.port}{url.target}", location)
@@ -122,14 +128,14 @@ class Fetcher:
         try:
             found = list(dict.fromkeys(self.resolve(url.host, url.port)))
         except OSError as error:
-            raise _InterruptedError(text, f"the host {url.host} does not resolve ({error})") from error
+            raise _TransientError(text, f"the host {url.host} does not resolve ({error})") from error
         forbidden = [address for address in found if not self.is_allowed(ip_address(address))]
         if forbidden or not found:
             raise refused(text, f"the host {url.host} resolves to {', '.join(forbidden) or 'nothing'}: not public")
         return found
 
     def _get(self, text: str, url: Url, deadline: float) -> bytes | str:
-        """The body, or where the answer redirects to."""
+        """Return the body, or the location that the response redirects to."""
         backend = _PinnedBackend(self._addresses(text, url), deadline)
         context = (self.ssl_context or _default_ssl_context()) if url.scheme == "https" else None
         request = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
@@ -144,7 +150,7 @@ class Fetcher:
         except httpcore.TimeoutException as error:
             raise _not_fetched(text, f"it took longer than {self.seconds:g} seconds") from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise _InterruptedError(text, f"{type(error).__name__}: {error}") from error
+            raise _TransientError(text, f"{type(error).__name__}: {error}") from error
 
     def _answer(self, text: str, response: httpcore.Response) -> bytes | str:
         headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
@@ -152,8 +158,8 @@ class Fetcher:
             return headers[b"location"]
         if response.status in _GONE:
             raise RowError(FailureCode.IMAGE_MISSING, f"{short(text)} does not exist: HTTP status {response.status}")
-        if response.status in _MAY_PASS:
-            raise _InterruptedError(text, f"its server answered with HTTP status {response.status}")
+        if response.status in _TRANSIENT:
+            raise _TransientError(text, f"its server answered with HTTP status {response.status}")
         if response.status != 200:
             raise _not_fetched(text, f"its server answered with HTTP status {response.status}")
         if headers.get(b"content-encoding", "identity") != "identity":
@@ -170,7 +176,7 @@ class Fetcher:
 
 
 class _PinnedBackend(httpcore.NetworkBackend):
-    """Connects to addresses that were checked, whatever the name resolves to by now, and keeps one deadline."""
+    """Connects only to the checked addresses, whatever the name resolves to now, and enforces one deadline."""
 
     def __init__(self, addresses: Sequence[str], deadline: float) -> None:
         self._addresses = addresses
@@ -189,12 +195,12 @@ class _PinnedBackend(httpcore.NetworkBackend):
             try:
                 return _TimedStream(self._inner.connect_tcp(address, port, _left(self._deadline)), self._deadline)
             except httpcore.ConnectError:
-                continue  # such as an IPv6 address where there is no IPv6
+                continue  # such as an IPv6 address on a machine without IPv6
         return _TimedStream(self._inner.connect_tcp(self._addresses[-1], port, _left(self._deadline)), self._deadline)
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A stream whose every operation ends by the deadline: a server cannot win time by sending little and often."""
+    """A stream whose operations all end by the deadline; a server cannot gain time by sending little and often."""
 
     def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
         self._inner = inner
@@ -219,8 +225,8 @@ class _TimedStream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
-class _InterruptedError(RowError):
-    """May pass: worth a second try."""
+class _TransientError(RowError):
+    """An error that may be transient and is worth a retry."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(FailureCode.IMAGE_NOT_FETCHED, f"{short(text)} was not fetched: {reason}")
@@ -232,7 +238,7 @@ class _InterruptedError(RowError):
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout("the time is up")
+        raise httpcore.ReadTimeout("the time limit is reached")
     return left
 
 

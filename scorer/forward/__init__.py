@@ -1,4 +1,4 @@
-"""Forward passes of the reference model: the plain way, and the cheaper ways that are tested against it."""
+"""Run the reference model: on the plain path, and on the cheaper fast path that is tested against it."""
 
 from scorer.forward.fast import FastPath
 from scorer.forward.labels import LabelScores

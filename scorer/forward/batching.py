@@ -1,7 +1,7 @@
-"""Which samples share a forward pass, and how large it may be.
+"""Decide which rows share a forward pass, and how large it may be.
 
-Longest first: rows of one batch then have nearly equal lengths, so little is padding, and the largest batch comes
-first, so that a lack of memory shows at once and not after hours.
+The longest rows come first. The rows of a batch then have nearly equal lengths, which keeps padding low, and the
+largest batch runs first, so that a lack of memory shows at once and not after hours.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ Scored = TypeVar("Scored")
 logger = logging.getLogger(__name__)
 
 MAX_PADDING: Final = 0.04
-"""Share of padding in a batch's text tokens beyond which it is closed early."""
+"""The share of padding in a batch's text tokens above which the batch is closed early."""
 FILL: Final = 8
-"""A batch of at least budget / FILL tokens is large enough to be closed early: it keeps the device busy as it is."""
+"""A batch of at least budget / FILL tokens already keeps the device busy, so it may be closed early."""
 
 
 class TokenBudget:
-    """Tokens of one padded forward pass, rows × longest row; halved where memory runs out, and remembered.
+    """The budget of one padded forward pass, rows × longest row in tokens; halved for good when memory runs out.
 
     Attributes:
-        tokens: the budget now.
+        tokens: the current budget.
     """
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
     def halve(self, failed: int) -> None:
-        """A batch of ``failed`` tokens did not fit."""
+        """Halve the budget, or ``failed`` if that is smaller: the tokens of a batch that did not fit."""
         self.tokens = max(1, min(self.tokens, failed) // 2)
-        logger.warning("a batch of %d tokens ran out of memory; going on with at most %d", failed, self.tokens)
+        logger.warning("a batch of %d tokens ran out of memory; continuing with at most %d", failed, self.tokens)
 
 
 def plan_batches(
     lengths: Sequence[int], max_tokens: int, groups: Sequence[Hashable] = (), texts: Sequence[int] = ()
 ) -> list[list[int]]:
-    """Split row numbers into batches with ``rows × longest row ≤ max_tokens``; a longer row goes alone.
+    """Split row numbers into batches with ``rows × longest row ≤ max_tokens``; a longer row runs alone.
 
-    Deterministic: depends on the arguments alone, ties keep their order.
+    The result depends only on the arguments; ties keep their order.
 
     Args:
         lengths: tokens of each row.
         max_tokens: the budget.
-        groups: for each row what it may share with others (its image), or nothing; rows of one group stay neighbours.
-        texts: tokens of each row that are its own and not an image's or a prompt's, by default all. A batch that fills
-            the device is closed between groups rather than let padding exceed :data:`MAX_PADDING` of them.
+        groups: what each row may share with others (its image); rows of one group stay neighbours. If empty, every row
+            is a separate group.
+        texts: text tokens of each row, without image and prompt; all tokens if empty. A batch that fills the device is
+            closed between groups before padding exceeds :data:`MAX_PADDING` of its text tokens.
     """
     groups = groups or range(len(lengths))
     texts = texts or lengths
@@ -75,7 +76,7 @@ def plan_batches(
 
 
 def _padding(texts: Sequence[int]) -> float:
-    """Share of padding in texts that run side by side."""
+    """Return the share of padding when texts run side by side."""
     return 1.0 - sum(texts) / (len(texts) * max(texts)) if max(texts) else 0.0
 
 
@@ -89,10 +90,10 @@ def map_batches(
     is_out_of_memory: Callable[[Exception], bool],
     too_large: Callable[[Row, Exception], Scored],
 ) -> list[Scored]:
-    """Apply ``score`` to batches of rows; results in the rows' own order. See :func:`plan_batches`.
+    """Apply ``score`` to batches of rows and return results in row order; :func:`plan_batches` forms the batches.
 
-    A batch that runs out of memory halves the budget and is split, what was scored before is kept; a row that does
-    not fit alone gets the result of ``too_large``.
+    A batch that runs out of memory halves the budget and is split; earlier results are kept. A row that does not fit
+    alone gets the result of ``too_large``.
 
     Raises:
         AssertionError: ``score`` did not return one result per row.
@@ -105,14 +106,14 @@ def map_batches(
         for batch in ([waiting[k] for k in one] for one in plan):
             try:
                 scored = score([rows[i] for i in batch])
-            except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is the CPU allocator's
+            except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
                 if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     results[batch[0]] = too_large(rows[batch[0]], error)
                     continue
                 budget.halve(len(batch) * max(length(rows[i]) for i in batch))
-                break  # what is left is planned anew
+                break  # plan the remaining rows again
             if len(scored) != len(batch):
                 raise AssertionError(f"{len(batch)} rows went in, {len(scored)} came out")
             results.update(zip(batch, scored, strict=True))

@@ -1,4 +1,4 @@
-"""How many tokens a forward pass may hold on this device, found by running one."""
+"""Find how many tokens a forward pass may hold on this device, by running one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from scorer.forward import ReferenceModel
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOKENS: Final = 8192
-"""Where no trial is made: on a CPU, and for models that cannot run text alone."""
+"""The budget without a trial: on a CPU, and for models that cannot run on text alone."""
 SMALLEST: Final = 1024
 LARGEST: Final = 32_768
-"""A bound where memory is plentiful."""
+"""The upper bound when memory is plentiful."""
 HEADROOM: Final = 0.5
-"""Share of the free memory that text-only activations may take; the vision tower's, prefixes and fragments want the
+"""The share of free memory that text-only activations may take; the vision tower, prefixes and fragmentation need the
 rest."""
 
 _PROBE_TOKENS: Final = 2048
 
 
 def batch_tokens(model: ReferenceModel, context_length: int) -> int:
-    """The budget of one padded forward pass, tokens: what ``max_batch_tokens=None`` stands for.
+    """Return the budget of one padded forward pass, in tokens, that ``max_batch_tokens=None`` stands for.
 
-    Found from memory and not from a stopwatch, and rounded down to a power of two, so that equal devices agree and
-    a run that is resumed forms the same batches. What still does not fit is halved (:mod:`scorer.forward.batching`).
+    It depends on memory rather than time and is rounded down to a power of two, so that equal devices agree and a
+    resumed run forms the same batches. If a batch still does not fit, the budget is halved
+    (:mod:`scorer.forward.batching`).
     """
     if model.device.type != "cuda" or Capability.TEXT_ALONE not in model.family.capabilities:
         return DEFAULT_TOKENS
@@ -40,7 +41,7 @@ def batch_tokens(model: ReferenceModel, context_length: int) -> int:
 
 
 def bytes_per_token(model: ReferenceModel, tokens: int) -> float:
-    """Device memory that a pass over ``tokens`` text tokens takes at its peak, bytes for each."""
+    """Return the peak device memory of a pass over ``tokens`` text tokens, in bytes per token."""
     ids = np.zeros(tokens, dtype=np.int64)
     axes = 3 if model.family.rope_index else 1
     positions = np.tile(np.arange(tokens, dtype=np.int64), (axes, 1))
@@ -54,6 +55,6 @@ def bytes_per_token(model: ReferenceModel, tokens: int) -> float:
 
 
 def fitting_tokens(free_bytes: int, per_token: float) -> int:
-    """The largest power of two that ``HEADROOM`` of ``free_bytes`` holds, between ``SMALLEST`` and ``LARGEST``."""
+    """Return the largest power of two that fits in ``HEADROOM`` of ``free_bytes``, from ``SMALLEST`` to ``LARGEST``."""
     fitting = int(HEADROOM * free_bytes / max(per_token, 1.0))
     return min(LARGEST, max(SMALLEST, 1 << max(0, fitting.bit_length() - 1)))

@@ -1,8 +1,8 @@
-"""``torch.compile`` of the decoder, a block at a time.
+"""Compile the decoder with ``torch.compile``, one block at a time.
 
-A decoder's blocks share their code, so that one compilation serves them all: seconds, where the whole model takes
-minutes and breaks apart at every Python decision of its forward. The picture's tower stays as it is: transformers'
-hooks for its hidden states would break each of its blocks into pieces.
+A decoder's blocks share their code, so one compilation serves them all. It takes seconds, whereas the whole model
+takes minutes and breaks into pieces at every Python branch of its forward pass. The vision tower is not compiled:
+transformers' hooks for its hidden states would break each of its blocks into pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BACKEND: Final = "inductor"
 
 
 def compile_decoder(model: Any) -> None:
-    """Have the decoder's blocks of a transformers model compiled, in place, at their first call.
+    """Compile the decoder blocks of a transformers model in place; they are compiled on first call.
 
     Raises:
         ModelError: the decoder has no blocks that transformers marks as repeated.
@@ -27,5 +27,5 @@ def compile_decoder(model: Any) -> None:
     if not blocks:
         raise ModelError(f"{type(decoder).__name__} has no repeated blocks to compile; leave compile (--compile) off")
     for block in blocks:
-        # Lengths differ from batch to batch; without `dynamic` the second one would compile anew.
+        # Lengths differ between batches; without `dynamic` the second length would trigger a recompilation.
         block.compile(dynamic=True, backend=BACKEND)

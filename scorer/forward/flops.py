@@ -1,4 +1,4 @@
-"""How much arithmetic something runs, counted and not estimated."""
+"""Count, rather than estimate, the arithmetic that something runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flops(run: Callable[[], object]) -> int:
-    """Floating-point operations of everything that ``run`` computes: multiply-adds times two, as torch counts them."""
+    """Return the floating-point operations of all that ``run`` computes; a multiply-add counts as two, as in torch."""
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""Hidden states → the labels' logits and log-probabilities, without ever holding all logits."""
+"""Compute the labels' logits and log-probabilities from hidden states, without ever holding all logits."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.types import Float32Array
 
 LOGITS_CHUNK: Final = 2**24
-"""Logits held at once, elements: rows of the vocabulary projection come in chunks of this size (64 MiB)."""
+"""The most logits held at once, in elements; rows are projected to the vocabulary in chunks of this size (64 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelScores:
-    """float32 [N] each: the labels' raw logits and natural-log probabilities in one branch."""
+    """The labels' raw logits and natural-log probabilities in one branch, float32 [N] each."""
 
     logit: Float32Array
     logprob: Float32Array
 
 
 def undefined_scores(count: int) -> LabelScores:
-    """Of a branch that does not exist."""
+    """Return NaN scores for a branch that does not exist."""
     return LabelScores(*(np.full(count, np.nan, dtype=np.float32) for _ in range(2)))
 
 
 def label_scores(model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequence[Tensor]) -> list[LabelScores]:
-    """Raw logit and log-probability of each row's labels, the vocabulary projected a chunk of rows at a time.
+    """Return the raw logit and log-probability of each row's labels, projecting a chunk of labels at a time.
 
     Naive form::
 
@@ -49,7 +49,7 @@ def label_scores(model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequ
 def project_labels(
     model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The same for all rows' labels end to end, on the device: float32 [N] logits and log-probabilities."""
+    """Return logits and log-probabilities, float32 [N] on the device, of all rows' labels end to end."""
     states = torch.cat(list(hidden))  # [N, D]
     labels = torch.from_numpy(np.concatenate([row.ids[row.label_index] for row in rows])).to(states.device)
     chunk = max(1, LOGITS_CHUNK // model.vocabulary)

@@ -1,4 +1,4 @@
-"""The loaded reference model behind one small interface: inputs in, hidden states out."""
+"""Wrap the loaded reference model in one small interface: inputs in, hidden states out."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ForwardRow:
         positions: int64 [A, T]; A is 1, or 3 for multimodal rotary embeddings.
         attend: bool [T]; False hides a position from attention.
         label_index: int64 [N], positions of the labels in ``ids``, ascending.
-        pixels: image tensors by argument name; empty where no image takes part.
+        pixels: image tensors by argument name; empty if the row has no images.
         pixels_digest: identifies ``pixels``.
-        token_inputs: further per-token inputs of a full forward, int64 [T] each.
+        token_inputs: extra per-token inputs of a full forward pass, int64 [T] each.
     """
 
     ids: Int64Array
@@ -46,10 +46,10 @@ class ReferenceModel:
 
     Attributes:
         model: the transformers model with its vocabulary projection.
-        family: what differs for its family.
-        image_token_id: id of the placeholder that an image's features take the place of.
-        sliding_window: tokens that a local-attention layer sees, or None where every layer sees all.
-        usage: what was run so far.
+        family: the record of what differs for its family.
+        image_token_id: the id of the placeholder that an image's features replace.
+        sliding_window: the number of tokens that a local-attention layer sees; None if every layer sees all.
+        usage: the tokens run so far.
     """
 
     def __init__(self, model: Any, family: Family, compiled: bool = False) -> None:
@@ -66,16 +66,16 @@ class ReferenceModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """The device that inputs go to."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
     def eager(self) -> AbstractContextManager[Any]:
-        """Inside, the model runs as it is written, compiled or not."""
+        """Return a context manager in which the model runs uncompiled."""
         return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
 
     def prepare(self, branch: Branch) -> ForwardRow:
-        """A branch with its positions and token inputs."""
+        """Return a branch with its positions and extra token inputs."""
         return ForwardRow(
             ids=branch.input_ids,
             positions=self._positions(branch),
@@ -87,7 +87,7 @@ class ReferenceModel:
         )
 
     def text_only(self, row: ForwardRow) -> ForwardRow:
-        """The row without the tokens that are hidden anyway; every other token keeps its position."""
+        """Return the row without its hidden tokens; every other token keeps its position."""
         keep = row.attend
         ids = row.ids[keep]
         label_index = (np.cumsum(keep) - 1)[row.label_index]
@@ -105,13 +105,13 @@ class ReferenceModel:
         return self.family.token_inputs(ids, int(label_index[0]), self.image_token_id)
 
     def _positions(self, branch: Branch) -> Int64Array:
-        """int64 [1, T], or [3, T] for multimodal rotary embeddings."""
+        """Return positions, int64 [1, T], or [3, T] for multimodal rotary embeddings."""
         length = len(branch.input_ids)
         if not self.family.rope_index:
             return self.family.first_position + np.arange(length, dtype=np.int64)[None]
         if not branch.pixels:
             return np.tile(np.arange(length, dtype=np.int64), (3, 1))
-        # Unmasked ids: a mask here would renumber the tokens behind a hidden image.
+        # No mask here: it would renumber the tokens after a hidden image.
         tokens = self._token_inputs(branch.input_ids, branch.label_index)
         types = {name: to_device(values[None], self.device) for name, values in tokens.items()}
         grids = {n: to_device(np.asarray(p), self.device) for n, p in branch.pixels.items() if n.endswith("grid_thw")}
@@ -128,15 +128,15 @@ class ReferenceModel:
         token_inputs: Sequence[Mapping[str, Int64Array]] = (),
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states [B, T, D] of right-padded rows; the class's logits [B, T, V] for ``class_forward``.
+        """Return last hidden states [B, T, D] of right-padded rows, or logits [B, T, V] for ``class_forward``.
 
         Args:
             ids: B rows of [T_b].
             positions: B rows of [A, T_b]; A is 1 or 3.
-            attend: B rows of [P + T_b]: whether a position, of the cached prefix or of the row, may be attended to.
-            pixels: B rows of image tensors, or none.
-            token_inputs: B rows of further per-token inputs, or none.
-            cache: keys and values of P positions before each row.
+            attend: B rows of [P + T_b]; whether a position in the cached prefix or the row may be attended to.
+            pixels: B rows of image tensors, or empty.
+            token_inputs: B rows of extra per-token inputs, or empty.
+            cache: keys and values of the P positions before each row.
         """
         self.usage += Usage(sum(map(len, ids)), len(ids) * max(map(len, ids)))
         kwargs: dict[str, Any] = join_on_device(pixels, self.device, self.model.dtype)
@@ -146,8 +146,8 @@ class ReferenceModel:
         if not self.family.class_forward:
             kwargs["position_ids"] = place if len(place) > 1 else place[0]
             kwargs["past_key_values"] = cache
-        # Padding is hidden by the mask, and a text token, so that no image is asked for.
-        # A cache is asked for by layer number, which would compile each layer anew.
+        # Padding is hidden by the mask, and it is a text token, so that the class expects no image for it.
+        # A cache is indexed by layer number, which would trigger a recompilation for each layer.
         with self.eager() if cache is not None else nullcontext():
             outputs = self._base(
                 input_ids=self._pad(ids, int(ids[0][-1])),
@@ -159,7 +159,7 @@ class ReferenceModel:
         return states
 
     def project(self, hidden: Tensor) -> Tensor:
-        """float32 logits [n, V] of hidden states [n, D], as the model's class computes them."""
+        """Return float32 logits [n, V] of hidden states [n, D], as the model's class computes them."""
         if self.family.class_forward:
             return hidden.float()
         logits: Tensor = self.model.get_output_embeddings()(hidden)
@@ -167,11 +167,11 @@ class ReferenceModel:
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the vocabulary projection."""
+        """The number of rows of the vocabulary projection."""
         return int(self.model.get_output_embeddings().weight.shape[0])
 
     def _pad(self, rows: Sequence[Any], value: int) -> Tensor:
-        """int64 [B, T]."""
+        """Pad rows on the right with ``value``; return int64 [B, T] on the device."""
         padded = np.full((len(rows), max(len(row) for row in rows)), value, dtype=np.int64)
         for out, row in zip(padded, rows, strict=True):
             out[: len(row)] = row

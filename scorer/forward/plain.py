@@ -1,4 +1,4 @@
-"""The plain way: a full forward pass for each branch. Correct by simplicity; every faster way is held against it."""
+"""Score on the plain path: one full forward pass per branch, simple enough to check the fast path against."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scorer.types import Branch, EncodedSample
 
 @torch.inference_mode()
 def score_two_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[LabelScores, LabelScores]]:
-    """Clean and contrast scores of a batch by one full forward pass each, nothing compiled: it is the yardstick."""
+    """Return the (clean, contrast) scores of each row, by one full, uncompiled forward pass per branch."""
     if not model.family.batched and len(rows) > 1:
         return [pair for row in rows for pair in score_two_forwards(model, [row])]
     with model.eager():
@@ -39,13 +39,13 @@ def _one_forward(model: ReferenceModel, branches: Sequence[Branch]) -> list[Labe
 
 
 def full_forward(model: ReferenceModel, rows: Sequence[ForwardRow]) -> list[Tensor]:
-    """One padded forward pass; for each row the states [N_b, D] that predict its labels.
+    """Run one padded forward pass; return, for each row, the states [N_b, D] that predict its labels.
 
         position      0        1          2      3
         ids           <user>   …          A      kite      label_index = [2, 3]
         hidden[p]     predicts ids[p + 1]                  so labels read hidden[label_index - 1]
 
-    What stands behind the last label's predecessor predicts nothing that is asked for, so it is left out.
+    Tokens after the last label's predecessor predict no label, so they are left out.
     """
     ends = [int(row.label_index[-1]) for row in rows]
     hidden = model.hidden(

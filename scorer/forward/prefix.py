@@ -1,4 +1,4 @@
-"""Prefixes that many rows share: run once, kept as keys and values, continued by each row's own tokens."""
+"""Run prefixes that many rows share once, keep their keys and values, and continue them with each row's tokens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scorer.forward.model import ForwardRow, ReferenceModel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
-    """What a forward pass over P tokens leaves behind.
+    """The state that a forward pass over P tokens leaves for its continuations.
 
     Attributes:
-        keys, values: per layer [1, heads, P, head size].
-        last_hidden: [D]; predicts the token behind the prefix, so the first label may need it.
+        keys, values: [1, heads, P, head size] per layer.
+        last_hidden: [D]; predicts the token after the prefix, so the first label may need it.
     """
 
     keys: tuple[Tensor, ...]
@@ -29,17 +29,17 @@ class Prefix:
 
     @property
     def length(self) -> int:
-        """P, tokens."""
+        """The number of tokens, P."""
         return int(self.keys[0].shape[-2])
 
     @property
     def nbytes(self) -> int:
-        """Device memory held."""
+        """The device memory that it holds, in bytes."""
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values, self.last_hidden))
 
 
 class PrefixCache:
-    """Prefixes by key, least recently used ones dropped beyond a limit in bytes."""
+    """Prefixes by key; above a limit in bytes, the least recently used ones are dropped."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -50,13 +50,13 @@ class PrefixCache:
         return key in self._kept
 
     def get(self, key: bytes) -> Prefix | None:
-        """The prefix kept under ``key``, marked as used."""
+        """Return the prefix kept under ``key`` and mark it as used; None if there is none."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
     def put(self, key: bytes, prefix: Prefix) -> None:
-        """Keep a prefix; one that is larger than the limit is not kept."""
+        """Keep a prefix, unless it is larger than the limit."""
         if prefix.nbytes > self.limit or key in self._kept:
             return
         self._kept[key] = prefix
@@ -67,10 +67,10 @@ class PrefixCache:
 
 
 class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
-    """One layer's keys and values of each row's prefix. Hands out prefix + new, and stores nothing new.
+    """One layer's keys and values of each row's prefix. It returns prefix + new, and stores nothing new.
 
-    A forward pass mutates an ordinary cache, which would have to be copied for every row. Here rows of one prefix
-    share its memory: it is only expanded while its layer runs.
+    A forward pass mutates an ordinary cache, which would have to be copied for every row. Here, rows with the same
+    prefix share its memory; it is only expanded while its layer runs.
     """
 
     def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
@@ -86,14 +86,14 @@ class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyp
 
 
 def _followed_by(prefix: Sequence[Tensor], new: Tensor) -> Tensor:
-    """[B, heads, P + T, head size]."""
+    """Concatenate prefixes and new states into [B, heads, P + T, head size]."""
     before = prefix[0].expand(len(new), -1, -1, -1) if len(prefix) == 1 else torch.cat(list(prefix))
     return torch.cat([before, new], dim=-2)
 
 
 def run_prefix(model: ReferenceModel, row: ForwardRow, length: int) -> Prefix:
-    """Forward pass over a row's first ``length`` tokens; all its images must lie within."""
-    cache = DynamicCache()  # made without a configuration, so that sliding layers keep all positions too
+    """Run a forward pass over a row's first ``length`` tokens, which must include all its images."""
+    cache = DynamicCache()  # without a configuration, so that sliding-window layers also keep all positions
     hidden = model.hidden(
         ids=[row.ids[:length]],
         positions=[row.positions[:, :length]],
@@ -107,16 +107,16 @@ def run_prefix(model: ReferenceModel, row: ForwardRow, length: int) -> Prefix:
 
 
 def continue_prefixes(model: ReferenceModel, rows: Sequence[ForwardRow], prefixes: Sequence[Prefix]) -> list[Tensor]:
-    """Run each row's tokens behind its prefix; the states [N_b, D] that predict its labels.
+    """Run each row's tokens after its prefix; return the states [N_b, D] that predict its labels.
 
         row        <user> ▢ ▢ ▢ ▢ What ? <assistant> | A  red  kite      P = 8
         prefix     ------------------------------- → | run: A red        "kite" is a label only, so it is not run
         predicts                          last_hidden → A;  A → red;  red → kite
 
-    All prefixes have the same length P; labels lie at P or behind.
+    All prefixes have the same length P; labels lie at P or later.
     """
     start = prefixes[0].length
-    # A row whose only label follows its prefix runs that label for nothing, so that no row of a batch is empty.
+    # A row whose only label directly follows its prefix still runs that label, so that no row of a batch is empty.
     ends = [max(start + 1, int(row.label_index[-1])) for row in rows]
     states = [prefix.last_hidden[None] for prefix in prefixes]  # position P - 1: [1, D]
     if any(int(row.label_index[-1]) > start for row in rows):
@@ -126,7 +126,7 @@ def continue_prefixes(model: ReferenceModel, rows: Sequence[ForwardRow], prefixe
             attend=[row.attend[:end] for row, end in zip(rows, ends, strict=True)],
             cache=_cache_of(prefixes),
         )  # positions P …: [B, T, D]
-        states = [torch.cat([before, behind]) for before, behind in zip(states, hidden, strict=True)]
+        states = [torch.cat([before, after]) for before, after in zip(states, hidden, strict=True)]
     return [
         state[torch.from_numpy(row.label_index - start).to(state.device)]
         for state, row in zip(states, rows, strict=True)

@@ -1,4 +1,4 @@
-"""The fast path held against two full forward passes: what a process finds out on its first batch."""
+"""Check the fast path against two full forward passes, on the first batch of a process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scorer.forward import LabelScores
 Pair = tuple[LabelScores, LabelScores]
 
 TOLERANCE: Final = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
-"""How far the fast path may be from the plain one, relative to the largest logit: rounding, and nothing more."""
+"""How far the fast path may differ from the plain path, relative to the largest logit: rounding and nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelfCheck:
-    """The verdict on one batch.
+    """The result of the check on one batch.
 
     Attributes:
-        difference: the largest of any logit or log-probability; infinite where one side alone is not finite.
-        limit: what rounding explains, from the dtype and the largest logit.
+        difference: the largest difference in any logit or log-probability; infinite if only one side is finite.
+        limit: the difference that rounding explains, given the dtype and the largest logit.
     """
 
     difference: float
@@ -34,9 +34,9 @@ class SelfCheck:
 
 
 def compare(fast: Sequence[Pair], plain: Sequence[Pair], dtype: str) -> SelfCheck:
-    """Hold ``fast`` against ``plain``: (clean, contrast) scores of the same rows.
+    """Compare ``fast`` with ``plain``, the (clean, contrast) scores of the same rows.
 
-    NaN on both sides is equal, and so is the same infinity; what is infinite does not widen the limit.
+    NaN on both sides counts as equal, and so does the same infinity. Infinite logits do not raise the limit.
     """
     difference, scale = 0.0, 1.0
     for ours, theirs in zip(fast, plain, strict=True):
@@ -47,6 +47,6 @@ def compare(fast: Sequence[Pair], plain: Sequence[Pair], dtype: str) -> SelfChec
 
 
 def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference; infinite where one side alone is NaN or infinite, or the signs of infinities differ."""
+    """Return the largest difference; infinite if only one side is NaN or infinite, or if infinities differ in sign."""
     differ = ~((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
     return float(np.nan_to_num(np.abs(ours[differ] - theirs[differ]), nan=np.inf, posinf=np.inf).max(initial=0.0))

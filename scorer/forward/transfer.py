@@ -1,4 +1,4 @@
-"""Arrays onto the model's device; there, pixels that travel as bytes are normalised."""
+"""Move arrays to the model's device, and normalise there the pixels that travel as bytes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from scorer.types import BytePixels, PixelArray
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """The array on ``device``, dtype and shape kept."""
+    """Copy an array to ``device``, keeping its dtype and shape."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type != "cuda":
         return tensor.to(device)
-    # From page-locked memory the copy runs beside the host, and torch holds the memory until the copy has read it.
+    # From page-locked memory the copy is asynchronous, and torch keeps the memory until the copy has read it.
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def join_on_device(
     rows: Sequence[Mapping[str, PixelArray]], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Rows' tensors joined along axis 0, smaller ones padded with zeros behind in the other axes.
+    """Join rows' tensors along axis 0; in the other axes, smaller ones are padded with zeros at the end.
 
-    Pixels are in ``dtype``, indices and masks as they are. Each row's bytes are normalised before they are padded,
-    because padding is zero for the model, and no byte is zero.
+    Pixels are converted to ``dtype``; indices and masks keep theirs. Each row's bytes are normalised before padding,
+    because models pad with zero, and no byte normalises to zero.
     """
     return {name: _joined([_tensor(row[name], device, dtype) for row in rows]) for name in (rows[0] if rows else ())}
 
@@ -39,10 +39,10 @@ def _tensor(array: PixelArray, device: torch.device, dtype: torch.dtype) -> Tens
 
 
 def _normalised(pixels: BytePixels, device: torch.device) -> Tensor:
-    """float32, of the shape of the bytes: what ``np.asarray(pixels)`` is."""
+    """Return the normalised pixels, float32 in the shape of the bytes, equal to ``np.asarray(pixels)``."""
     levels = to_device(pixels.by_channel, device)  # uint8 [N, 3, M]
     channels = torch.arange(3, device=device)[:, None]
-    # As int: a tensor of bytes would be taken for a mask.
+    # As int: a uint8 index would be treated as a mask.
     return to_device(pixels.table, device)[channels, levels.int()].view(pixels.shape)
 
 

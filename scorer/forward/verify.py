@@ -1,4 +1,4 @@
-"""Holds a model whose family has no record to its own processor and class, before anything is scored with it."""
+"""Check a model whose family has no record against its own processor and class, before it scores anything."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ _TURNS = (
 
 
 def check_unlisted(encoder: Encoder, model: ReferenceModel, tolerance: float) -> None:
-    """Compare ids and logits of one made-up sample with what the model's own processor and class make of it.
+    """Compare ids and logits of one synthetic sample with those from the model's own processor and class.
 
     Args:
-        tolerance: of a logit, relative to the largest.
+        encoder: the model's encoder.
+        model: the reference model.
+        tolerance: the allowed difference in a logit, relative to the largest logit.
 
     Raises:
-        ModelError: they differ, so scores of this model would be wrong without a sign of it.
+        ModelError: they differ, so scores of this model would be silently wrong.
     """
     import torch
     from PIL import Image
@@ -39,7 +41,7 @@ def check_unlisted(encoder: Encoder, model: ReferenceModel, tolerance: float) ->
         inputs = encoder.processor_inputs(_TURNS, [image])
         ids = inputs["input_ids"][0].numpy()
         if not np.array_equal(ids[: len(branch.input_ids)], branch.input_ids):
-            raise ModelError(f"model {name}: its processor gives other tokens than are scored; {_REMEDY}")
+            raise ModelError(f"model {name}: its processor produces different tokens from those scored; {_REMEDY}")
         with torch.inference_mode():
             row = model.prepare(branch)
             ours = model.hidden([row.ids], [row.positions], [row.attend], [row.pixels])[0]
@@ -58,18 +60,18 @@ def check_unlisted(encoder: Encoder, model: ReferenceModel, tolerance: float) ->
         KeyError,
         IndexError,
     ) as error:
-        raise ModelError(f"model {name}: a made-up sample cannot be scored ({error}); {_REMEDY}") from error
+        raise ModelError(f"model {name}: a synthetic sample cannot be scored ({error}); {_REMEDY}") from error
     shared = min(len(ours), len(branch.input_ids) - 1)
     difference = float((ours[:shared].float() - theirs[:shared]).abs().max())
     if not difference <= tolerance * max(1.0, float(theirs.abs().max())):
         raise ModelError(
-            f"model {name}: scores differ by {difference:.3g} from those of its own processor and class, which are "
-            f"given {', '.join(sorted(inputs))}; {_REMEDY}"
+            f"model {name}: scores differ by {difference:.3g} from those of its own processor and class, whose inputs "
+            f"are {', '.join(sorted(inputs))}; {_REMEDY}"
         )
 
 
 def check_causal(encoder: Encoder, model: ReferenceModel) -> None:
-    """A token must not change what is predicted before it. Raises ModelError where it does (BERT and its kind)."""
+    """Check that a token does not change predictions before it. Raises ModelError if it does (BERT and the like)."""
     import torch
 
     ids = torch.from_numpy(encoder.encode(Sample("probe", (), _TURNS)).contrast.input_ids)[None].to(model.device)
@@ -79,9 +81,9 @@ def check_causal(encoder: Encoder, model: ReferenceModel) -> None:
         first, second = (model.model(input_ids=one).logits[0, :-1].float() for one in (ids, changed))
     if not torch.allclose(first, second, atol=1e-3, rtol=1e-2):
         raise ModelError(
-            f"model {encoder.checkpoint.name} predicts a token from tokens behind it too; it is no causal language "
-            "model"
+            f"model {encoder.checkpoint.name} predicts a token from later tokens too; it is not a causal language "
+            "model: use one that is"
         )
 
 
-_REMEDY = "its family needs a record of its own, so please report this and use a listed model"
+_REMEDY = "its family needs a dedicated record, so please report this and use a listed model"

@@ -1,4 +1,4 @@
-"""What a weighting method says about itself: the record that every reader derives its words and checks from.
+"""Describe a weighting method in one record, from which all help texts and checks are derived.
 
 The methods themselves, one record each, are in :mod:`scorer.weights`.
 """

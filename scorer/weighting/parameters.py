@@ -1,4 +1,4 @@
-"""One parameter of a weighting method: its type, its range, and what people are told about it."""
+"""Describe one parameter of a weighting method: its type, its range and its help text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Value = float | int | None
 
 @dataclass(frozen=True, slots=True)
 class Slider:
-    """What a user interface offers of a parameter's range.
+    """The part of a parameter's range that a user interface offers.
 
     Attributes:
-        minimum, maximum, step: in the parameter's own unit; the default is one of the steps.
-        start: of a nullable parameter, the value that it has when it is first set.
+        minimum, maximum, step: in the parameter's unit; the default is one of the steps.
+        start: for a nullable parameter, the value when it is first set.
     """
 
     minimum: float
@@ -33,13 +33,13 @@ class Parameter:
     """A number that a method takes.
 
     Attributes:
-        label: its name in a user interface, short.
-        meaning: one line for people.
-        unit: ``tokens``, ``nats``, ``logits``, ``share`` (0 to 1), or nothing.
-        minimum, maximum: the range, these values included; None where it is open-ended.
-        exclusive_minimum, exclusive_maximum: the range, these values excluded.
-        odd: of integers, only odd ones.
-        nullable: None is a value, and leaves the parameter without effect.
+        label: a short name for user interfaces.
+        meaning: one line of help text.
+        unit: ``tokens``, ``nats``, ``logits``, ``share`` (0 to 1), or empty.
+        minimum, maximum: the range, including these values; None if it is open-ended.
+        exclusive_minimum, exclusive_maximum: the range, excluding these values.
+        odd: whether only odd integers are allowed.
+        nullable: whether None is allowed; it leaves the parameter without effect.
         overrides: the parameter that has no effect while this one is set.
     """
 
@@ -59,10 +59,14 @@ class Parameter:
     overrides: str | None = None
 
     def check(self, value: Any, method: str) -> Value:
-        """The value in one canonical type, so that 1 and 1.0 give one fingerprint.
+        """Check a value and return it in its canonical type, so that 1 and 1.0 have the same fingerprint.
+
+        Args:
+            value: the value to check.
+            method: the method's name, for the message.
 
         Raises:
-            ConfigError: it is no finite number, or out of range; ``method`` names the method in the message.
+            ConfigError: the value is not a finite number, or is out of range.
         """
         if value is None and self.nullable:
             return None
@@ -76,7 +80,7 @@ class Parameter:
         return found
 
     def __str__(self) -> str:
-        """Name and default, as ``--method-param`` takes them: ``window=3``."""
+        """Return the name and default in the form that ``--method-param`` takes: ``window=3``."""
         return f"{self.name}={'null' if self.default is None else f'{self.default:g}'}"
 
     def _allows(self, value: float | int) -> bool:
@@ -91,7 +95,7 @@ class Parameter:
 
     @property
     def limit(self) -> str:
-        """What is allowed, in words, such as ``odd, 1 or more`` or ``in (0, 1]``; empty for every finite number."""
+        """The allowed values in words, such as ``odd, 1 or more`` or ``in (0, 1]``; empty for any finite number."""
         return ", ".join(filter(None, ("odd" if self.odd else "", self._range)))
 
     @property

@@ -1,4 +1,4 @@
-"""A weighting method as one record: its formula, and everything that a reader has to know of it."""
+"""Define the record of a weighting method: its formula, and everything else that a reader needs to know."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scorer.weighting.parameters import Parameter, Value
 
 
 class RawScores(Protocol):
-    """What a method may read of one sample: arrays of length N. ``TokenScores`` and table rows both fit."""
+    """The arrays, of length N, that a method may read of one sample; ``TokenScores`` and table rows both qualify."""
 
     @property
     def token_turns(self) -> Int16Array: ...
@@ -33,18 +33,19 @@ class WeightingMethod:
     """A way to derive weights from raw scores.
 
     Attributes:
-        name: what it is called in options, requests and outputs.
-        label: its name in a user interface, short.
-        words: one sentence for people.
-        formula: the weight of a token, over columns and parameters by their names.
-        paper: where it is published, or what it comes after; ``arxiv`` is the paper's id there.
-        function: raw scores and every parameter by its name → float32 [N].
-        columns: the columns that ``function`` reads; those that not every output has it finds in ``optional``.
-        parameters: in the order in which they are shown.
-        ordered: pairs of parameters of which the first must not exceed the second.
+        name: its name in options, requests and outputs.
+        label: a short name for user interfaces.
+        words: a one-sentence description.
+        formula: the weight of a token, in terms of columns and parameters.
+        paper: where the method is published, or the paper that it follows.
+        arxiv: the paper's arXiv id; None if it has none.
+        function: (raw scores, every parameter by name) → float32 [N].
+        columns: the columns that ``function`` reads; optional ones are in ``scores.optional``.
+        parameters: the parameters, in display order.
+        ordered: pairs of parameters whose first must not exceed the second.
         bounds: the two parameters that every weight lies between.
-        binary: every weight is 0 or 1.
-        whole_row: a weight depends on all tokens of its row, by a mean or a rank over them.
+        binary: whether every weight is 0 or 1.
+        whole_row: whether a weight depends on all tokens of its row, through a mean or a rank.
     """
 
     name: str
@@ -63,14 +64,15 @@ class WeightingMethod:
 
     @property
     def source(self) -> str:
-        """The paper and its arXiv id."""
+        """The paper, with its arXiv id if it has one."""
         return self.paper if self.arxiv is None else f"{self.paper}, arXiv {self.arxiv}"
 
     def check(self, params: Any) -> dict[str, Value]:
-        """All parameters: those given, in canonical types, and the defaults of the others.
+        """Check the given parameters and return all of them, in canonical types, with defaults for the others.
 
         Raises:
-            ConfigError: ``params`` is no mapping, has an unknown name, or a value of the wrong type or out of range.
+            ConfigError: ``params`` is not a mapping, a name is unknown, or a value has the wrong type or is out of
+                range.
         """
         if not isinstance(params, Mapping):
             raise ConfigError(f"method {self.name!r}: parameters are {params!r}; give a mapping of name to value")
@@ -90,6 +92,6 @@ class WeightingMethod:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain data, without its function; parameters by name."""
+        """Return the record as plain data, without its function and with parameters by name."""
         document = {name: value for name, value in vars(self).items() if name not in ("function", "parameters")}
         return {**document, "params": {p.name: asdict(p) for p in self.parameters}}

@@ -61,7 +61,7 @@ def test_typed_parts_keep_their_order_and_a_spelled_marker_stays_text() -> None:
             [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}],
             1,
             FailureCode.CONVERSATION_INVALID,
-            "2 images, the row has 1",
+            "2 images, but the row has 1",
         ),
     ],
 )

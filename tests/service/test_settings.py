@@ -54,13 +54,13 @@ def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"contrast": "image"}, "Input should be"),
         ({"contrast": "blur", "contrasts": "blank"}, "'blur' is not one of contrasts"),
         ({"max_items": 100, "queue_size": 10}, "max_items=100 exceeds queue_size=10"),
-        ({"allow_image_host": "http://x.org/"}, "no full DNS name"),
-        ({"allow_image_host": "127.0.0.1"}, "no full DNS name"),
+        ({"allow_image_host": "http://x.org/"}, "not a full DNS name"),
+        ({"allow_image_host": "127.0.0.1"}, "not a full DNS name"),
         ({"trust_remote_code": True}, "Extra inputs"),
         ({"port": 70_000}, "less than or equal"),
         ({"queue_size": 0}, "greater than or equal"),
         ({"request_seconds": "nan"}, "finite|greater"),
-        ({"adapter": "x", "quantization": "int8"}, "use one of both"),
+        ({"adapter": "x", "quantization": "int8"}, "use one or the other"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:

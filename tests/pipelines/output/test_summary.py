@@ -33,8 +33,8 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "not text": (lambda _: b"\xff", "decode"),
     "a list": (lambda _: b"[1]", "not an object with a list of shards"),
     "no shards": (edited(lambda d: d.pop("shards")), "not an object with a list of shards"),
-    "a shard without a name": (edited(lambda d: d["shards"][0].pop("name")), "has no name or no number of rows"),
-    "a shard that is text": (edited(lambda d: d["shards"].append("x")), "has no name or no number of rows"),
+    "a shard without a name": (edited(lambda d: d["shards"][0].pop("name")), "lacks a name or a number of rows"),
+    "a shard that is text": (edited(lambda d: d["shards"].append("x")), "lacks a name or a number of rows"),
     "a shard without its digest": (
         edited(lambda d: d["shards"][0].pop("sha256")),
         "its shard 'a.parquet' has no sha256",

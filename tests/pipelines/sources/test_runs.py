@@ -247,5 +247,5 @@ def test_every_option_reaches_the_source(tmp_path: Path) -> None:
     assert (images.fetcher.hosts, images.fetcher.seconds) == (("a.org", "*.b.org"), 3.0)
     assert images.fetcher.max_bytes == 99
     assert job.on_changed == "rescore"
-    with pytest.raises(ConfigError, match="no full DNS name"):
+    with pytest.raises(ConfigError, match="not a full DNS name"):
         make_job(build_parser().parse_args([*argv, "--allow-image-host", "localhost"]))

@@ -87,7 +87,7 @@ def test_an_adapter_in_another_format_is_refused(chatml_model: Path, tmp_path: P
 
 
 def test_an_adapter_and_quantised_weights_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="use one of both"):
+    with pytest.raises(ConfigError, match="use one or the other"):
         ScorerConfig(adapter="lora", quantization="int8")
 
 

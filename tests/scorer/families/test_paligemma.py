@@ -70,7 +70,7 @@ class Suite(FamilySuite):
         ours = scorer.encoder.encode(row)
         np.testing.assert_array_equal(ours.clean.input_ids, theirs[: len(ours.clean.input_ids)])
         assert (ours.token_starts[0], ours.token_ends[-1]) == (0, len("\nA kite."))
-        scorer.encoder._chat._apart = False
+        scorer.encoder._chat._separate_text = False
         joined = scorer.encoder.encode(row).clean.input_ids
         assert not np.array_equal(joined, theirs[: len(joined)])
 

@@ -242,7 +242,7 @@ def test_without_allowed_hosts_nothing_is_fetched() -> None:
     "host", ["*", "*.org", "localhost", "10.0.0.1", "http://a.org", "a.org/x", "a.*.org", "", "a.org:x"]
 )
 def test_a_host_that_allows_too_much_or_nothing_is_an_error(host: str) -> None:
-    with pytest.raises(ConfigError, match="no full DNS name"):
+    with pytest.raises(ConfigError, match="not a full DNS name"):
         Fetcher((host,))
 
 
