@@ -149,6 +149,7 @@ class Scorer:
         Encoding runs ahead of the model in ``encode_threads`` threads. Scores keep the samples' texts, which
         notebooks display in colour.
         """
+        _check_samples(samples)
         results = (
             result
             for chunk in _encode_ahead(self.encoder, samples, encode_threads)
@@ -204,6 +205,20 @@ class Scorer:
         )
         self._fast = None
         return plain
+
+
+def _check_samples(samples: object) -> None:
+    """Raise TypeError, naming the first argument that is no sample."""
+    advice = "give a list of scorer.Sample, such as [Sample.caption('1', 'kite.jpg', 'A red kite.')]"
+    if not isinstance(samples, Sequence) or isinstance(samples, (str, bytes)):
+        raise TypeError(f"samples is {type(samples).__name__}; {advice}")
+    for i, sample in enumerate(samples):
+        if not isinstance(sample, Sample):
+            raise TypeError(f"samples[{i}] is {type(sample).__name__}; {advice}")
+        if not isinstance(sample.sample_id, str):
+            raise TypeError(
+                f"samples[{i}] has the id {sample.sample_id!r}, a {type(sample.sample_id).__name__}; give a string"
+            )
 
 
 def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> Iterator[list[EncodedSample | Failure]]:

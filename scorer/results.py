@@ -15,13 +15,16 @@ from scorer.errors import FailureCode
 from scorer.types import Float32Array, Int16Array, Int32Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Failure:
     """A row that could not be scored, and why. It is never dropped: it becomes a row with null lists."""
 
     sample_id: str
     code: FailureCode
     message: str
+
+    def __repr__(self) -> str:
+        return f"<Failure {self.sample_id!r}, {self.code.value}: {self.message}>"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -70,8 +73,15 @@ class TokenScores:
 
     def __repr__(self) -> str:
         tokens = f"{len(self.token_ids)} token{'' if len(self.token_ids) == 1 else 's'}"
-        gaps = self.logprob_gap[np.isfinite(self.logprob_gap)]
-        spread = f", gaps {signed(float(gaps.min()))} to {signed(float(gaps.max()))} nats" if len(gaps) else ""
+        with np.errstate(invalid="ignore"):
+            gaps = self.logprob_gap
+        finite = gaps[np.isfinite(gaps)]
+        spread = ""
+        if len(finite):
+            low, high = signed(float(finite.min())), signed(float(finite.max()))
+            spread = f", gap {low} nats" if len(finite) == 1 else f", gaps {low} to {high} nats"
+        if len(finite) < len(gaps):
+            spread += f", {len(gaps) - len(finite)} undefined"
         text = "" if self.texts is None else f": {_short(' | '.join(self.texts))!r}"
         return f"<TokenScores {self.sample_id!r}, {tokens}{spread}{text}>"
 

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from pipelines.cli.console import table
-from pipelines.formatting import duration, file_size, printable
+from pipelines.formatting import duration, file_size
 from pipelines.output.plan import Unit
 from pipelines.run.estimate import Calibration, SampledRow, calibrate, sample_rows
 from pipelines.run.job import Job, PreparedRun
+from scorer.display.printable import printable
 from scorer.results import Failure
 from scorer.types import EncodedSample
 

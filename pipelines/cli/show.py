@@ -7,12 +7,13 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pipelines.formatting import ago, file_size, printable
+from pipelines.formatting import ago, file_size
 from pipelines.output.commit import UNITS
 from pipelines.output.contents import Output, Problem
 from pipelines.report.quality.figures import Spread
 from pipelines.report.quality.scan import Findings
 from scorer.config import fingerprint_digest
+from scorer.display.printable import printable
 
 LISTED_PROBLEMS = 50
 

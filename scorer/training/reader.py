@@ -117,7 +117,7 @@ class PublishedWeights:
         ours = [column.name for column in columns_in(schema, path)]
         if isinstance(self.derive, Method):
             self.derive.check_columns(ours, path)
-        version = read_metadata(schema).get("format_version", FORMAT_VERSION)
+        version = read_metadata(schema, path).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(
                 f"{path} has format version {version}; this release reads version {FORMAT_VERSION}: install a newer one"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
 from scorer.weights import Method
+
+THRESHOLD = 0.5
+"""The lowest weight that axolotl trains on, unless another is given."""
 
 _DESCRIPTION = """\
 Write a dataset with its published weights to one file that a trainer reads directly.
@@ -78,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add_method_options(parser, "derive weights by this method instead of the run's own")
     parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="axolotl: the lowest weight that is trained on (default 0.5)"
+        "--threshold", type=float, help=f"axolotl: the lowest weight that is trained on (default {THRESHOLD})"
     )
     parser.add_argument(
         "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
@@ -97,6 +101,7 @@ def _method(options: argparse.Namespace) -> Method | None:
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
     overrides = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
     columns = run_columns(table.published, overrides)
+    _check_output(options.output, options.data)
     images = ImageFiles(options.output.with_suffix(".images"))
     settings = _settings(options)
     to_object = FORMATS[options.to]
@@ -119,13 +124,31 @@ def _write(table: WeightTable, options: argparse.Namespace) -> int:
     return count
 
 
+def _check_output(output: Path, data: Path | None) -> None:
+    """Refuse the dataset itself, and a file inside its folder, which a later run would take for a shard."""
+    if data is None:
+        return
+    here, dataset = output.resolve(), data.resolve()
+    if here == dataset or (data.is_dir() and dataset in here.parents):
+        raise ConfigError(f"--output {str(output)!r} lies inside the dataset {dataset}; name a file outside it")
+
+
 def _settings(options: argparse.Namespace) -> FormatOptions:
+    for name, value, format in (
+        ("--threshold", options.threshold, "axolotl"),
+        ("--tokenizer", options.tokenizer, "ms-swift"),
+    ):
+        if value is not None and options.to != format:
+            raise ConfigError(f"{name} is {value} with --to {options.to}; it goes with --to {format}: leave it out")
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    if not math.isfinite(threshold):
+        raise ConfigError(f"--threshold is {threshold}; it must be a finite number")
     if options.to != "ms-swift":
-        return FormatOptions(None, None, options.threshold)
+        return FormatOptions(None, None, threshold)
     if options.tokenizer is None:
         raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer with --tokenizer")
     tokenize, tokenizer = _load_tokenizer(options.tokenizer)
-    return FormatOptions(tokenize, WeightAligner(tokenizer), options.threshold)
+    return FormatOptions(tokenize, WeightAligner(tokenizer), threshold)
 
 
 def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:

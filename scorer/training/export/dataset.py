@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from scorer.errors import ConfigError, TableError
 from scorer.messages import parse_conversation
-from scorer.training.export.columns import PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
+from scorer.training.export.columns import IMAGE_OPTION, PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
 from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.types import Turn
@@ -29,6 +29,7 @@ SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """File suffixes of the formats that can be exported; a shard is published with the suffix ``.parquet`` instead."""
 
+_IMAGE_PATH: Final = re.compile(r"^(data:image/|https?://)|\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 _NOT_SPACE: Final = re.compile(r"\S")
 
 Record = Callable[[], Mapping[str, Any]]
@@ -92,6 +93,8 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
     columns.refuse_absent(record, row.name, record=True)
     images = tuple(_leaves([record[name] for name in columns.image]))
+    for image in images:
+        _check_image(image, row, columns)
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
     if isinstance(text, list) and text and isinstance(text[0], Mapping):
         sample = parse_conversation(row.sample_id, images, text)
@@ -106,6 +109,19 @@ def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) ->
         if one.strip():
             name = f"{row.sample_id}#{k}" if len(texts) > 1 else row.sample_id
             yield Example(name, (question, Turn("assistant", (one,))), images, row, texts, (k,))
+
+
+def _check_image(image: Any, row: WeightRow, columns: RunColumns) -> None:
+    """Raise TableError for what is no image. A column that the run did not read may hold anything, such as captions."""
+    where = f"{row.name}: column {','.join(columns.image)!r}"
+    value = (image.get("bytes") or image.get("path")) if isinstance(image, Mapping) else image
+    if not isinstance(value, (str, bytes)) or not value:
+        raise TableError(
+            f"{where} holds {type(value).__name__}; a path, bytes or Hugging Face's image struct is needed: name the "
+            f"column of images with {IMAGE_OPTION}"
+        )
+    if isinstance(value, str) and not columns.image_is_recorded and not _IMAGE_PATH.search(value):
+        raise TableError(f"{where} holds {value[:60]!r}, which is no image path; name another with {IMAGE_OPTION}")
 
 
 def _prompt(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> str:
