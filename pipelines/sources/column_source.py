@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.sources import Shard
-from pipelines.sources.columns import Columns
+from pipelines.sources.columns import Choices, Columns, choose
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import open_input
 from pipelines.sources.rows import RowReader
@@ -44,6 +43,7 @@ class ColumnSource(ABC):
         self._asked = columns
         self._contrast_images = contrast_images
         self._columns: Columns | None = None
+        self._choices: Choices | None = None
         self._shards: Sequence[Shard] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,9 +65,19 @@ class ColumnSource(ABC):
             self._shards = sorted(shards, key=lambda shard: shard.name)
         return self._shards
 
+    def choices(self) -> Choices | None:
+        """See :meth:`pipelines.sources.Source.choices`."""
+        self.shards()
+        return self._choices
+
     def fingerprint(self) -> dict[str, Any]:
         """See :meth:`pipelines.sources.Source.fingerprint`."""
-        return {"columns": asdict(self.columns), **self.images.fingerprint()}
+        return {"columns": self.columns.roles(), **self.images.fingerprint()}
+
+    def _choose(self, schema: pa.Schema, shard: str) -> Columns:
+        """Find the columns in a schema, and keep the reasons. Raise ConfigError as :func:`choose` does."""
+        self._choices = choose(schema, self._asked, shard, needs_contrast=self._contrast_images)
+        return self._choices.columns
 
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, describe, resolve
+from pipelines.sources.columns import Columns, check_shard
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
@@ -34,16 +34,16 @@ class ParquetSource(ColumnSource):
     def _look(self) -> tuple[list[Shard], Columns]:
         files = list_files(self.url, SUFFIXES)
         fs, _ = open_input(self.url)
-        footer = _footer(fs, files[0])
+        chosen, footer = _first_with_rows(fs, files)
         first = footer.schema.to_arrow_schema()
-        columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
+        columns = self._choose(first, chosen.name)
 
         def look(file: FileInfo) -> Shard:
             found = _footer(fs, file)
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
-            if not _written_alike(found, footer):
-                _same_types(columns, files[0].name, first, file.name, found.schema.to_arrow_schema())
+            if found.num_rows and not _written_alike(found, footer):
+                check_shard(columns, (chosen.name, first), (file.name, found.schema.to_arrow_schema()))
             return shard
 
         # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
@@ -57,7 +57,8 @@ class ParquetSource(ColumnSource):
         names = self.columns.names()
         rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
-            records = [{name: _cell(batch, name, i) for name in names} for i in range(batch.num_rows)]
+            there = [name for name in names if name in batch.schema.names]  # a shard may lack the id
+            records = [{name: _cell(batch, name, i) for name in there} for i in range(batch.num_rows)]
             rows += reader.rows(records, start + len(rows))
         return rows
 
@@ -87,6 +88,18 @@ class ParquetSource(ColumnSource):
                 f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run. Run the same "
                 "command again"
             )
+
+
+def _first_with_rows(fs: fsspec.AbstractFileSystem, files: Sequence[FileInfo]) -> tuple[FileInfo, pq.FileMetaData]:
+    """Return the first file that has rows, and its footer; the first of all if none has any."""
+    first: tuple[FileInfo, pq.FileMetaData] | None = None
+    for file in files:
+        footer = _footer(fs, file)
+        if footer.num_rows:
+            return file, footer
+        first = first or (file, footer)
+    assert first is not None
+    return first
 
 
 def _footer(fs: fsspec.AbstractFileSystem, file: FileInfo) -> pq.FileMetaData:
@@ -143,18 +156,3 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
             groups.append(i)
         first += rows
     return groups, skip
-
-
-def _same_types(columns: Columns, first_name: str, first: pa.Schema, name: str, schema: pa.Schema) -> None:
-    """Raise ConfigError if a column that is read differs between two shards; other columns may differ."""
-    if schema.equals(first):
-        return
-    for column in columns.names():
-        expected = first.field(column).type
-        actual = schema.field(column).type if schema.names.count(column) == 1 else None
-        if actual != expected:
-            found = f"is {actual}" if actual is not None else "is missing"
-            raise ConfigError(
-                f"column {column!r} {found} in shard {name} but is {expected} in {first_name}; the shards of an input "
-                f"must agree in the columns that are read. The columns of {name}:\n{describe(schema)}"
-            )
