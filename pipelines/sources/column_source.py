@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +45,8 @@ class ColumnSource(ABC):
         self._contrast_images = contrast_images
         self._columns: Columns | None = None
         self._choices: Choices | None = None
+        self._own: dict[str, Choices] = {}
+        """Of shards whose columns have other names than the first one's."""
         self._shards: Sequence[Shard] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,11 +71,21 @@ class ColumnSource(ABC):
     def choices(self) -> Choices | None:
         """See :meth:`pipelines.sources.Source.choices`."""
         self.shards()
-        return self._choices
+        if self._choices is None or not self._own:
+            return self._choices
+        return replace(self._choices, own=dict(sorted(self._own.items())))
 
     def fingerprint(self) -> dict[str, Any]:
         """See :meth:`pipelines.sources.Source.fingerprint`."""
-        return {"columns": self.columns.roles(), **self.images.fingerprint()}
+        columns: dict[str, Any] = {"columns": self.columns.roles()}
+        if self._own:
+            columns["own_columns"] = {name: one.columns.roles() for name, one in sorted(self._own.items())}
+        return {**columns, **self.images.fingerprint()}
+
+    def columns_of(self, shard: Shard) -> Columns:
+        """The columns that are read from a shard."""
+        own = self._own.get(shard.name)
+        return self.columns if own is None else own.columns
 
     def _choose(self, schema: pa.Schema, shard: str) -> Columns:
         """Find the columns in a schema, and keep the reasons. Raise ConfigError as :func:`choose` does."""
@@ -85,7 +98,7 @@ class ColumnSource(ABC):
 
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
-        return RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)
+        return RowReader(self.columns_of(shard), shard, self.images.resolver(fs, shard.path), self.prompt)
 
 
 @contextmanager

@@ -59,15 +59,18 @@ class Choices:
     Attributes:
         reasons: why each column was taken, by role.
         passed_over: why a column with a known name was not taken, by its name.
+        own: the choices of shards whose columns have other names, by the shard's name.
     """
 
     columns: Columns
     reasons: Mapping[str, str]
     passed_over: Mapping[str, str]
+    own: Mapping[str, Choices] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reasons as plain data."""
-        return {"taken": dict(self.reasons), "passed_over": dict(self.passed_over)}
+        own = {"own": {name: one.to_dict() for name, one in self.own.items()}} if self.own else {}
+        return {"taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
 
     def lines(self) -> list[str]:
         """Return what a run prints: one line for each role, and one for each column that was passed over."""
@@ -76,7 +79,14 @@ class Choices:
             for role, name in self.columns.roles().items()
             if role in self.reasons
         ]
-        return [*taken, *(f"passed over: {name} ({why})" for name, why in self.passed_over.items())]
+        lines = [*taken, *(f"passed over: {name} ({why})" for name, why in self.passed_over.items())]
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, one in self.own.items():
+            alike.setdefault(tuple(one.lines()), []).append(name)
+        for own, names in alike.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            lines += [f"in {names[0]}{more}:", *(f"  {line}" for line in own)]
+        return lines
 
 
 # --- types ------------------------------------------------------------------------------------------------------

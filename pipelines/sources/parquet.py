@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, check_shard
+from pipelines.sources.columns import Columns, check_shard, choose
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
@@ -43,7 +43,7 @@ class ParquetSource(ColumnSource):
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
             if found.num_rows and not _written_alike(found, footer):
-                check_shard(columns, (chosen.name, first), (file.name, found.schema.to_arrow_schema()))
+                self._check(columns, (chosen.name, first), (file.name, found.schema.to_arrow_schema()))
             return shard
 
         # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
@@ -52,9 +52,21 @@ class ParquetSource(ColumnSource):
             found = pool.map(lambda batch: [look(file) for file in batch], batches)
             return [shard for shards in found for shard in shards], columns
 
+    def _check(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
+        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""
+        try:
+            check_shard(columns, first, other)
+        except ConfigError as error:
+            name, schema = other
+            asked = Columns() if self._asked.complete else self._asked
+            try:
+                self._own[name] = choose(schema, asked, name, needs_contrast=self._contrast_images)
+            except ConfigError:
+                raise error from None
+
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         reader = self._reader(shard)
-        names = self.columns.names()
+        names = self.columns_of(shard).names()
         rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
             there = [name for name in names if name in batch.schema.names]  # a shard may lack the id

@@ -79,13 +79,15 @@ class RowReader:
         question = Turn.question(count, self.prompt) if prompt is None else question_turn(count, prompt)
         if isinstance(value, list):
             return _captions(sample_id, images, question, value, contrast)
+        if not isinstance(value, str):
+            raise RowError(FailureCode.TEXT_INVALID, f"the text is {type(value).__name__}; it must be a string")
         _refuse_conversation(value)
         return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)
 
 
-def _refuse_conversation(text: Any) -> None:
+def _refuse_conversation(text: str) -> None:
     """Raise RowError if a text is markup: a conversation that was stored as a string."""
-    if isinstance(text, str) and is_conversation_text(text):
+    if is_conversation_text(text):
         problem = (
             f"the text is a list of messages stored as a string, {text[:40]!r}…; "
             "name its column with --messages-column instead of --text-column"
@@ -101,7 +103,7 @@ def _captions(
         if not isinstance(text, str | None):
             problem = f"turn {k} of {len(texts)} is {type(text).__name__}; it must be a string or null"
             raise RowError(FailureCode.TEXT_INVALID, problem)
-        _refuse_conversation(text)
+        _refuse_conversation(text or "")
     if not any(text and text.strip() for text in texts):
         problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)

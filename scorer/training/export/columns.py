@@ -37,6 +37,7 @@ class RunColumns:
         prompt: the instruction if there is no such column or it is null; None if the run did not record it.
         format: ``parquet``, ``json``, ``jsonl`` or ``webdataset``; None if the run did not record it.
         layout: ``sidecar`` or ``merged``; None if the run did not record it.
+        conversation: whether the run read the text as messages.
     """
 
     text: tuple[str, ...]
@@ -45,6 +46,7 @@ class RunColumns:
     prompt: str | None
     format: str | None
     layout: str | None
+    conversation: bool = False
 
     def names(self) -> list[str]:
         """Return every column that was read."""
@@ -56,9 +58,10 @@ class RunColumns:
         Args:
             there: the columns that exist.
             where: the file or row they belong to, for the message.
-            record: whether ``there`` are the keys of one record, which may lack a prompt and some of several texts.
+            record: whether ``there`` are the keys of one record, which may lack a prompt, images and some of several
+                texts.
         """
-        read = dict.fromkeys(self.image, IMAGE_OPTION)
+        read = {} if record else dict.fromkeys(self.image, IMAGE_OPTION)
         if not record or not any(name in there for name in self.text):
             read = dict.fromkeys(self.text, TEXT_OPTION) | read
         if self.prompt_column is not None and not record:
@@ -98,6 +101,7 @@ def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunCol
         # A run on Parquet does not name its format.
         format=source.get("format", "parquet") if source else None,
         layout=metadata.get("layout"),
+        conversation=overrides.text is None and read.get("messages") is not None,
     )
 
 

@@ -20,6 +20,7 @@ from tests.pipelines.sources.helpers import (
     failure,
     read_all,
     read_units,
+    sample,
     sample_members,
     source,
     tar_bytes,
