@@ -252,6 +252,7 @@ def test_unified_structs_and_roles(tmp_path: Path) -> None:
 def test_base64_in_an_image_column_and_a_path_that_looks_like_it(tmp_path: Path) -> None:
     plain = base64.b64encode(PNG).decode()
     jpeg = b"\xff\xd8\xff\xe0" + b"1" * 80  # in base64 it begins like an absolute path
+    wrapped = plain[:40] + "\n" + plain[40:]
     long_path = "a" * 70
     parquet(
         tmp_path,
