@@ -148,9 +148,16 @@ def _is_message(message: Mapping[str, Any]) -> bool:
 def _parsed(text: str) -> Any:
     try:
         found = json.loads(text)
-        return json.loads(found) if isinstance(found, str) else found
+        found = json.loads(found) if isinstance(found, str) else found
     except (ValueError, RecursionError) as error:
         raise _invalid(f"the messages are the string {_short(text)}, which is not valid JSON: {error}") from error
+    if "\\ud" in text.lower():  # an escaped surrogate: legal JSON, but not a character unless paired
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            problem = f"the messages contain half a surrogate pair: {error.reason}"
+            raise RowError(FailureCode.TEXT_INVALID, problem) from error
+    return found
 
 
 def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:

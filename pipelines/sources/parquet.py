@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, check_shard, choose
+from pipelines.sources.columns import ID_NAMES, Columns, check_shard, choose, is_unknown
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
 _REMOTE_THREADS: Final = 16
@@ -24,6 +27,8 @@ _LOCAL_THREADS: Final = 4
 network file system, which also has local paths."""
 _FILES_TOGETHER: Final = 16
 """Files given to a thread at a time: a future for each would cost time and memory."""
+_LOOKED_AT: Final = 64
+"""Shards whose schemas are looked at where the first one leaves doubt."""
 _BATCH_ROWS: Final = 64
 """Rows decoded at a time, to bound memory: a row may contain megabytes of image."""
 
@@ -36,14 +41,15 @@ class ParquetSource(ColumnSource):
         fs, _ = open_input(self.url)
         chosen, footer = _first_with_rows(fs, files)
         first = footer.schema.to_arrow_schema()
-        columns = self._choose(first, chosen.name)
+        schema = self._shown(fs, files, first)
+        columns = self._choose(schema, chosen.name)
 
         def look(file: FileInfo) -> Shard:
             found = _footer(fs, file)
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
             if found.num_rows and not _written_alike(found, footer):
-                self._check(columns, (chosen.name, first), (file.name, found.schema.to_arrow_schema()))
+                self._check(columns, (chosen.name, schema), (file.name, found.schema.to_arrow_schema()))
             return shard
 
         # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
@@ -51,6 +57,31 @@ class ParquetSource(ColumnSource):
             batches = [files[i : i + _FILES_TOGETHER] for i in range(0, len(files), _FILES_TOGETHER)]
             found = pool.map(lambda batch: [look(file) for file in batch], batches)
             return [shard for shards in found for shard in shards], columns
+
+    def _shown(self, fs: fsspec.AbstractFileSystem, files: Sequence[FileInfo], first: pa.Schema) -> pa.Schema:
+        """Return a shard's schema, completed by others where it leaves doubt: null types, and the absence of an id."""
+        fields = {field.name: field for field in first}
+        try:
+            columns = choose(first, self._asked, "", needs_contrast=self._contrast_images).columns
+            if columns.id is not None and not any(is_unknown(fields[name].type) for name in columns.names()):
+                return first
+        except ConfigError as error:
+            log.debug("the first shard leaves doubt: %s", error)
+        if len(fields) != len(first):
+            return first
+
+        def look(file: FileInfo) -> pa.Schema | None:
+            found = _footer(fs, file)
+            return found.schema.to_arrow_schema() if found.num_rows else None
+
+        with ThreadPoolExecutor(_LOCAL_THREADS if is_local(fs) else _REMOTE_THREADS) as pool:
+            for schema in pool.map(look, files[:_LOOKED_AT]):
+                for field in schema or ():
+                    known = fields.get(field.name)
+                    is_id = known is None and (field.name == self._asked.id or field.name.lower() in ID_NAMES)
+                    if is_id or (known is not None and is_unknown(known.type)):
+                        fields[field.name] = field
+        return pa.schema(list(fields.values()))
 
     def _check(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
         """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""

@@ -87,6 +87,11 @@ def test_a_conversation_is_no_caption(tmp_path: Path, markup: str, listed: bool)
     assert (captions(good).texts[0] if listed else texts([good])[0]).startswith("[1]")
 
 
+def test_half_a_surrogate_pair_in_a_json_string_fails_its_row(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, image=images(), messages=[json.dumps(TALK).replace("red", "\\ud83d")])
+    assert failure(row).code is FailureCode.TEXT_INVALID
+
+
 # --- which columns ----------------------------------------------------------------------------------------------
 
 
@@ -254,17 +259,8 @@ def test_base64_in_an_image_column_and_a_path_that_looks_like_it(tmp_path: Path)
     jpeg = b"\xff\xd8\xff\xe0" + b"1" * 80  # in base64 it begins like an absolute path
     wrapped = plain[:40] + "\n" + plain[40:]
     long_path = "a" * 70
-    parquet(
-        tmp_path,
-        image=[
-            plain,
-            f"data:;base64,{plain}",
-            long_path,
-            plain[:40] + "\n" + plain[40:],
-            base64.b64encode(jpeg).decode(),
-        ],
-        caption=["x"] * 5,
-    )
+    cells = [plain, f"data:;base64,{plain}", long_path, wrapped, base64.b64encode(jpeg).decode()]
+    parquet(tmp_path, image=cells, caption=["x"] * len(cells))
     rows = read_all(source(tmp_path))
     assert [sample(row).images[0] for row in rows] == [PNG, PNG, str(tmp_path / long_path), PNG, jpeg]
     there = tmp_path / plain
@@ -392,6 +388,17 @@ def test_shards_are_read_by_their_own_types(tmp_path: Path) -> None:
     assert texts(rows[:-1]) == ["1", "2", "3", "4"]
     assert captions(rows[-1]).texts == ("5", "6")
     assert [row.sample_id for row in rows] == ["1", "2", "d.parquet#0", "5", "six"]
+
+
+def test_a_later_shard_shows_what_the_first_does_not(tmp_path: Path) -> None:
+    parquet(tmp_path, "a", image=images(), caption=pa.nulls(1))
+    parquet(tmp_path, "b", image=images(), caption=["2"], id=[7])
+    src = source(tmp_path)
+    first, second = read_all(src)
+    assert read_all(source(tmp_path, columns=Columns(**src.columns.roles(), complete=True))) == [first, second]
+    assert failure(first).code is FailureCode.TEXT_MISSING
+    assert failure(first).sample_id == "a.parquet#0"
+    assert (texts([second]), sample(second).sample_id) == (["2"], "7")
 
 
 def test_shards_that_contradict_each_other_are_both_named(tmp_path: Path) -> None:
