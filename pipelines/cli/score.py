@@ -15,6 +15,7 @@ from pipelines.cli.dry_run import print_plan
 from pipelines.cli.new_output import prepare_new_output
 from pipelines.cli.options import make_executor, make_job, parse_options
 from pipelines.cli.preflight import check_paths
+from pipelines.formatting import printable
 from pipelines.output.store.local import LocalStore
 from pipelines.progress.file import ProgressFile
 from pipelines.progress.line import ProgressLine
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         executor = make_executor(options)
         job = make_job(options)
         _say(f"{len(job.source.shards()):,} shards in {options.input}")
+        choices = job.source.choices()
+        for line in [] if choices is None else choices.lines():
+            _say(printable(f"  {line}"))
         write = not options.dry_run
         job, run = prepare_new_output(job, write=write) if options.force_new_run else (job, prepare(job, write=write))
         if options.dry_run:

@@ -215,6 +215,7 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         method=job.method.to_dict(),
         layout=job.layout,
         rows_per_unit=rows_per_unit,
+        choices=choices.to_dict() if (choices := job.source.choices()) is not None else {},
     )
     record = claim(job.store, asked) if write else compare(job.store, asked) or asked
     if write and job.config is not None and not state.is_finished and CONFIG not in state.sizes:

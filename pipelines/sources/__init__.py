@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
 from pipelines.sources.byte_index import ByteIndex, Extent
 from scorer.results import Failure
 from scorer.types import ImageSource, Sample, Turn
+
+if TYPE_CHECKING:
+    from pipelines.sources.columns import Choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +120,8 @@ class Source(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what determines how a row becomes a sample (the columns and the like), as plain data."""
+        ...
+
+    def choices(self) -> Choices | None:
+        """Return which columns are read and why; None if the format leaves no choice."""
         ...

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.sources import Shard
-from pipelines.sources.columns import Columns
+from pipelines.sources.columns import Choices, Columns, choose
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import open_input
 from pipelines.sources.rows import RowReader
@@ -44,6 +44,9 @@ class ColumnSource(ABC):
         self._asked = columns
         self._contrast_images = contrast_images
         self._columns: Columns | None = None
+        self._choices: Choices | None = None
+        self._own: dict[str, Choices] = {}
+        """Of shards whose columns have other names than the first one's."""
         self._shards: Sequence[Shard] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,9 +68,29 @@ class ColumnSource(ABC):
             self._shards = sorted(shards, key=lambda shard: shard.name)
         return self._shards
 
+    def choices(self) -> Choices | None:
+        """See :meth:`pipelines.sources.Source.choices`."""
+        self.shards()
+        if self._choices is None or not self._own:
+            return self._choices
+        return replace(self._choices, own=dict(sorted(self._own.items())))
+
     def fingerprint(self) -> dict[str, Any]:
         """See :meth:`pipelines.sources.Source.fingerprint`."""
-        return {"columns": asdict(self.columns), **self.images.fingerprint()}
+        columns: dict[str, Any] = {"columns": self.columns.roles()}
+        if self._own:
+            columns["own_columns"] = {name: one.columns.roles() for name, one in sorted(self._own.items())}
+        return {**columns, **self.images.fingerprint()}
+
+    def columns_of(self, shard: Shard) -> Columns:
+        """The columns that are read from a shard."""
+        own = self._own.get(shard.name)
+        return self.columns if own is None else own.columns
+
+    def _choose(self, schema: pa.Schema, shard: str) -> Columns:
+        """Find the columns in a schema, and keep the reasons. Raise ConfigError as :func:`choose` does."""
+        self._choices = choose(schema, self._asked, shard, needs_contrast=self._contrast_images)
+        return self._choices.columns
 
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:
@@ -75,7 +98,7 @@ class ColumnSource(ABC):
 
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
-        return RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)
+        return RowReader(self.columns_of(shard), shard, self.images.resolver(fs, shard.path), self.prompt)
 
 
 @contextmanager

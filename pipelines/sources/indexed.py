@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, resolve
+from pipelines.sources.columns import Columns, is_unknown
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
 from pipelines.sources.rows import Record
@@ -30,6 +30,10 @@ from scorer.errors import ConfigError, RowError, RunError
 PUBLISHED: Final = ".parquet"
 _DETECTED_ROWS: Final = 32
 """Rows of the first shard from which the columns are detected."""
+_DETECTED_TOGETHER: Final = 1024
+"""Most rows that are read at a time where the first ones leave doubt: of a tar, with their images."""
+_MOST_DETECTED: Final = 2**14
+"""Rows in which a column must show."""
 _BLOCK: Final = 2**20
 """Bytes per request while a remote file is indexed: larger members of a tar are skipped, not read."""
 _COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -129,20 +133,49 @@ class IndexedSource(ColumnSource):
             ) from error
 
     def _detect(self, shards: Sequence[Shard]) -> Columns:
-        first = next((shard for shard in shards if shard.rows), None)
-        if first is None or first.index is None:
-            return self._asked
-        stop = min(first.rows, _DETECTED_ROWS)
-        with shard_errors(first):
-            records = self._records(first, first.index.extent(0, stop), None)
-        broken = [record for record in records if isinstance(record, RowError)]
-        if len(broken) == len(records):
-            raise ConfigError(
-                f"{first.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
-                f"because {broken[0].message}"
-            )
-        schema = self.format.schema(records, self._asked)
-        return resolve(schema, self._asked, first.path, needs_contrast=self._contrast_images)
+        """Find the columns in the first rows; where these leave doubt, in ever more of them."""
+        refused: ConfigError | None = None
+        columns = self._asked
+        records: list[Record] = []
+        for shard, found in self._growing(shards):
+            records += found
+            broken = [record for record in records if isinstance(record, RowError)]
+            if len(broken) == len(records):
+                refused = refused or ConfigError(
+                    f"{shard.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
+                    f"because {broken[0].message}"
+                )
+                continue
+            schema = self.format.schema(records, self._asked)
+            try:
+                columns, refused = self._choose(schema, shard.path), None
+            except ConfigError as error:
+                refused = error
+                continue
+            if not any(is_unknown(schema.field(name).type) for name in columns.names()):
+                return columns
+        if refused is not None:
+            raise refused
+        return columns
+
+    def _growing(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[Record]]]:
+        """Yield the first rows, and then more; bytes are emptied, as only their type is looked at."""
+        waiting: list[Record] = []
+        wanted, seen = _DETECTED_ROWS, 0
+        for shard in shards:
+            start = 0
+            while shard.index is not None and start < shard.rows and seen < _MOST_DETECTED:
+                stop = min(start + wanted - len(waiting), shard.rows)
+                extent = shard.index.extent(start, stop)
+                with shard_errors(shard):
+                    records = self._records(shard, extent, None)
+                waiting += [_light(record) for record in records]
+                start = stop
+                if len(waiting) == wanted or seen == 0:
+                    yield shard, waiting
+                    seen, waiting, wanted = seen + len(waiting), [], min(2 * wanted, _DETECTED_TOGETHER)
+        if waiting:
+            yield shard, waiting
 
     def _records(self, shard: Shard, extent: Extent, columns: Columns | None) -> list[Record]:
         runs = self._read_runs(shard.path, extent.runs)
@@ -166,6 +199,13 @@ class IndexedSource(ColumnSource):
                 file.seek(start)
                 found.append(file.read(end - start))
         return found
+
+
+def _light(record: Record) -> Record:
+    """Return a record without the bytes of its values."""
+    if isinstance(record, RowError):
+        return record
+    return {name: b"" if isinstance(value, bytes) else value for name, value in record.items()}
 
 
 class _Forward:

@@ -38,6 +38,7 @@ class RunColumns:
         format: ``parquet``, ``json``, ``jsonl`` or ``webdataset``; None if the run did not record it.
         layout: ``sidecar`` or ``merged``; None if the run did not record it.
         image_is_recorded: whether the run read the images from these columns; else the user named others.
+        conversation: whether the run read the text as messages.
     """
 
     text: tuple[str, ...]
@@ -47,6 +48,7 @@ class RunColumns:
     format: str | None
     layout: str | None
     image_is_recorded: bool = True
+    conversation: bool = False
 
     def names(self) -> list[str]:
         """Return every column that was read."""
@@ -58,9 +60,10 @@ class RunColumns:
         Args:
             there: the columns that exist.
             where: the file or row they belong to, for the message.
-            record: whether ``there`` are the keys of one record, which may lack a prompt and some of several texts.
+            record: whether ``there`` are the keys of one record, which may lack a prompt, images and some of several
+                texts.
         """
-        read = dict.fromkeys(self.image, IMAGE_OPTION)
+        read = {} if record else dict.fromkeys(self.image, IMAGE_OPTION)
         if not record or not any(name in there for name in self.text):
             read = dict.fromkeys(self.text, TEXT_OPTION) | read
         if self.prompt_column is not None and not record:
@@ -106,6 +109,7 @@ def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunCol
         format=source.get("format", "parquet") if source else None,
         layout=metadata.get("layout"),
         image_is_recorded=overrides.image is None,
+        conversation=overrides.text is None and read.get("messages") is not None,
     )
 
 

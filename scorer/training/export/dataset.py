@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scorer.errors import ConfigError, TableError
-from scorer.messages import parse_conversation
+from scorer.messages import parse_conversation, question_turn
 from scorer.training.export.columns import IMAGE_OPTION, PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
 from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
@@ -92,19 +92,23 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
     columns.refuse_absent(record, row.name, record=True)
-    images = tuple(_leaves([record[name] for name in columns.image]))
+    images = tuple(image for image in _leaves([record.get(name) for name in columns.image]) if not _is_absent(image))
     for image in images:
         _check_image(image, row, columns)
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
-    if isinstance(text, list) and text and isinstance(text[0], Mapping):
-        sample = parse_conversation(row.sample_id, images, text)
+    prompt = None if columns.prompt_column is None else record.get(columns.prompt_column)
+    answers_messages = isinstance(prompt, list)
+    if answers_messages and isinstance(text, str) and not columns.conversation:
+        text = [{"role": "assistant", "content": text}]
+    if columns.conversation or answers_messages or (isinstance(text, list) and text and isinstance(text[0], Mapping)):
+        sample = parse_conversation(row.sample_id, images, text, prompt=prompt, own_image=_present)
         texts = sample.scored_texts
         row.check_text(texts)
-        yield Example(row.sample_id, sample.turns, images, row, texts, tuple(range(len(texts))))
+        yield Example(row.sample_id, sample.turns, sample.images, row, texts, tuple(range(len(texts))))
         return
     texts = tuple("" if one is None else str(one) for one in _leaves(text))
     row.check_text(texts)
-    question = Turn.question(len(images), _prompt(record, row, columns))
+    question = _question(record, row, columns, len(images))
     for k, one in enumerate(texts):
         if one.strip():
             name = f"{row.sample_id}#{k}" if len(texts) > 1 else row.sample_id
@@ -124,15 +128,27 @@ def _check_image(image: Any, row: WeightRow, columns: RunColumns) -> None:
         raise TableError(f"{where} holds {value[:60]!r}, which is no image path; name another with {IMAGE_OPTION}")
 
 
-def _prompt(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> str:
+def _question(record: Mapping[str, Any], row: WeightRow, columns: RunColumns, images: int) -> Turn:
     own = None if columns.prompt_column is None else record.get(columns.prompt_column)
-    prompt = columns.prompt if own is None else str(own)
-    if prompt is None:
+    if own is not None:
+        return question_turn(images, str(own))
+    if columns.prompt is None:
         raise ConfigError(
             f"{row.name} is a caption, and the published files do not say which instruction it answers: give it with "
             f"{PROMPT_OPTION}, or its column with {PROMPT_COLUMN_OPTION}"
         )
-    return prompt
+    return Turn.question(images, columns.prompt)
+
+
+def _is_absent(image: Any) -> bool:
+    """Whether a value names no image, as the run reads it: null, or empty in its bytes and its path."""
+    if isinstance(image, Mapping):
+        return not image.get("bytes") and not image.get("path")
+    return image is None or image == ""
+
+
+def _present(image: Any) -> Any:
+    return None if _is_absent(image) else image
 
 
 def _leaves(value: Any) -> Iterator[Any]:
