@@ -15,7 +15,6 @@ from pipelines.cli.dry_run import print_plan
 from pipelines.cli.new_output import prepare_new_output
 from pipelines.cli.options import make_executor, make_job, parse_options
 from pipelines.cli.preflight import check_paths
-from pipelines.formatting import printable
 from pipelines.output.store.local import LocalStore
 from pipelines.progress.file import ProgressFile
 from pipelines.progress.line import ProgressLine
@@ -23,6 +22,7 @@ from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
+from scorer.display.printable import printable
 from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
