@@ -22,6 +22,7 @@ from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
+from pipelines.sources.account import describe_account
 from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_paths(options.input, options.output)
         executor = make_executor(options)
         job = make_job(options)
-        _say(f"{len(job.source.shards()):,} shards in {options.input}")
+        _say(f"{len(job.source.shards()):,} shards in {options.input}: {describe_account(job.source.account())}")
         write = not options.dry_run
         job, run = prepare_new_output(job, write=write) if options.force_new_run else (job, prepare(job, write=write))
         if options.dry_run:

@@ -12,7 +12,7 @@ from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.indexed import Format, IndexedSource
 from pipelines.sources.jsonl import JsonLines
-from pipelines.sources.listing import list_names
+from pipelines.sources.listing import has_suffix, list_names
 from pipelines.sources.llava_json import JsonArray
 from pipelines.sources.parquet import SUFFIXES, ParquetSource
 from pipelines.sources.webdataset import WebDataset
@@ -111,7 +111,7 @@ def detect_format(url: str) -> str:
     """
     known = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
     names = list_names(url, known)
-    counts = Counter(format.name for name in names for format in FORMATS.values() if name.endswith(format.suffixes))
+    counts = Counter(format.name for name in names for format in FORMATS.values() if has_suffix(name, format.suffixes))
     if not counts:
         return DEFAULT.name  # a file or a glob is taken at its word
     if len(counts) > 1:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, describe, resolve
-from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
@@ -32,7 +32,7 @@ class ParquetSource(ColumnSource):
     """See :class:`pipelines.sources.Source`."""
 
     def _look(self) -> tuple[list[Shard], Columns]:
-        files = list_files(self.url, SUFFIXES)
+        files = self._list(SUFFIXES)
         fs, _ = open_input(self.url)
         footer = _footer(fs, files[0])
         first = footer.schema.to_arrow_schema()
