@@ -136,7 +136,8 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--on-changed",
         choices=get_args(OnChanged),
         default="error",
-        help="where an input shard is not what was scored: stop, or score it anew as a whole (default: %(default)s)",
+        help="where an input shard is not what was scored: stop, or score it anew as a whole, or leave out"
+        " one that vanished (default: %(default)s)",
     )
     group.add_argument(
         "--force-new-run",

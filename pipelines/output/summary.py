@@ -134,14 +134,11 @@ def read_finished(store: Store) -> tuple[RunRecord, Summary]:
     return record, summary
 
 
-def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
-    """Return the stored summary if it lists exactly the shards of the plan, all published with their current content.
+def current_summary(summary: Summary, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
+    """Return a stored summary if it lists exactly the shards of the plan, all published with their current content.
 
-    Only one object is read, however many shards there are. Raise RunError if it cannot be read.
+    Nothing is read, however many shards there are.
     """
-    summary = read_summary(store)
-    if summary is None:
-        return None
     entries = summary["shards"]
     if len(entries) != len(plans):
         return None
