@@ -23,11 +23,10 @@ from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, resolve
 from pipelines.sources.images import ImageOptions
-from pipelines.sources.listing import FileInfo, display_path, has_suffix, is_local, open_input
+from pipelines.sources.listing import FileInfo, display_path, has_suffix, is_local, open_input, published_names
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, RowError, RunError
 
-PUBLISHED: Final = ".parquet"
 _DETECTED_ROWS: Final = 32
 """Rows of the first shard from which the columns are detected."""
 _BLOCK: Final = 2**20
@@ -207,18 +206,3 @@ def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
 
 def _compression(path: str) -> str | None:
     return next((name for suffix, name in _COMPRESSIONS.items() if has_suffix(path, [suffix])), None)
-
-
-def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Replace the format's suffix by ``.parquet`` in every name. Raise ConfigError if two names become equal."""
-    found: dict[str, str] = {}
-    for name in names:
-        suffix = max((suffix for suffix in suffixes if has_suffix(name, [suffix])), key=len, default="")
-        published = name[: len(name) - len(suffix)] + PUBLISHED
-        if published in found:
-            raise ConfigError(
-                f"the scores of {found[published]} and of {name} would both be published as {published}; rename one, "
-                "or score them into different outputs"
-            )
-        found[published] = name
-    return list(found)

@@ -21,6 +21,7 @@ from pipelines.sources.walking import BROKEN, FILE, FOLDER, Entry, entry_of, wal
 from scorer.errors import ConfigError
 from scorer.storage import open_url
 
+PUBLISHED: Final = ".parquet"
 _WILDCARDS: Final = frozenset("*?[")
 _ETAG_KEYS: Final = (
     "ETag",
@@ -125,6 +126,21 @@ def list_files(url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str]
 def list_names(url: str, suffixes: tuple[str, ...]) -> list[str]:
     """List the names of the same files without reading any. Raises ConfigError as :func:`list_files` does."""
     return [one.name for one in _visible(url, suffixes, None)[1]]
+
+
+def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """Replace the format's suffix by ``.parquet`` in every name. Raise ConfigError if two names become equal."""
+    found: dict[str, str] = {}
+    for name in names:
+        suffix = max((suffix for suffix in suffixes if has_suffix(name, [suffix])), key=len, default="")
+        published = name[: len(name) - len(suffix)] + PUBLISHED
+        if published in found:
+            raise ConfigError(
+                f"the scores of {found[published]} and of {name} would both be published as {published}; rename one, "
+                "or score them into different outputs"
+            )
+        found[published] = name
+    return list(found)
 
 
 def _visible(
