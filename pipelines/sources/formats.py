@@ -15,7 +15,7 @@ from pipelines.sources.jsonl import JsonLines
 from pipelines.sources.listing import has_suffix, list_names
 from pipelines.sources.llava_json import JsonArray
 from pipelines.sources.parquet import SUFFIXES, ParquetSource
-from pipelines.sources.webdataset import WebDataset
+from pipelines.sources.webdataset import WebDataset, text_members
 from scorer.errors import ConfigError
 
 
@@ -38,9 +38,9 @@ class SourceFormat:
     describes_others: bool = False
 
 
-def _indexed(make: Callable[[ImageOptions], Format]) -> Callable[..., Source]:
+def _indexed(make: Callable[[ImageOptions, Columns], Format]) -> Callable[..., Source]:
     def open_indexed(url: str, columns: Columns, *, images: ImageOptions, **options: Any) -> Source:
-        return IndexedSource(url, make(images), columns, images=images, **options)
+        return IndexedSource(url, make(images, columns), columns, images=images, **options)
 
     return open_indexed
 
@@ -57,20 +57,20 @@ FORMATS: dict[str, SourceFormat] = {
             name="webdataset",
             words=".tar",
             suffixes=WebDataset().suffixes,
-            open=_indexed(lambda images: WebDataset(images.max_bytes)),
+            open=_indexed(lambda images, columns: WebDataset(images.max_bytes, text_members(columns))),
         ),
         SourceFormat(
             name="json",
             words="an array of records (LLaVA)",
             suffixes=JsonArray.suffixes,
-            open=_indexed(lambda images: JsonArray()),
+            open=_indexed(lambda images, columns: JsonArray()),
             describes_others=True,
         ),
         SourceFormat(
             name="jsonl",
             words="also .gz and .zst",
             suffixes=JsonLines.suffixes,
-            open=_indexed(lambda images: JsonLines()),
+            open=_indexed(lambda images, columns: JsonLines()),
         ),
     )
 }

@@ -19,6 +19,7 @@ import fsspec
 import pyarrow as pa
 
 from pipelines.sources import ReadRow, Shard
+from pipelines.sources.account import PassedOver
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, resolve
@@ -89,6 +90,11 @@ class IndexedSource(ColumnSource):
         names = published_names([file.name for file in files], self.format.suffixes)
         with ThreadPoolExecutor(_THREADS) as pool:
             indexes = list(pool.map(self._index, files))
+        members = PassedOver()
+        for index in indexes:
+            members.include(index.passed_over)
+        if members.to_dict():
+            self._account["members_passed_over"] = members.to_dict()
         fs, _ = open_input(self.url)
         shards = [
             Shard(display_path(fs, file.path), name, file.size, file.etag, len(index), index)

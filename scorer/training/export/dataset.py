@@ -1,4 +1,4 @@
-"""Read a dataset's rows beside their published weights: Parquet, Arrow, LLaVA's JSON and JSON Lines, as the run read them."""
+"""Read a dataset's rows beside their published weights: Parquet, Arrow, JSON and JSON Lines, as the run read them."""
 
 from __future__ import annotations
 
