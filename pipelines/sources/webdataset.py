@@ -7,7 +7,7 @@ suffix. The library itself is not
 used: it reads a shard as a stream, so every unit would have to read its shard from the start; members of a key that
 are not adjacent would become two samples; and importing it loads torch. Here the headers are read once, and members by
 offset. Members are never extracted to disk, and only their suffix, or an option, decides how they are decoded:
-``json`` as JSON, ``txt`` as text, images not before :func:`scorer.encoding.images.load_image`. Nothing is ever unpickled.
+``json`` as JSON, ``txt`` as text, images not before :func:`scorer.encoding.images.load_image`. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -215,7 +215,8 @@ def _parse_json(data: bytes) -> Any:
 
 def _record(key: str, members: dict[str, Any], wanted: frozenset[str] | None) -> Record:
     found = members.get(JSON)
-    fields = dict(found) if isinstance(found, dict) else dict.fromkeys(wanted or (), found)
+    # A JSON member that cannot be read fails every column that it should hold.
+    fields = dict.fromkeys(wanted or (), found) if isinstance(found, RowError) else dict(found or {})
     compound: dict[str, Any] = {}
     for suffix, value in members.items():
         if suffix.endswith(f".{JSON}") and isinstance(value, dict):

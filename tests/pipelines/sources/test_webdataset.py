@@ -225,7 +225,7 @@ def test_what_belongs_to_no_sample_is_passed_over_and_counted(tmp_path: Path) ->
         ("d/.DS_Store", b""),
         ("__MACOSX/d/0.jpg", b""),
         ("README", b""),
-        ("__meta__.json", b""),
+        ("__meta__", b""),
     ]
     write_tar(tmp_path, [*double, *others, *sample_members(["d/0", "d/1"])])
     found = source(tmp_path)
