@@ -27,6 +27,7 @@ from pipelines.sources.byte_index import ByteIndex, Extent
 from pipelines.sources.columns import ID_NAMES, TEXT_NAMES, Columns
 from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
+from scorer.encoding.image_formats import FORMATS
 from scorer.errors import FailureCode, RowError
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 KEY: Final = "__key__"
 IMAGE: Final = "image"
 """Name of the column with a sample's only image, whatever its suffix."""
-IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_SUFFIXES: Final = tuple(suffix for format in FORMATS for suffix in format.suffixes)
 JSON: Final = "json"
 TEXT: Final = "txt"
 TEXT_SUFFIXES: Final = (TEXT, "text", "caption")
