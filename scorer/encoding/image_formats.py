@@ -22,6 +22,8 @@ Refuses = Callable[[bytes, int], str | None]
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _J2K_SIZE: Final = b"\xff\x4f\xff\x51"
 _TGA_END: Final = b"TRUEVISION-XFILE.\0"
+_J2K_COST: Final = 3
+"""A JPEG 2000 pixel takes 2.4 times the memory and time of a PNG pixel (25 megapixels: 461 MB against 190 MB)."""
 _MAX_TILES: Final = 1024
 _MAX_COMPONENTS: Final = 4
 
@@ -55,8 +57,9 @@ def _refuses_jpeg2000(data: bytes, max_pixels: int) -> str | None:
     if not width or not height or x1 <= x0 or y1 <= y0:
         return "its tiles are empty"
     tiles = -(-(x1 - min(tile_x, x1)) // width) * -(-(y1 - min(tile_y, y1)) // height)
-    if (x1 - x0) * (y1 - y0) > max_pixels:
-        return f"its codestream has {x1 - x0}×{y1 - y0} pixels, more than max_image_pixels={max_pixels}"
+    if (x1 - x0) * (y1 - y0) * _J2K_COST > max_pixels:
+        size = f"{x1 - x0}×{y1 - y0} pixels, which count {_J2K_COST} times"
+        return f"its codestream has {size}, more than max_image_pixels={max_pixels}"
     if tiles > _MAX_TILES or count > _MAX_COMPONENTS:
         return f"it has {tiles:,} tiles of {count} components, more than {_MAX_TILES:,} and {_MAX_COMPONENTS}"
     return None
