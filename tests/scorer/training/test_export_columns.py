@@ -209,7 +209,7 @@ def test_a_webdataset_is_refused_by_name(tmp_path: Path, capsys: Captured) -> No
     rewritten(tmp_path, {"source": {"format": WebDataset().name, "columns": columns}})
     assert export(tmp_path, "--allow-unfinished") == 2
     assert (
-        "the run read webdataset, which cannot be exported (parquet, json, jsonl can); look weights up"
+        "the run read webdataset, which cannot be exported (parquet, arrow, json, jsonl can); look weights up"
         in capsys.readouterr().err
     )
 
