@@ -22,6 +22,7 @@ from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
+from pipelines.sources.account import describe_account
 from scorer.display.printable import printable
 from scorer.errors import ConfigError, TokensightError
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_paths(options.input, options.output)
         executor = make_executor(options)
         job = make_job(options)
-        _say(f"{len(job.source.shards()):,} shards in {options.input}")
+        _say(f"{len(job.source.shards()):,} shards in {options.input}: {describe_account(job.source.account())}")
         choices = job.source.choices()
         for line in [] if choices is None else choices.lines():
             _say(printable(f"  {line}"))

@@ -5,7 +5,8 @@ Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (work
 ``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 were scored: :class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the
 model ran), ``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``,
-``failed``, ``bytes``, ``sha256``).
+``failed``, ``bytes``, ``sha256``), ``files`` (:class:`pipelines.sources.account.FilesAccount`: the input's files
+``seen``, ``read``, and ``passed_over`` with the reason).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipelines.output.record import KEY as RECORD
 from pipelines.output.record import RunRecord, read_record
 from pipelines.output.store import Store
 from pipelines.output.tally import total
+from pipelines.sources.account import FilesAccount
 from scorer.errors import RunError
 from scorer.summary import SUCCESS, parse_summary
 
@@ -59,10 +61,11 @@ class Summary(TypedDict):
     dtype: Any
     layout: str
     shards: list[ShardEntry]
+    files: NotRequired[FilesAccount]
 
 
-def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
-    """Summarize a run whose shards are all published."""
+def summarize(record: RunRecord, shards: Sequence[PublishedShard], files: FilesAccount) -> Summary:
+    """Summarize a run whose shards are all published; ``files`` accounts for its input."""
     tally = total(shard.tally for shard in shards)
     seconds = tally.seconds
     summary: Summary = {
@@ -84,6 +87,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
         "dtype": record.fingerprint.get("dtype"),
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],
+        "files": files,
     }
     return parse(as_json(summary))  # exactly what a later reader gets
 
@@ -130,14 +134,11 @@ def read_finished(store: Store) -> tuple[RunRecord, Summary]:
     return record, summary
 
 
-def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
-    """Return the stored summary if it lists exactly the shards of the plan, all published with their current content.
+def current_summary(summary: Summary, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
+    """Return a stored summary if it lists exactly the shards of the plan, all published with their current content.
 
-    Only one object is read, however many shards there are. Raise RunError if it cannot be read.
+    Nothing is read, however many shards there are.
     """
-    summary = read_summary(store)
-    if summary is None:
-        return None
     entries = summary["shards"]
     if len(entries) != len(plans):
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from pipelines.sources.account import FilesAccount
 from pipelines.sources.byte_index import ByteIndex, Extent
 from scorer.results import Failure
 from scorer.types import ImageSource, Sample, Turn
@@ -100,6 +101,10 @@ class Source(Protocol):
         Raises:
             ConfigError: the input does not exist, contains no shard, or lacks the columns that were asked for.
         """
+        ...
+
+    def account(self) -> FilesAccount:
+        """Return how many files the input has, how many are read, and why the others are not. Raises as ``shards``."""
         ...
 
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.sources import Shard
+from pipelines.sources.account import FilesAccount, account
 from pipelines.sources.columns import Choices, Columns, choose
 from pipelines.sources.images import ImageOptions
-from pipelines.sources.listing import open_input
+from pipelines.sources.listing import FileInfo, list_files, open_input
 from pipelines.sources.rows import RowReader
 from scorer.errors import RunError
 
@@ -48,6 +50,7 @@ class ColumnSource(ABC):
         self._own: dict[str, Choices] = {}
         """Of shards whose columns have other names than the first one's."""
         self._shards: Sequence[Shard] | None = None
+        self._account: FilesAccount = {"seen": 0, "read": 0, "passed_over": {}}
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker receives each shard that it reads; a list of 100,000 shards and their indexes need not be sent.
@@ -75,6 +78,11 @@ class ColumnSource(ABC):
             return self._choices
         return replace(self._choices, own=dict(sorted(self._own.items())))
 
+    def account(self) -> FilesAccount:
+        """See :meth:`pipelines.sources.Source.account`."""
+        self.shards()
+        return self._account
+
     def fingerprint(self) -> dict[str, Any]:
         """See :meth:`pipelines.sources.Source.fingerprint`."""
         columns: dict[str, Any] = {"columns": self.columns.roles()}
@@ -95,6 +103,12 @@ class ColumnSource(ABC):
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:
         """List every shard, and find the columns to read from them."""
+
+    def _list(self, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None = None) -> Sequence[FileInfo]:
+        """List the input's files and account for them. Arguments and errors: :func:`listing.list_files`."""
+        listing = list_files(self.url, suffixes, passes_over)
+        self._account = account(len(listing.files), listing.passed_over)
+        return listing.files
 
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)

@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import fsspec
 
 from pipelines.sources.listing import is_local, open_input
 from pipelines.sources.redacted import without_secrets
-from scorer.errors import FailureCode, RowError
+from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.fetching.fetcher import Fetcher
 from scorer.types import ImageSource
 
@@ -26,6 +26,9 @@ _SHORTEST: Final = 64
 _LONGEST_PATH: Final = 4096
 _SNIFFED: Final = 64
 _MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+_SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
+_UNESCAPED: Final = "!$&'()*+,;=:@~"
+"""Characters of a file name that stand for themselves in the path of a URL (RFC 3986, section 3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,19 @@ class ImageOptions:
     max_bytes: int = 64 * 2**20
     fetcher: Fetcher = field(default_factory=Fetcher)
 
+    def __post_init__(self) -> None:
+        """Refuse a root on the web that the fetcher would refuse for every image. Raise ConfigError."""
+        if self.root is None or not is_web(self.root):
+            return
+        if "?" in self.root or "#" in self.root:
+            raise ConfigError(
+                f"--image-root {self.root[:200]!r} is no folder's URL; give it without a query or fragment"
+            )
+        try:
+            self.fetcher.check(self.root)
+        except RowError as error:
+            raise ConfigError(f"--image-root: {error.message}; allow its host with --allow-image-host") from error
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what determines which image a row has; defaults are left out."""
         root = {} if self.root is None else {"image_root": without_secrets(self.root)}
@@ -52,6 +68,8 @@ class ImageOptions:
         if self.root is None:
             folder = posixpath.dirname(str(fs._strip_protocol(shard_path)))
             return ImageResolver(fs, folder, False, self.max_bytes, self.fetcher)
+        if is_web(self.root):
+            return ImageResolver(fs, self.root.rstrip("/"), True, self.max_bytes, self.fetcher)
         root_fs, root = open_input(self.root)
         return ImageResolver(root_fs, root.rstrip("/"), True, self.max_bytes, self.fetcher)
 
@@ -60,7 +78,8 @@ class ImageOptions:
 class ImageResolver:
     """Turns an image cell into bytes, or into a local path that the decoder opens within its limits.
 
-    A path is relative to ``folder``, and must stay below it if the user named it (``confined``). On a remote file
+    A path is relative to ``folder``, and must stay below it if the user named it (``confined``). A folder on the web
+    (http, https) is reached through the fetcher and its rules, like any image by URL. On another remote file
     system the bytes are read here, through that file system only: a remote dataset cannot name files on this machine.
     """
 
@@ -73,7 +92,7 @@ class ImageResolver:
     @property
     def waits(self) -> bool:
         """Whether an image may cost a round trip."""
-        return bool(self.fetcher.hosts) or not is_local(self.fs)
+        return bool(self.fetcher.hosts) or is_web(self.folder) or not is_local(self.fs)
 
     def images(self, cell: Any) -> tuple[ImageSource, ...]:
         """Return the images of a cell: one, or as many as its list contains. Nulls are absent images.
@@ -142,6 +161,8 @@ class ImageResolver:
                 FailureCode.IMAGE_MISSING,
                 f"image {path[:200]!r} is not below the image root {self.folder}; give a relative path without ..",
             )
+        if is_web(self.folder) and not scheme:
+            return self.fetcher.fetch(_joined(self.folder, path))
         if is_local(self.fs):
             if scheme not in ("", "file"):
                 raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is not a local file, but its shard is")
@@ -178,6 +199,22 @@ def _has_signature(text: str) -> bool:
     if start.startswith(_MAGIC) or start[4:12] in (b"ftypavif", b"ftypavis"):
         return True
     return start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+
+
+def is_web(url: str) -> bool:
+    """Whether a folder is on the web: an http or https URL, in any case."""
+    return _SCHEME.match(url) is not None
+
+
+def _joined(folder: str, path: str) -> str:
+    """Return the URL of a path below a folder on the web.
+
+    A path is a file's name, not part of a URL: what would be a query, a fragment or an escape in one is escaped. The
+    separators and ``..`` are resolved here, before the server sees them.
+    """
+    parts = urlsplit(folder)
+    below = quote(path.replace("\\", "/"), safe="/" + _UNESCAPED)
+    return f"{parts.scheme}://{parts.netloc}{posixpath.normpath(posixpath.join('/', parts.path.lstrip('/'), below))}"
 
 
 def _below(path: str) -> bool:

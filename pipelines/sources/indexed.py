@@ -19,15 +19,15 @@ import fsspec
 import pyarrow as pa
 
 from pipelines.sources import ReadRow, Shard
+from pipelines.sources.account import PassedOver
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, is_unknown
 from pipelines.sources.images import ImageOptions
-from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.listing import FileInfo, display_path, has_suffix, is_local, open_input, published_names
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, RowError, RunError
 
-PUBLISHED: Final = ".parquet"
 _DETECTED_ROWS: Final = 32
 """Rows of the first shard from which the columns are detected."""
 _DETECTED_TOGETHER: Final = 1024
@@ -90,10 +90,15 @@ class IndexedSource(ColumnSource):
         return {"format": self.format.name, **super().fingerprint()}
 
     def _look(self) -> tuple[list[Shard], Columns]:
-        files = list_files(self.url, self.format.suffixes)
+        files = self._list(self.format.suffixes)
         names = published_names([file.name for file in files], self.format.suffixes)
         with ThreadPoolExecutor(_THREADS) as pool:
             indexes = list(pool.map(self._index, files))
+        members = PassedOver()
+        for index in indexes:
+            members.include(index.passed_over)
+        if members.to_dict():
+            self._account["members_passed_over"] = members.to_dict()
         fs, _ = open_input(self.url)
         shards = [
             Shard(display_path(fs, file.path), name, file.size, file.etag, len(index), index)
@@ -246,19 +251,4 @@ def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
 
 
 def _compression(path: str) -> str | None:
-    return next((name for suffix, name in _COMPRESSIONS.items() if path.endswith(suffix)), None)
-
-
-def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Replace the format's suffix by ``.parquet`` in every name. Raise ConfigError if two names become equal."""
-    found: dict[str, str] = {}
-    for name in names:
-        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
-        published = name.removesuffix(suffix) + PUBLISHED
-        if published in found:
-            raise ConfigError(
-                f"the scores of {found[published]} and of {name} would both be published as {published}; rename one, "
-                "or score them into different outputs"
-            )
-        found[published] = name
-    return list(found)
+    return next((name for suffix, name in _COMPRESSIONS.items() if has_suffix(path, [suffix])), None)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import ID_NAMES, Columns, check_shard, choose, is_unknown
-from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ParquetSource(ColumnSource):
     """See :class:`pipelines.sources.Source`."""
 
     def _look(self) -> tuple[list[Shard], Columns]:
-        files = list_files(self.url, SUFFIXES)
+        files = self._list(SUFFIXES)
         fs, _ = open_input(self.url)
         chosen, footer = _first_with_rows(fs, files)
         first = footer.schema.to_arrow_schema()

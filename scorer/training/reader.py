@@ -204,7 +204,9 @@ def _unfinished_run(fs: Any, path: str) -> Run:
     names = sorted(str(found)[len(path) + 1 :] for found in fs.find(path))
     hidden = ("_", ".")
     published = [
-        name for name in names if name.endswith(".parquet") and not any(p.startswith(hidden) for p in name.split("/"))
+        name
+        for name in names
+        if name.lower().endswith(".parquet") and not any(p.startswith(hidden) for p in name.split("/"))
     ]
     return path, tuple(published), {}
 

@@ -1,4 +1,4 @@
-"""Read a dataset's rows beside their published weights: Parquet, LLaVA's JSON and JSON Lines, as the run read them."""
+"""Read a dataset's rows beside their published weights: Parquet, Arrow, JSON and JSON Lines, as the run read them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ from scorer.types import Turn
 
 SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "parquet": (".parquet",),
+    "arrow": (".arrow", ".feather"),
     "json": (".json",),
-    "jsonl": tuple(f".{name}{packed}" for name in ("jsonl", "ndjson") for packed in ("", ".gz", ".zst")),
+    "jsonl": tuple(f".{name}{packed}" for name in ("jsonl", "jsonlines", "ndjson") for packed in ("", ".gz", ".zst")),
 }
-"""File suffixes of the formats that can be exported; a shard is published with the suffix ``.parquet`` instead."""
+"""File suffixes of the formats that can be exported; a shard is published with the suffix ``.parquet`` instead.
+
+They count in any case."""
+
+_ARROW_FILE: Final = b"ARROW1"
+"""The first bytes of Arrow's file format; the stream format has no mark."""
 
 _IMAGE_PATH: Final = re.compile(r"^(data:image/|https?://)|\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 _NOT_SPACE: Final = re.compile(r"\S")
@@ -168,8 +174,19 @@ def _read(data: Path, shard: str, table: WeightTable, columns: RunColumns) -> It
             wanted = [name for name in file.schema_arrow.names if name in columns.names()]
             for batch in file.iter_batches(batch_size=256, columns=wanted):
                 yield from _rows(batch)
+    elif format == "arrow":
+        with pa.memory_map(str(path)) as source:
+            is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
+            source.seek(0)
+            reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+            columns.refuse_absent(reader.schema.names, str(path))
+            wanted = [name for name in reader.schema.names if name in columns.names()]
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+            for batch in batches:
+                yield from _rows(batch.select(wanted))
     elif format == "jsonl":
-        with io.BufferedReader(pa.input_stream(str(path), compression="detect")) as file:
+        compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
+        with io.BufferedReader(pa.input_stream(str(path), compression=compression)) as file:
             yield from (partial(json.loads, line) for line in file if line.removeprefix(BOM_UTF8).strip())
     else:
         yield from (partial(dict, record) for record in _json_records(path.read_text(encoding="utf-8-sig")))
@@ -194,11 +211,18 @@ def _file_beside(data: Path, shard: str, table: WeightTable, format: str | None)
             raise TableError(
                 f"{data} is one file, the output has {len(table.shards)} shards; give the dataset's folder"
             )
-        return data, next((name for name, ends in suffixes.items() if data.name.endswith(ends)), format or "parquet")
+        return data, next(
+            (name for name, ends in suffixes.items() if data.name.lower().endswith(ends)), format or "parquet"
+        )
     plain = shard.removesuffix(".parquet")
     for name, ends in suffixes.items():
         for path in [data / shard] * (name == "parquet") + [data / f"{plain}{end}" for end in ends]:
             if path.is_file():
+                return path, name
+    for name, ends in suffixes.items():
+        wanted = {f"{Path(plain).name}{end}" for end in ends}
+        for path in sorted((data / plain).parent.glob("*")):
+            if path.name[: len(Path(plain).name)] + path.name[len(Path(plain).name) :].lower() in wanted:
                 return path, name
     tried = ", ".join(f"{plain}{end}" for ends in suffixes.values() for end in ends)
     raise TableError(f"{data} has no file of the shard {shard} ({tried}); give the dataset that was scored")
