@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, describe, resolve
+from pipelines.sources.columns import Columns
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input, published_names
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
@@ -61,16 +61,10 @@ class ArrowSource(ColumnSource):
             looked = list(pool.map(look, files))
         first = next((i for i, (_, rows) in enumerate(looked) if rows), 0)
         schema = looked[first][0]
-        columns = resolve(schema, self._asked, files[first].name, needs_contrast=self._contrast_images)
+        columns = self._choose(schema, files[first].name)
         for file, (found, rows) in zip(files, looked, strict=True):
-            for name in columns.names() if rows else ():
-                expected, actual = schema.field(name).type, _type(found, name)
-                if actual != expected:
-                    raise ConfigError(
-                        f"column {name!r} is {actual or 'missing'} in shard {file.name} but is {expected} in "
-                        f"{files[first].name}; the shards of an input must agree in the columns that are read. The "
-                        f"columns of {file.name}:\n{describe(found)}"
-                    )
+            if rows:
+                self._check_shard(columns, (files[first].name, schema), (file.name, found))
         shards = [
             Shard(display_path(fs, file.path), name, file.size, file.etag, rows)
             for file, name, (_, rows) in zip(files, names, looked, strict=True)
@@ -78,11 +72,11 @@ class ArrowSource(ColumnSource):
         return shards, columns
 
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
-        names = self.columns.names()
+        names = self.columns_of(shard).names()
         records: list[Record] = []
         for batch in self._slices(shard, start, stop):
-            with shard_errors(shard):
-                records += _records(batch.select(names))
+            with shard_errors(shard):  # a shard may lack the id
+                records += _records(batch.select([name for name in names if name in batch.schema.names]))
         return self._reader(shard).rows(records, start)
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from pipelines.sources import Shard
 from pipelines.sources.account import FilesAccount, account
-from pipelines.sources.columns import Choices, Columns, choose
+from pipelines.sources.columns import Choices, Columns, check_shard, choose
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, list_files, open_input
 from pipelines.sources.rows import RowReader
-from scorer.errors import RunError
+from scorer.errors import ConfigError, RunError
 
 
 class ColumnSource(ABC):
@@ -99,6 +99,18 @@ class ColumnSource(ABC):
         """Find the columns in a schema, and keep the reasons. Raise ConfigError as :func:`choose` does."""
         self._choices = choose(schema, self._asked, shard, needs_contrast=self._contrast_images)
         return self._choices.columns
+
+    def _check_shard(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
+        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""
+        try:
+            check_shard(columns, first, other)
+        except ConfigError as error:
+            name, schema = other
+            asked = Columns() if self._asked.complete else self._asked
+            try:
+                self._own[name] = choose(schema, asked, name, needs_contrast=self._contrast_images)
+            except ConfigError:
+                raise error from None
 
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:

@@ -471,6 +471,8 @@ class _Finder:
         ranks = (
             (structs, "type struct<bytes, path>"),
             (self._named(IMAGE_NAMES, _listed(is_binary), taken), "known name, bytes"),
+            # A WebDataset member such as input.jpg: the last part of its suffix says what it is.
+            (self._named(IMAGE_NAMES, _listed(is_binary), taken, last_part=True), "known suffix, bytes"),
             (self._named((*IMAGE_NAMES, *IMAGE_PATH_NAMES), _listed(is_text), taken), "known name"),
             (self._named(IMAGE_URL_NAMES, _listed(is_text), taken), "known name"),
         )
@@ -521,8 +523,15 @@ class _Finder:
     def _typed(self, accepts: Callable[[pa.DataType], bool], taken: set[str]) -> list[str]:
         return [field.name for field in self.schema if field.name not in taken and accepts(field.type)]
 
-    def _named(self, names: Sequence[str], accepts: Callable[[pa.DataType], bool], taken: set[str]) -> list[str]:
-        return [name for name in self._typed(accepts, taken) if name.lower() in names]
+    def _named(
+        self, names: Sequence[str], accepts: Callable[[pa.DataType], bool], taken: set[str], *, last_part: bool = False
+    ) -> list[str]:
+        """Return the columns of known names; with ``last_part``, those whose last dotted part is one."""
+        return [
+            name
+            for name in self._typed(accepts, taken)
+            if (name.lower().rpartition(".")[2] if last_part else name.lower()) in names
+        ]
 
 
 def _each(names: Names | None) -> tuple[str, ...]:

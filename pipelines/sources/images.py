@@ -56,7 +56,7 @@ class ImageOptions:
         try:
             self.fetcher.check(self.root)
         except RowError as error:
-            raise ConfigError(f"--image-root: {error.message}; allow its host with --allow-image-host") from error
+            raise ConfigError(f"--image-root: {error.message}") from error
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what determines which image a row has; defaults are left out."""

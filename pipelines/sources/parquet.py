@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import ID_NAMES, Columns, check_shard, choose, is_unknown
+from pipelines.sources.columns import ID_NAMES, Columns, choose, is_unknown
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
@@ -49,7 +49,7 @@ class ParquetSource(ColumnSource):
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
             if found.num_rows and not _written_alike(found, footer):
-                self._check(columns, (chosen.name, schema), (file.name, found.schema.to_arrow_schema()))
+                self._check_shard(columns, (chosen.name, schema), (file.name, found.schema.to_arrow_schema()))
             return shard
 
         # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
@@ -82,18 +82,6 @@ class ParquetSource(ColumnSource):
                     if is_id or (known is not None and is_unknown(known.type)):
                         fields[field.name] = field
         return pa.schema(list(fields.values()))
-
-    def _check(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
-        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""
-        try:
-            check_shard(columns, first, other)
-        except ConfigError as error:
-            name, schema = other
-            asked = Columns() if self._asked.complete else self._asked
-            try:
-                self._own[name] = choose(schema, asked, name, needs_contrast=self._contrast_images)
-            except ConfigError:
-                raise error from None
 
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         reader = self._reader(shard)

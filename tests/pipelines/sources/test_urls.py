@@ -121,8 +121,8 @@ def test_a_path_stays_below_the_root_on_the_web(tmp_path: Path, path: str) -> No
 @pytest.mark.parametrize(
     ("root", "problem"),
     [
-        ("http://other.example.org/dir", "is not among those that are allowed; allow its host with --allow-image-host"),
-        ("http://127.0.0.1/dir", "addresses are not fetched from"),
+        ("http://other.example.org/dir", "is not among the allowed ones; add it with --allow-image-host"),
+        ("http://127.0.0.1/dir", "addresses are not allowed"),
         ("HTTPS://user:secret@images.example.org/", "authority"),
         ("http://images.example.org/dir?x=1", "without a query or fragment"),
     ],
