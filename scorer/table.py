@@ -23,7 +23,7 @@ METADATA_KEY: Final = b"tokensight"
 
 OK: Final = "ok"
 TEXT_ONLY: Final = "text_only"
-"""The status of a row without an image: it has tokens and weights of 1, and is neither scored against an image nor failed."""
+"""The status of a row without an image, which has tokens, and weights of 1."""
 WITH_WEIGHTS: Final = (OK, TEXT_ONLY)
 """The statuses of rows that have lists; every other status is the code of a failure."""
 

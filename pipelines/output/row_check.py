@@ -44,8 +44,8 @@ class RowCheck:
 
     Attributes:
         columns: the columns that the file must have.
-        rows, ok, text_only, tokens: how many rows, scored rows, text-only rows and tokens of scored rows were checked so
-            far.
+        rows, ok, text_only: how many rows, scored rows and text-only rows were checked so far.
+        tokens: how many tokens of scored rows.
         faults: the faults found so far, by kind.
     """
 
@@ -149,10 +149,8 @@ def _text_only_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column
         yield among(~np.isnan(lists[name].values)), f"is {TEXT_ONLY} but has a {name} that is not NaN"
     alone = lists["logprob_contrast"].values
     partly = among(np.isnan(alone)) & among(~np.isnan(alone))
-    yield (
-        partly | among(np.isinf(alone)),
-        f"is {TEXT_ONLY} but has a logprob_contrast that is neither finite nor all NaN",
-    )
+    what = f"is {TEXT_ONLY} but its logprob_contrast is neither finite nor all NaN"
+    yield partly | among(np.isinf(alone)), what
     yield among(lists[WEIGHTS].values != 1), f"is {TEXT_ONLY} but has a token_weights entry that is not 1"
 
 

@@ -1,11 +1,12 @@
 """Read and write ``_SUCCESS``: the summary of a finished run, over all processes that took part in it.
 
 Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time without pauses), ``rows``,
-``ok``, ``text_only`` (rows without an image; an older summary has none), ``failed``, ``failures`` (code → ``count`` and at most ten ``examples`` of ``shard``, ``row_index``,
-``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
-were scored: :class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the
-model ran), ``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``,
-``text_only``, ``failed``, ``bytes``, ``sha256``).
+``ok``, ``text_only`` (rows without an image; an older summary lacks the key), ``failed``, ``failures`` (code →
+``count`` and at most ten ``examples`` of ``shard``, ``row_index``, ``sample_id``, ``message``), ``tokens`` (of rows
+ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they were scored:
+:class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the model ran),
+``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``text_only``,
+``failed``, ``bytes``, ``sha256``). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations

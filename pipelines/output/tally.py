@@ -105,10 +105,9 @@ class Tally:
         }
         sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
         usage = Usage(**data["usage"])
+        counts = (data["rows"], data["ok"], data["tokens"])
         stages, text_only = data.get("stages", {}), data.get("text_only", 0)  # older outputs have neither
-        return cls(
-            data["rows"], data["ok"], data["tokens"], failures, data["paths"], usage, sessions, stages, text_only
-        )
+        return cls(*counts, failures, data["paths"], usage, sessions, stages, text_only)
 
 
 def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:

@@ -58,7 +58,10 @@ class RowReader:
         value = _values(record, column)
         if value is None:
             raise RowError(FailureCode.TEXT_MISSING, f"column {column!r} is null; there is no text to score")
-        images = self.resolver.images(_values(record, columns.image))
+        cell = _values(record, columns.image)
+        if columns.messages is not None and _no_image(cell) and not _has_places(value):
+            return parse_conversation(sample_id, (), value)
+        images = self.resolver.images(cell)
         contrast = ()
         if columns.contrast_image is not None:
             contrast = self.resolver.images(_values(record, columns.contrast_image))
@@ -83,6 +86,21 @@ def _captions(
         problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)
     return Captions(sample_id, images, question, tuple(text or "" for text in texts), contrast)
+
+
+def _no_image(cell: Any) -> bool:
+    """Whether an image cell names no image: null, empty, or a list or a struct of nothing else."""
+    if isinstance(cell, list):
+        return all(map(_no_image, cell))
+    return not (cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell)
+
+
+def _has_places(messages: Any) -> bool:
+    """Whether a conversation has places for images; if so, a row without an image lacks one."""
+    try:
+        return not parse_conversation("", (), messages).text_only
+    except RowError:
+        return True
 
 
 def _values(record: Mapping[str, Any], names: Names) -> Any:

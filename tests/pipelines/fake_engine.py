@@ -1,6 +1,7 @@
 """A deterministic engine without a model: tokens are words, scores a hash of the text.
 
-Rows without an image are text-only, as with the real one. It lets tests and benchmarks exercise everything around the model, at a cost per row that is theirs to choose.
+It lets tests and benchmarks exercise everything around the model, at a cost per row that is theirs to choose. Rows
+without an image are text-only, as with a real engine.
 """
 
 from __future__ import annotations

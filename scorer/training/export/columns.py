@@ -50,15 +50,16 @@ class RunColumns:
         """Return every column that was read."""
         return [*self.text, *self.image, *([] if self.prompt_column is None else [self.prompt_column])]
 
-    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False) -> None:
+    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False, images: bool = True) -> None:
         """Raise ConfigError if a column that was read is absent.
 
         Args:
             there: the columns that exist.
             where: the file or row they belong to, for the message.
             record: whether ``there`` are the keys of one record, which may lack a prompt and some of several texts.
+            images: whether images were read; a text-only row has none.
         """
-        read = dict.fromkeys(self.image, IMAGE_OPTION)
+        read = dict.fromkeys(self.image if images else (), IMAGE_OPTION)
         if not record or not any(name in there for name in self.text):
             read = dict.fromkeys(self.text, TEXT_OPTION) | read
         if self.prompt_column is not None and not record:

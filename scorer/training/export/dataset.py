@@ -57,7 +57,7 @@ class Example:
 
 
 def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
-    """Yield the examples of every scored row, in the run's order; rows that failed are left out.
+    """Yield the examples of every row with weights, in the run's order; rows that failed are left out.
 
     Args:
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
@@ -90,8 +90,8 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
 
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
-    columns.refuse_absent(record, row.name, record=True)
-    images = tuple(_leaves([record[name] for name in columns.image]))
+    columns.refuse_absent(record, row.name, record=True, images=not row.text_only)
+    images = () if row.text_only else tuple(_leaves([record[name] for name in columns.image]))
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
     if isinstance(text, list) and text and isinstance(text[0], Mapping):
         sample = parse_conversation(row.sample_id, images, text)
