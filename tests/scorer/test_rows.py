@@ -10,7 +10,7 @@ import numpy as np
 from scorer import Sample, TokenScores
 from scorer.errors import FailureCode
 from scorer.results import Failure
-from scorer.types import Turn
+from scorer.types import IMAGE, Turn
 from tests.scorer.scoring import TOLERANCE, assert_equal_scores, load, picture
 
 
@@ -21,7 +21,7 @@ def test_a_bad_row_costs_that_row_only(chatml_model: Path, tmp_path: Path) -> No
     bad = {
         "corrupt": (Sample.caption("corrupt", buffer.getvalue()[:300], "x"), FailureCode.IMAGE_UNREADABLE),
         "missing": (Sample.caption("missing", str(tmp_path / "no.jpg"), "x"), FailureCode.IMAGE_MISSING),
-        "none": (Sample("none", (), (Turn("assistant", ("x",)),)), FailureCode.IMAGE_MISSING),
+        "none": (Sample("none", (), (Turn("user", (IMAGE,)), Turn("assistant", ("x",)))), FailureCode.IMAGE_MISSING),
         "text": (Sample.caption("text", b"GIF89a", "x"), FailureCode.IMAGE_UNREADABLE),
         "empty": (Sample.caption("empty", picture(9, 9), ""), FailureCode.TEXT_MISSING),
         "blank": (Sample.caption("blank", picture(9, 9), " \n\t"), FailureCode.TEXT_MISSING),
