@@ -175,10 +175,10 @@ class ScoreSuite:
         """The scores of text without an image by the model's own class."""
         return oracle_scores(scorer, inputs, label_index)
 
-    @pytest.mark.parametrize("path", ["fast", "plain"])
-    def test_text_only_rows_and_others_do_not_change_each_other(self, case: Case, path: str) -> None:
+    @pytest.mark.parametrize("passes", ["fast", "plain"])
+    def test_text_only_rows_and_others_do_not_change_each_other(self, case: Case, passes: str) -> None:
         scorer = case.shared()
-        if path == "plain":
+        if passes == "plain":
             scorer._fast = None
         with_images, without = case.few_rows(), text_only(case)
         mixed = [row for pair in zip_longest(without, with_images) for row in pair if row is not None]

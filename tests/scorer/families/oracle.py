@@ -13,6 +13,7 @@ from scorer.contrasts import blank_image
 from scorer.forward import LabelScores
 from scorer.messages import to_messages
 from tests.scorer.families.samples import Case
+from tests.scorer.scoring import picture
 
 
 def processor_inputs(case: Case, scorer: Scorer, sample: Sample, images: Sequence[Any]) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[
 def text_alone_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[str, Any]:
     """What the model's own template and tokenizer make of a conversation without images, with its token types."""
     if case.inputs is not None:
-        ids = case.inputs(scorer, sample, ())["input_ids"]
+        ids = case.inputs(scorer, sample, [picture(30, 50, 1)])["input_ids"]
+        ids = ids[ids != scorer.encoder.image_token_id][None]
     else:
         processor = scorer.encoder._processor
         prompt = scorer.encoder.render(to_messages(sample.turns))
