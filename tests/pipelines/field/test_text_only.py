@@ -1,4 +1,4 @@
-"""Mixed data: rows without an image are kept, counted apart, and trained on with weights of 1, from input to trainer."""
+"""Mixed data: rows without an image are kept, counted apart and trained on with weights of 1, end to end."""
 
 from __future__ import annotations
 
