@@ -27,6 +27,9 @@ from scorer.columns import WEIGHTS
 from scorer.results import TokenScores
 from scorer.training import WeightAligner, WeightedText, WeightTable, read_weights
 from scorer.training.export.__main__ import main as export
+from scorer.training.export.columns import ColumnOptions, run_columns
+from scorer.training.export.dataset import read_examples
+from scorer.training.export.formats import FORMATS, FormatOptions
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import IMAGE, make_job, run
 from tests.pipelines.outputs import problems, rewrite
@@ -167,8 +170,10 @@ def mix(tmp_path: Path, fake_model: None) -> tuple[Path, Path]:
 
 
 def test_the_command_counts_them_apart_and_takes_none_for_a_failure(
-    mix: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    mix: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    again = ["--input", str(mix[0]), "--output", str(tmp_path / "again"), "--executor", "local"]
+    assert score.main([*again, "--max-failed-rows", "0"]) == 0
     said = capsys.readouterr().out
     for expected in ("rows in      4", "rows ok      2", "text-only    2 (no image; weights of 1)", "rows failed  0"):
         assert expected in said
@@ -211,6 +216,19 @@ def test_every_exporter_keeps_them(mix: tuple[Path, Path], tmp_path: Path, to: s
     records = [json.loads(row["extra_info"]) if to == "llama-factory" else row for row in rows]
     assert [set(record["token_weights"]["weights"]) for record in records[1:3]] == [{1.0}] * 2
     assert set(records[0]["token_weights"]["weights"]) != {1.0}
+
+
+def test_ms_swift_gets_scales_of_1(mix: tuple[Path, Path]) -> None:
+    tokenizer = tiny.byte_level_tokenizer()
+    settings = FormatOptions(tokenizer.encode, WeightAligner(tokenizer), 0.5)
+    table = WeightTable.open(mix[1])
+    columns = run_columns(table.published, ColumnOptions())
+    examples = list(read_examples(table, mix[0], columns))
+    assert [example.name for example in examples] == ["p0", "t1", "t2", "p3"]
+    written = FORMATS["ms-swift"](examples[1], [], settings)
+    content = written["messages"][1]["content"]
+    assert content == {"token_ids": tokenizer.encode("Hello there."), "loss_scale": [1.0] * len(content["token_ids"])}
+    assert written["images"] == []
 
 
 def test_the_aligner_gives_them_weights_of_1(output: Path) -> None:
