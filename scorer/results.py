@@ -37,6 +37,8 @@ class TokenScores:
         logprob_clean, logprob_contrast: float32 [N], natural-log probability of the label under each.
         texts: the scored turns' texts, for display; None if only spans are known, since no published file holds texts.
         optional: the run's optional columns (:mod:`scorer.columns`) by name, [N] each.
+        text_only: whether the sample has no image. ``logprob_contrast`` is then that of the text alone, or NaN if the
+            model cannot run without an image; the other raw scores are NaN, and every weight is 1.
     """
 
     sample_id: str
@@ -50,16 +52,19 @@ class TokenScores:
     logprob_contrast: Float32Array
     optional: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     texts: tuple[str, ...] | None = None
+    text_only: bool = False
 
     @classmethod
-    def from_arrays(cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(
+        cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]], *, text_only: bool = False
+    ) -> Self:
         """Build scores from arrays by column name; arrays without an attribute go to ``optional``."""
         own: Mapping[str, Any] = arrays
         optional: dict[str, npt.NDArray[Any]] = {}
         if len(arrays) > len(_ARRAYS):
             own = {name: arrays[name] for name in _ARRAYS}
             optional = {name: array for name, array in arrays.items() if name not in own}
-        return cls(sample_id=sample_id, text_hash=text_hash, optional=optional, **own)
+        return cls(sample_id=sample_id, text_hash=text_hash, optional=optional, text_only=text_only, **own)
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -82,6 +87,7 @@ class TokenScores:
             spread = f", gap {low} nats" if len(finite) == 1 else f", gaps {low} to {high} nats"
         if len(finite) < len(gaps):
             spread += f", {len(gaps) - len(finite)} undefined"
+        spread = ", text only" if self.text_only else spread
         text = "" if self.texts is None else f": {_short(' | '.join(self.texts))!r}"
         return f"<TokenScores {self.sample_id!r}, {tokens}{spread}{text}>"
 
@@ -93,7 +99,9 @@ class TokenScores:
 
 
 _ARRAYS: Final = tuple(
-    name for name in TokenScores.__dataclass_fields__ if name not in ("sample_id", "text_hash", "optional", "texts")
+    name
+    for name in TokenScores.__dataclass_fields__
+    if name not in ("sample_id", "text_hash", "optional", "texts", "text_only")
 )
 
 

@@ -22,6 +22,10 @@ METADATA_KEY: Final = b"tokensight"
 """The key of the JSON document in the Parquet schema's metadata, which holds format version, method and fingerprint."""
 
 OK: Final = "ok"
+TEXT_ONLY: Final = "text_only"
+"""The status of a row without an image, which has tokens, and weights of 1."""
+WITH_WEIGHTS: Final = (OK, TEXT_ONLY)
+"""The statuses of rows that have lists; every other status is the code of a failure."""
 
 SCORE_FIELDS: Final = tuple(column.field for column in REQUIRED if column.kind in ("span", "raw"))
 """The token ids, spans and raw scores that every output has, one list element per scored token."""
@@ -151,4 +155,4 @@ def _row(result: Result, row_index: int, method: weights.Method, schema: pa.Sche
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise TableError(f"sample {result.sample_id!r}: arrays differ in length ({lengths}); give one value per token")
-    return {**row, **arrays, "text_hash": result.text_hash, "status": OK}
+    return {**row, **arrays, "text_hash": result.text_hash, "status": TEXT_ONLY if result.text_only else OK}

@@ -1,12 +1,13 @@
 """Read and write ``_SUCCESS``: the summary of a finished run, over all processes that took part in it.
 
 Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time without pauses), ``rows``,
-``ok``, ``failed``, ``failures`` (code → ``count`` and at most ten ``examples`` of ``shard``, ``row_index``,
-``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
-were scored: :class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the
-model ran), ``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``,
+``ok``, ``text_only`` (rows without an image; an older summary lacks the key), ``failed``, ``failures`` (code →
+``count`` and at most ten ``examples`` of ``shard``, ``row_index``, ``sample_id``, ``message``), ``tokens`` (of rows
+ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they were scored:
+:class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the model ran),
+``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``text_only``,
 ``failed``, ``bytes``, ``sha256``), ``files`` (:class:`pipelines.sources.account.FilesAccount`: the input's files
-``seen``, ``read``, and ``passed_over`` with the reason).
+``seen``, ``read``, and ``passed_over`` with the reason). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class ShardEntry(TypedDict):
     name: str
     rows: int
     ok: int
+    text_only: int
     failed: int
     bytes: int
     sha256: str
@@ -48,6 +50,7 @@ class Summary(TypedDict):
     seconds_scoring: float
     rows: int
     ok: int
+    text_only: int
     failed: int
     failures: dict[str, dict[str, Any]]
     tokens: int
@@ -74,6 +77,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], files: FilesA
         "seconds_scoring": seconds,
         "rows": tally.rows,
         "ok": tally.ok,
+        "text_only": tally.text_only,
         "failed": tally.failed,
         "failures": tally.to_dict()["failures"],
         "tokens": tally.tokens,
@@ -95,6 +99,8 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], files: FilesA
 def parse(data: bytes) -> Summary:
     """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or its counts do not add up."""
     summary = parse_summary(data)
+    for entry in (summary, *summary["shards"]):
+        entry.setdefault("text_only", 0)  # an older summary does not count such rows, which failed then
     for entry in summary["shards"]:
         absent = ShardEntry.__required_keys__ - entry.keys()
         if absent:
@@ -102,9 +108,10 @@ def parse(data: bytes) -> Summary:
     absent = {"rows", "ok", "failed", "tokens"} - summary.keys()
     if absent:
         raise ValueError(f"it has no {', '.join(sorted(absent))}")
-    if summary["rows"] != summary["ok"] + summary["failed"]:
+    if summary["rows"] != summary["ok"] + summary["text_only"] + summary["failed"]:
         raise ValueError(
-            f"its {summary['rows']} rows are not the sum of {summary['ok']} ok and {summary['failed']} failed"
+            f"its {summary['rows']} rows are not the sum of {summary['ok']} ok, {summary['text_only']} text-only and "
+            f"{summary['failed']} failed"
         )
     return cast(Summary, summary)
 
@@ -160,6 +167,7 @@ def _shard(shard: PublishedShard) -> ShardEntry:
         "name": shard.name,
         "rows": shard.tally.rows,
         "ok": shard.tally.ok,
+        "text_only": shard.tally.text_only,
         "failed": shard.tally.failed,
         "bytes": shard.size,
         "sha256": shard.sha256,

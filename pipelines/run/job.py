@@ -312,6 +312,6 @@ def _collect(
 
 
 def _check_totals(summary: Summary, rows: int) -> None:
-    if not summary["rows"] == summary["ok"] + summary["failed"] == rows:
-        counted = f"{summary['ok']} ok and {summary['failed']} failed"
+    if not summary["rows"] == summary["ok"] + summary["text_only"] + summary["failed"] == rows:
+        counted = f"{summary['ok']} ok, {summary['text_only']} text-only and {summary['failed']} failed"
         raise RunError(f"{rows} rows went in but {counted} came out; the run is not finished. This is a bug: report it")

@@ -58,7 +58,8 @@ class RowReader:
         value = _values(record, column)
         if value is None:
             raise RowError(FailureCode.TEXT_MISSING, f"column {column!r} is null; there is no text to score")
-        images = self.resolver.images(_values(record, columns.image))
+        cell = _values(record, columns.image)
+        images = self.resolver.images(cell)
         contrast = ()
         if columns.contrast_image is not None:
             contrast = self.resolver.images(_values(record, columns.contrast_image))

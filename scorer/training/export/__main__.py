@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
 from scorer.method_options import add_method_options, describe_methods
+from scorer.table import TEXT_ONLY
 from scorer.training.alignment import WeightAligner
 from scorer.training.export.columns import (
     IMAGE_OPTION,
@@ -40,7 +42,8 @@ Write a dataset with its published weights to one file that a trainer reads dire
   llama-factory  samples of LLaMA-Factory's v1 with the weights in extra_info
   axolotl        messages with train_detail: tokens with weights of at least --threshold are trained on
 
-Rows that were not scored are left out and counted. Image bytes are written beside the output file.
+Rows that failed are left out and counted; rows without an image are kept, with weights of 1. Image bytes are written
+beside the output file.
 """
 
 
@@ -56,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TokensightError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    left_out = sum(not row.ok for row in table)
+    statuses = Counter(row.status if row.ok else "failed" for row in table)
+    left_out, alone = statuses["failed"], statuses[TEXT_ONLY]
     print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
+    if alone:
+        print(f"{alone} rows have no image ({TEXT_ONLY}): they are kept, with weights of 1")
     return 0
 
 

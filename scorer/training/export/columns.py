@@ -54,7 +54,7 @@ class RunColumns:
         """Return every column that was read."""
         return [*self.text, *self.image, *([] if self.prompt_column is None else [self.prompt_column])]
 
-    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False) -> None:
+    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False, images: bool = True) -> None:
         """Raise ConfigError if a column that was read is absent.
 
         Args:

@@ -64,7 +64,7 @@ class Example:
 
 
 def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
-    """Yield the examples of every scored row, in the run's order; rows that failed are left out.
+    """Yield the examples of every row with weights, in the run's order; rows that failed are left out.
 
     Args:
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
@@ -98,7 +98,8 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
     columns.refuse_absent(record, row.name, record=True)
-    images = tuple(image for image in _leaves([record.get(name) for name in columns.image]) if not _is_absent(image))
+    cells = [] if row.text_only else [record.get(name) for name in columns.image]
+    images = tuple(image for image in _leaves(cells) if not _is_absent(image))
     for image in images:
         _check_image(image, row, columns)
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]

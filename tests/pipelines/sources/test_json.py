@@ -134,6 +134,7 @@ def test_llava_conversations_and_rows_of_several_pictures(tmp_path: Path) -> Non
     assert sample(rows[1]).images == (str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg"))
     assert sample(rows[2]).images == ()
     assert sample(rows[2]).turns[0].content == ("Text only.",)
+    assert sample(rows[2]).text_only
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl"])
