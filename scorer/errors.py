@@ -46,9 +46,11 @@ class FailureCode(StrEnum):
     CONVERSATION_INVALID = "conversation_invalid"
     """Unknown roles, no assistant turn, or image markers that do not match the images."""
     TEMPLATE_FAILED = "template_failed"
-    """The model's chat template refused this conversation, or dropped, repeated or changed one of its texts."""
+    """The model's chat template refused this conversation, dropped, repeated or changed one of its texts, or put
+    nothing before it."""
     CONTRAST_UNDEFINED = "contrast_undefined"
-    """The contrast input does not exist for this row (no contrast image, or it encodes to other tokens)."""
+    """The contrast input does not exist for this row: it has no contrast image, the contrast encodes to other tokens,
+    or it leaves nothing to predict a label from (an image directly before the text)."""
     NON_FINITE = "non_finite"
     """The model returned NaN or infinity for this row."""
     SCORING_FAILED = "scoring_failed"

@@ -234,6 +234,12 @@ class Encoder:
     def _branch(self, sample: Sample, rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
         """A branch that ends with its last label: attention is causal, so what is behind it does not matter."""
         label_index = rendered.scored[:kept]
+        if label_index[0] == 0:
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                "the model's chat template writes nothing before the text to score, and its tokenizer no BOS, so that "
+                "nothing predicts the first token; give the row a prompt, or use another reference model",
+            )
         end = int(label_index[-1]) + 1
         used = images[: int(np.searchsorted(rendered.images, end))]
         if self.family.joint_images and len(used) < len(images):
