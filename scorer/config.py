@@ -18,8 +18,15 @@ DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["int8", "nf4", "torchao-int8"]
 
+MAX_TEXT_BYTES: Final = 64 * 2**10
+"""Default of ``max_text_bytes``, in a dataset job and in the service."""
+
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "compile", "contrast_cache_bytes", "max_batch_tokens"})
 """Options that change where and how fast scores are computed, not what is asked for."""
+
+ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes"})
+"""Options that came after outputs were published: at their default they are not in the fingerprint, so that those
+outputs keep theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class ScorerConfig:
         blur_radius: Gaussian radius of the ``blur`` contrast in pixels, relative to the image's longer side.
         noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, not on its place
             in a batch.
+        max_text_bytes: limit of a row's texts and prompt together, UTF-8 bytes.
         max_image_bytes: limit of one encoded image, bytes.
         max_image_pixels: limit of one decoded image, width × height.
         contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, bytes.
@@ -62,6 +70,7 @@ class ScorerConfig:
     blank_color: tuple[int, int, int] | None = None
     blur_radius: float = 0.1
     noise_seed: int = 0
+    max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
     contrast_cache_bytes: int = 2**30
@@ -103,6 +112,7 @@ class ScorerConfig:
         )
         for name, low in (
             ("noise_seed", 0),
+            ("max_text_bytes", 1),
             ("max_image_bytes", 1),
             ("max_image_pixels", 1),
             ("contrast_cache_bytes", 0),
@@ -135,7 +145,12 @@ class ScorerConfig:
 
     def fingerprint(self) -> dict[str, Any]:
         """The options that change scores, as plain data; options of execution alone are left out."""
-        return {name: value for name, value in self.to_dict().items() if name not in EXECUTION_ONLY}
+        default = ScorerConfig().to_dict()
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in EXECUTION_ONLY and not (name in ABSENT_AT_DEFAULT and value == default[name])
+        }
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:

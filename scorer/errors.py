@@ -40,7 +40,7 @@ class FailureCode(StrEnum):
     TEXT_MISSING = "text_missing"
     """There is no text to score: null, empty, white space only, or nothing that the tokenizer keeps."""
     TEXT_TOO_LONG = "text_too_long"
-    """Prompt, image and text together exceed the model's context."""
+    """Prompt, image and text together exceed the model's context, or the texts the limit in bytes."""
     TEXT_INVALID = "text_invalid"
     """The text is not a string, or cannot be encoded as UTF-8."""
     CONVERSATION_INVALID = "conversation_invalid"

@@ -8,7 +8,7 @@ own convention and is honoured here only, in user turns only, and only if the ma
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from scorer.errors import FailureCode, RowError
@@ -58,6 +58,24 @@ def scored_texts(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(turn.text for turn in turns if turn.role == "assistant")
 
 
+def check_text_bytes(texts: Iterable[Any], limit: int) -> None:
+    """Refuse a row whose texts, the prompt among them, are too long together: before they cost a tokenizer's memory.
+
+    Args:
+        texts: what is no string is left to other checks.
+        limit: UTF-8 bytes of all texts.
+
+    Raises:
+        RowError: ``text_too_long``.
+    """
+    size = sum(len(text.encode(errors="surrogatepass")) for text in texts if isinstance(text, str))
+    if size > limit:
+        raise RowError(
+            FailureCode.TEXT_TOO_LONG,
+            f"the row's texts have {size:,} bytes, more than max_text_bytes={limit}; shorten them or raise the limit",
+        )
+
+
 def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Turns → messages in Hugging Face's form, every content a list of parts of type ``text`` or ``image``."""
     return [
@@ -73,7 +91,7 @@ def _turn(index: int, message: Mapping[str, Any]) -> Turn:
     if not isinstance(message, Mapping):
         raise _invalid(f"message {index} is {_short(message)}; a mapping with role and content is needed")
     name = message.get("role", message.get("from"))
-    if name not in _ROLES:
+    if not isinstance(name, str) or name not in _ROLES:
         raise _invalid(f"message {index} has the role {_short(name)}; known roles: {', '.join(_ROLES)}")
     role = _ROLES[name]
     content = message.get("content", message.get("value"))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from scorer.config import Attention, DType, Quantization, ScorerConfig
+from scorer.config import MAX_TEXT_BYTES, Attention, DType, Quantization, ScorerConfig
 from scorer.contrasts import DEFAULT
 from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="limit of a request's body, bytes; beyond it: 413")
     max_pending_bytes: int = Field(256 * 2**20, ge=1, description="bodies in memory, all together, bytes")
-    max_text_bytes: int = Field(64 * 2**10, ge=1, description="limit of one sample's texts, UTF-8 bytes")
+    max_text_bytes: int = Field(MAX_TEXT_BYTES, ge=1, description="limit of one sample's texts, UTF-8 bytes")
     max_items: int = Field(32, ge=1, description="limit of samples in one request")
     max_image_bytes: int = Field(16 * 2**20, ge=1, description="limit of one encoded picture, bytes")
     max_image_pixels: int = Field(25_000_000, ge=1, description="limit of one decoded picture, width × height")
@@ -128,6 +128,7 @@ class Settings(BaseSettings):
             truncate=self.truncate,
             contrast_cache_bytes=self.contrast_cache_bytes // len(self.contrasts),
             max_batch_tokens=self.max_batch_tokens,
+            max_text_bytes=self.max_text_bytes,
             max_image_bytes=self.max_image_bytes,
             max_image_pixels=self.max_image_pixels,
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import fsspec
 
@@ -15,6 +15,10 @@ from pipelines.sources.redacted import without_secrets
 from scorer.errors import FailureCode, RowError
 from scorer.fetching.fetcher import Fetcher
 from scorer.types import ImageSource
+
+_SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://")
+_MAX_NAME: Final = 1024
+"""Bytes of an object's name; S3, Google Cloud Storage and Azure have no longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class ImageResolver:
         return self._file(path)
 
     def _file(self, path: str) -> ImageSource:
-        scheme = urlsplit(path).scheme if "://" in path else ""
+        found = _SCHEME.match(path)  # urlsplit raises for an authority such as [IMG]
+        scheme = found[1].lower() if found else ""
         if scheme in ("http", "https"):
             return self.fetcher.fetch(path)
         if self.confined and (scheme or not _below(path)):
@@ -108,14 +113,24 @@ class ImageResolver:
             problem = f"image {path[:200]!r} is neither relative to its remote shard nor on the shard's file system"
             raise RowError(FailureCode.IMAGE_MISSING, problem)
         target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(self.folder, path))
+        if len(target.encode(errors="surrogatepass")) > _MAX_NAME:
+            problem = f"image {path[:200]!r} has a name of more than {_MAX_NAME} bytes; no object can have it"
+            raise RowError(FailureCode.IMAGE_MISSING, problem)
         try:
             size = self.fs.info(target)["size"]
             if size > self.max_bytes:
                 problem = f"image {path[:200]!r} has {size:,} bytes, over the limit of {self.max_bytes:,}"
                 raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{problem}; raise --max-image-bytes to allow it")
             return bytes(self.fs.cat_file(target, end=self.max_bytes))
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} does not exist") from error
+        except ValueError as error:  # a name that the file system does not take
+            problem = f"image {path[:200]!r} cannot be opened ({str(error)[:200]}); check its path"
+            raise RowError(FailureCode.IMAGE_MISSING, problem) from error
+        except (RowError, OSError):
+            raise
+        except Exception as error:  # clients have errors of their own, such as botocore's NoCredentialsError
+            raise OSError(f"image {path[:200]!r} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _below(path: str) -> bool:

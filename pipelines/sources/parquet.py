@@ -15,6 +15,7 @@ from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, describe, resolve
 from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.rows import own_error
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
@@ -128,6 +129,8 @@ def _cell(batch: pa.RecordBatch, column: str, i: int) -> Any:
         return batch.column(column)[i].as_py()
     except UnicodeDecodeError as error:  # Parquet does not promise that a string column is UTF-8
         return RowError(FailureCode.TEXT_INVALID, f"column {column!r} is not valid UTF-8: {error}")
+    except Exception as error:  # such as a date that Python has no value for
+        return own_error(error, f"reading column {column!r}")
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:

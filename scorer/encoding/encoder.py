@@ -27,7 +27,7 @@ from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
 from scorer.families.base import image_token_id
-from scorer.messages import to_messages
+from scorer.messages import check_text_bytes, to_messages
 from scorer.results import Failure
 from scorer.table import text_hash
 from scorer.types import IMAGE, Branch, EncodedSample, ImageSource, PixelArray, Sample, Turn
@@ -92,7 +92,7 @@ class Encoder:
         Raises:
             RowError: this sample cannot be scored; ``code`` says why.
         """
-        _check_sample(sample)
+        _check_sample(sample, self.config.max_text_bytes)
         if self.family.text_only:
             return self._encode_text(sample)
         _check_images(sample, self.family)
@@ -288,7 +288,8 @@ def _check_images(sample: Sample, family: Family) -> None:
         )
 
 
-def _check_sample(sample: Sample) -> None:
+def _check_sample(sample: Sample, max_text_bytes: int) -> None:
+    check_text_bytes((part for turn in sample.turns for part in turn.content), max_text_bytes)
     for turn in sample.turns:
         for part in turn.content:
             if part is not IMAGE and not isinstance(part, str):
