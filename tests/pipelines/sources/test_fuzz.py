@@ -1,4 +1,4 @@
-"""No value of a row ends a run: a few hundred examples of each format; ``python -m benchmarks.fuzz_sources`` has more."""
+"""No value of a row ends a run: a few hundred examples a format; ``python -m benchmarks.fuzz_sources`` runs more."""
 
 from __future__ import annotations
 
