@@ -43,6 +43,8 @@ def fuzz(format: str, examples: int, first_seed: int) -> dict[str, Any]:
             found.update(check(format, written))
         except Exception as error:  # counted, and the next example is tried
             ended[f"{type(error).__name__}: {str(error)[:300]}"] += 1
+        if tried % 1000 == 0:
+            print(f"{format}: {tried} examples, {sum(ended.values())} ended runs", flush=True)
 
     started = time.monotonic()
     run()
