@@ -119,4 +119,4 @@ def _repeated(column: Any) -> int:
     others = 0
     if dictionary is not None and data is not None and 0 < dictionary < data:
         others = max(0, column.total_compressed_size - (data - dictionary))
-    return max(0, column.total_uncompressed_size - others)
+    return max(0, int(column.total_uncompressed_size) - others)
