@@ -18,8 +18,15 @@ DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["int8", "nf4", "torchao-int8"]
 
+MAX_TEXT_BYTES: Final = 2**20
+"""Default of ``max_text_bytes``, in a dataset job and in the service."""
+
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "compile", "contrast_cache_bytes", "max_batch_tokens"})
 """Options that change where and how fast scores are computed, but not which scores."""
+
+ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes"})
+"""Options that came after outputs were published: at their default they are not in the fingerprint, so that those
+outputs keep theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,7 @@ class ScorerConfig:
             side, in (0, 1].
         noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, but not on its place
             in a batch.
+        max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
         contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, in bytes.
@@ -67,6 +75,7 @@ class ScorerConfig:
     blank_color: tuple[int, int, int] | None = None
     blur_radius: float = 0.1
     noise_seed: int = 0
+    max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
     contrast_cache_bytes: int = 2**30
@@ -108,6 +117,7 @@ class ScorerConfig:
         )
         for name, low in (
             ("noise_seed", 0),
+            ("max_text_bytes", 1),
             ("max_image_bytes", 1),
             ("max_image_pixels", 1),
             ("contrast_cache_bytes", 0),
@@ -140,7 +150,12 @@ class ScorerConfig:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options that change scores, as plain data; options that only affect execution are left out."""
-        return {name: value for name, value in self.to_dict().items() if name not in EXECUTION_ONLY}
+        default = ScorerConfig().to_dict()
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in EXECUTION_ONLY and not (name in ABSENT_AT_DEFAULT and value == default[name])
+        }
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from scorer.errors import FailureCode, RowError
 from scorer.types import BoolArray, Branch
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ class OtherImage:
 
 @dataclass(frozen=True, slots=True)
 class EditedTokens:
-    """Edits the clean branch: (branch, bool [T] that is True for image tokens) → the contrast branch."""
+    """Edits the clean branch: (branch, bool [T] that is True for image tokens) → the contrast branch.
+
+    Raises RowError (``contrast_undefined``) if the edit leaves nothing to predict a label from.
+    """
 
     edit: Callable[[Branch, BoolArray], Branch]
 
@@ -146,7 +150,22 @@ def noise_image(size: tuple[int, int], options: ContrastOptions) -> Image:
 
 
 def hide_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
-    """Hide the image's tokens from attention; all tokens keep their positions."""
+    """Hide the image's tokens from attention; all tokens keep their positions.
+
+    The token before a label predicts it. If that is an image token, as in LLaVA's plain template (``<image>caption``),
+    the contrast does not exist: hidden from every other token, its own state still carries the image.
+
+    Raises:
+        RowError: ``contrast_undefined`` if an image token stands directly before a label.
+    """
+    after_image = image_tokens[branch.label_index - 1]
+    if after_image.any():
+        raise RowError(
+            FailureCode.CONTRAST_UNDEFINED,
+            f"an image token stands directly before the scored token {int(after_image.argmax())} and would predict "
+            "it; the contrast 'masked' hides the image, but that token's own state carries it: give the row a prompt "
+            "between image and text, or use the contrast 'blank'",
+        )
     return replace(branch, attend=~image_tokens)
 
 
@@ -155,9 +174,21 @@ def remove_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
 
     ids        <user> ▢ ▢ ▢ What ? <assistant> A kite     label_index = [7, 8]
     removed    <user> What ? <assistant> A kite           label_index = [4, 5]
+
+    A label after an image is then predicted by what stands before the image: BOS will do.
+
+    Raises:
+        RowError: ``contrast_undefined`` if nothing but image tokens stands before the first label.
     """
     ids = branch.input_ids[~image_tokens]
     label_index = (np.cumsum(~image_tokens) - 1)[branch.label_index]
+    if label_index[0] == 0:
+        raise RowError(
+            FailureCode.CONTRAST_UNDEFINED,
+            f"only the image's {int(image_tokens.sum())} tokens stand before the text; the contrast 'removed' takes "
+            "them out and leaves nothing to predict the first token from: give the row a prompt, or use the contrast "
+            "'blank'",
+        )
     return Branch(ids, np.ones(len(ids), dtype=np.bool_), label_index, {}, b"")
 
 

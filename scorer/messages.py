@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from scorer.errors import FailureCode, RowError
@@ -158,6 +158,24 @@ def _parsed(text: str) -> Any:
             problem = f"the messages contain half a surrogate pair: {error.reason}"
             raise RowError(FailureCode.TEXT_INVALID, problem) from error
     return found
+
+
+def check_text_bytes(texts: Iterable[Any], limit: int) -> None:
+    """Refuse a row whose texts, the prompt among them, are too long together: before they cost a tokenizer's memory.
+
+    Args:
+        texts: what is no string is left to other checks.
+        limit: UTF-8 bytes of all texts.
+
+    Raises:
+        RowError: ``text_too_long``.
+    """
+    size = sum(len(text.encode(errors="surrogatepass")) for text in texts if isinstance(text, str))
+    if size > limit:
+        raise RowError(
+            FailureCode.TEXT_TOO_LONG,
+            f"the row's texts have {size:,} bytes, more than max_text_bytes={limit}; shorten them or raise the limit",
+        )
 
 
 def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:

@@ -17,7 +17,11 @@ from scorer.types import Float32Array, Int16Array, Int32Array
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Failure:
-    """A row that could not be scored, and why. It is never dropped: it becomes a row with null lists."""
+    """A row that could not be scored, and why. It is never dropped: it becomes a row with null lists.
+
+    Attributes:
+        message: for people; what it quotes of the row and is not valid Unicode is escaped, so that it can be stored.
+    """
 
     sample_id: str
     code: FailureCode
@@ -25,6 +29,10 @@ class Failure:
 
     def __repr__(self) -> str:
         return f"<Failure {self.sample_id!r}, {self.code.value}: {self.message}>"
+
+    def __post_init__(self) -> None:
+        # Data may spell half a surrogate pair, and a message quotes data.
+        object.__setattr__(self, "message", self.message.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

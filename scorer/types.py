@@ -146,12 +146,18 @@ PixelArray = npt.NDArray[Any] | BytePixels
 class Branch:
     """The input of one forward pass for one sample: the clean branch or the contrast branch.
 
+    A label at position p is predicted by the state at p − 1, so there is such a token, and it is not hidden.
+
     Attributes:
         input_ids: int64 [T], images already expanded to their placeholder tokens.
         attend: bool [T]; False hides a position from attention (``masked`` contrast).
         label_index: int64 [N], the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
         pixels: the image processor's tensors by the model's argument name. Empty for ``removed``.
         pixels_digest: identifies ``pixels``: equal digests mean equal tensors. Empty for ``removed``.
+
+    Raises:
+        ValueError: nothing precedes the first label, or a hidden token precedes a label. Whoever builds a branch from
+            a row refuses the row before.
     """
 
     input_ids: Int64Array
@@ -159,6 +165,19 @@ class Branch:
     label_index: Int64Array
     pixels: dict[str, PixelArray]
     pixels_digest: bytes
+
+    def __post_init__(self) -> None:
+        if (self.label_index < 1).any():
+            raise ValueError(
+                f"a label lies at position {int(self.label_index.min())} of the branch; it must be at least 1, since "
+                "the token before a label predicts it"
+            )
+        if not self.attend[self.label_index - 1].all():
+            hidden = int(self.label_index[~self.attend[self.label_index - 1]][0])
+            raise ValueError(
+                f"the token before the label at position {hidden} is hidden from attention; it must be seen, since it "
+                "predicts the label"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ class Settings(BaseSettings):
             truncate=self.truncate,
             contrast_cache_bytes=self.contrast_cache_bytes // len(self.contrasts),
             max_batch_tokens=self.max_batch_tokens,
+            max_text_bytes=self.max_text_bytes,
             max_image_bytes=self.max_image_bytes,
             max_image_pixels=self.max_image_pixels,
         )

@@ -70,6 +70,11 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     for option, value, text in (
+        (
+            "--max-text-bytes",
+            _DEFAULTS.max_text_bytes,
+            "maximum size of a row's texts and prompt, UTF-8; a larger one fails",
+        ),
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
         ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),
         ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "memory for contrast prefixes that rows share"),

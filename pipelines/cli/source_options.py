@@ -92,4 +92,5 @@ def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
         prompt=config.prompt,
         contrast_images=CONTRASTS[config.contrast].needs_column,
         images=ImageOptions(options.image_root, config.max_image_bytes, fetcher),
+        max_text_bytes=config.max_text_bytes,
     )

@@ -21,6 +21,7 @@ from pipelines.output.tally import Tally, tally_results
 from pipelines.run.captions import EncodedRow, encode_row, join_captions, take_apart
 from pipelines.run.engine import Engine, RowEncoder, RowScorer
 from pipelines.sources import ReadRow, Shard, Source
+from pipelines.sources.rows import own_error
 from scorer import columns
 from scorer.errors import ConfigError, FailureCode, RunError
 from scorer.results import Failure, Result
@@ -149,20 +150,19 @@ def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow
     """Encode rows. If the encoder raises on a row, which it should not, only that row fails.
 
     Raises:
-        OSError: reading failed for a reason outside the row; it may be temporary, and must not be stored as a failure.
-        Exception: what the encoder raised, if it raised on every row.
+        Exception: what is the run's and not a row's, by :func:`pipelines.sources.rows.own_error`; or what the encoder
+            raised, if it raised on every row.
     """
     encoded: list[EncodedRow] = []
     errors: list[Exception] = []
     for row in rows:
         try:
             encoded.append(encode_row(row, encoder))
-        except OSError:
-            raise
         except Exception as error:
-            log.exception("encoding row %s raised", row.sample_id)
+            own = own_error(error, "the encoder", FailureCode.SCORING_FAILED)
+            log.warning("row %s: %s", row.sample_id, own.message)
             errors.append(error)
-            encoded.append(_raised("the encoder", row.sample_id, error))
+            encoded.append(Failure(row.sample_id, own.code, own.message))
     _raise_if_every_row_raised(errors, rows)
     return encoded
 
@@ -189,13 +189,10 @@ def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer) -> 
         except Exception as error:
             log.exception("scoring row %s raised", row.sample_id)
             errors.append(error)
-            results.append(_raised("the model", row.sample_id, error))
+            message = f"the model raised {type(error).__name__}: {error}"
+            results.append(Failure(row.sample_id, FailureCode.SCORING_FAILED, message))
     _raise_if_every_row_raised(errors, rows)
     return results
-
-
-def _raised(who: str, sample_id: str, error: Exception) -> Failure:
-    return Failure(sample_id, FailureCode.SCORING_FAILED, f"{who} raised {type(error).__name__}: {error}")
 
 
 def _raise_if_every_row_raised(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:

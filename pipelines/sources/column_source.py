@@ -17,6 +17,7 @@ from pipelines.sources.columns import Choices, Columns, check_shard, choose
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, list_files, open_input
 from pipelines.sources.rows import RowReader
+from scorer.config import MAX_TEXT_BYTES
 from scorer.errors import ConfigError, RunError
 
 
@@ -29,6 +30,7 @@ class ColumnSource(ABC):
         prompt: the instruction that a bare caption answers if there is no prompt column.
         contrast_images: whether to read ``columns.contrast_image`` too.
         images: where images outside the rows may come from.
+        max_text_bytes: limit of a row's texts and prompt together, UTF-8 bytes.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class ColumnSource(ABC):
         prompt: str,
         contrast_images: bool = False,
         images: ImageOptions | None = None,
+        max_text_bytes: int = MAX_TEXT_BYTES,
     ) -> None:
         self.url = url
         self.prompt = prompt
         self.images = images or ImageOptions()
+        self.max_text_bytes = max_text_bytes
         self._asked = columns
         self._contrast_images = contrast_images
         self._columns: Columns | None = None
@@ -124,7 +128,8 @@ class ColumnSource(ABC):
 
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
-        return RowReader(self.columns_of(shard), shard, self.images.resolver(fs, shard.path), self.prompt)
+        resolver = self.images.resolver(fs, shard.path)
+        return RowReader(self.columns_of(shard), shard, resolver, self.prompt, self.max_text_bytes)
 
 
 @contextmanager

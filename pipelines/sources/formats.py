@@ -16,6 +16,7 @@ from pipelines.sources.listing import has_suffix, list_names
 from pipelines.sources.llava_json import JsonArray
 from pipelines.sources.parquet import SUFFIXES, ParquetSource
 from pipelines.sources.webdataset import WebDataset, text_members
+from scorer.config import MAX_TEXT_BYTES
 from scorer.errors import ConfigError
 
 
@@ -109,13 +110,15 @@ def open_source(
     prompt: str,
     contrast_images: bool = False,
     images: ImageOptions | None = None,
+    max_text_bytes: int = MAX_TEXT_BYTES,
 ) -> Source:
     """Open an input as the named format, or in the format that its file names show.
 
     Args:
         url: a file, a directory or a glob; local, or any URL that fsspec opens.
         format: a key of :data:`FORMATS`; None detects it.
-        columns, prompt, contrast_images, images: see :class:`pipelines.sources.column_source.ColumnSource`.
+        columns, prompt, contrast_images, images, max_text_bytes: see
+            :class:`pipelines.sources.column_source.ColumnSource`.
 
     Raises:
         ConfigError: the format is unknown, there is nothing, or there are files of several formats and none is named.
@@ -124,7 +127,12 @@ def open_source(
     if name not in FORMATS:
         raise ConfigError(f"unknown format {name!r}; known formats: {', '.join(FORMATS)}")
     return FORMATS[name].open(
-        url, columns, prompt=prompt, contrast_images=contrast_images, images=images or ImageOptions()
+        url,
+        columns,
+        prompt=prompt,
+        contrast_images=contrast_images,
+        images=images or ImageOptions(),
+        max_text_bytes=max_text_bytes,
     )
 
 

@@ -26,9 +26,12 @@ _SHORTEST: Final = 64
 _LONGEST_PATH: Final = 4096
 _SNIFFED: Final = 64
 _MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
-_SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
+_WEB: Final = re.compile(r"https?://", re.IGNORECASE)
 _UNESCAPED: Final = "!$&'()*+,;=:@~"
 """Characters of a file name that stand for themselves in the path of a URL (RFC 3986, section 3.3)."""
+_SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://")
+_MAX_NAME: Final = 1024
+"""Bytes of an object's name; S3, Google Cloud Storage and Azure have no longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,8 @@ class ImageResolver:
             return False
 
     def _file(self, path: str) -> ImageSource:
-        scheme = urlsplit(path).scheme if "://" in path else ""
+        found = _SCHEME.match(path)  # urlsplit raises for an authority such as [IMG]
+        scheme = found[1].lower() if found else ""
         if scheme in ("http", "https"):
             return self.fetcher.fetch(path)
         if self.confined and (scheme or not _below(path)):
@@ -175,14 +179,24 @@ class ImageResolver:
             problem = f"image {path[:200]!r} is neither relative to its remote shard nor on the shard's file system"
             raise RowError(FailureCode.IMAGE_MISSING, problem)
         target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(self.folder, path))
+        if len(target.encode(errors="surrogatepass")) > _MAX_NAME:
+            problem = f"image {path[:200]!r} has a name of more than {_MAX_NAME} bytes; no object can have it"
+            raise RowError(FailureCode.IMAGE_MISSING, problem)
         try:
             size = self.fs.info(target)["size"]
             if size > self.max_bytes:
                 problem = f"image {path[:200]!r} has {size:,} bytes, over the limit of {self.max_bytes:,}"
                 raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{problem}; raise --max-image-bytes to allow it")
             return bytes(self.fs.cat_file(target, end=self.max_bytes))
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} does not exist") from error
+        except ValueError as error:  # a name that the file system does not take
+            problem = f"image {path[:200]!r} cannot be opened ({str(error)[:200]}); check its path"
+            raise RowError(FailureCode.IMAGE_MISSING, problem) from error
+        except (RowError, OSError):
+            raise
+        except Exception as error:  # clients have errors of their own, such as botocore's NoCredentialsError
+            raise OSError(f"image {path[:200]!r} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _decode(encoded: str) -> bytes:
@@ -203,7 +217,7 @@ def _has_signature(text: str) -> bool:
 
 def is_web(url: str) -> bool:
     """Whether a folder is on the web: an http or https URL, in any case."""
-    return _SCHEME.match(url) is not None
+    return _WEB.match(url) is not None
 
 
 def _joined(folder: str, path: str) -> str:

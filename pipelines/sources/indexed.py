@@ -23,7 +23,6 @@ from pipelines.sources.account import PassedOver
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
 from pipelines.sources.columns import Columns, is_unknown
-from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, display_path, has_suffix, is_local, open_input, published_names
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, RowError, RunError
@@ -77,9 +76,9 @@ class IndexedSource(ColumnSource):
         *,
         prompt: str,
         contrast_images: bool = False,
-        images: ImageOptions | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(url, columns, prompt=prompt, contrast_images=contrast_images, images=images)
+        super().__init__(url, columns, prompt=prompt, contrast_images=contrast_images, **options)
         self.format = format
         self._place: _Forward | None = None
 

@@ -11,14 +11,15 @@ from pipelines.sources.byte_index import ByteIndex, Extent
 from pipelines.sources.columns import Columns
 from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
+from scorer.errors import FailureCode, RowError
 
 MAX_RECORD: Final = 64 * 2**20
-"""Maximum bytes of one record: a file with a longer line is refused."""
+"""Maximum bytes of one record: a longer one fails its row. A file with a longer line that is no object is refused."""
 _MARK: Final = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 
 
 class JsonLines:
-    """See :class:`pipelines.sources.indexed.Format`. If a line is not a JSON object, only its row fails."""
+    """See :class:`pipelines.sources.indexed.Format`. A line that is no JSON object, or too long, fails its row only."""
 
     name = "jsonl"
     suffixes = tuple(f".{name}{packed}" for name in ("jsonl", "jsonlines", "ndjson") for packed in ("", ".gz", ".zst"))
@@ -27,21 +28,38 @@ class JsonLines:
         return ByteIndex.build((row, start, end) for row, (start, end) in enumerate(_lines(file)))
 
     def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
-        return [
-            parse_record(line.removeprefix(_MARK)) for data in runs for line in data.split(b"\n") if _is_record(line)
-        ]
+        return [_parse(line.removeprefix(_MARK)) for data in runs for line in data.split(b"\n") if _is_record(line)]
 
     def schema(self, records: Sequence[Record], asked: Columns) -> pa.Schema:
         return infer_schema(records)
 
 
+def _parse(line: bytes) -> Record:
+    if len(line) > MAX_RECORD:
+        problem = f"the record has more than {MAX_RECORD:,} bytes; it begins with {line[:40]!r}"
+        return RowError(FailureCode.ROW_UNREADABLE, problem)
+    return parse_record(line)
+
+
 def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Yield the byte range of each record, including its line break and any blank lines after it."""
+    """Yield the byte range of each record, including its line break and any blank lines after it.
+
+    Of a line that is too long, the range has the first bytes only: as many as show that it is.
+    """
     start = end = 0
     empty = True
     while line := file.readline(MAX_RECORD + 1):
         if len(line) > MAX_RECORD:
-            raise ValueError(f"the line at byte {end} is longer than {MAX_RECORD:,} bytes; is it JSON Lines?")
+            if not line.removeprefix(_MARK).lstrip().startswith(b"{"):
+                raise ValueError(f"the line at byte {end} is longer than {MAX_RECORD:,} bytes; is it JSON Lines?")
+            if not empty:
+                yield start, end
+            yield end, end + len(line)
+            while line:
+                end += len(line)
+                line = b"" if line.endswith(b"\n") else file.readline(MAX_RECORD)
+            start, empty = end, True
+            continue
         if _is_record(line):
             if not empty:
                 yield start, end

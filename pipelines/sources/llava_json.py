@@ -24,19 +24,23 @@ from pipelines.sources.columns import ROLES, Columns
 from pipelines.sources.jsonl import MAX_RECORD
 from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
+from scorer.errors import FailureCode, RowError
 from scorer.messages import PAIR_KEYS
 
 CHUNK: Final = 4 * 2**20
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SPACE_OR_COMMA: Final = re.compile(r"[ \t\r\n,]*")
 _FIRST_KEY: Final = re.compile(r'\{\s*"([^"]{0,40})')
+_BRACKET: Final = re.compile(r'["{}\[\]]')
+_STRING_END: Final = re.compile(r'["\\]')
 _MARK: Final = "\xef\xbb\xbf"  # UTF-8's byte order mark, read as Latin-1
 
 
 class JsonArray:
     """See :class:`pipelines.sources.indexed.Format`.
 
-    A damaged file is refused: unlike in JSON Lines, records after the damage cannot be separated with certainty.
+    A damaged file is refused: unlike in JSON Lines, records after the damage cannot be separated with certainty. A
+    record that is nested too deeply for the parser, or too long, fails alone: it ends where its brackets close.
     """
 
     name = "json"
@@ -48,13 +52,20 @@ class JsonArray:
 
     def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
         return [
-            parse_record(data[start:end])
+            _parse(data[start:end])
             for data in runs
             for start, end in _Window(BytesIO(data), between=_SPACE_OR_COMMA).values(inside=False)
         ]
 
     def schema(self, records: Sequence[Record], asked: Columns) -> pa.Schema:
         return infer_schema(records)
+
+
+def _parse(data: bytes) -> Record:
+    if len(data) > MAX_RECORD:
+        problem = f"the record has {len(data):,} bytes, more than {MAX_RECORD:,}; it begins with {data[:40]!r}"
+        return RowError(FailureCode.ROW_UNREADABLE, problem)
+    return parse_record(data)
 
 
 def find_records(file: BinaryIO, chunk: int = CHUNK) -> Iterator[Run]:
@@ -122,9 +133,10 @@ class _Window:
         self._text = ""
         self._first = 0  # offset of text[0] in the file, in bytes
         self._at = 0  # index of the next character in text
-        self._decoder = json.JSONDecoder()
+        # Values are not needed as numbers, and one of too many digits must fail its own row only.
+        self._decoder = json.JSONDecoder(parse_int=len, parse_float=len)
         self.last: Any = None
-        """The value that was parsed last."""
+        """The value that was parsed last; None if it was skipped."""
 
     def skip_mark(self) -> None:
         """Skip a byte order mark."""
@@ -165,21 +177,47 @@ class _Window:
         while True:
             try:
                 self.last, end = self._decoder.raw_decode(self._text, self._at)
-            except (ValueError, RecursionError) as error:
-                if len(self._text) - self._at <= MAX_RECORD and self._more():
-                    continue
-                if len(self._text) - self._at > MAX_RECORD and self._text[self._at] == "{":
-                    key = _FIRST_KEY.match(self._text, self._at)
-                    raise self.error(
-                        f"a record has more than {MAX_RECORD:,} bytes (its first key is {key[1] if key else ''!r}); "
-                        "if the file is one object that holds a table, write it as an array of records or JSON Lines"
-                    ) from error
+            except RecursionError as error:
+                if self._text[self._at] == "{":
+                    return self._skip()
+                raise self.error(f"a record is not valid JSON ({error})") from error
+            except ValueError as error:
+                if len(self._text) - self._at <= MAX_RECORD:
+                    if self._more():
+                        continue
+                elif self._text[self._at] == "{":
+                    if self._first + self._at <= len(_MARK):
+                        key = _FIRST_KEY.match(self._text, self._at)
+                        raise self.error(
+                            f"the first record has more than {MAX_RECORD:,} bytes (its first key is "
+                            f"{key[1] if key else ''!r}); if the file is one object that holds a table, write it as an "
+                            "array of records or JSON Lines"
+                        ) from error
+                    return self._skip()
                 raise self.error(f"a record is not valid JSON ({error})") from error
             # A number that ends where the window does may continue after it.
             if end < len(self._text) or not self._more():
                 run = (self._first + self._at, self._first + end)
                 self._at = end
                 return run
+
+    def _skip(self) -> Run:
+        """Find the end of an object by its brackets alone, without parsing or keeping it."""
+        start, depth, in_string = self._first + self._at, 0, False
+        while True:
+            found = (_STRING_END if in_string else _BRACKET).search(self._text, self._at)
+            self._at = len(self._text) if found is None else found.end()
+            escape = found is not None and found[0] == "\\"
+            if found is None or (escape and self._at == len(self._text)):
+                if not self._more():
+                    raise self.error("a record is not valid JSON (it is not closed)")
+            elif found[0] == '"':
+                in_string = not in_string
+            elif not escape:
+                depth += 1 if found[0] in "{[" else -1
+                if depth == 0:
+                    return start, self._first + self._at
+            self._at += escape
 
     def _more(self) -> bool:
         """Drop what was parsed and at least double the rest, so that a long value is parsed again only log n times."""

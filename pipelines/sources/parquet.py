@@ -6,16 +6,20 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import ID_NAMES, Columns, choose, is_unknown
+from pipelines.sources.columns import ID_NAMES, Columns, choose, is_binary, is_image_struct, is_text, is_unknown
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
+from pipelines.sources.row_groups import Place
+from pipelines.sources.rows import own_error
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
 
 log = logging.getLogger(__name__)
@@ -29,12 +33,30 @@ _FILES_TOGETHER: Final = 16
 """Files given to a thread at a time: a future for each would cost time and memory."""
 _LOOKED_AT: Final = 64
 """Shards whose schemas are looked at where the first one leaves doubt."""
-_BATCH_ROWS: Final = 64
-"""Rows decoded at a time, to bound memory: a row may contain megabytes of image."""
+_BUFFER: Final = 2**20
+"""Bytes of a column read ahead from a disk: a file that stays open must not hold its row group."""
+_MAX_CELL: Final = 2**30
+"""Bytes of one value, checked before Python objects are made of it: a file of kilobytes may decode to gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A limit in bytes, the option that sets it, and the code of a row that exceeds it."""
+
+    size: int
+    option: str
+    code: FailureCode
 
 
 class ParquetSource(ColumnSource):
-    """See :class:`pipelines.sources.Source`."""
+    """See :class:`pipelines.sources.Source`. The shard read last stays open, at its place."""
+
+    def __init__(self, url: str, columns: Columns, **options: Any) -> None:
+        super().__init__(url, columns, **options)
+        self._places: dict[tuple[str, ...] | None, tuple[Shard, Place]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_places": {}}  # an open file cannot be pickled
 
     def _look(self) -> tuple[list[Shard], Columns]:
         files = self._list(SUFFIXES)
@@ -89,9 +111,20 @@ class ParquetSource(ColumnSource):
         rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
             there = [name for name in names if name in batch.schema.names]  # a shard may lack the id
-            records = [{name: _cell(batch, name, i) for name in there} for i in range(batch.num_rows)]
+            limits = {name: self._limit(name) for name in there}
+            large = {name for name in there if batch.column(name).nbytes > limits[name].size}
+            records = [
+                {name: _cell(batch, name, i, limits[name] if name in large else None) for name in there}
+                for i in range(batch.num_rows)
+            ]
             rows += reader.rows(records, start + len(rows))
         return rows
+
+    def _limit(self, name: str) -> _Limit:
+        """Return what one string or one image of a column may have."""
+        if name in Columns(text=self.columns.text, prompt=self.columns.prompt).names():
+            return _Limit(self.max_text_bytes, "max_text_bytes", FailureCode.TEXT_TOO_LONG)
+        return _Limit(self.images.max_bytes, "max_image_bytes", FailureCode.IMAGE_TOO_LARGE)
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
         return pa.Table.from_batches(self._batches(shard, start, stop, None), schema=self.schema(shard))
@@ -103,18 +136,18 @@ class ParquetSource(ColumnSource):
     def _batches(self, shard: Shard, start: int, stop: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield exactly the rows ``start`` to ``stop`` (exclusive), from the row groups that contain them."""
         left = stop - start
-        with shard_errors(shard), _open(open_input(self.url)[0], shard.path) as file:
-            groups, skip = _row_groups(file.metadata, start, stop)
-            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
-                if skip >= batch.num_rows:
-                    skip -= batch.num_rows
-                    continue
-                piece = batch.slice(skip, left)
-                skip, left = 0, left - piece.num_rows
+        key = None if columns is None else tuple(columns)
+        # Taken out while in use, so that another thread opens its own; put back only if all went well.
+        held, place = self._places.pop(key, (None, None))
+        with shard_errors(shard):
+            if place is None or held != shard:
+                place = Place(_open(open_input(self.url)[0], shard.path, _BUFFER), columns)
+            for piece in place.take(start, stop):
+                left -= piece.num_rows
                 yield piece
-                if left == 0:
-                    return
-        if left:
+        if not left:
+            self._places[key] = (shard, place)
+        else:
             raise RunError(
                 f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run. Run the same "
                 "command again"
@@ -157,9 +190,9 @@ def _written_alike(footer: pq.FileMetaData, other: pq.FileMetaData) -> bool:
 
 
 @contextmanager
-def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
+def _open(fs: fsspec.AbstractFileSystem, path: str, buffer: int = 0) -> Iterator[pq.ParquetFile]:
     if is_local(fs):
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=buffer) as file:
             yield file
     else:
         # Arrow's pre-buffering joins the ranges that it needs; a cache below it would read ahead for nothing.
@@ -167,23 +200,37 @@ def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
             yield file
 
 
-def _cell(batch: pa.RecordBatch, column: str, i: int) -> Any:
+def _cell(batch: pa.RecordBatch, column: str, i: int, limit: _Limit | None) -> Any:
+    """Return a value as a Python object, or a RowError; ``limit`` is one to check it against first."""
     try:
+        if limit is not None:
+            _check_size(batch.column(column).slice(i, 1), column, limit)
         return batch.column(column)[i].as_py()
     except UnicodeDecodeError as error:  # Parquet does not promise that a string column is UTF-8
         return RowError(FailureCode.TEXT_INVALID, f"column {column!r} is not valid UTF-8: {error}")
+    except Exception as error:  # such as a date that Python has no value for
+        return own_error(error, f"reading column {column!r}")
 
 
-def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
-    """Return the row groups that intersect [start, stop), and how many rows of the first come before ``start``."""
-    groups: list[int] = []
-    skip = 0
-    first = 0
-    for i in range(metadata.num_row_groups):
-        rows = metadata.row_group(i).num_rows
-        if first < stop and start < first + rows:
-            if not groups:
-                skip = start - first
-            groups.append(i)
-        first += rows
-    return groups, skip
+def _check_size(value: pa.Array, column: str, limit: _Limit) -> None:
+    """Raise RowError for a value of one row that is too large. A string or an image by ``limit``, a list by the sum."""
+    kind = value.type
+    if is_text(kind) or is_binary(kind):
+        size = _bytes_of(value)
+        if size > limit.size:
+            problem = f"column {column!r} has {size:,} bytes, more than {limit.option}={limit.size}"
+            raise RowError(limit.code, f"{problem}; shorten it or raise the limit")
+    elif is_image_struct(kind):
+        _check_size(value.field("bytes"), column, limit)
+    elif value.nbytes > _MAX_CELL:
+        problem = f"column {column!r} has {value.nbytes:,} bytes in one row, more than {_MAX_CELL:,}; split the row"
+        raise RowError(FailureCode.ROW_UNREADABLE, problem)
+
+
+def _bytes_of(value: pa.Array) -> int:
+    """Return the bytes of a string or binary of one row."""
+    if pa.types.is_dictionary(value.type):
+        value = value.dictionary_decode()
+    if pa.types.is_string_view(value.type) or pa.types.is_binary_view(value.type):
+        value = value.cast(pa.large_string() if pa.types.is_string_view(value.type) else pa.large_binary())
+    return int(pc.binary_length(value)[0].as_py() or 0)

@@ -16,17 +16,18 @@ def parse_record(data: bytes) -> Record:
     """Parse one JSON object. Return a RowError if it is not an object, or contains text that is not valid Unicode."""
     try:
         record = json.loads(data)
+        escaped = b"\\ud" in data.lower()  # a surrogate: legal JSON, but not a character unless paired
+        text = json.dumps(record, ensure_ascii=False) if escaped else ""
     except (ValueError, RecursionError) as error:
         problem = f"the record is not valid JSON ({error}); it begins with {data[:40]!r}"
         return RowError(FailureCode.ROW_UNREADABLE, problem)
     if not isinstance(record, dict):
         problem = f"the record is a {type(record).__name__}, {data[:40]!r}; a JSON object is needed"
         return RowError(FailureCode.ROW_UNREADABLE, problem)
-    if b"\\ud" in data.lower():  # an escaped surrogate: legal JSON, but not a character unless paired
-        try:
-            json.dumps(record, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            return RowError(FailureCode.TEXT_INVALID, f"the record contains half a surrogate pair: {error}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return RowError(FailureCode.TEXT_INVALID, f"the record contains half a surrogate pair: {error}")
     return record
 
 

@@ -1,7 +1,17 @@
-"""Turn one record into one row: a sample, several captions of the same images, or a failure instead."""
+"""Turn one record into one row: a sample, several captions of the same images, or a failure instead.
+
+Whose an exception is, is decided here and nowhere else (:func:`own_error`). While a value, a record or a row is read or
+encoded, rows differ in their own values only, so what is raised is that row's failure. Three kinds are the run's and go
+on up, because they would be stored for good although they may pass, or would befall every row:
+
+* OSError: the file system, the network or credentials. (A path that does not exist is a RowError by then.)
+* any :class:`~scorer.errors.TokensightError` but RowError: an option, the model, the run.
+* what is no Exception: an interrupt, an exit.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,16 +20,35 @@ from typing import Any, Final
 from pipelines.sources import Captions, ReadRow, Shard
 from pipelines.sources.columns import Columns, Names
 from pipelines.sources.images import ImageResolver
-from scorer.errors import FailureCode, RowError
+from scorer.config import MAX_TEXT_BYTES
+from scorer.errors import FailureCode, RowError, TokensightError
 from scorer.ids import row_id
-from scorer.messages import is_conversation_text, parse_conversation, question_turn
+from scorer.messages import check_text_bytes, is_conversation_text, parse_conversation, question_turn
 from scorer.results import Failure
 from scorer.types import Sample, Turn
+
+log = logging.getLogger(__name__)
 
 Record = Mapping[str, Any] | RowError
 """A row's values by column. A RowError replaces a value, or a whole record, that cannot be read."""
 
 _THREADS: Final = 16
+
+
+def own_error(error: Exception, who: str, code: FailureCode = FailureCode.ROW_UNREADABLE) -> RowError:
+    """Return what an exception means for the row that caused it. Raise it again if it is the run's.
+
+    Args:
+        error: what was raised; a RowError is returned as it is.
+        who: what raised it, for the message: "{who} raised TypeError: …".
+        code: the code of an exception that has none of its own.
+    """
+    if isinstance(error, RowError):
+        return error
+    if isinstance(error, (OSError, TokensightError)):
+        raise error
+    log.debug("%s raised on a row", who, exc_info=error)
+    return RowError(code, f"{who} raised {type(error).__name__}: {str(error)[:200]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +59,7 @@ class RowReader:
     shard: Shard
     resolver: ImageResolver
     prompt: str
+    max_text_bytes: int = MAX_TEXT_BYTES
 
     def rows(self, records: Sequence[Record], first: int) -> list[ReadRow]:
         """Turn records into consecutive rows, starting at row ``first`` of the shard; one entry per record."""
@@ -47,9 +77,13 @@ class RowReader:
                 raise record
             if self.columns.id is not None:
                 sample_id = row_id(_value(record, self.columns.id)) or sample_id
-            return self._sample(record, sample_id)
-        except RowError as error:
-            return Failure(sample_id, error.code, error.message)
+            row = self._sample(record, sample_id)
+            turns = row.turns if isinstance(row, Sample) else (row.question, Turn("assistant", row.texts))
+            check_text_bytes((part for turn in turns for part in turn.content), self.max_text_bytes)
+            return row
+        except Exception as error:
+            own = own_error(error, "reading the row")
+            return Failure(sample_id, own.code, own.message)
 
     def _sample(self, record: Mapping[str, Any], sample_id: str) -> Sample | Captions:
         columns = self.columns

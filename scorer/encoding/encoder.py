@@ -27,7 +27,7 @@ from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
 from scorer.families.base import image_token_id
-from scorer.messages import to_messages
+from scorer.messages import check_text_bytes, to_messages
 from scorer.results import Failure
 from scorer.table import text_hash
 from scorer.types import IMAGE, Branch, EncodedSample, ImageSource, PixelArray, Sample, Turn
@@ -92,7 +92,7 @@ class Encoder:
         Raises:
             RowError: this sample cannot be scored; ``code`` says why.
         """
-        _check_sample(sample)
+        _check_sample(sample, self.config.max_text_bytes)
         if self.family.text_only or sample.text_only:
             return self._encode_text(sample)
         _check_images(sample, self.family)
@@ -238,6 +238,12 @@ class Encoder:
     def _branch(self, sample: Sample, rendered: RenderedTokens, kept: int, images: list[ProcessedImage]) -> Branch:
         """Build a branch that ends with its last label; attention is causal, so nothing after that matters."""
         label_index = rendered.scored[:kept]
+        if label_index[0] == 0:
+            raise RowError(
+                FailureCode.TEMPLATE_FAILED,
+                "the model's chat template writes nothing before the text to score, and its tokenizer no BOS, so that "
+                "nothing predicts the first token; give the row a prompt, or use another reference model",
+            )
         end = int(label_index[-1]) + 1
         used = images[: int(np.searchsorted(rendered.images, end))]
         if self.family.joint_images and len(used) < len(images):
@@ -286,7 +292,8 @@ def _check_images(sample: Sample, family: Family) -> None:
         )
 
 
-def _check_sample(sample: Sample) -> None:
+def _check_sample(sample: Sample, max_text_bytes: int) -> None:
+    check_text_bytes((part for turn in sample.turns for part in turn.content), max_text_bytes)
     for turn in sample.turns:
         for part in turn.content:
             if part is not IMAGE and not isinstance(part, str):

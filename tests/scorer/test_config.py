@@ -29,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "blank_color": (1, 2, 3),
     "blur_radius": 0.5,
     "noise_seed": 7,
+    "max_text_bytes": 10,
     "max_image_bytes": 10,
     "max_image_pixels": 10,
     "contrast_cache_bytes": 10,
@@ -46,6 +47,11 @@ def test_every_option_is_covered_here() -> None:
 def test_the_fingerprint_changes_exactly_with_what_changes_scores(name: str) -> None:
     changed = ScorerConfig(**{name: CHANGED[name]}).fingerprint() != ScorerConfig().fingerprint()
     assert changed == (name not in EXECUTION_ONLY)
+
+
+def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() -> None:
+    assert "max_text_bytes" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(max_text_bytes=10).fingerprint()["max_text_bytes"] == 10
 
 
 def test_defaults() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from scorer.contrasts import (
     noise_image,
     remove_image_tokens,
 )
+from scorer.errors import FailureCode, RowError
 from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION
 from scorer.types import Branch
 from tests.scorer.pictures import picture
@@ -85,6 +88,41 @@ def test_image_tokens_are_hidden_or_taken_out() -> None:
     assert removed.attend.all() and len(removed.attend) == 4
     assert removed.input_ids[removed.label_index].tolist() == ids[clean.label_index].tolist()
     assert (removed.pixels, removed.pixels_digest) == ({}, b"")
+
+
+def branch_of(ids: list[int], labels: list[int]) -> Branch:
+    return Branch(np.array(ids), np.ones(len(ids), dtype=np.bool_), np.array(labels), {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("edit", "ids", "labels"),
+    [
+        (remove_image_tokens, [0, 0, 7, 8], [2, 3]),  # nothing is left before the text
+        (hide_image_tokens, [0, 0, 7, 8], [2, 3]),
+        (hide_image_tokens, [1, 0, 0, 7, 8], [3, 4]),  # BOS is seen, but the image's last token predicts
+        (hide_image_tokens, [1, 7, 0, 8], [1, 3]),  # a later turn
+    ],
+)
+def test_a_contrast_that_leaves_nothing_to_predict_a_label_from_is_undefined(
+    edit: Callable[[Branch, Any], Branch], ids: list[int], labels: list[int]
+) -> None:
+    branch = branch_of(ids, labels)
+    with pytest.raises(RowError, match="'blank'") as found:
+        edit(branch, branch.input_ids == 0)
+    assert found.value.code is FailureCode.CONTRAST_UNDEFINED
+
+
+def test_a_label_after_a_removed_image_is_predicted_by_what_stands_before_the_image() -> None:
+    branch = branch_of([1, 0, 0, 7, 0, 8], [3, 5])
+    removed = remove_image_tokens(branch, branch.input_ids == 0)
+    assert (removed.input_ids.tolist(), removed.label_index.tolist()) == ([1, 7, 8], [1, 2])
+
+
+def test_a_branch_without_a_token_that_predicts_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        branch_of([7, 8], [0, 1])
+    with pytest.raises(ValueError, match="position 2 is hidden"):
+        replace(branch_of([1, 0, 7], [2]), attend=np.array([True, False, True]))
 
 
 def test_every_record_stands_under_its_own_name_and_words() -> None:

@@ -11,7 +11,9 @@ Three computations of the same scores are compared, to :data:`TOLERANCE`:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any, ClassVar
 
@@ -20,10 +22,11 @@ import pytest
 
 from scorer import Sample, Scorer, TokenScores
 from scorer.contrasts import CONTRASTS
+from scorer.encoding.template import ChatTemplate
 from scorer.errors import FailureCode, ModelError
 from scorer.forward import FastPath, LabelScores, score_two_forwards
 from scorer.results import Failure
-from scorer.types import EncodedSample, Turn
+from scorer.types import IMAGE, EncodedSample, Turn
 from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_alone_inputs, text_only_oracle_inputs
 from tests.scorer.families.samples import SIZES, Case, caption
 
@@ -88,6 +91,23 @@ def text_only(case: Case) -> list[Sample]:
         for row in plain_text(case)
         if all(turn.text for turn in row.turns)
     ]
+
+
+def plain_template(scorer: Scorer, bos: bool) -> Scorer:
+    """The scorer with LLaVA's plain template: images and texts with nothing between, BOS in front or nothing."""
+
+    def render(slot: str, messages: list[dict[str, Any]]) -> str:
+        parts = [part for message in messages for part in message["content"]]
+        return "".join(slot if part["type"] == "image" else part["text"] for part in parts)
+
+    scorer = copy(scorer)
+    scorer.encoder = copy(scorer.encoder)
+    chat = scorer.encoder._chat = copy(scorer.encoder._chat)
+    slot = str(scorer.encoder._processor.image_token)
+    chat._template = ChatTemplate(partial(render, slot))
+    # Any token that is not the image's will do for BOS: not all tokenizers have one.
+    chat._bos = next(i for i in range(9) if i != scorer.encoder.image_token_id) if bos else None
+    return scorer
 
 
 class ScoreSuite:
@@ -196,6 +216,41 @@ class ScoreSuite:
 
 class FamilySuite(ScoreSuite):
     """The checks of scores, and of what is encoded."""
+
+    @pytest.mark.parametrize("bos", [True, False], ids=["bos", "no bos"])
+    @pytest.mark.parametrize("contrast", sorted(CONTRASTS))
+    def test_an_image_directly_before_the_text_is_scored_alike_or_refused(
+        self, case: Case, contrast: str, bos: bool
+    ) -> None:
+        """Without an image, its first token is predicted by what stands before; where that is nothing, or the image's
+        own hidden token, the contrast does not exist."""
+        if contrast not in case.family.contrasts:
+            pytest.skip("the family does not define it")
+        scorer = plain_template(case.shared(contrast), bos)
+        samples = [caption(str(n), (50, 30), "A red kite. " * n, prompt="") for n in (1, 2, 3)]
+        first = plain_template(case.shared(), bos).encoder.encode(samples[0]).clean
+        before = first.input_ids[: first.label_index[0]] == scorer.encoder.image_token_id
+        if (contrast == "removed" and before.all()) or (contrast == "masked" and before[-1]):
+            results = [scorer.encoder.try_encode(sample) for sample in samples]
+            assert {getattr(result, "code", None) for result in results} == {FailureCode.CONTRAST_UNDEFINED}
+            message = getattr(results[0], "message", "")
+            assert f"'{contrast}'" in message and "prompt" in message and "'blank'" in message
+            return
+        rows = encode(scorer, samples)
+        plain = one_at_a_time(scorer, rows)
+        assert error(score_two_forwards(scorer.model, rows), plain) <= case.tolerance
+        if scorer.checkpoint.family.fast:
+            assert max(error(scores, plain) for scores in fast_scores(scorer, rows)) <= case.tolerance
+
+    def test_a_text_that_nothing_precedes_is_refused(self, case: Case) -> None:
+        """Its image follows it, there is no BOS, so that the clean branch has nothing to predict the text from."""
+        scorer = plain_template(case.shared(), bos=False)
+        (image,) = caption("", (50, 30), "").images
+        turns = (Turn("assistant", ("A kite.",)), Turn("user", (IMAGE, "What?")), Turn("assistant", ("A boat.",)))
+        result = scorer.encoder.try_encode(Sample("first", (image,), turns))
+        assert isinstance(result, Failure)
+        assert result.code is FailureCode.TEMPLATE_FAILED, result
+        assert "BOS" in result.message
 
     def test_ids_and_pixels_are_those_of_the_processor(self, case: Case) -> None:
         scorer = case.shared()

@@ -14,11 +14,12 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from scorer import Sample, Scorer
+from scorer import Sample, Scorer, contrasts
+from scorer.contrasts import EditedTokens
 from scorer.families.base import no_token_inputs
 from scorer.forward import fast, score_two_forwards
 from scorer.forward.model import ReferenceModel
-from scorer.types import EncodedSample
+from scorer.types import Branch, EncodedSample
 from tests.scorer.families import harness, oracle
 from tests.scorer.families.cases import CASES, case_of
 from tests.scorer.families.samples import PROMPT, TOLERANCE, Case, caption
@@ -262,3 +263,15 @@ def test_wrapper_tokens_removed_with_the_image(name: str, get: Callable[[str], C
     pairs = (score_two_forwards(scorer.model, [one]) for one in (row, replace(row, contrast=stripped)))
     ours, without = pairs
     assert harness.error(without, ours) > SEEN
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_onevision"])
+def test_a_hidden_image_token_that_predicts_would_be_seen(
+    get: Callable[[str], Case], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``masked`` without its check: the fast path, which leaves hidden tokens out, has no such state."""
+    scorer = harness.plain_template(get(name).shared("masked"), bos=True)
+    monkeypatch.setattr(Branch, "__post_init__", lambda branch: None)
+    unchecked = EditedTokens(lambda branch, image_tokens: replace(branch, attend=~image_tokens))
+    monkeypatch.setitem(contrasts.CONTRASTS, "masked", replace(contrasts.CONTRASTS["masked"], how=unchecked))
+    assert harness.fast_error(scorer, [caption("a", (50, 30), "A red kite.", prompt="")]) > SEEN
