@@ -19,7 +19,7 @@ Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["int8", "nf4", "torchao-int8"]
 
 MAX_TEXT_BYTES: Final = 2**20
-"""Default of ``max_text_bytes``, in a dataset job and in the service."""
+"""Default of ``max_text_bytes``; the service, which serves strangers, has a lower one of its own."""
 
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "compile", "contrast_cache_bytes", "max_batch_tokens"})
 """Options that change where and how fast scores are computed, but not which scores."""

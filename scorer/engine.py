@@ -194,7 +194,7 @@ class Scorer:
     def _runs_alone(self, row: EncodedSample) -> bool:
         """Whether the row is text-only and the model can score it: its first label needs a token before it."""
         can = Capability.TEXT_ALONE in self.model.family.capabilities
-        return row.text_only and can and int(row.contrast.label_index[0]) > 0
+        return row.text_only and can and len(row.contrast.label_index) > 0
 
     def _score_texts(self, rows: list[EncodedSample]) -> list[Result]:
         scores = forward.score_text(self.model, rows)

@@ -151,7 +151,8 @@ class Branch:
     Attributes:
         input_ids: int64 [T], images already expanded to their placeholder tokens.
         attend: bool [T]; False hides a position from attention (``masked`` contrast).
-        label_index: int64 [N], the scored tokens' positions in ``input_ids``, ascending, each ≥ 1.
+        label_index: int64 [N], the scored tokens' positions in ``input_ids``, ascending, each ≥ 1. Empty if nothing
+            predicts the first label of a text-only sample, which is not run then.
         pixels: the image processor's tensors by the model's argument name. Empty for ``removed``.
         pixels_digest: identifies ``pixels``: equal digests mean equal tensors. Empty for ``removed``.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from scorer.config import Attention, DType, Quantization, ScorerConfig
+from scorer.config import MAX_TEXT_BYTES, Attention, DType, Quantization, ScorerConfig
 from scorer.contrasts import DEFAULT
 from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
@@ -138,7 +138,8 @@ class Settings(BaseSettings):
             truncate=self.truncate,
             contrast_cache_bytes=self.contrast_cache_bytes // len(self.contrasts),
             max_batch_tokens=self.max_batch_tokens,
-            max_text_bytes=self.max_text_bytes,
+            # The service refuses longer texts itself; the job's limit keeps fingerprints equal to the job's.
+            max_text_bytes=max(self.max_text_bytes, MAX_TEXT_BYTES),
             max_image_bytes=self.max_image_bytes,
             max_image_pixels=self.max_image_pixels,
         )

@@ -127,7 +127,11 @@ class Encoder:
         turns = [replace(turn, content=tuple(p for p in turn.content if p is not IMAGE)) for turn in sample.turns]
         rendered = self._chat.encode(turns, [])
         kept = self._labels_that_fit(rendered)
-        branch = self._branch(sample, rendered, kept, [])
+        if sample.text_only and rendered.scored[0] == 0:  # nothing predicts its first token, so it is kept unscored
+            ids = rendered.ids[: int(rendered.scored[kept - 1]) + 1]
+            branch = Branch(ids, np.ones(len(ids), dtype=np.bool_), rendered.scored[:0], {}, b"")
+        else:
+            branch = self._branch(sample, rendered, kept, [])
         return self._encoded(sample, rendered, kept, branch, branch)
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:

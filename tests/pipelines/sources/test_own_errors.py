@@ -90,8 +90,10 @@ def test_a_prompt_that_is_no_string_is_not_taken_for_none(tmp_path: Path, prompt
     records = [{**GOOD, "prompt": "What?"}, {**GOOD, "prompt": prompt}]
     folder = write(tmp_path, [json.dumps(r).encode() for r in (*[records[0]] * 32, records[1])])
     rows = read_all(source(folder, columns=Columns(prompt="prompt")))
-    assert failure(rows[-1]).code is FailureCode.TEXT_INVALID
-    assert "prompt" in failure(rows[-1]).message
+    # A list is taken for messages before the text, and these are none.
+    code = FailureCode.CONVERSATION_INVALID if isinstance(prompt, list) else FailureCode.TEXT_INVALID
+    assert failure(rows[-1]).code is code
+    assert ("messages" if isinstance(prompt, list) else "prompt") in failure(rows[-1]).message
 
 
 def test_the_rule(caplog: pytest.LogCaptureFixture) -> None:
