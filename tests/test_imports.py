@@ -40,7 +40,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "messages spans config allocator weighting columns summary",
             "contrasts",
             "types token_bytes storage versions",
-            "extras",
+            "extras command_line",
             "errors",
         ),
         "pipelines": (
@@ -80,6 +80,8 @@ LIGHT = (
     "scorer.results",
     "scorer.display.html",
     "scorer.extras",
+    "scorer.command_line.parser",
+    "scorer.command_line.process",
     "scorer.storage",
     "scorer.versions",
     "scorer.config",

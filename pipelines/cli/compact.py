@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipelines.cli.arguments import add_run_output, new_parser
+from pipelines.cli.arguments import add_run_output
 from pipelines.formatting import file_size
 from pipelines.output.compaction import compact, superseded
 from pipelines.output.contents import look
 from pipelines.output.leftovers import delete_leftovers, find_leftovers, leftover_age
 from pipelines.output.store import Store, open_store
+from scorer.command_line.parser import Parser
 from scorer.errors import ConfigError, RunError
 
 REFUSED: Final = 1
@@ -42,7 +43,7 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = new_parser("tokensight compact", _DESCRIPTION, _EPILOG)
+    parser = Parser("tokensight compact", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
     add_gc(parser)
     return parser

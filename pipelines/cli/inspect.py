@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from pipelines.cli.arguments import add_run_output, new_parser
+from pipelines.cli.arguments import add_run_output
 from pipelines.cli.compact import add_gc, collect
 from pipelines.cli.samples import TokenStyle, choose_samples, show_samples, weight_range
 from pipelines.cli.show import as_document, as_text
@@ -22,6 +22,7 @@ from pipelines.output.record import RunRecord
 from pipelines.output.store import open_store
 from pipelines.report.quality.export import export
 from pipelines.report.quality.scan import DEFAULT_TOP, Findings, Scan
+from scorer.command_line.parser import Parser, not_empty
 from scorer.errors import ConfigError, RunError, TokensightError
 
 SOUND: Final = 0
@@ -57,7 +58,7 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = new_parser("tokensight inspect", _DESCRIPTION, _EPILOG)
+    parser = Parser("tokensight inspect", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument(
@@ -73,13 +74,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="auto: on a terminal unless NO_COLOR is set (default: %(default)s)",
+        help="auto: on a terminal unless NO_COLOR is set or TERM is dumb (default: %(default)s)",
     )
-    group.add_argument("--input", metavar="PATH", help="the dataset, if it has moved since the run")
+    group.add_argument("--input", type=not_empty, metavar="PATH", help="the dataset, if it has moved since the run")
     group = parser.add_argument_group("files")
-    group.add_argument("--html", metavar="FILE", help="write the HTML report of a finished run, with images")
+    group.add_argument(
+        "--html", type=not_empty, metavar="FILE", help="write the HTML report of a finished run, with images"
+    )
     group.add_argument(
         "--export-quality",
+        type=not_empty,
         metavar="FILE",
         help="write a ranked list of rows worth reviewing, as Parquet: contradictions, texts that language alone "
         "explains, and repeats",
@@ -113,9 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_samples(output, options)
             return SOUND
         return _inspect(output, options)
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOUND
     except (TokensightError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return WRONG
@@ -171,7 +172,10 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
     if not rows:
         raise ConfigError(f"output {output.store.root} has no published, scored row yet; wait for the first shard")
     color = options.color == "always" or (
-        options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        options.color == "auto"
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
     )
     for line in show_samples(rows, source, TokenStyle(options.by, color, weight_range(rows))):
         print(line)
