@@ -59,6 +59,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         ),
         "service": (
             "__main__ serve",
+            "command_line",
             "app",
             "health security request_context page",
             "routes",

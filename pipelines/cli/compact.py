@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +13,7 @@ from pipelines.output.contents import look
 from pipelines.output.leftovers import delete_leftovers, find_leftovers, leftover_age
 from pipelines.output.store import Store, open_store
 from scorer.command_line.parser import Parser
+from scorer.command_line.process import fail
 from scorer.errors import ConfigError, RunError
 
 REFUSED: Final = 1
@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _compact(store, delete=options.delete)
     except ConfigError as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     except (RunError, OSError) as error:
-        return _fail(error, REFUSED)
+        return fail(error, REFUSED)
     return 0
 
 
@@ -109,8 +109,3 @@ def _compact(store: Store, *, delete: bool) -> None:
         print(f"deleted {objects}")
     else:
         print(f"superseded: {objects}; --delete checks the published files, then removes these")
-
-
-def _fail(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    return status

@@ -10,13 +10,15 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import yaml
-
 from pipelines.output.record import CONFIG
 from pipelines.sources.redacted import without_secrets
 from scorer.command_line.parser import nearest
 from scorer.errors import ConfigError
+from scorer.extras import needing
 from scorer.storage import open_url
+
+with needing(__name__):
+    import yaml
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -23,6 +23,7 @@ from pipelines.output.store import open_store
 from pipelines.report.quality.export import export
 from pipelines.report.quality.scan import DEFAULT_TOP, Findings, Scan
 from scorer.command_line.parser import Parser, not_empty
+from scorer.command_line.process import fail
 from scorer.errors import ConfigError, RunError, TokensightError
 
 SOUND: Final = 0
@@ -118,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return SOUND
         return _inspect(output, options)
     except (TokensightError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG
+        return fail(error, WRONG)
 
 
 def _inspect(output: Output, options: argparse.Namespace) -> int:
@@ -171,12 +171,7 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
     rows = choose_samples(output, options.sample, options.seed)
     if not rows:
         raise ConfigError(f"output {output.store.root} has no published, scored row yet; wait for the first shard")
-    color = options.color == "always" or (
-        options.color == "auto"
-        and sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    )
+    color = options.color == "always" or (options.color == "auto" and _shows_color())
     for line in show_samples(rows, source, TokenStyle(options.by, color, weight_range(rows))):
         print(line)
 
@@ -192,6 +187,10 @@ def _record(output: Output) -> RunRecord:
     if output.record is None:
         raise RunError(f"output {output.store.root} has no readable _run.json, so its dataset is unknown; restore it")
     return output.record
+
+
+def _shows_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _positive(text: str) -> int:

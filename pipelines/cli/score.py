@@ -22,6 +22,7 @@ from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
+from scorer.command_line.process import INTERRUPTED, fail
 from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ FINISHED: Final = 0
 STOPPED: Final = 1
 WRONG: Final = 2
 TOO_MANY_FAILED: Final = 3
-INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse_options(argv)
     except ConfigError as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     _set_up_logging(options.verbose)
     try:
         _warn_of_lost_output(options.output)
@@ -52,19 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_plan(job, run)
             return FINISHED
     except (TokensightError, OSError) as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     try:
         summary = run.execute(executor, _watch(options, executor, job))
     except ConfigError as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     except (TokensightError, OSError) as error:
-        return _fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
+        return fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
+        return fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)
-    return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
+    return FINISHED if verdict is None else fail(verdict, TOO_MANY_FAILED)
 
 
 def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> ProgressWatch:
@@ -112,10 +112,3 @@ def _set_up_logging(verbose: bool) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _fail(error: object, status: int, advice: str | None = None) -> int:
-    _say(f"error: {error}")
-    if advice is not None:
-        _say(advice)
-    return status

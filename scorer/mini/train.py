@@ -13,6 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scorer.extras import PACKAGES, require
+
+require(*(module for module, package in PACKAGES.items() if package.extra == "score"), wanted_by=__name__)
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from scorer.command_line.parser import Parser, local_path, not_empty
-from scorer.command_line.process import run_command
+from scorer.command_line.process import WRONG, fail, run_command
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
 from scorer.method_options import add_method_options, describe_methods
@@ -51,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         written = _write(table, options)
     except (TokensightError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error, WRONG)
     left_out = sum(not row.ok for row in table)
     print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
     return 0
@@ -69,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
         help="output of a scoring run: a path, or any URL that fsspec opens",
     )
     parser.add_argument(
-        "--data", type=local_path, metavar="PATH", help="the dataset that was scored; not needed with --layout merged"
+        "--data",
+        type=local_path,
+        metavar="PATH",
+        help="the dataset that was scored; not needed with --layout merged",
     )
     parser.add_argument("--output", type=local_path, required=True, metavar="FILE", help="the file to write")
     columns = parser.add_argument_group("columns", "By default those that the run read; name any renamed since.")
@@ -79,14 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question, if no column holds it")
     add_method_options(parser, "derive weights by this method instead of the run's own")
     parser.add_argument(
-        "--tokenizer", type=not_empty, metavar="NAME", help="ms-swift: the trainer's tokenizer, a folder or a hub id"
+        "--tokenizer",
+        type=not_empty,
+        metavar="NAME",
+        help="ms-swift: the trainer's tokenizer, a folder or a hub id",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.5,
         metavar="N",
-        help="axolotl: the lowest weight that is trained on (default 0.5)",
+        help="axolotl: the lowest weight that is trained on (default: %(default)s)",
     )
     parser.add_argument(
         "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
