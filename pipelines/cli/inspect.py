@@ -12,7 +12,6 @@ from typing import Final
 
 from pipelines.cli.arguments import add_run_output
 from pipelines.cli.compact import add_gc, collect
-from pipelines.cli.samples import TokenStyle, choose_samples, show_samples, weight_range
 from pipelines.cli.show import as_document, as_text
 from pipelines.output.check import check
 from pipelines.output.contents import Output, Problem, look
@@ -25,6 +24,7 @@ from pipelines.report.quality.scan import DEFAULT_TOP, Findings, Scan
 from scorer.command_line.parser import Parser, not_empty
 from scorer.command_line.process import fail
 from scorer.errors import ConfigError, RunError, TokensightError
+from scorer.extras import needing
 
 SOUND: Final = 0
 DAMAGED: Final = 1
@@ -167,6 +167,9 @@ def _rows_of_dataset(output: Output, input: str | None) -> int | None:
 
 
 def _print_samples(output: Output, options: argparse.Namespace) -> None:
+    with needing("--sample"):
+        from pipelines.cli.samples import TokenStyle, choose_samples, show_samples, weight_range
+
     source = open_dataset(_record(output), options.input)
     rows = choose_samples(output, options.sample, options.seed)
     if not rows:
@@ -177,7 +180,8 @@ def _print_samples(output: Output, options: argparse.Namespace) -> None:
 
 
 def _write_report(output: Output, options: argparse.Namespace) -> None:
-    from pipelines.report.page import write_report
+    with needing("--html"):
+        from pipelines.report.page import write_report
 
     write_report(output.store.root, open_dataset(_record(output), options.input), options.html, scanned_rows=None)
     _say(f"{options.html}: report written")
