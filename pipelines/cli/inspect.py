@@ -12,6 +12,7 @@ from typing import Final
 
 from pipelines.cli.arguments import add_run_output
 from pipelines.cli.compact import add_gc, collect
+from pipelines.cli.preflight import is_writable
 from pipelines.cli.show import as_document, as_text
 from pipelines.output.check import check
 from pipelines.output.contents import Output, Problem, look
@@ -106,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.delete and options.gc is None:
         parser.error("--delete requires --gc AGE")
+    if options.html and not is_writable(options.html):
+        parser.error(f"--html {options.html} cannot be written; change the permissions there, or give another --html")
     if options.quick and options.export_quality:
         parser.error("--export-quality reads every row, but --quick reads none; leave one out")
     try:
