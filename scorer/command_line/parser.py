@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        sys.exit(fail(f"{message}; {self.prog} --help lists all options", WRONG))
+        sys.exit(fail(message, WRONG))
 
 
 def not_empty(text: str) -> str:
