@@ -58,7 +58,8 @@ examples:
     tokensight score --input data/train --output out/train --dry-run
 
   Repeat an earlier run with another model, taking the other options from its file:
-    tokensight score --config out/train/_config.yaml --output out/again --model org/name
+    tokensight score --config out/train/_config.yaml \\
+        --output out/again --model org/name
 
   WebDataset shards, and LLaVA's JSON with its images in a bucket:
     tokensight score --input 's3://bucket/train-*.tar' --output out

@@ -183,3 +183,9 @@ def test_serving_a_model_that_does_not_exist_is_one_plain_line(tmp_path: Path) -
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr and "traceback" not in done.stderr
+
+
+def test_null_is_echoed_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    export = ["export", "--to", "jsonl", "--weights", "w", "--output", "o", "--method", "cal"]
+    assert main([*export, "--method-param", "low=null"]) == 2
+    assert "low is null; it must be a finite number" in capsys.readouterr().err
