@@ -1,12 +1,8 @@
-"""Format sizes, times and untrusted text for a terminal."""
+"""Format sizes and times for people."""
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime, timedelta
-from typing import Final
-
-_BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def file_size(count: float) -> str:
@@ -34,16 +30,3 @@ def ago(time: datetime) -> str:
         if seconds < limit:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds / 86400:.0f} days ago"
-
-
-def printable(text: str) -> str:
-    """Spell out control characters and bidirectional marks, which could disguise text on a terminal."""
-    return "".join(_spelled(char) if _is_control(char) else char for char in text)
-
-
-def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI
-
-
-def _spelled(char: str) -> str:
-    return "↵" if char == "\n" else "⇥" if char == "\t" else f"\\u{ord(char):04x}"

@@ -76,7 +76,8 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "status",
         pa.string(),
-        "`ok`, or why the row was not scored, in which case its lists are null",
+        "`ok`; `text_only` if the row has no image, so that its weights are 1 and its scores are NaN, except "
+        "`logprob_contrast` where the model runs on text alone; or why it was not scored, and its lists are null",
         "outcome",
         False,
         nullable=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
@@ -19,6 +19,7 @@ from scorer import forward
 from scorer.checkpoint.files import Checkpoint
 from scorer.checkpoint.fingerprint import fingerprint
 from scorer.config import ScorerConfig
+from scorer.contrasts import Capability
 from scorer.encoding.encoder import Encoder
 from scorer.errors import FailureCode
 from scorer.forward import LabelScores, calibration, verify
@@ -26,7 +27,7 @@ from scorer.forward.batching import TokenBudget, map_batches
 from scorer.forward.self_check import TOLERANCE, Pair, SelfCheck, compare
 from scorer.mini import MODEL_PATH
 from scorer.results import Failure, Result, TokenScores
-from scorer.types import EncodedSample, Sample, Usage
+from scorer.types import BoolArray, EncodedSample, Sample, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ class Scorer:
         Encoding runs ahead of the model in ``encode_threads`` threads. Scores keep the samples' texts, which
         notebooks display in colour.
         """
+        _check_samples(samples)
         results = (
             result
             for chunk in _encode_ahead(self.encoder, samples, encode_threads)
@@ -160,21 +162,43 @@ class Scorer:
         ]
 
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
-        """Score encoded samples; failures pass through in place."""
+        """Score encoded samples; failures pass through in place.
+
+        Text-only rows form batches of their own, so that the scores of the others do not depend on them.
+        """
         encoded = [row for row in rows if isinstance(row, EncodedSample)]
-        scored = iter(
-            map_batches(
-                encoded,
-                length=lambda row: row.length,
-                text=lambda row: row.length - int(row.clean.label_index[0]),
-                group=lambda row: row.clean.pixels_digest,
-                budget=self.budget,
-                score=self._score_batch,
-                is_out_of_memory=_is_out_of_memory,
-                too_large=_too_large,
-            )
+        paired = iter(self._in_batches([row for row in encoded if not row.text_only], self._score_batch))
+        alone = iter(self._in_batches([row for row in encoded if self._runs_alone(row)], self._score_texts))
+
+        def result(row: EncodedSample) -> Result:
+            if not row.text_only:
+                return next(paired)
+            return next(alone) if self._runs_alone(row) else _text_result(row, None)
+
+        return [result(row) if isinstance(row, EncodedSample) else row for row in rows]
+
+    def _in_batches(
+        self, rows: Sequence[EncodedSample], score: Callable[[list[EncodedSample]], list[Result]]
+    ) -> list[Result]:
+        return map_batches(
+            rows,
+            length=lambda row: row.length,
+            text=lambda row: row.length - int(row.clean.label_index[0]),
+            group=lambda row: row.clean.pixels_digest,
+            budget=self.budget,
+            score=score,
+            is_out_of_memory=_is_out_of_memory,
+            too_large=_too_large,
         )
-        return [next(scored) if isinstance(row, EncodedSample) else row for row in rows]
+
+    def _runs_alone(self, row: EncodedSample) -> bool:
+        """Whether the row is text-only and the model can score it: its first label needs a token before it."""
+        can = Capability.TEXT_ALONE in self.model.family.capabilities
+        return row.text_only and can and int(row.contrast.label_index[0]) > 0
+
+    def _score_texts(self, rows: list[EncodedSample]) -> list[Result]:
+        scores = forward.score_text(self.model, rows)
+        return [_text_result(row, one) for row, one in zip(rows, scores, strict=True)]
 
     def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
         if self._fast is None:
@@ -206,6 +230,20 @@ class Scorer:
         return plain
 
 
+def _check_samples(samples: object) -> None:
+    """Raise TypeError, naming the first argument that is no sample."""
+    advice = "give a list of scorer.Sample, such as [Sample.caption('1', 'kite.jpg', 'A red kite.')]"
+    if not isinstance(samples, Sequence) or isinstance(samples, (str, bytes)):
+        raise TypeError(f"samples is {type(samples).__name__}; {advice}")
+    for i, sample in enumerate(samples):
+        if not isinstance(sample, Sample):
+            raise TypeError(f"samples[{i}] is {type(sample).__name__}; {advice}")
+        if not isinstance(sample.sample_id, str):
+            raise TypeError(
+                f"samples[{i}] has the id {sample.sample_id!r}, a {type(sample.sample_id).__name__}; give a string"
+            )
+
+
 def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> Iterator[list[EncodedSample | Failure]]:
     """Yield encoded samples in chunks; the next chunk is encoded while the model works on this one."""
     waiting: deque[Future[EncodedSample | Failure]] = deque()
@@ -233,7 +271,23 @@ def _too_large(row: EncodedSample, error: Exception) -> Result:
 
 
 def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_only: bool) -> Result:
-    scores = TokenScores(
+    scores = _scores(row, clean, contrast)
+    bad = ~np.isfinite(scores.logprob_contrast)
+    if not text_only:  # without images there is no clean branch, and its scores are NaN by definition
+        bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
+    return _non_finite(row, bad) if bad.any() else scores
+
+
+def _text_result(row: EncodedSample, alone: LabelScores | None) -> Result:
+    """Return a text-only row's result; ``alone`` are the scores of its text, None if the model cannot run it."""
+    undefined = forward.undefined_scores(len(row.token_ids))
+    scores = _scores(row, undefined, undefined if alone is None else alone)
+    bad = ~np.isfinite(scores.logprob_contrast)
+    return _non_finite(row, bad) if alone is not None and bad.any() else scores
+
+
+def _scores(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> TokenScores:
+    return TokenScores(
         sample_id=row.sample_id,
         token_ids=row.token_ids,
         token_starts=row.token_starts,
@@ -243,15 +297,14 @@ def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_
         logit_gap=clean.logit - contrast.logit,
         logprob_clean=clean.logprob,
         logprob_contrast=contrast.logprob,
+        text_only=row.text_only,
     )
-    bad = ~np.isfinite(scores.logprob_contrast)
-    if not text_only:  # without images there is no clean branch, and its scores are NaN by definition
-        bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
-    if bad.any():
-        return Failure(
-            row.sample_id,
-            FailureCode.NON_FINITE,
-            f"the model returned NaN or infinity for {int(bad.sum())} of {len(bad)} tokens, first at token "
-            f"{int(bad.argmax())}; a wider dtype (--dtype bfloat16 or float32) usually helps",
-        )
-    return scores
+
+
+def _non_finite(row: EncodedSample, bad: BoolArray) -> Failure:
+    return Failure(
+        row.sample_id,
+        FailureCode.NON_FINITE,
+        f"the model returned NaN or infinity for {int(bad.sum())} of {len(bad)} tokens, first at token "
+        f"{int(bad.argmax())}; a wider dtype (--dtype bfloat16 or float32) usually helps",
+    )

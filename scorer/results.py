@@ -15,13 +15,16 @@ from scorer.errors import FailureCode
 from scorer.types import Float32Array, Int16Array, Int32Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Failure:
     """A row that could not be scored, and why. It is never dropped: it becomes a row with null lists."""
 
     sample_id: str
     code: FailureCode
     message: str
+
+    def __repr__(self) -> str:
+        return f"<Failure {self.sample_id!r}, {self.code.value}: {self.message}>"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -34,6 +37,8 @@ class TokenScores:
         logprob_clean, logprob_contrast: float32 [N], natural-log probability of the label under each.
         texts: the scored turns' texts, for display; None if only spans are known, since no published file holds texts.
         optional: the run's optional columns (:mod:`scorer.columns`) by name, [N] each.
+        text_only: whether the sample has no image. ``logprob_contrast`` is then that of the text alone, or NaN if the
+            model cannot run without an image; the other raw scores are NaN, and every weight is 1.
     """
 
     sample_id: str
@@ -47,16 +52,19 @@ class TokenScores:
     logprob_contrast: Float32Array
     optional: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     texts: tuple[str, ...] | None = None
+    text_only: bool = False
 
     @classmethod
-    def from_arrays(cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(
+        cls, sample_id: str, text_hash: str, arrays: Mapping[str, npt.NDArray[Any]], *, text_only: bool = False
+    ) -> Self:
         """Build scores from arrays by column name; arrays without an attribute go to ``optional``."""
         own: Mapping[str, Any] = arrays
         optional: dict[str, npt.NDArray[Any]] = {}
         if len(arrays) > len(_ARRAYS):
             own = {name: arrays[name] for name in _ARRAYS}
             optional = {name: array for name, array in arrays.items() if name not in own}
-        return cls(sample_id=sample_id, text_hash=text_hash, optional=optional, **own)
+        return cls(sample_id=sample_id, text_hash=text_hash, optional=optional, text_only=text_only, **own)
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -70,8 +78,16 @@ class TokenScores:
 
     def __repr__(self) -> str:
         tokens = f"{len(self.token_ids)} token{'' if len(self.token_ids) == 1 else 's'}"
-        gaps = self.logprob_gap[np.isfinite(self.logprob_gap)]
-        spread = f", gaps {signed(float(gaps.min()))} to {signed(float(gaps.max()))} nats" if len(gaps) else ""
+        with np.errstate(invalid="ignore"):
+            gaps = self.logprob_gap
+        finite = gaps[np.isfinite(gaps)]
+        spread = ""
+        if len(finite):
+            low, high = signed(float(finite.min())), signed(float(finite.max()))
+            spread = f", gap {low} nats" if len(finite) == 1 else f", gaps {low} to {high} nats"
+        if len(finite) < len(gaps):
+            spread += f", {len(gaps) - len(finite)} undefined"
+        spread = ", text only" if self.text_only else spread
         text = "" if self.texts is None else f": {_short(' | '.join(self.texts))!r}"
         return f"<TokenScores {self.sample_id!r}, {tokens}{spread}{text}>"
 
@@ -83,7 +99,9 @@ class TokenScores:
 
 
 _ARRAYS: Final = tuple(
-    name for name in TokenScores.__dataclass_fields__ if name not in ("sample_id", "text_hash", "optional", "texts")
+    name
+    for name in TokenScores.__dataclass_fields__
+    if name not in ("sample_id", "text_hash", "optional", "texts", "text_only")
 )
 
 

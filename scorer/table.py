@@ -22,6 +22,10 @@ METADATA_KEY: Final = b"tokensight"
 """The key of the JSON document in the Parquet schema's metadata, which holds format version, method and fingerprint."""
 
 OK: Final = "ok"
+TEXT_ONLY: Final = "text_only"
+"""The status of a row without an image, which has tokens, and weights of 1."""
+WITH_WEIGHTS: Final = (OK, TEXT_ONLY)
+"""The statuses of rows that have lists; every other status is the code of a failure."""
 
 SCORE_FIELDS: Final = tuple(column.field for column in REQUIRED if column.kind in ("span", "raw"))
 """The token ids, spans and raw scores that every output has, one list element per scored token."""
@@ -54,10 +58,36 @@ def schema_with(metadata: Mapping[str, Any]) -> pa.Schema:
     return schema.with_metadata({METADATA_KEY: json.dumps(document, sort_keys=True).encode()})
 
 
-def read_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """Return the JSON document that :func:`schema_with` wrote; an empty dict for a file from another program."""
+def read_metadata(schema: pa.Schema, place: str = "the file") -> dict[str, Any]:
+    """Return the JSON document that :func:`schema_with` wrote; an empty dict for a file from another program.
+
+    Args:
+        place: the file's name, for the message.
+
+    Raises:
+        TableError: the document is damaged.
+    """
     raw = (schema.metadata or {}).get(METADATA_KEY)
-    return {} if raw is None else json.loads(raw)
+    if raw is None:
+        return {}
+    try:
+        document = json.loads(raw)
+    except ValueError as error:
+        raise _damaged(place, f"they are no JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise _damaged(place, f"they are {document!r:.40}, not an object")
+    for names in (("fingerprint",), ("source",), ("source", "columns")):
+        value: Any = document
+        for name in names:
+            value = value.get(name, {})
+            if not isinstance(value, dict):
+                raise _damaged(place, f"{'.'.join(names)} is {value!r:.40}, not an object")
+    return document
+
+
+def _damaged(place: str, problem: str) -> TableError:
+    key = METADATA_KEY.decode()
+    return TableError(f"{place}: the metadata under {key!r} are damaged: {problem}; delete the file and score it again")
 
 
 def columns_in(schema: pa.Schema, place: str) -> tuple[Column, ...]:
@@ -76,7 +106,7 @@ def columns_in(schema: pa.Schema, place: str) -> tuple[Column, ...]:
             f"{place} has no columns {', '.join(missing)}; it has {shown(schema.names)}: give the output of a "
             "scoring run"
         )
-    return tuple(column for column in _columns_of(read_metadata(schema)) if column.name in names)
+    return tuple(column for column in _columns_of(read_metadata(schema, place)) if column.name in names)
 
 
 def shown(names: Sequence[str]) -> str:
@@ -125,4 +155,4 @@ def _row(result: Result, row_index: int, method: weights.Method, schema: pa.Sche
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise TableError(f"sample {result.sample_id!r}: arrays differ in length ({lengths}); give one value per token")
-    return {**row, **arrays, "text_hash": result.text_hash, "status": OK}
+    return {**row, **arrays, "text_hash": result.text_hash, "status": TEXT_ONLY if result.text_only else OK}

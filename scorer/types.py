@@ -67,7 +67,8 @@ class Turn:
 class Sample:
     """One row to score: its images, and a conversation whose assistant turns are all scored.
 
-    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one.
+    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one. A sample without images
+    and without places for them is text-only: it is encoded and kept, but no image can change its tokens.
     """
 
     sample_id: str
@@ -88,6 +89,11 @@ class Sample:
         question = Turn.question(1, DEFAULT_PROMPT if prompt is None else prompt)
         contrast = () if contrast_image is None else (contrast_image,)
         return cls(sample_id, (image,), (question, Turn("assistant", (text,))), contrast)
+
+    @property
+    def text_only(self) -> bool:
+        """Whether the sample has neither images nor places for them."""
+        return not self.images and not any(IMAGE in turn.content for turn in self.turns)
 
     @property
     def scored_texts(self) -> tuple[str, ...]:
@@ -165,6 +171,7 @@ class EncodedSample:
         token_turns: int16 [N], index into the sample's ``scored_texts``; ascending.
         text_hash: see :func:`scorer.table.text_hash`.
         clean, contrast: the two branches, which have the same N labels.
+        text_only: whether the sample is text-only; ``clean`` and ``contrast`` are then its text alone.
     """
 
     sample_id: str
@@ -175,6 +182,7 @@ class EncodedSample:
     text_hash: str
     clean: Branch
     contrast: Branch
+    text_only: bool = False
 
     @property
     def length(self) -> int:

@@ -3,6 +3,9 @@
 Raw scores are stored and weights can be derived from them at any time, so one scoring run serves every method here. A
 weight that depends on a NaN score is NaN, never a plausible number.
 
+A text-only row (no image) trains as if it had no weights: each of its weights is 1, whatever the method, when a run
+stores them and when a reader derives them. :func:`weights_of` is where that is decided.
+
 To add a method, write its function and its record here, list the record in :data:`METHODS`, and port the function to
 the page's ``weights.js``. :class:`Method` checks the ranges of parameters once; the functions do not check them again.
 """
@@ -10,9 +13,10 @@ the page's ``weights.js``. :class:`Method` checks the ranges of parameters once;
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +38,15 @@ __all__ = [
     "clamp_and_pool",
     "prior",
     "vig",
+    "weights_of",
 ]
+
+
+def weights_of(function: Callable[[RawScores], Float32Array], scores: RawScores) -> Float32Array:
+    """Return the weights of one sample, float32 [N]: those of ``function``, or 1 for each token of a text-only one."""
+    if getattr(scores, "text_only", False):
+        return np.ones(len(scores.token_turns), dtype=np.float32)
+    return np.asarray(function(scores), dtype=np.float32)
 
 
 def clamp_and_pool(
@@ -294,7 +306,7 @@ class Method:
         """Return the weights of one sample, float32 [N]. Raises TableError if the method reads a missing column."""
         optional = getattr(scores, "optional", {})
         self.check_columns([name for name in self.record.columns if name in optional or hasattr(scores, name)])
-        return self.record.function(scores, **self.params)
+        return weights_of(partial(self.record.function, **self.params), scores)
 
     def check_columns(self, columns: Collection[str], where: str = "the output") -> None:
         """Check that every column that the method reads is present.

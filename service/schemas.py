@@ -132,7 +132,11 @@ class ScoringOptions(Strict):
 
 
 class ScoreRequest(ScoringOptions):
-    """One image and its text."""
+    """One image and its text.
+
+    Text without an image is refused: every number of the response compares with an image. In a dataset job, such a row
+    is kept as ``text_only``.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pipelines.formatting import file_size
+from pipelines.sources.account import describe_account
 
 _EXAMPLES: Final = 3
 
@@ -22,8 +23,10 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
     rows = [
         ("model", model or str(summary["model"])),
         ("scores", f"contrast {summary['contrast']}, {summary['dtype']}, method {summary['method']['name']}"),
+        *([("files in", describe_account(summary["files"]))] if "files" in summary else []),
         ("rows in", f"{summary['rows']:,}"),
         ("rows ok", f"{summary['ok']:,}"),
+        *([("text-only", f"{summary['text_only']:,} (no image; weights of 1)")] if summary["text_only"] else []),
         ("rows failed", f"{summary['failed']:,}"),
         *(("", line) for line in _failures(summary["failures"])),
         ("tokens", f"{summary['tokens']:,}"),

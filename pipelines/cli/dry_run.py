@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from pipelines.cli.console import table
-from pipelines.formatting import duration, file_size, printable
+from pipelines.formatting import duration, file_size
 from pipelines.output.plan import Unit
 from pipelines.run.estimate import Calibration, SampledRow, calibrate, sample_rows
 from pipelines.run.job import Job, PreparedRun
+from scorer.display.printable import printable
 from scorer.results import Failure
 from scorer.types import EncodedSample
 
@@ -81,7 +82,8 @@ def show_rows(rows: Sequence[SampledRow], spell: Spell) -> Iterator[str]:
     for row in shown:
         for part in row.parts:
             place = f"{row.shard} row {row.row_index} ({part.sample_id})"
-            yield f"\n  {printable(place)}: {len(part.token_ids)} of {len(part.clean.input_ids)} tokens scored"
+            kept = "tokens kept, text-only: no image, weights of 1" if part.text_only else "tokens scored"
+            yield f"\n  {printable(place)}: {len(part.token_ids)} of {len(part.clean.input_ids)} {kept}"
             yield f"    {printable(marked(part, spell))}"
     failed = [(row, row.encoded) for row in rows if isinstance(row.encoded, Failure)]
     if failed:
@@ -105,8 +107,13 @@ def marked(row: EncodedSample, spell: Spell) -> str:
 def estimates(measured: Calibration, rows: int, device: str) -> list[tuple[str, str]]:
     """Return names and values of what scoring ``rows`` rows would cost."""
     encode, score, flops = measured.encode_seconds, measured.score_seconds, measured.flops
+
+    def about(count: int) -> str:
+        return f"about {count / measured.rows * rows:,.0f} ({count} of {measured.rows})"
+
     found = [
-        ("rows failed", f"about {measured.failed / measured.rows * rows:,.0f} ({measured.failed} of {measured.rows})"),
+        *([("text-only", about(measured.text_only))] if measured.text_only else []),
+        ("rows failed", about(measured.failed)),
         ("tokens scored", f"{measured.tokens * rows:,.0f} ({measured.tokens:,.1f} a row)"),
         ("tokens read", f"{measured.input_tokens * rows:,.0f} (both branches, shared prefixes counted every time)"),
         ("encoding", f"{_hours(encode * rows)} of one CPU core ({1000 * encode:.3g} ms a row)"),

@@ -143,8 +143,8 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--on-changed",
         choices=get_args(OnChanged),
         default="error",
-        help="what to do if an input shard has changed since it was scored: stop with an error, or score the whole "
-        "shard again (default: %(default)s)",
+        help="what to do if an input shard has changed or vanished since it was scored: stop with an error, or score "
+        "the whole shard again and leave a vanished one out of the summary (default: %(default)s)",
     )
     group.add_argument(
         "--force-new-run",

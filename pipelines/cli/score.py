@@ -22,7 +22,9 @@ from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
+from pipelines.sources.account import describe_account
 from scorer.command_line.process import INTERRUPTED, fail
+from scorer.display.printable import printable
 from scorer.errors import ConfigError, TokensightError
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         executor = make_executor(options)
         job = make_job(options)
-        _say(f"{len(job.source.shards()):,} shards in {options.input}")
+        _say(f"{len(job.source.shards()):,} shards in {options.input}: {describe_account(job.source.account())}")
+        choices = job.source.choices()
+        for line in [] if choices is None else choices.lines():
+            _say(printable(f"  {line}"))
         write = not options.dry_run
         job, run = prepare_new_output(job, write=write) if options.force_new_run else (job, prepare(job, write=write))
         if options.dry_run:

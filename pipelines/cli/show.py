@@ -7,12 +7,13 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pipelines.formatting import ago, file_size, printable
+from pipelines.formatting import ago, file_size
 from pipelines.output.commit import UNITS
 from pipelines.output.contents import Output, Problem
 from pipelines.report.quality.figures import Spread
 from pipelines.report.quality.scan import Findings
 from scorer.config import fingerprint_digest
+from scorer.display.printable import printable
 
 LISTED_PROBLEMS = 50
 
@@ -85,11 +86,18 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
         yield "scores", f"contrast {contrast}, {dtype}, method {record.method.get('name')}, {record.layout}"
         yield "fingerprint", fingerprint_digest(record.fingerprint)
     tallies = [shard.tally for shard in output.shards.values()]
-    ok, failed = sum(tally.ok for tally in tallies), sum(tally.failed for tally in tallies)
+    counts = [(sum(tally.ok for tally in tallies), "rows ok")]
+    if text_only := sum(tally.text_only for tally in tallies):
+        counts.append((text_only, "text-only"))
+    counts.append((sum(tally.failed for tally in tallies), "failed"))
     total = "" if rows is None else f" of {rows:,} ({output.rows_committed / max(rows, 1):.0%})"
     yield "rows", f"{output.rows_committed:,}{total} committed"
     size = sum(shard.size for shard in output.shards.values())
-    yield "published", f"{len(output.shards):,} shards, {file_size(size)}: {ok:,} rows ok, {failed:,} failed"
+    yield (
+        "published",
+        f"{len(output.shards):,} shards, {file_size(size)}: "
+        + ", ".join(f"{count:,} {what}" for count, what in counts),
+    )
     for code, count in sorted(_failures(output).items()):
         yield "", f"{count:>6,}  {code}"
     if output.open_units:

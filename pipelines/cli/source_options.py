@@ -16,11 +16,13 @@ from scorer.contrasts import CONTRASTS
 from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
-    "image": "the image: struct<bytes, path>, bytes, a path or a URL; a list, or A,B, for several",
-    "text": "the caption to score; a list, or A,B, for several captions of one image, each a separate turn",
-    "messages": "a conversation to score instead of a caption; its assistant turns are scored",
+    "image": "the image: struct<bytes, path>, bytes, a path, a URL or base64; a list, or A,B, for several; none: there "
+    "is no such column",
+    "text": "the caption to score; a list, or A,B, for several captions of one image, each a turn of its own",
+    "messages": "a conversation whose assistant turns are scored, instead of a caption; a list, or a JSON string",
     "id": "the row's id (default: SHARD#ROW)",
-    "prompt": "the instruction that the caption answers (default: --prompt for every row)",
+    "prompt": "the instruction or question that the text answers (default: its known partner; none: --prompt for every "
+    "row)",
 }
 
 
@@ -28,9 +30,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     """Add the options, in groups."""
     group = parser.add_argument_group(
         "columns",
-        "Columns that are not given are found by type and common names. In JSON, columns are the keys of a record. In\n"
-        "WebDataset, they are the suffixes of the members, the keys of the json member, __key__, and image for a\n"
-        "single image with any suffix.",
+        "Taken under known names where they are not given (docs/datasets.md), and printed. In JSON they are\n"
+        "the records' keys; in WebDataset the members' suffixes, the keys of the json member, __key__, and image\n"
+        "for the one image whatever its suffix.",
     )
     for role, meaning in _MEANING.items():
         group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)

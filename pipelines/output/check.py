@@ -87,6 +87,7 @@ def _check_file(
         yield f"and {len(faults) - _SHOWN} more kinds of faults"
     for what, actual, said in (
         ("rows ok", found.ok, shard.tally.ok),
+        ("rows text-only", found.text_only, shard.tally.text_only),
         ("tokens", found.tokens, shard.tally.tokens),
     ):
         if said not in (actual, UNKNOWN):

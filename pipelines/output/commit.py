@@ -205,6 +205,12 @@ class OutputState:
         name, content = planned.key.split("-")
         return bool(self._contents.get(name, set()) - {content})
 
+    def absent(self, plans: Sequence[ShardPlan]) -> list[str | None]:
+        """Find the shards that have rows here but are not planned: the key of one's published marker, None without."""
+        names = frozenset(self._contents) - {planned.key.split("-")[0] for planned in plans}
+        published = {stem.split("-")[0]: f"{PUBLISHED}{stem}.json" for stem in sorted(self._published)}
+        return sorted((published.get(name) for name in names), key=lambda key: key or "~")
+
 
 def _check_rows(unit: Unit, table: pa.Table) -> None:
     if table["row_index"].to_pylist() != list(range(unit.start, unit.stop)):

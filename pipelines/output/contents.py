@@ -176,5 +176,5 @@ def _published(
 
 def _as_listed(entry: ShardEntry) -> PublishedShard:
     """Return a summary's entry in the form of a marker; it has no tokens."""
-    tally = Tally(rows=entry["rows"], ok=entry["ok"], tokens=UNKNOWN)
+    tally = Tally(rows=entry["rows"], ok=entry["ok"], tokens=UNKNOWN, text_only=entry["text_only"])
     return PublishedShard(entry["name"], entry["bytes"], entry["sha256"], tally)

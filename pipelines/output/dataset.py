@@ -36,7 +36,7 @@ def open_dataset(record: RunRecord, input: str | None = None) -> Source:
         source = open_source(
             place,
             record.source.get("format", "parquet"),
-            Columns(**columns),
+            Columns(**columns, complete=True),
             prompt=str(record.fingerprint.get("prompt", DEFAULT_PROMPT)),
             contrast_images=columns.get("contrast_image") is not None,
             images=ImageOptions(record.source.get("image_root"), fetcher=Fetcher(hosts)),

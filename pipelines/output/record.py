@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipelines.output.documents import as_json
@@ -30,6 +30,7 @@ class RunRecord:
         fingerprint: the engine's fingerprint.
         source: the source's fingerprint: which columns are read.
         method, layout, rows_per_unit: the options that determine what is written.
+        choices: why each column is read, and which known ones are not; for information only.
     """
 
     started_at: str
@@ -39,6 +40,7 @@ class RunRecord:
     method: Mapping[str, Any]
     layout: str
     rows_per_unit: int
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         return as_json({"format": FORMAT, **{name: getattr(self, name) for name in self.__slots__}})
@@ -48,8 +50,9 @@ class RunRecord:
         """Parse a document. Raise OtherRunError if it has another format."""
         try:
             document = json.loads(data)
+            document.setdefault("choices", {})  # absent from outputs of earlier releases
             return cls(**{name: document[name] for name in cls.__slots__})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OtherRunError(f"{KEY} is not from this version ({error!r}); choose another --output") from error
 
     def metadata(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +15,11 @@ import pyarrow.compute as pc
 from scorer.columns import REQUIRED, WEIGHTS, Column
 from scorer.decoding import TokenColumn, token_column
 from scorer.errors import FailureCode
-from scorer.table import OK
+from scorer.table import OK, TEXT_ONLY, WITH_WEIGHTS
 
 _IDS: Final = "token_ids"
 """The list that sets the length of the others."""
-_STATUSES: Final = (OK, *(code.value for code in FailureCode))
+_STATUSES: Final = (*WITH_WEIGHTS, *(code.value for code in FailureCode))
 _HASH: Final = "^[0-9a-f]{32}$"
 
 Mask = npt.NDArray[np.bool_]
@@ -43,13 +44,15 @@ class RowCheck:
 
     Attributes:
         columns: the columns that the file must have.
-        rows, ok, tokens: how many rows, scored rows and scored tokens were checked so far.
+        rows, ok, text_only: how many rows, scored rows and text-only rows were checked so far.
+        tokens: how many tokens of scored rows.
         faults: the faults found so far, by kind.
     """
 
     columns: Sequence[Column] = REQUIRED
     rows: int = 0
     ok: int = 0
+    text_only: int = 0
     tokens: int = 0
     faults: dict[str, Fault] = field(default_factory=dict)
 
@@ -62,15 +65,21 @@ class RowCheck:
             self._note(wrong, what)
             sound &= ~wrong
         scored = _true(pc.equal(batch.column("status"), OK))
+        alone = _true(pc.equal(batch.column("status"), TEXT_ONLY))
         self.ok += int(scored.sum())
+        self.text_only += int(alone.sum())
         self.tokens += int(decoded[_IDS].lengths[scored].sum())
         # Values are compared only in rows whose lists have equal lengths; in others they cannot be matched up.
-        compared = np.flatnonzero(sound & scored)
-        for wrong, what in _value_faults(_decoded(batch.take(pa.array(compared)), lists), lists):
-            whole = np.zeros(batch.num_rows, np.bool_)
-            whole[compared[wrong]] = True
-            self._note(whole, what)
-            sound &= ~whole
+        for kind, faults in ((scored, _score_faults), (alone, _text_only_faults)):
+            compared = np.flatnonzero(sound & kind)
+            if not len(compared):
+                continue
+            values = _decoded(batch.take(pa.array(compared)), lists)
+            for wrong, what in (*_value_faults(values), *faults(values, lists)):
+                whole = np.zeros(batch.num_rows, np.bool_)
+                whole[compared[wrong]] = True
+                self._note(whole, what)
+                sound &= ~whole
         self.rows += batch.num_rows
         return batch.filter(pa.array(sound))
 
@@ -93,34 +102,28 @@ def _row_faults(batch: pa.RecordBatch, lists: Mapping[str, TokenColumn], first: 
     yield _nulls(batch, "sample_id"), "has no sample_id"
     status = batch.column("status")
     yield _not(pc.is_in(status, pa.array(_STATUSES))), "has an unknown status"
-    scored = _true(pc.equal(status, OK))
+    scored = _true(pc.is_in(status, pa.array(WITH_WEIGHTS)))
     error = batch.column("error")
-    yield scored & ~_nulls(batch, "error"), "is ok but has an error"
+    yield scored & ~_nulls(batch, "error"), "did not fail but has an error"
     yield ~scored & _not(pc.greater(pc.utf8_length(error), 0)), "failed but has no error"
     hashed = _true(pc.match_substring_regex(batch.column("text_hash"), _HASH))
-    yield scored & ~hashed, "is ok but its text_hash is not 32 hexadecimal digits"
+    yield scored & ~hashed, "did not fail but its text_hash is not 32 hexadecimal digits"
     yield ~scored & ~_nulls(batch, "text_hash"), "failed but has a text_hash"
     ids = lists[_IDS]
-    yield scored & ~ids.is_null & (ids.lengths == 0), "is ok but has no token"
+    yield scored & ~ids.is_null & (ids.lengths == 0), "did not fail but has no token"
     for name, column in lists.items():
-        yield scored & column.is_null, f"is ok but {name} is null"
+        yield scored & column.is_null, f"did not fail but {name} is null"
         yield ~scored & ~column.is_null, f"failed but {name} is not null"
         other = scored & ~column.is_null & (column.lengths != ids.lengths)
         yield other, f"has a different number of {name} than of {_IDS}"
         yield column.has_null_inside, f"has a null inside {name}"
 
 
-def _value_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
-    """Yield the same for the values of scored rows whose lists are complete and of equal length: bool [M]."""
-    rows = len(lists[_IDS].lengths)
-    if rows == 0:
-        return
+def _value_faults(lists: Mapping[str, TokenColumn]) -> Iterator[tuple[Mask, str]]:
+    """Yield the same for the ids and spans of rows whose lists are complete and of equal length: bool [M]."""
     starts, ends = lists["token_starts"].values, lists["token_ends"].values  # int32 [T]
     turns, owner = lists["token_turns"].values, lists[_IDS].owners  # int16 [T], int64 [T]
-
-    def among(wrong: npt.NDArray[Any]) -> Mask:
-        return np.bincount(owner[wrong], minlength=rows) > 0
-
+    among = partial(_among, lists[_IDS])
     yield among(lists[_IDS].values < 0), "has a negative token id"
     yield among((starts < 0) | (ends < starts)), "has a token whose span ends before it starts, or starts below 0"
     follows = owner[1:] == owner[:-1]  # bool [T - 1]: token t + 1 belongs to the same row as token t
@@ -128,10 +131,32 @@ def _value_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -
     yield among((turns < 0) | back), "has token_turns that do not ascend from 0"
     overlap = follows & (turns[1:] == turns[:-1]) & (starts[1:] < ends[:-1])
     yield among(np.concatenate([[False], overlap])), "has a token that starts before the one before it ends"
+
+
+def _score_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
+    """Yield the same for the scores and weights of scored rows."""
+    among = partial(_among, lists[_IDS])
     for name in (column.name for column in columns if column.kind == "raw"):
         yield among(~np.isfinite(lists[name].values)), f"has a {name} that is not finite"
     weights = lists[WEIGHTS].values
     yield among(~(np.isfinite(weights) & (weights >= 0))), "has a token_weights entry that is negative or not finite"
+
+
+def _text_only_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
+    """Yield the same for text-only rows: NaN where an image is needed, and weights of 1."""
+    among = partial(_among, lists[_IDS])
+    for name in ("logit_gap", "logprob_clean"):
+        yield among(~np.isnan(lists[name].values)), f"is {TEXT_ONLY} but has a {name} that is not NaN"
+    alone = lists["logprob_contrast"].values
+    partly = among(np.isnan(alone)) & among(~np.isnan(alone))
+    what = f"is {TEXT_ONLY} but its logprob_contrast is neither finite nor all NaN"
+    yield partly | among(np.isinf(alone)), what
+    yield among(lists[WEIGHTS].values != 1), f"is {TEXT_ONLY} but has a token_weights entry that is not 1"
+
+
+def _among(ids: TokenColumn, wrong: npt.NDArray[Any]) -> Mask:
+    """Return which rows have a token that is ``wrong``: bool [M]."""
+    return np.bincount(ids.owners[wrong], minlength=len(ids.lengths)) > 0
 
 
 def _true(values: pa.Array) -> Mask:

@@ -1,11 +1,13 @@
 """Read and write ``_SUCCESS``: the summary of a finished run, over all processes that took part in it.
 
 Keys: ``started_at``, ``finished_at`` (ISO 8601, UTC), ``seconds_scoring`` (working time without pauses), ``rows``,
-``ok``, ``failed``, ``failures`` (code → ``count`` and at most ten ``examples`` of ``shard``, ``row_index``,
-``sample_id``, ``message``), ``tokens``, ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
-were scored: :class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the
-model ran), ``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``,
-``failed``, ``bytes``, ``sha256``).
+``ok``, ``text_only`` (rows without an image; an older summary lacks the key), ``failed``, ``failures`` (code →
+``count`` and at most ten ``examples`` of ``shard``, ``row_index``, ``sample_id``, ``message``), ``tokens`` (of rows
+ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they were scored:
+:class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the model ran),
+``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``text_only``,
+``failed``, ``bytes``, ``sha256``), ``files`` (:class:`pipelines.sources.account.FilesAccount`: the input's files
+``seen``, ``read``, and ``passed_over`` with the reason). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pipelines.output.record import KEY as RECORD
 from pipelines.output.record import RunRecord, read_record
 from pipelines.output.store import Store
 from pipelines.output.tally import total
+from pipelines.sources.account import FilesAccount
 from scorer.errors import RunError
 from scorer.summary import SUCCESS, parse_summary
 
@@ -33,6 +36,7 @@ class ShardEntry(TypedDict):
     name: str
     rows: int
     ok: int
+    text_only: int
     failed: int
     bytes: int
     sha256: str
@@ -46,6 +50,7 @@ class Summary(TypedDict):
     seconds_scoring: float
     rows: int
     ok: int
+    text_only: int
     failed: int
     failures: dict[str, dict[str, Any]]
     tokens: int
@@ -59,10 +64,11 @@ class Summary(TypedDict):
     dtype: Any
     layout: str
     shards: list[ShardEntry]
+    files: NotRequired[FilesAccount]
 
 
-def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
-    """Summarize a run whose shards are all published."""
+def summarize(record: RunRecord, shards: Sequence[PublishedShard], files: FilesAccount) -> Summary:
+    """Summarize a run whose shards are all published; ``files`` accounts for its input."""
     tally = total(shard.tally for shard in shards)
     seconds = tally.seconds
     summary: Summary = {
@@ -71,6 +77,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
         "seconds_scoring": seconds,
         "rows": tally.rows,
         "ok": tally.ok,
+        "text_only": tally.text_only,
         "failed": tally.failed,
         "failures": tally.to_dict()["failures"],
         "tokens": tally.tokens,
@@ -84,6 +91,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
         "dtype": record.fingerprint.get("dtype"),
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],
+        "files": files,
     }
     return parse(as_json(summary))  # exactly what a later reader gets
 
@@ -91,6 +99,8 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard]) -> Summary:
 def parse(data: bytes) -> Summary:
     """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or its counts do not add up."""
     summary = parse_summary(data)
+    for entry in (summary, *summary["shards"]):
+        entry.setdefault("text_only", 0)  # an older summary does not count such rows, which failed then
     for entry in summary["shards"]:
         absent = ShardEntry.__required_keys__ - entry.keys()
         if absent:
@@ -98,9 +108,10 @@ def parse(data: bytes) -> Summary:
     absent = {"rows", "ok", "failed", "tokens"} - summary.keys()
     if absent:
         raise ValueError(f"it has no {', '.join(sorted(absent))}")
-    if summary["rows"] != summary["ok"] + summary["failed"]:
+    if summary["rows"] != summary["ok"] + summary["text_only"] + summary["failed"]:
         raise ValueError(
-            f"its {summary['rows']} rows are not the sum of {summary['ok']} ok and {summary['failed']} failed"
+            f"its {summary['rows']} rows are not the sum of {summary['ok']} ok, {summary['text_only']} text-only and "
+            f"{summary['failed']} failed"
         )
     return cast(Summary, summary)
 
@@ -130,14 +141,11 @@ def read_finished(store: Store) -> tuple[RunRecord, Summary]:
     return record, summary
 
 
-def stored_summary(store: Store, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
-    """Return the stored summary if it lists exactly the shards of the plan, all published with their current content.
+def current_summary(summary: Summary, plans: Sequence[ShardPlan], state: OutputState) -> Summary | None:
+    """Return a stored summary if it lists exactly the shards of the plan, all published with their current content.
 
-    Only one object is read, however many shards there are. Raise RunError if it cannot be read.
+    Nothing is read, however many shards there are.
     """
-    summary = read_summary(store)
-    if summary is None:
-        return None
     entries = summary["shards"]
     if len(entries) != len(plans):
         return None
@@ -159,6 +167,7 @@ def _shard(shard: PublishedShard) -> ShardEntry:
         "name": shard.name,
         "rows": shard.tally.rows,
         "ok": shard.tally.ok,
+        "text_only": shard.tally.text_only,
         "failed": shard.tally.failed,
         "bytes": shard.size,
         "sha256": shard.sha256,

@@ -42,9 +42,9 @@ class Tally:
     """Counts for a range of rows.
 
     Attributes:
-        rows: rows in; always ``ok + failed``.
+        rows: rows in; always ``ok + text_only + failed``.
         ok: rows that were scored.
-        tokens: scored tokens.
+        tokens: scored tokens, of rows ok.
         failures: failed rows, by failure code.
         paths: scored rows, by how they were scored: ``fast``; ``plain`` if the model has no fast path or failed the
             self-check (:attr:`scorer.engine.Scorer.path`); ``isolated`` if one by one, after their workers had died.
@@ -53,6 +53,7 @@ class Tally:
             its last one (seconds since the epoch). The sum of these spans is a run's working time without pauses.
         stages: working seconds by stage, over all workers: ``read``, ``encode``, ``score`` and, for units committed by
             this process, ``write``.
+        text_only: rows without an image, which keep their tokens with weights of 1.
     """
 
     rows: int = 0
@@ -63,10 +64,11 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
     sessions: Mapping[str, Span] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict, compare=False)
+    text_only: int = 0
 
     @property
     def failed(self) -> int:
-        return self.rows - self.ok
+        return self.rows - self.ok - self.text_only
 
     @property
     def seconds(self) -> float:
@@ -89,6 +91,7 @@ class Tally:
             self.usage + other.usage,
             sessions,
             _sum(self.stages, other.stages),
+            self.text_only + other.text_only,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,8 +105,9 @@ class Tally:
         }
         sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
         usage = Usage(**data["usage"])
-        stages = data.get("stages", {})  # older outputs have none
-        return cls(data["rows"], data["ok"], data["tokens"], failures, data["paths"], usage, sessions, stages)
+        counts = (data["rows"], data["ok"], data["tokens"])
+        stages, text_only = data.get("stages", {}), data.get("text_only", 0)  # older outputs have neither
+        return cls(*counts, failures, data["paths"], usage, sessions, stages, text_only)
 
 
 def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:
@@ -124,16 +128,29 @@ def tally_results(
 ) -> Tally:
     """Count one unit's results."""
     failures: dict[str, FailureTally] = {}
-    tokens = 0
+    ok = text_only = tokens = 0
     for row_index, result in enumerate(results, first_row):
         if isinstance(result, TokenScores):
-            tokens += len(result.token_ids)
+            if result.text_only:
+                text_only += 1
+            else:
+                ok += 1
+                tokens += len(result.token_ids)
             continue
         example = Example(shard, row_index, result.sample_id, result.message[:_MAX_MESSAGE])
         code = result.code.value
         failures[code] = failures.get(code, FailureTally()) + FailureTally(1, (example,))
-    ok = len(results) - sum(failure.count for failure in failures.values())
-    return Tally(len(results), ok, tokens, dict(sorted(failures.items())), {path: ok}, usage, {session: span}, stages)
+    return Tally(
+        rows=len(results),
+        ok=ok,
+        tokens=tokens,
+        failures=dict(sorted(failures.items())),
+        paths={path: ok},
+        usage=usage,
+        sessions={session: span},
+        stages=stages,
+        text_only=text_only,
+    )
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

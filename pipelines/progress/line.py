@@ -65,6 +65,7 @@ class ProgressLine:
             f"{_number(snapshot.rows_per_second)} rows/s",
             f"{_number(snapshot.tokens_per_second)} tokens/s",
             f"ETA {duration(snapshot.seconds_left)}",
+            *([f"text-only {snapshot.tally.text_only:,}"] if snapshot.tally.text_only else []),
             f"failed {snapshot.tally.failed:,}",
         ]
         if snapshot.workers is not None and not snapshot.workers.shared:

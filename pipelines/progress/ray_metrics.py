@@ -10,6 +10,7 @@ _GAUGES: Final = {
     "rows": "Rows of the dataset.",
     "rows_done": "Rows that are committed.",
     "rows_failed_here": "Rows that failed, of those scored by this process's workers.",
+    "rows_text_only_here": "Rows without an image, of those kept by this process's workers.",
     "tokens_here": "Tokens scored by this process's workers.",
     "rows_per_second": "Rows scored per second.",
     "tokens_per_second": "Tokens scored per second.",

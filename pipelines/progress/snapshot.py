@@ -85,6 +85,7 @@ class Snapshot:
             "rows_done": self.done,
             "rows_done_here": self.tally.rows,
             "rows_failed_here": self.tally.failed,
+            "rows_text_only_here": self.tally.text_only,
             "tokens_here": self.tally.tokens,
             "rows_per_second": self.rows_per_second,
             "tokens_per_second": self.tokens_per_second,

@@ -124,9 +124,13 @@ def _counts(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"| files | {len(summary['shards']):,} |"
     yield f"| rows | {summary['rows']:,} |"
     yield f"| rows scored | {summary['ok']:,} |"
+    if summary["text_only"]:
+        yield f"| rows text-only | {summary['text_only']:,} |"
     yield f"| rows failed | {summary['failed']:,} |"
     yield f"| tokens scored | {summary['tokens']:,} |"
     yield ""
+    if summary["text_only"]:
+        yield from ("Text-only rows (`status` is `text_only`) have no image: they train with weights of 1.", "")
     if summary["failures"]:
         yield from ("Failed rows by `status`:", "", "| status | rows |", "|---|---|")
         yield from (f"| {_code(code)} | {failure['count']:,} |" for code, failure in summary["failures"].items())

@@ -92,7 +92,8 @@ def _join(row: EncodedCaptions, results: Sequence[Result]) -> Result:
         scored.append(replace(result, token_turns=turns))
     arrays = [scores.arrays for scores in scored]
     joined = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
-    return TokenScores.from_arrays(row.sample_id, text_hash(row.texts), joined)
+    text_only = all(scores.text_only for scores in scored)
+    return TokenScores.from_arrays(row.sample_id, text_hash(row.texts), joined, text_only=text_only)
 
 
 def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSample:

@@ -38,6 +38,11 @@ class SampledRow:
         """What the model would see: one entry per turn; empty for a row that fails."""
         return [part for part in take_apart([self.encoded]) if isinstance(part, EncodedSample)]
 
+    @property
+    def text_only(self) -> bool:
+        """Whether the row has no image; False for a row that fails."""
+        return any(part.text_only for part in self.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -46,11 +51,12 @@ class Calibration:
     Attributes:
         rows: how many rows were sampled.
         failed: how many of them could not be encoded.
-        tokens: scored tokens per row.
+        tokens: scored tokens per row, of rows with images.
         input_tokens: input tokens of both branches per row, counting shared prefixes every time.
         encode_seconds: time to read and encode one row on one core.
         score_seconds: time to score one row on this machine's device; None if no row could be encoded.
         flops: FLOPs to score one row; None if the engine runs no model.
+        text_only: how many of the sampled rows have no image.
     """
 
     rows: int
@@ -60,6 +66,7 @@ class Calibration:
     encode_seconds: float
     score_seconds: float | None
     flops: float | None
+    text_only: int = 0
 
 
 def sample_rows(source: Source, units: Sequence[Unit], engine: Engine) -> tuple[list[SampledRow], float]:
@@ -91,12 +98,18 @@ def calibrate(rows: Sequence[SampledRow], encode_seconds: float, scorer: RowScor
     return Calibration(
         rows=len(rows),
         failed=len(rows) - len(good),
-        tokens=sum(len(part.token_ids) for part in parts) / count,
-        input_tokens=sum(len(part.clean.input_ids) + len(part.contrast.input_ids) for part in parts) / count,
+        tokens=sum(len(part.token_ids) for part in parts if not part.text_only) / count,
+        input_tokens=sum(map(_input_tokens, parts)) / count,
         encode_seconds=encode_seconds / count,
         score_seconds=None if score_seconds is None else score_seconds * share,
         flops=None if not flops else flops * share,
+        text_only=sum(row.text_only for row in rows),
     )
+
+
+def _input_tokens(part: EncodedSample) -> int:
+    contrast = len(part.contrast.input_ids)
+    return contrast if part.text_only else len(part.clean.input_ids) + contrast
 
 
 def _score(rows: Sequence[EncodedRow], scorer: RowScorer) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from pipelines.output.documents import as_json, now
 from pipelines.output.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
 from pipelines.output.record import CONFIG, RunRecord, claim, compare, confirm_writable, read_record
 from pipelines.output.store import Store
-from pipelines.output.summary import Summary, stored_summary, summarize, summary_of
+from pipelines.output.summary import Summary, current_summary, read_summary, summarize, summary_of
 from pipelines.output.tally import Tally
 from pipelines.report.dataset_card import write_card
 from pipelines.run.engine import Engine
@@ -35,6 +35,9 @@ OnChanged = Literal["error", "rescore"]
 _READERS = 32
 _READ_TOGETHER = 64
 """Threads that read the markers of published shards, and markers per batch: a bucket takes at least 30 ms to answer."""
+
+_UNNAMED = "one that was not complete yet"
+"""A vanished shard of which nothing was published: its markers hold only a digest of its name."""
 
 MAX_PUBLISHING = 8
 """Shards that may be waiting for publication before scoring pauses."""
@@ -61,7 +64,8 @@ class Job:
     Attributes:
         input: the input as the user named it.
         rows_per_unit: None keeps the value of an existing output, or takes the default for a new one.
-        on_changed: whether a shard whose content changed is an error or is rescored as a whole.
+        on_changed: whether a shard whose content changed is an error or is rescored as a whole, and whether one that
+            vanished is an error or is left out of the summary.
         row_timeout: seconds; see :class:`pipelines.run.score_unit.UnitWork`.
         config: serializes the options that would repeat the job, given the output's root; stored in a new output.
     """
@@ -121,7 +125,7 @@ class PreparedRun:
         stored = summary_of(self.work.store, shards) if self.state.is_finished else None
         if stored is not None:
             return stored
-        summary = summarize(self.record, shards)
+        summary = summarize(self.record, shards, self.work.source.account())
         _check_totals(summary, rows)
         write_card(self.work.store, self.record, summary)
         self.work.store.put(SUCCESS, as_json(summary))
@@ -204,6 +208,16 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
             f"{changed[0]!r}; old and new rows must not be mixed: rescore the whole shards with --on-changed rescore, "
             "choose another --output, or give --force-new-run to start in a new folder beside it"
         )
+    finished = read_summary(job.store) if state.is_finished else None
+    vanished = _vanished_shards(job.store, finished, state, plans)
+    if vanished and job.on_changed == "error":
+        raise OtherRunError(
+            f"{len(vanished)} input shards vanished since they were scored into {job.store.root}, the first is "
+            f"{vanished[0]!r}; put them back, leave them out of the summary with --on-changed rescore, or choose "
+            "another --output"
+        )
+    if vanished:
+        log.warning("%d input shards vanished and are left out, the first is %r", len(vanished), vanished[0])
     if changed:
         log.warning("%d input shards changed and will be rescored, the first is %r", len(changed), changed[0])
     fingerprint = job.engine.fingerprint()
@@ -215,6 +229,7 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         method=job.method.to_dict(),
         layout=job.layout,
         rows_per_unit=rows_per_unit,
+        choices=choices.to_dict() if (choices := job.source.choices()) is not None else {},
     )
     record = claim(job.store, asked) if write else compare(job.store, asked) or asked
     if write and job.config is not None and not state.is_finished and CONFIG not in state.sizes:
@@ -231,7 +246,7 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         session=uuid.uuid4().hex,
         row_timeout=job.row_timeout,
     )
-    done = None if changed or not state.is_finished else stored_summary(job.store, plans, state)
+    done = None if changed or finished is None else current_summary(finished, plans, state)
     return PreparedRun(record, work, plans, state, frozenset(changed), done)
 
 
@@ -256,6 +271,20 @@ def _changed_shards(store: Store, state: OutputState, plans: Sequence[ShardPlan]
         for planned in plans
         if state.is_changed(planned) and not (state.is_published(planned) and _is_current(store, planned))
     ]
+
+
+def _vanished_shards(
+    store: Store, summary: Summary | None, state: OutputState, plans: Sequence[ShardPlan]
+) -> list[str]:
+    """Find the shards that were scored here and that the input no longer has.
+
+    In a finished run they are those that its summary lists: one that was left out on purpose is not asked about again.
+    """
+    planned = {one.shard.name for one in plans}
+    if summary is not None:
+        return sorted(entry["name"] for entry in summary["shards"] if entry["name"] not in planned)
+    keys = state.absent(plans)
+    return [_UNNAMED if key is None else PublishedShard.from_bytes(store.get(key)).name for key in keys]
 
 
 def _is_current(store: Store, planned: ShardPlan) -> bool:
@@ -283,6 +312,6 @@ def _collect(
 
 
 def _check_totals(summary: Summary, rows: int) -> None:
-    if not summary["rows"] == summary["ok"] + summary["failed"] == rows:
-        counted = f"{summary['ok']} ok and {summary['failed']} failed"
+    if not summary["rows"] == summary["ok"] + summary["text_only"] + summary["failed"] == rows:
+        counted = f"{summary['ok']} ok, {summary['text_only']} text-only and {summary['failed']} failed"
         raise RunError(f"{rows} rows went in but {counted} came out; the run is not finished. This is a bug: report it")

@@ -1,6 +1,6 @@
 """Take one unit from start to end: read → encode → score → commit. No Ray here; executors call the steps.
 
-Rows in = rows ok + rows failed, in order: every step keeps one entry per row, and raises if one is lost.
+Rows in = rows ok + text-only + failed, in order: every step keeps one entry per row, and raises if one is lost.
 """
 
 from __future__ import annotations

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from pipelines.sources.account import FilesAccount
 from pipelines.sources.byte_index import ByteIndex, Extent
 from scorer.results import Failure
 from scorer.types import ImageSource, Sample, Turn
+
+if TYPE_CHECKING:
+    from pipelines.sources.columns import Choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,10 @@ class Source(Protocol):
         """
         ...
 
+    def account(self) -> FilesAccount:
+        """Return how many files the input has, how many are read, and why the others are not. Raises as ``shards``."""
+        ...
+
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         """Read rows ``start`` to ``stop`` (exclusive): exactly one entry per row, in order.
 
@@ -117,4 +125,8 @@ class Source(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what determines how a row becomes a sample (the columns and the like), as plain data."""
+        ...
+
+    def choices(self) -> Choices | None:
+        """Return which columns are read and why; None if the format leaves no choice."""
         ...

@@ -6,12 +6,13 @@ unit together nearly always occupy one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
+from pipelines.sources.account import Reason
 from scorer.types import Int64Array
 
 Run = tuple[int, int]
@@ -47,21 +48,28 @@ class ByteIndex:
         rows: int64 [R], ascending: the row that each run belongs to.
         starts, ends: int64 [R], half-open byte ranges; ascending within a row.
         damaged_at: see :class:`Extent`; if set, one more row follows those of the runs.
+        passed_over: parts of the file that belong to no row, by reason.
     """
 
     rows: Int64Array
     starts: Int64Array
     ends: Int64Array
     damaged_at: int | None = None
+    passed_over: Mapping[str, Reason] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, runs: Iterable[tuple[int, int, int]], damaged_at: int | None = None) -> ByteIndex:
+    def build(
+        cls,
+        runs: Iterable[tuple[int, int, int]],
+        damaged_at: int | None = None,
+        passed_over: Mapping[str, Reason] | None = None,
+    ) -> ByteIndex:
         """Build an index from (row, start, end) in any order; rows are numbered from 0 without gaps."""
         # int64 [R, 3], sorted by row, then by start
         table = np.fromiter((value for run in runs for value in run), dtype=np.int64).reshape(-1, 3)
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
         rows, starts, ends = (np.ascontiguousarray(column) for column in table.T)
-        return cls(rows, starts, ends, damaged_at)
+        return cls(rows, starts, ends, damaged_at, passed_over or {})
 
     def __len__(self) -> int:
         found = int(self.rows[-1]) + 1 if len(self.rows) else 0

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.sources import Shard
-from pipelines.sources.columns import Columns
+from pipelines.sources.account import FilesAccount, account
+from pipelines.sources.columns import Choices, Columns, check_shard, choose
 from pipelines.sources.images import ImageOptions
-from pipelines.sources.listing import open_input
+from pipelines.sources.listing import FileInfo, list_files, open_input
 from pipelines.sources.rows import RowReader
-from scorer.errors import RunError
+from scorer.errors import ConfigError, RunError
 
 
 class ColumnSource(ABC):
@@ -44,7 +46,11 @@ class ColumnSource(ABC):
         self._asked = columns
         self._contrast_images = contrast_images
         self._columns: Columns | None = None
+        self._choices: Choices | None = None
+        self._own: dict[str, Choices] = {}
+        """Of shards whose columns have other names than the first one's."""
         self._shards: Sequence[Shard] | None = None
+        self._account: FilesAccount = {"seen": 0, "read": 0, "passed_over": {}}
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker receives each shard that it reads; a list of 100,000 shards and their indexes need not be sent.
@@ -65,17 +71,60 @@ class ColumnSource(ABC):
             self._shards = sorted(shards, key=lambda shard: shard.name)
         return self._shards
 
+    def choices(self) -> Choices | None:
+        """See :meth:`pipelines.sources.Source.choices`."""
+        self.shards()
+        if self._choices is None or not self._own:
+            return self._choices
+        return replace(self._choices, own=dict(sorted(self._own.items())))
+
+    def account(self) -> FilesAccount:
+        """See :meth:`pipelines.sources.Source.account`."""
+        self.shards()
+        return self._account
+
     def fingerprint(self) -> dict[str, Any]:
         """See :meth:`pipelines.sources.Source.fingerprint`."""
-        return {"columns": asdict(self.columns), **self.images.fingerprint()}
+        columns: dict[str, Any] = {"columns": self.columns.roles()}
+        if self._own:
+            columns["own_columns"] = {name: one.columns.roles() for name, one in sorted(self._own.items())}
+        return {**columns, **self.images.fingerprint()}
+
+    def columns_of(self, shard: Shard) -> Columns:
+        """The columns that are read from a shard."""
+        own = self._own.get(shard.name)
+        return self.columns if own is None else own.columns
+
+    def _choose(self, schema: pa.Schema, shard: str) -> Columns:
+        """Find the columns in a schema, and keep the reasons. Raise ConfigError as :func:`choose` does."""
+        self._choices = choose(schema, self._asked, shard, needs_contrast=self._contrast_images)
+        return self._choices.columns
+
+    def _check_shard(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
+        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""
+        try:
+            check_shard(columns, first, other)
+        except ConfigError as error:
+            name, schema = other
+            asked = Columns() if self._asked.complete else self._asked
+            try:
+                self._own[name] = choose(schema, asked, name, needs_contrast=self._contrast_images)
+            except ConfigError:
+                raise error from None
 
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:
         """List every shard, and find the columns to read from them."""
 
+    def _list(self, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None = None) -> Sequence[FileInfo]:
+        """List the input's files and account for them. Arguments and errors: :func:`listing.list_files`."""
+        listing = list_files(self.url, suffixes, passes_over)
+        self._account = account(len(listing.files), listing.passed_over)
+        return listing.files
+
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
-        return RowReader(self.columns, shard, self.images.resolver(fs, shard.path), self.prompt)
+        return RowReader(self.columns_of(shard), shard, self.images.resolver(fs, shard.path), self.prompt)
 
 
 @contextmanager

@@ -1,41 +1,27 @@
-"""Find the columns of a dataset: those named by options, the others by type and by the names that datasets use.
+"""Find the columns of a dataset: those named by options, the others by the names and types that datasets use.
 
-A column is chosen automatically only if there is a single candidate. Anything else is an error that lists the columns
-and names the option that settles the choice.
+Nothing is guessed in silence. A column that no option names is taken only under a name that :data:`ROLES` lists (an
+image also by Hugging Face's image type), and only if there is a single candidate; every choice has its reason in
+:class:`Choices`. Anything else is an error that lists the columns and names the option that settles the choice.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import pyarrow as pa
 
 from scorer.errors import ConfigError
-
-OPTIONS: Final[Mapping[str, str]] = {
-    "image": "--image-column",
-    "text": "--text-column",
-    "messages": "--messages-column",
-    "id": "--id-column",
-    "prompt": "--prompt-column",
-    "contrast_image": "--contrast image:COLUMN",
-}
-"""The command-line option for each role."""
+from scorer.messages import PAIR_KEYS, PART_IMAGE_KEYS
 
 Names = str | tuple[str, ...]
-"""A column, or several whose values form a list in this order."""
+"""A column, or several whose values form a list in this order; the empty tuple for explicitly none."""
 
-IMAGE_NAMES: Final = ("image", "images", "img", "picture", "jpg", "jpeg", "png", "image_bytes")
-IMAGE_PATH_NAMES: Final = ("image_path", "image_file", "img_path", "file_name", "filename", "filepath", "path")
-IMAGE_URL_NAMES: Final = ("image_url", "image_urls", "img_url", "url", "urls")
-TEXT_NAMES: Final = ("caption", "text", "txt", "description", "answer", "captions", "texts", "descriptions")
-MESSAGE_NAMES: Final = ("messages", "conversations", "conversation")
-ID_NAMES: Final = ("id", "sample_id", "image_id", "uid", "uuid", "key", "__key__")
-
-_NUMBERED: Final = re.compile(r"(caption|text|description)s?_?([0-9]+)", re.IGNORECASE)
+NONE: Final = "none"
+"""What an option says instead of a column's name: the role has no column, and none is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +29,10 @@ class Columns:
     """The column of each role; None if there is none. Once resolved, either ``text`` or ``messages`` is set.
 
     A name with commas that is not itself a column's name means several columns: texts of the same image, or images of
-    one row.
+    one row. An ``image`` of ``()`` means that no column has the images: message parts have them, or rows have none.
+
+    Attributes:
+        complete: whether these are the columns of an earlier run, to be read as they are: nothing is looked for.
     """
 
     image: Names | None = None
@@ -52,18 +41,269 @@ class Columns:
     id: str | None = None
     prompt: str | None = None
     contrast_image: Names | None = None
+    complete: bool = field(default=False, compare=False)
 
     def names(self) -> list[str]:
         """Return the columns to read, each once."""
-        found = (getattr(self, field.name) for field in fields(self))
-        return list(dict.fromkeys(name for value in found for name in _each(value)))
+        return list(dict.fromkeys(name for value in self.roles().values() for name in _each(value)))
+
+    def roles(self) -> dict[str, Names | None]:
+        """Return the column of each role, as plain data."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "complete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The columns that are read, and why.
+
+    Attributes:
+        reasons: why each column was taken, by role.
+        passed_over: why a column with a known name was not taken, by its name.
+        own: the choices of shards whose columns have other names, by the shard's name.
+    """
+
+    columns: Columns
+    reasons: Mapping[str, str]
+    passed_over: Mapping[str, str]
+    own: Mapping[str, Choices] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reasons as plain data."""
+        own = {"own": {name: one.to_dict() for name, one in self.own.items()}} if self.own else {}
+        return {"taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
+
+    def lines(self) -> list[str]:
+        """Return what a run prints: one line for each role, and one for each column that was passed over."""
+        taken = [
+            f"{role}: {_join(_each(name)) or NONE} ({self.reasons[role]})"
+            for role, name in self.columns.roles().items()
+            if role in self.reasons
+        ]
+        lines = [*taken, *(f"passed over: {name} ({why})" for name, why in self.passed_over.items())]
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, one in self.own.items():
+            alike.setdefault(tuple(one.lines()), []).append(name)
+        for own, names in alike.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            lines += [f"in {names[0]}{more}:", *(f"  {line}" for line in own)]
+        return lines
+
+
+# --- types ------------------------------------------------------------------------------------------------------
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether the type is a string, dictionary-encoded or not."""
+    kind = _plain(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether the type is raw bytes."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def is_image_struct(kind: pa.DataType) -> bool:
+    """Whether the type is Hugging Face's image feature: ``struct<bytes: binary, path: string>``."""
+    kind = _plain(kind)
+    return bool(pa.types.is_struct(kind)) and {"bytes", "path"} <= {field.name for field in kind}
+
+
+def is_messages(kind: pa.DataType) -> bool:
+    """Whether the type is a list of message structs, or a struct of lists, as Hugging Face's ``Sequence`` stores it."""
+    if pa.types.is_struct(kind):
+        names = {field.name for field in kind}
+        return bool({"role", "from"} & names) and all(_is_list(field.type) for field in kind)
+    return _is_list(kind) and bool(pa.types.is_struct(kind.value_type))
+
+
+def is_pairs(kind: pa.DataType) -> bool:
+    """Whether the type is a list of question and answer structs, such as the_cauldron's ``texts``."""
+    if not (_is_list(kind) and pa.types.is_struct(kind.value_type)):
+        return False
+    names = {field.name for field in kind.value_type}
+    return any({user, assistant} <= names for user, assistant in PAIR_KEYS)
+
+
+def is_id(kind: pa.DataType) -> bool:
+    """Whether :func:`scorer.ids.row_id` has a rule for the type's values: strings, numbers, bytes and UUIDs."""
+    kind = _plain(kind)
+    return (
+        is_text(kind)
+        or is_binary(kind)
+        or bool(
+            pa.types.is_integer(kind)
+            or pa.types.is_floating(kind)
+            or pa.types.is_decimal(kind)
+            or pa.types.is_fixed_size_binary(kind)
+        )
+    )
+
+
+def is_unknown(kind: pa.DataType) -> bool:
+    """Whether the type is null, or a list of it: no value has shown what the column holds."""
+    return bool(pa.types.is_null(kind)) or (_is_list(kind) and is_unknown(kind.value_type))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values of a dictionary, of runs or of an extension type."""
+    while True:
+        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    return is_image_struct(kind) or is_binary(kind) or is_text(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+
+
+def _listed(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
+    """Accept the type itself or a list of it, as for several images in a row."""
+    return lambda kind: accepts(kind) or (_is_list(kind) and accepts(kind.value_type))
+
+
+def _reads_as_messages(kind: pa.DataType) -> bool:
+    return is_messages(kind) or _listed(is_text)(kind)
+
+
+def _reads_as_prompt(kind: pa.DataType) -> bool:
+    return is_text(kind) or is_messages(kind)
+
+
+def _parts_hold_images(kind: pa.DataType) -> bool:
+    """Whether a message's parts have a field for their image."""
+    if pa.types.is_struct(kind):
+        return any(
+            _is_list(field.type)
+            and pa.types.is_struct(field.type.value_type)
+            and bool({part.name for part in field.type.value_type} & set(PART_IMAGE_KEYS))
+            for field in kind
+        )
+    return _is_list(kind) and _parts_hold_images(kind.value_type)
+
+
+# --- roles ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a column may be read as.
+
+    Attributes:
+        option: the command-line option that names it.
+        accepts: whether a column of this type can be read so.
+        expected: the accepted types in words.
+        names: known names in lower case, under which a column is taken without being named; best first.
+    """
+
+    option: str
+    accepts: Callable[[pa.DataType], bool]
+    expected: str
+    names: tuple[str, ...] = ()
+
+
+IMAGE_PATH_NAMES: Final = ("image_path", "image_file", "img_path", "file_name", "filename", "filepath", "path")
+IMAGE_URL_NAMES: Final = ("image_url", "image_urls", "img_url", "url", "urls")
+IMAGE_NAMES: Final = (
+    *("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
+    *("image_bytes", "img_bytes", "image_data", "image_base64", "base64"),
+)
+CAPTION_NAMES: Final = ("caption", "text", "txt", "description", "captions", "texts", "descriptions")
+REWRITTEN_NAMES: Final = (
+    *("long_caption", "short_caption", "detailed_caption", "generated_caption", "re_caption", "recaption"),
+    *("long_captions", "short_captions", "re_captions", "recaptions"),
+)
+"""Captions that often stand beside an original one, which comes first; taken if they are the only ones."""
+ANSWER_NAMES: Final = ("answer", "answers", "output", "response", "completion", "solution")
+"""Texts that answer a question of the same row; taken only together with it."""
+QUESTION_NAMES: Final = ("question", "query", "instruction", "prompt", "problem", "input")
+PAIRS: Final[Mapping[str, tuple[str, ...]]] = {
+    "question": ("answer", "answers", "response", "solution", "output"),
+    "query": ("response", "answer", "answers", "output"),
+    "instruction": ("output", "response", "answer"),
+    "prompt": ("completion", "response", "answer", "output"),
+    "problem": ("solution", "answer"),
+    "input": ("output", "answer"),
+}
+"""Names of a question, and those of its answer: the question becomes the user's turn."""
+TEXT_NAMES: Final = (*CAPTION_NAMES, *REWRITTEN_NAMES, *ANSWER_NAMES)
+
+_IMAGE_EXPECTED: Final = "an image (struct<bytes, path>, binary, or a path, URL or base64 as string)"
+ROLES: Final[Mapping[str, Role]] = {
+    "image": Role(
+        option="--image-column",
+        accepts=_listed(_is_image),
+        expected=_IMAGE_EXPECTED,
+        names=(*IMAGE_NAMES, *IMAGE_PATH_NAMES, *IMAGE_URL_NAMES),
+    ),
+    "text": Role(
+        option="--text-column",
+        accepts=_listed(is_text),
+        expected="a string or a list of strings",
+        names=TEXT_NAMES,
+    ),
+    "messages": Role(
+        option="--messages-column",
+        accepts=_reads_as_messages,
+        expected="a list of messages (list<struct<role, content>>, list<struct<from, value>>, "
+        "list<struct<user, assistant>>, or such a list as a JSON string)",
+        names=("messages", "conversations", "conversation"),
+    ),
+    "id": Role(
+        option="--id-column",
+        accepts=is_id,
+        expected="a string, a number, a UUID or bytes",
+        names=("id", "sample_id", "image_id", "uid", "uuid", "key", "__key__"),
+    ),
+    "prompt": Role(
+        option="--prompt-column",
+        accepts=_reads_as_prompt,
+        expected="a string or a list of messages",
+        names=QUESTION_NAMES,
+    ),
+    "contrast_image": Role(
+        option="--contrast image:COLUMN",
+        accepts=_listed(_is_image),
+        expected=_IMAGE_EXPECTED,
+    ),
+}
+"""Every role. Whatever looks for a column, checks one or speaks of its option goes by these."""
+
+OPTIONS: Final[Mapping[str, str]] = {name: role.option for name, role in ROLES.items()}
+"""The command-line option for each role."""
+MESSAGE_NAMES: Final = ROLES["messages"].names
+ID_NAMES: Final = ROLES["id"].names
+
+_NUMBERED_TEXT: Final = re.compile(r"(caption|text|description)s?_?([0-9]+)", re.IGNORECASE)
+_NUMBERED_IMAGE: Final = re.compile(r"(image|img)_?([0-9]+)", re.IGNORECASE)
+
+
+# --- choice -----------------------------------------------------------------------------------------------------
 
 
 def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bool = False) -> Columns:
+    """Return the columns of :func:`choose`, without the reasons."""
+    return choose(schema, asked, shard, needs_contrast=needs_contrast).columns
+
+
+def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bool = False) -> Choices:
     """Complete ``asked`` with the columns that the schema leaves no doubt about.
 
     Args:
-        schema: the first shard's schema.
+        schema: of a shard with rows.
         asked: the columns named by options.
         shard: the shard's name, for messages.
         needs_contrast: whether the contrast ``image`` is used, which reads its image from a separate column.
@@ -72,34 +312,90 @@ def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bo
         ConfigError: a named column is missing or has the wrong type, or a role has no column or several candidates.
     """
     found = _Finder(schema, shard)
-    asked = _split(asked, schema.names)
-    for role, accepts, expected in _ACCEPTS:
-        for name in _each(getattr(asked, role)):
-            found.check(role, name, accepts, expected)
+    asked, unwanted = _without_none(_split(asked, schema.names), schema.names)
+    for role, value in asked.roles().items():
+        for name in _each(value):
+            found.check(role, name)
     if asked.text is not None and asked.messages is not None:
         raise ConfigError("--text-column and --messages-column are both given; give only one of them")
-    text, messages = asked.text, asked.messages
+    if asked.complete:
+        reasons = {role: "as recorded" for role, value in asked.roles().items() if value is not None}
+        return Choices(replace(asked, complete=False), reasons, {})
+    taken = {role: f"named by {OPTIONS[role]}" for role, value in asked.roles().items() if value is not None}
+    text, messages, prompt = asked.text, asked.messages, asked.prompt
     if text is None and messages is None:
-        text, messages = found.texts(taken=set(asked.names()))
+        one = found.text(asked, taken=set(asked.names()), prompts="prompt" not in unwanted)
+        text, messages, prompt = one.text, one.messages, prompt or one.prompt
+        taken |= {"text" if text is not None else "messages": one.reason}
+    elif prompt is None and "prompt" not in unwanted:
+        prompt = found.question(str(text or messages), set(asked.names()))
+    if prompt is not None and asked.prompt is None:
+        taken["prompt"] = f"known name, the question of {text or messages}"
     if needs_contrast and asked.contrast_image is None:
         raise found.error("the contrast 'image' needs a column of other images; name it", "contrast_image")
-    taken = {name for value in (text, messages, asked.contrast_image, asked.prompt) for name in _each(value)}
-    image = asked.image or found.image(taken)
-    identifier = asked.id or found.id(taken | set(_each(image)))
-    return Columns(
-        image=image,
-        text=text,
-        messages=messages,
-        id=identifier,
-        prompt=asked.prompt,
-        contrast_image=asked.contrast_image if needs_contrast else None,
-    )
+    others = {name for value in (text, messages, asked.contrast_image, prompt) for name in _each(value)}
+    image = asked.image
+    if image is None:
+        image, taken["image"] = found.image(others, messages)
+    identifier = asked.id
+    if identifier is None and "id" not in unwanted:
+        identifier = found.id(others | set(_each(image)))
+        if identifier is not None:
+            taken["id"] = "known name; a row without one is named SHARD#ROW"
+    contrast = asked.contrast_image if needs_contrast else None
+    if contrast is None:
+        taken.pop("contrast_image", None)
+    columns = Columns(image=image, text=text, messages=messages, id=identifier, prompt=prompt, contrast_image=contrast)
+    return Choices(columns, taken, found.passed_over(set(columns.names())))
+
+
+def check_shard(columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
+    """Refuse a shard whose columns cannot be read as those of the first.
+
+    Types may differ as long as each can be read in its role, since every value is read by its own type. A shard may
+    lack the id column: its rows are named ``<shard>#<row>``.
+
+    Args:
+        first, other: name and schema of the shard where the columns were found, and of another one that has rows.
+
+    Raises:
+        ConfigError: naming both shards and both types.
+    """
+    (first_name, first_schema), (name, schema) = first, other
+    for role, value in columns.roles().items():
+        for column in _each(value):
+            count = schema.names.count(column)
+            if count == 0 and role == "id":
+                continue
+            kind = schema.field(column).type if count == 1 else None
+            if kind is not None and (ROLES[role].accepts(kind) or is_unknown(kind)):
+                continue
+            actual = f"is {kind}" if kind is not None else "is missing" if count == 0 else f"is there {count} times"
+            raise ConfigError(
+                f"column {column!r} {actual} in shard {name} but is {first_schema.field(column).type} in {first_name}; "
+                f"it is read as {ROLES[role].expected}. Repair the shard, leave it out, or name another column with "
+                f"{OPTIONS[role]}. The columns of {name}:\n{describe(schema)}"
+            )
 
 
 def describe(schema: pa.Schema) -> str:
     """Format a schema as one line per column: its name and its type."""
     width = max((len(name) for name in schema.names), default=0)
     return "\n".join(f"  {field.name:<{width}}  {field.type}" for field in schema)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """One way to read the text."""
+
+    reason: str
+    text: Names | None = None
+    messages: str | None = None
+    prompt: str | None = None
+
+    def __str__(self) -> str:
+        answer = _join(_each(self.text or self.messages))
+        return answer if self.prompt is None else f"{self.prompt} + {answer}"
 
 
 class _Finder:
@@ -111,48 +407,91 @@ class _Finder:
         options = " or ".join(OPTIONS[role] for role in roles)
         return ConfigError(f"{problem} with {options}. The columns of {self.shard}:\n{describe(self.schema)}")
 
-    def check(self, role: str, name: str, accepts: Callable[[pa.DataType], bool], expected: str) -> None:
+    def check(self, role: str, name: str) -> None:
         if self.schema.names.count(name) != 1:
             count = self.schema.names.count(name)
             problem = f"there are {count} columns {name!r}" if count else f"there is no column {name!r}"
             raise self.error(f"{problem}; name another", role)
         kind = self.schema.field(name).type
-        if not accepts(kind):
-            raise self.error(f"column {name!r} is {kind}, not {expected}; name another", role)
+        if not (ROLES[role].accepts(kind) or is_unknown(kind)):
+            raise self.error(f"column {name!r} is {kind}, not {ROLES[role].expected}; name another", role)
 
-    def texts(self, taken: set[str]) -> tuple[Names | None, str | None]:
-        named = self._named(TEXT_NAMES, _listed(is_text), taken)
-        messages = self._named(MESSAGE_NAMES, is_messages, taken)
-        numbered = self._numbered(taken)
-        if len(named) + len(messages) + bool(numbered) > 1:
-            several = _join([*named, *messages, *numbered])
-            raise self.error(f"several columns may hold the text ({several}); name one", "text", "messages")
-        if messages:
-            return None, messages[0]
+    def text(self, asked: Columns, taken: set[str], *, prompts: bool) -> _Candidate:
+        """Find the only way to read the text."""
+        captions = self._named(CAPTION_NAMES, _listed(is_text), taken)
+        found = [_Candidate(text=name, reason="known name") for name in captions]
+        numbered = self._numbered(_NUMBERED_TEXT, is_text, taken)
         if numbered:
-            return numbered, None
-        if not named:
-            skip = {*ID_NAMES, *IMAGE_NAMES, *IMAGE_PATH_NAMES, *IMAGE_URL_NAMES}
-            named = [name for name in self._typed(is_text, taken) if name.lower() not in skip]
-        if len(named) != 1:
-            problem = f"several columns may hold the text ({_join(named)})" if named else "no text column was found"
-            raise self.error(f"{problem}; name it", "text", "messages")
-        return named[0], None
+            found.append(_Candidate(text=numbered, reason="known name, numbered"))
+        if not found:
+            rewritten = self._named(REWRITTEN_NAMES, _listed(is_text), taken)
+            found = [_Candidate(text=name, reason="known name") for name in rewritten]
+        for name in self._named(MESSAGE_NAMES, _reads_as_messages, taken):
+            how = "" if is_messages(self.schema.field(name).type) else ", strings that hold JSON"
+            found.append(_Candidate(messages=name, reason=f"known name{how}"))
+        for name in self._named(("texts",), is_pairs, taken):
+            found.append(_Candidate(messages=name, reason="known name, pairs of question and answer"))
+        answers = self._named(ANSWER_NAMES, lambda kind: _listed(is_text)(kind) or is_messages(kind), taken)
+        alone = []
+        for name in answers:
+            asked_by = [asked.prompt] if asked.prompt else self.questions(name, taken) if prompts else []
+            found += [self._answer(name, question) for question in asked_by]
+            if not asked_by and name.lower() == "answer":
+                alone.append(name)
+        if len(found) == 1 and not alone:
+            return found[0]
+        if found:
+            several = _join([*map(str, found), *alone])
+            raise self.error(f"several columns may hold the text ({several}); name one", "text", "messages")
+        if alone:
+            raise self.error(f"{_join(alone)} answers a question that no column has; name both", "text", "prompt")
+        raise self.error("no text column was found; name it", "text", "messages")
 
-    def image(self, taken: set[str]) -> str:
+    def _answer(self, name: str, question: str | None) -> _Candidate:
+        if is_messages(self.schema.field(name).type):
+            return _Candidate(messages=name, prompt=question, reason=f"known name, answers {question}")
+        return _Candidate(text=name, prompt=question, reason=f"known name, answers {question}")
+
+    def questions(self, answer: str, taken: set[str]) -> list[str]:
+        """Find the columns of known names that this column may answer."""
+        names = [question for question, answers in PAIRS.items() if answer.lower() in answers]
+        return self._named(names, _reads_as_prompt, taken | {answer})
+
+    def question(self, answer: str, taken: set[str]) -> str | None:
+        """Find the only column that a named column answers."""
+        found = self.questions(answer, taken)
+        if len(found) > 1:
+            problem = f"several columns may hold the question that {answer} answers ({_join(found)})"
+            raise self.error(f"{problem}; name one, or {NONE},", "prompt")
+        return found[0] if found else None
+
+    def image(self, taken: set[str], messages: str | None) -> tuple[Names, str]:
+        numbered = self._numbered(_NUMBERED_IMAGE, _listed(_is_image), taken)
+        structs = self._typed(_listed(is_image_struct), taken)
         ranks = (
-            self._typed(_listed(is_image_struct), taken),
-            self._typed(_listed(is_binary), taken),
-            self._named((*IMAGE_NAMES, *IMAGE_PATH_NAMES), _listed(is_text), taken),
-            self._named(IMAGE_URL_NAMES, _listed(is_text), taken),
+            (structs, "type struct<bytes, path>"),
+            (self._named(IMAGE_NAMES, _listed(is_binary), taken), "known name, bytes"),
+            # A WebDataset member such as input.jpg: the last part of its suffix says what it is.
+            (self._named(IMAGE_NAMES, _listed(is_binary), taken, last_part=True), "known suffix, bytes"),
+            (self._named((*IMAGE_NAMES, *IMAGE_PATH_NAMES), _listed(is_text), taken), "known name"),
+            (self._named(IMAGE_URL_NAMES, _listed(is_text), taken), "known name"),
         )
-        candidates = next((rank for rank in ranks if rank), [])
+        candidates, reason = next((rank for rank in ranks if rank[0]), ([], ""))
         known = [name for name in candidates if name.lower() in IMAGE_NAMES]
         chosen = candidates if len(candidates) == 1 else known
-        if len(chosen) != 1:
-            several = f"several columns may hold the image ({_join(candidates)})"
-            raise self.error(f"{several if candidates else 'no image column was found'}; name it", "image")
-        return chosen[0]
+        if len(numbered) > 1 and not known and set(candidates) <= set(numbered):
+            return numbered, "known name, numbered; nulls are absent images"
+        if len(chosen) == 1:
+            return chosen[0], reason if len(candidates) == 1 or reason.startswith("known") else f"known name, {reason}"
+        if candidates:
+            raise self.error(f"several columns may hold the image ({_join(candidates)}); name it", "image")
+        if messages is not None and _parts_hold_images(self.schema.field(messages).type):
+            return (), f"the parts of {messages} hold their images"
+        empty = self._named(ROLES["image"].names, is_unknown, taken)
+        if len(empty) == 1:
+            return empty[0], "known name, null in every row that was looked at"
+        problem = f"no image column was found; name it (or {NONE}: images in message parts, or text-only rows)"
+        raise self.error(problem, "image")
 
     def id(self, taken: set[str]) -> str | None:
         named = self._named(ID_NAMES, is_id, taken)
@@ -160,16 +499,39 @@ class _Finder:
         # does no harm.
         return min(named, key=lambda name: ID_NAMES.index(name.lower()), default=None)
 
-    def _numbered(self, taken: set[str]) -> tuple[str, ...]:
+    def passed_over(self, taken: set[str]) -> dict[str, str]:
+        """Say of every known name that is not read which role it is known for, and what would read it."""
+        found: dict[str, str] = {}
+        for field_ in self.schema:
+            if field_.name in taken:
+                continue
+            roles = [name for name, role in ROLES.items() if field_.name.lower() in role.names]
+            fits = [name for name in roles if ROLES[name].accepts(field_.type)]
+            if fits:
+                found[field_.name] = f"a known name; to read it: {OPTIONS[fits[0]]} {field_.name}"
+            elif roles:
+                found[field_.name] = f"a known name, but {field_.type} is not {ROLES[roles[0]].expected}"
+        return found
+
+    def _numbered(
+        self, pattern: re.Pattern[str], accepts: Callable[[pa.DataType], bool], taken: set[str]
+    ) -> tuple[str, ...]:
         """Find caption_0, caption_1 and so on, sorted by number."""
-        found = [(match, name) for name in self._typed(is_text, taken) if (match := _NUMBERED.fullmatch(name))]
+        found = [(match, name) for name in self._typed(accepts, taken) if (match := pattern.fullmatch(name))]
         return tuple(name for _, name in sorted((int(match[2]), name) for match, name in found))
 
     def _typed(self, accepts: Callable[[pa.DataType], bool], taken: set[str]) -> list[str]:
         return [field.name for field in self.schema if field.name not in taken and accepts(field.type)]
 
-    def _named(self, names: Sequence[str], accepts: Callable[[pa.DataType], bool], taken: set[str]) -> list[str]:
-        return [name for name in self._typed(accepts, taken) if name.lower() in names]
+    def _named(
+        self, names: Sequence[str], accepts: Callable[[pa.DataType], bool], taken: set[str], *, last_part: bool = False
+    ) -> list[str]:
+        """Return the columns of known names; with ``last_part``, those whose last dotted part is one."""
+        return [
+            name
+            for name in self._typed(accepts, taken)
+            if (name.lower().rpartition(".")[2] if last_part else name.lower()) in names
+        ]
 
 
 def _each(names: Names | None) -> tuple[str, ...]:
@@ -186,56 +548,12 @@ def _split(asked: Columns, columns: Iterable[str]) -> Columns:
     return replace(asked, **several)
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether the type is a string, dictionary-encoded or not."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether the type is raw bytes."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def is_image_struct(kind: pa.DataType) -> bool:
-    """Whether the type is Hugging Face's image feature: ``struct<bytes: binary, path: string>``."""
-    return bool(pa.types.is_struct(kind)) and {"bytes", "path"} <= {field.name for field in kind}
-
-
-def is_messages(kind: pa.DataType) -> bool:
-    """Whether the type is a list of message structs."""
-    return _is_list(kind) and bool(pa.types.is_struct(kind.value_type))
-
-
-def is_id(kind: pa.DataType) -> bool:
-    """Whether the type is a string or an integer."""
-    return is_text(kind) or bool(pa.types.is_integer(kind))
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    return is_image_struct(kind) or is_binary(kind) or is_text(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _listed(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
-    """Accept the type itself or a list of it, as for several images in a row."""
-    return lambda kind: accepts(kind) or (_is_list(kind) and accepts(kind.value_type))
+def _without_none(asked: Columns, columns: Iterable[str]) -> tuple[Columns, set[str]]:
+    """Replace the word ``none``, unless a column has that name. Return also the roles that it was said of."""
+    roles = {role for role in ("image", "id", "prompt") if getattr(asked, role) == NONE and NONE not in columns}
+    without: dict[str, Any] = {role: () if role == "image" else None for role in roles}
+    return replace(asked, **without), roles
 
 
 def _join(names: Sequence[str]) -> str:
     return ", ".join(names)
-
-
-_IMAGE_EXPECTED: Final = "an image (struct<bytes, path>, binary, or a path as string)"
-_ACCEPTS: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    ("image", _listed(_is_image), _IMAGE_EXPECTED),
-    ("contrast_image", _listed(_is_image), _IMAGE_EXPECTED),
-    ("text", _listed(is_text), "a string or a list of strings"),
-    ("messages", is_messages, "a list of messages (list<struct<role, content>> or list<struct<from, value>>)"),
-    ("id", is_id, "a string or an integer"),
-    ("prompt", is_text, "a string"),
-)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from pipelines.sources import Source
+from pipelines.sources import Source, arrow
 from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.indexed import Format, IndexedSource
 from pipelines.sources.jsonl import JsonLines
-from pipelines.sources.listing import list_names
+from pipelines.sources.listing import has_suffix, list_names
 from pipelines.sources.llava_json import JsonArray
 from pipelines.sources.parquet import SUFFIXES, ParquetSource
-from pipelines.sources.webdataset import WebDataset
+from pipelines.sources.webdataset import WebDataset, text_members
 from scorer.errors import ConfigError
 
 
@@ -38,9 +38,9 @@ class SourceFormat:
     describes_others: bool = False
 
 
-def _indexed(make: Callable[[ImageOptions], Format]) -> Callable[..., Source]:
+def _indexed(make: Callable[[ImageOptions, Columns], Format]) -> Callable[..., Source]:
     def open_indexed(url: str, columns: Columns, *, images: ImageOptions, **options: Any) -> Source:
-        return IndexedSource(url, make(images), columns, images=images, **options)
+        return IndexedSource(url, make(images, columns), columns, images=images, **options)
 
     return open_indexed
 
@@ -52,28 +52,53 @@ FORMATS: dict[str, SourceFormat] = {
     format.name: format
     for format in (
         DEFAULT,
+        SourceFormat(name=arrow.NAME, words="also .feather", suffixes=arrow.SUFFIXES, open=arrow.ArrowSource),
         SourceFormat(
             name="webdataset",
             words=".tar",
             suffixes=WebDataset().suffixes,
-            open=_indexed(lambda images: WebDataset(images.max_bytes)),
+            open=_indexed(lambda images, columns: WebDataset(images.max_bytes, text_members(columns))),
         ),
         SourceFormat(
             name="json",
             words="an array of records (LLaVA)",
             suffixes=JsonArray.suffixes,
-            open=_indexed(lambda images: JsonArray()),
+            open=_indexed(lambda images, columns: JsonArray()),
             describes_others=True,
         ),
         SourceFormat(
             name="jsonl",
             words="also .gz and .zst",
             suffixes=JsonLines.suffixes,
-            open=_indexed(lambda images: JsonLines()),
+            open=_indexed(lambda images, columns: JsonLines()),
         ),
     )
 }
 """By name, in the order in which help texts list them."""
+
+_TEXT_TABLE: Final = "a table of text says neither types nor what is null; write it as Parquet or JSON Lines"
+_PACKED: Final = "unpack it: rows inside it cannot be reached one by one"
+NOT_READ: Final[dict[str, tuple[str, str]]] = {
+    ".csv": ("CSV", _TEXT_TABLE),
+    ".tsv": ("TSV", _TEXT_TABLE),
+    ".csv.gz": ("CSV", _TEXT_TABLE),
+    ".tsv.gz": ("TSV", _TEXT_TABLE),
+    ".xlsx": ("Excel", _TEXT_TABLE),
+    ".tar.gz": ("a compressed tar", _PACKED),
+    ".tgz": ("a compressed tar", _PACKED),
+    ".tar.zst": ("a compressed tar", _PACKED),
+    ".zip": ("ZIP", _PACKED),
+    ".json.gz": ("compressed JSON", "unpack it, or name it .jsonl.gz if each line is a record"),
+    ".orc": ("ORC", "write it as Parquet"),
+    ".avro": ("Avro", "write it as Parquet"),
+    ".tfrecord": ("TFRecord", "write it as Parquet or WebDataset"),
+    ".mds": ("MosaicML's MDS", "write it as Parquet or WebDataset"),
+    ".lance": ("Lance", "write it as Parquet"),
+    ".pkl": ("a pickle", "nothing is unpickled, because that can run code; write it as Parquet"),
+    ".npz": ("NumPy's archive", "write it as Parquet"),
+    ".h5": ("HDF5", "write it as Parquet"),
+}
+"""Suffix → name of a dataset format that is not read, and what to do instead."""
 
 
 def open_source(
@@ -110,8 +135,16 @@ def detect_format(url: str) -> str:
         ConfigError: the input has no files, or files of several formats.
     """
     known = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
-    names = list_names(url, known)
-    counts = Counter(format.name for name in names for format in FORMATS.values() if name.endswith(format.suffixes))
+    names = list_names(url, (*known, *NOT_READ))
+    refused = [name for name in names if has_suffix(name, NOT_READ) and not has_suffix(name, known)]
+    names = [name for name in names if name not in set(refused)]
+    if refused and not names:
+        name, remedy = next(found for suffix, found in NOT_READ.items() if has_suffix(refused[0], [suffix]))
+        raise ConfigError(
+            f"{refused[0]} in {url!r} is {name}, which is not read; {remedy}, or name the format that it has in truth "
+            "with --format"
+        )
+    counts = Counter(format.name for name in names for format in FORMATS.values() if has_suffix(name, format.suffixes))
     if not counts:
         return DEFAULT.name  # a file or a glob is taken at its word
     if len(counts) > 1:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import posixpath
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
 import fsspec
 
 from pipelines.sources.listing import is_local, open_input
 from pipelines.sources.redacted import without_secrets
-from scorer.errors import FailureCode, RowError
+from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.fetching.fetcher import Fetcher
 from scorer.types import ImageSource
+
+_DATA_URL: Final = re.compile(r"data:[^,]{0,200}?;base64,", re.IGNORECASE)
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+_SHORTEST: Final = 64
+"""Characters of the smallest image in base64; a shorter string is a path."""
+_LONGEST_PATH: Final = 4096
+_SNIFFED: Final = 64
+_MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+_SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
+_UNESCAPED: Final = "!$&'()*+,;=:@~"
+"""Characters of a file name that stand for themselves in the path of a URL (RFC 3986, section 3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,19 @@ class ImageOptions:
     max_bytes: int = 64 * 2**20
     fetcher: Fetcher = field(default_factory=Fetcher)
 
+    def __post_init__(self) -> None:
+        """Refuse a root on the web that the fetcher would refuse for every image. Raise ConfigError."""
+        if self.root is None or not is_web(self.root):
+            return
+        if "?" in self.root or "#" in self.root:
+            raise ConfigError(
+                f"--image-root {self.root[:200]!r} is no folder's URL; give it without a query or fragment"
+            )
+        try:
+            self.fetcher.check(self.root)
+        except RowError as error:
+            raise ConfigError(f"--image-root: {error.message}") from error
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what determines which image a row has; defaults are left out."""
         root = {} if self.root is None else {"image_root": without_secrets(self.root)}
@@ -41,6 +68,8 @@ class ImageOptions:
         if self.root is None:
             folder = posixpath.dirname(str(fs._strip_protocol(shard_path)))
             return ImageResolver(fs, folder, False, self.max_bytes, self.fetcher)
+        if is_web(self.root):
+            return ImageResolver(fs, self.root.rstrip("/"), True, self.max_bytes, self.fetcher)
         root_fs, root = open_input(self.root)
         return ImageResolver(root_fs, root.rstrip("/"), True, self.max_bytes, self.fetcher)
 
@@ -49,7 +78,8 @@ class ImageOptions:
 class ImageResolver:
     """Turns an image cell into bytes, or into a local path that the decoder opens within its limits.
 
-    A path is relative to ``folder``, and must stay below it if the user named it (``confined``). On a remote file
+    A path is relative to ``folder``, and must stay below it if the user named it (``confined``). A folder on the web
+    (http, https) is reached through the fetcher and its rules, like any image by URL. On another remote file
     system the bytes are read here, through that file system only: a remote dataset cannot name files on this machine.
     """
 
@@ -62,30 +92,65 @@ class ImageResolver:
     @property
     def waits(self) -> bool:
         """Whether an image may cost a round trip."""
-        return bool(self.fetcher.hosts) or not is_local(self.fs)
+        return bool(self.fetcher.hosts) or is_web(self.folder) or not is_local(self.fs)
 
     def images(self, cell: Any) -> tuple[ImageSource, ...]:
-        """Return the images of a cell: one, or as many as its list contains.
+        """Return the images of a cell: one, or as many as its list contains. Nulls are absent images.
 
         Raises:
-            RowError: an image is null, does not exist, may not be read from here, or exceeds the limit.
+            RowError: an image does not exist, may not be read from here, or exceeds the limit.
         """
         if isinstance(cell, (list, tuple)):
             return tuple(image for part in cell for image in self.images(part))
-        return (self._image(cell),)
+        image = self.own_image(cell)
+        return () if image is None else (image,)
 
-    def _image(self, cell: Any) -> ImageSource:
+    def own_image(self, cell: Any) -> ImageSource | None:
+        """Return the image of a single value; None if it is null, or empty in its bytes and its path.
+
+        Raises:
+            RowError: as :meth:`images`.
+        """
         data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
         if isinstance(data, str):
-            data, path = None, data
-        if isinstance(data, bytes):
+            data, path = None, data or path
+        if isinstance(data, bytes) and (data or not isinstance(cell, dict) or path):
             return data
-        if data is not None or not isinstance(path, str | None):
+        if (data is not None and not isinstance(data, bytes)) or not isinstance(path, str | None):
             found = f"{type(data).__name__} with the path {path!r}"
             raise RowError(FailureCode.IMAGE_MISSING, f"the image is {found[:200]}; give bytes or a path")
         if not path:
-            raise RowError(FailureCode.IMAGE_MISSING, "the row names no image: its image column is null or empty")
-        return self._file(path)
+            return None
+        held = self._base64(path)
+        return self._file(path) if held is None else held
+
+    def _base64(self, text: str) -> bytes | None:
+        """Decode a data URL or plain base64; None if the text is neither, and so a path.
+
+        Plain base64 is known by the image's signature that it decodes to. A path that exists is never taken for it.
+        """
+        url = _DATA_URL.match(text)
+        if url is None and (len(text) < _SHORTEST or not _has_signature(text) or not _BASE64.fullmatch(text)):
+            return None
+        if url is None and len(text) <= _LONGEST_PATH and self._exists(text):
+            return None
+        encoded = text[url.end() :] if url is not None else text
+        if len(encoded) * 3 // 4 > self.max_bytes + 4096:
+            problem = f"an image in base64 has {len(encoded):,} characters, over the limit of {self.max_bytes:,} bytes"
+            raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{problem}; raise --max-image-bytes to allow it")
+        try:
+            return _decode(encoded)
+        except (binascii.Error, ValueError) as error:
+            problem = f"the image is not valid base64 ({error}); it begins with {text[:40]!r}"
+            raise RowError(FailureCode.IMAGE_UNREADABLE, problem) from error
+
+    def _exists(self, path: str) -> bool:
+        try:
+            if is_local(self.fs):
+                return (Path(self.folder) / path).exists()
+            return bool(self.fs.exists(posixpath.join(self.folder, path)))
+        except (OSError, ValueError):
+            return False
 
     def _file(self, path: str) -> ImageSource:
         scheme = urlsplit(path).scheme if "://" in path else ""
@@ -96,6 +161,8 @@ class ImageResolver:
                 FailureCode.IMAGE_MISSING,
                 f"image {path[:200]!r} is not below the image root {self.folder}; give a relative path without ..",
             )
+        if is_web(self.folder) and not scheme:
+            return self.fetcher.fetch(_joined(self.folder, path))
         if is_local(self.fs):
             if scheme not in ("", "file"):
                 raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is not a local file, but its shard is")
@@ -116,6 +183,38 @@ class ImageResolver:
             return bytes(self.fs.cat_file(target, end=self.max_bytes))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} does not exist") from error
+
+
+def _decode(encoded: str) -> bytes:
+    data = "".join(encoded.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+
+
+def _has_signature(text: str) -> bool:
+    """Whether base64 decodes to the beginning of an image."""
+    try:
+        start = _decode(text[:_SNIFFED].strip()[: _SNIFFED // 2])
+    except (binascii.Error, ValueError):
+        return False
+    if start.startswith(_MAGIC) or start[4:12] in (b"ftypavif", b"ftypavis"):
+        return True
+    return start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+
+
+def is_web(url: str) -> bool:
+    """Whether a folder is on the web: an http or https URL, in any case."""
+    return _SCHEME.match(url) is not None
+
+
+def _joined(folder: str, path: str) -> str:
+    """Return the URL of a path below a folder on the web.
+
+    A path is a file's name, not part of a URL: what would be a query, a fragment or an escape in one is escaped. The
+    separators and ``..`` are resolved here, before the server sees them.
+    """
+    parts = urlsplit(folder)
+    below = quote(path.replace("\\", "/"), safe="/" + _UNESCAPED)
+    return f"{parts.scheme}://{parts.netloc}{posixpath.normpath(posixpath.join('/', parts.path.lstrip('/'), below))}"
 
 
 def _below(path: str) -> bool:

@@ -19,17 +19,21 @@ import fsspec
 import pyarrow as pa
 
 from pipelines.sources import ReadRow, Shard
+from pipelines.sources.account import PassedOver
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, resolve
+from pipelines.sources.columns import Columns, is_unknown
 from pipelines.sources.images import ImageOptions
-from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.listing import FileInfo, display_path, has_suffix, is_local, open_input, published_names
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, RowError, RunError
 
-PUBLISHED: Final = ".parquet"
 _DETECTED_ROWS: Final = 32
 """Rows of the first shard from which the columns are detected."""
+_DETECTED_TOGETHER: Final = 1024
+"""Most rows that are read at a time where the first ones leave doubt: of a tar, with their images."""
+_MOST_DETECTED: Final = 2**14
+"""Rows in which a column must show."""
 _BLOCK: Final = 2**20
 """Bytes per request while a remote file is indexed: larger members of a tar are skipped, not read."""
 _COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -86,10 +90,15 @@ class IndexedSource(ColumnSource):
         return {"format": self.format.name, **super().fingerprint()}
 
     def _look(self) -> tuple[list[Shard], Columns]:
-        files = list_files(self.url, self.format.suffixes)
+        files = self._list(self.format.suffixes)
         names = published_names([file.name for file in files], self.format.suffixes)
         with ThreadPoolExecutor(_THREADS) as pool:
             indexes = list(pool.map(self._index, files))
+        members = PassedOver()
+        for index in indexes:
+            members.include(index.passed_over)
+        if members.to_dict():
+            self._account["members_passed_over"] = members.to_dict()
         fs, _ = open_input(self.url)
         shards = [
             Shard(display_path(fs, file.path), name, file.size, file.etag, len(index), index)
@@ -129,20 +138,49 @@ class IndexedSource(ColumnSource):
             ) from error
 
     def _detect(self, shards: Sequence[Shard]) -> Columns:
-        first = next((shard for shard in shards if shard.rows), None)
-        if first is None or first.index is None:
-            return self._asked
-        stop = min(first.rows, _DETECTED_ROWS)
-        with shard_errors(first):
-            records = self._records(first, first.index.extent(0, stop), None)
-        broken = [record for record in records if isinstance(record, RowError)]
-        if len(broken) == len(records):
-            raise ConfigError(
-                f"{first.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
-                f"because {broken[0].message}"
-            )
-        schema = self.format.schema(records, self._asked)
-        return resolve(schema, self._asked, first.path, needs_contrast=self._contrast_images)
+        """Find the columns in the first rows; where these leave doubt, in ever more of them."""
+        refused: ConfigError | None = None
+        columns = self._asked
+        records: list[Record] = []
+        for shard, found in self._growing(shards):
+            records += found
+            broken = [record for record in records if isinstance(record, RowError)]
+            if len(broken) == len(records):
+                refused = refused or ConfigError(
+                    f"{shard.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
+                    f"because {broken[0].message}"
+                )
+                continue
+            schema = self.format.schema(records, self._asked)
+            try:
+                columns, refused = self._choose(schema, shard.path), None
+            except ConfigError as error:
+                refused = error
+                continue
+            if not any(is_unknown(schema.field(name).type) for name in columns.names()):
+                return columns
+        if refused is not None:
+            raise refused
+        return columns
+
+    def _growing(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[Record]]]:
+        """Yield the first rows, and then more; bytes are emptied, as only their type is looked at."""
+        waiting: list[Record] = []
+        wanted, seen = _DETECTED_ROWS, 0
+        for shard in shards:
+            start = 0
+            while shard.index is not None and start < shard.rows and seen < _MOST_DETECTED:
+                stop = min(start + wanted - len(waiting), shard.rows)
+                extent = shard.index.extent(start, stop)
+                with shard_errors(shard):
+                    records = self._records(shard, extent, None)
+                waiting += [_light(record) for record in records]
+                start = stop
+                if len(waiting) == wanted or seen == 0:
+                    yield shard, waiting
+                    seen, waiting, wanted = seen + len(waiting), [], min(2 * wanted, _DETECTED_TOGETHER)
+        if waiting:
+            yield shard, waiting
 
     def _records(self, shard: Shard, extent: Extent, columns: Columns | None) -> list[Record]:
         runs = self._read_runs(shard.path, extent.runs)
@@ -166,6 +204,13 @@ class IndexedSource(ColumnSource):
                 file.seek(start)
                 found.append(file.read(end - start))
         return found
+
+
+def _light(record: Record) -> Record:
+    """Return a record without the bytes of its values."""
+    if isinstance(record, RowError):
+        return record
+    return {name: b"" if isinstance(value, bytes) else value for name, value in record.items()}
 
 
 class _Forward:
@@ -206,19 +251,4 @@ def _open(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
 
 
 def _compression(path: str) -> str | None:
-    return next((name for suffix, name in _COMPRESSIONS.items() if path.endswith(suffix)), None)
-
-
-def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Replace the format's suffix by ``.parquet`` in every name. Raise ConfigError if two names become equal."""
-    found: dict[str, str] = {}
-    for name in names:
-        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
-        published = name.removesuffix(suffix) + PUBLISHED
-        if published in found:
-            raise ConfigError(
-                f"the scores of {found[published]} and of {name} would both be published as {published}; rename one, "
-                "or score them into different outputs"
-            )
-        found[published] = name
-    return list(found)
+    return next((name for suffix, name in _COMPRESSIONS.items() if has_suffix(path, [suffix])), None)

@@ -21,7 +21,7 @@ class JsonLines:
     """See :class:`pipelines.sources.indexed.Format`. If a line is not a JSON object, only its row fails."""
 
     name = "jsonl"
-    suffixes = tuple(f".{name}{packed}" for name in ("jsonl", "ndjson") for packed in ("", ".gz", ".zst"))
+    suffixes = tuple(f".{name}{packed}" for name in ("jsonl", "jsonlines", "ndjson") for packed in ("", ".gz", ".zst"))
 
     def index(self, file: BinaryIO) -> ByteIndex:
         return ByteIndex.build((row, start, end) for row, (start, end) in enumerate(_lines(file)))

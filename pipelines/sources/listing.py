@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
+from pipelines.sources.account import HIDDEN, NO_SUFFIX, PassedOver, describe_reasons
+from pipelines.sources.walking import BROKEN, FILE, FOLDER, Entry, entry_of, walk, walk_listed
 from scorer.errors import ConfigError
 from scorer.storage import open_url
 
+PUBLISHED: Final = ".parquet"
 _WILDCARDS: Final = frozenset("*?[")
 _ETAG_KEYS: Final = (
     "ETag",
@@ -38,6 +45,23 @@ class FileInfo:
     name: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of an input, sorted by name, and what was seen beside them."""
+
+    files: Sequence[FileInfo]
+    passed_over: PassedOver
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Something at or below an input; ``info`` is the file system's own record, and empty for a local path."""
+
+    name: str
+    entry: Entry
+    info: Mapping[str, Any]
 
 
 def open_input(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -66,77 +90,207 @@ def glob_root(path: str) -> str:
     return "/".join(takewhile(lambda part: not is_glob(part), path.split("/")))
 
 
-def list_files(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
-    """List the files of an input, sorted by name.
+def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
+    """Whether a file name ends in one of the suffixes, whatever its case."""
+    return name.lower().endswith(tuple(suffixes))
 
-    A directory counts only files that end in one of ``suffixes``; a file or a glob may have any suffix. Names with a
-    component below the root that starts with ``.`` or ``_`` are skipped, as in Spark, Hive and Arrow.
+
+def list_files(url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None = None) -> Listing:
+    """List the files of an input.
+
+    A directory counts only files that end in one of ``suffixes``, in any case; a file or a glob may have any suffix.
+    Links are followed. Names with a component below the root that starts with ``.`` or ``_`` are passed over, as in
+    Spark, Hive and Arrow. Whatever is passed over is counted with its reason.
+
+    Args:
+        passes_over: base names in a directory that are no shards in spite of their suffix.
 
     Raises:
-        ConfigError: the input has no such files, or may not be read.
+        ConfigError: the input has no such files, or something in it may not be read, or a shard is a link that leads
+            nowhere.
     """
-    fs, found = _visible(url, suffixes)
-    files = [FileInfo(path, name, int(info["size"]), _etag(fs, path, info)) for name, path, info in found]
-    return sorted(files, key=lambda file: file.name)
+    fs, found, passed_over = _visible(url, suffixes, passes_over)
+    files = []
+    for one in found:
+        size, path = one.entry.size, one.entry.path
+        try:
+            one.name.encode()
+            files.append(FileInfo(path, one.name, size, _etag(fs, path, size, one.info)))
+        except UnicodeEncodeError:
+            raise ConfigError(f"the name of the shard {one.name!r} is not valid UTF-8; rename it") from None
+        except OSError as error:
+            raise _unreadable(url, error) from error
+    return Listing(sorted(files, key=lambda file: file.name), passed_over)
 
 
 def list_names(url: str, suffixes: tuple[str, ...]) -> list[str]:
     """List the names of the same files without reading any. Raises ConfigError as :func:`list_files` does."""
-    return [name for name, _, _ in _visible(url, suffixes)[1]]
+    return [one.name for one in _visible(url, suffixes, None)[1]]
+
+
+def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """Replace the format's suffix by ``.parquet`` in every name. Raise ConfigError if two names become equal."""
+    found: dict[str, str] = {}
+    for name in names:
+        suffix = max((suffix for suffix in suffixes if has_suffix(name, [suffix])), key=len, default="")
+        published = name[: len(name) - len(suffix)] + PUBLISHED
+        if published in found:
+            raise ConfigError(
+                f"the scores of {found[published]} and of {name} would both be published as {published}; rename one, "
+                "or score them into different outputs"
+            )
+        found[published] = name
+    return list(found)
 
 
 def _visible(
-    url: str, suffixes: tuple[str, ...]
-) -> tuple[fsspec.AbstractFileSystem, list[tuple[str, str, Mapping[str, Any]]]]:
-    """Return name, path and the file system's information for every file that counts."""
+    url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None
+) -> tuple[fsspec.AbstractFileSystem, list[_Found], PassedOver]:
+    """Return every file that counts, and count the others."""
     fs, path = open_input(url)
+    passed_over = PassedOver()
     try:
-        root, found = _find(fs, path, suffixes)
-    except PermissionError as error:
-        raise ConfigError(f"input {url!r} may not be read: {error}; check its permissions or credentials") from error
+        is_folder, everything = _find(fs, path)
+        files, hidden = [], set()
+        for one in everything:
+            shown, is_hidden = _up_to_hidden(one.name)
+            if is_hidden and one.entry.path != path:
+                if shown not in hidden:
+                    hidden.add(shown)
+                    passed_over.add(HIDDEN, shown)
+            elif one.entry.kind == FOLDER:
+                if not is_folder:  # matched by a glob
+                    passed_over.add(FOLDER, one.name)
+            elif is_folder and not has_suffix(one.name, suffixes):
+                kind = one.entry.kind
+                passed_over.add(_suffix(one.name) if kind == FILE else kind, one.name)
+            elif one.entry.kind == BROKEN:
+                raise ConfigError(
+                    f"{display_path(fs, one.entry.path)} is a link that leads nowhere; download what it stands for, or "
+                    "delete the link"
+                )
+            elif one.entry.kind != FILE and one.entry.path == path:
+                raise ConfigError(f"input {url!r} is a {one.entry.kind}; give a regular file, a directory or a glob")
+            elif one.entry.kind != FILE:
+                passed_over.add(one.entry.kind, one.name)
+            elif is_folder and passes_over is not None and passes_over.fullmatch(posixpath.basename(one.name)):
+                passed_over.add("cache files", one.name)
+            else:
+                files.append(one)
+        exists = bool(files) or fs.exists(path)
     except FileNotFoundError:
-        root, found = path, {}
-    files = []
-    for file_path, info in found.items():
-        name = posixpath.relpath(file_path, root)
-        if any(part.startswith((".", "_")) for part in name.split("/")) and file_path != path:
-            continue
-        files.append((name, file_path, info))
+        files, exists = [], False
+    except OSError as error:
+        raise _unreadable(url, error) from error
     if not files:
-        raise ConfigError(_nothing_found(url, fs.exists(path), suffixes))
-    return fs, files
+        raise ConfigError(_nothing_found(url, exists, suffixes, passed_over))
+    return fs, files, passed_over
 
 
-def _find(
-    fs: fsspec.AbstractFileSystem, path: str, suffixes: tuple[str, ...]
-) -> tuple[str, dict[str, Mapping[str, Any]]]:
-    if fs.isfile(path):
-        return posixpath.dirname(path), {path: fs.info(path)}
-    if fs.isdir(path):
-        found = fs.find(path, detail=True)
-        return path, {name: info for name, info in found.items() if name.endswith(suffixes)}
+def _find(fs: fsspec.AbstractFileSystem, path: str) -> tuple[bool, Iterator[_Found]]:
+    """Return whether the input is a folder, and everything that it contains or matches. Raises OSError."""
+    entry, info = _at(fs, path)
+    if entry is not None and entry.kind != FOLDER:
+        return False, iter([_Found(posixpath.basename(path), entry, info)])
+    if entry is not None:
+        return True, _below(fs, path, lambda name: not _up_to_hidden(name)[1])
     if not is_glob(path):
-        return path, {}
-    found = fs.glob(path, detail=True)
-    return glob_root(path), {name: info for name, info in found.items() if info["type"] == "file"}
+        raise FileNotFoundError(path)
+    return False, _matches(fs, path)
 
 
-def _etag(fs: fsspec.AbstractFileSystem, path: str, info: Mapping[str, Any]) -> str:
+def _at(fs: fsspec.AbstractFileSystem, path: str) -> tuple[Entry | None, Mapping[str, Any]]:
+    """Return what the very path is, if it is anything: its name may contain wildcards."""
+    if is_local(fs):
+        try:
+            return entry_of(path), {}
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None, {}
+    if fs.isfile(path):
+        info = fs.info(path)
+        return Entry(path, FILE, int(info.get("size") or 0)), info
+    return (Entry(path, FOLDER) if fs.isdir(path) else None), {}
+
+
+def _below(fs: fsspec.AbstractFileSystem, root: str, enters: Callable[[str], bool]) -> Iterator[_Found]:
+    """Yield everything below a folder. Raises OSError for a folder that cannot be listed."""
+    if is_local(fs):
+        found: Iterator[tuple[Entry, Mapping[str, Any]]] = ((entry, {}) for entry in walk(root, enters))
+    elif _lists_folders(fs):
+        found = walk_listed(fs, root, enters)
+    else:
+        found = (
+            (Entry(path, FOLDER if info["type"] == "directory" else FILE, int(info.get("size") or 0)), info)
+            for path, info in fs.find(root, detail=True).items()
+        )
+    return (_Found(posixpath.relpath(entry.path, root), entry, info) for entry, info in found)
+
+
+def _matches(fs: fsspec.AbstractFileSystem, glob: str) -> Iterator[_Found]:
+    """Yield what a glob matches, by fsspec's rules; only folders that can hold a match are looked into."""
+    root = glob_root(glob) or "/"
+    parts = glob[len(glob_root(glob)) :].strip("/").split("/")
+    whole = re.compile(glob_translate("/".join(parts)))
+    deep = next((i for i, part in enumerate(parts) if "**" in part), None)
+    levels = [re.compile(glob_translate("/".join(parts[: i + 1]))) for i in range(len(parts) - 1)][:deep]
+
+    def enters(name: str) -> bool:
+        depth = name.count("/")
+        if _up_to_hidden(name)[1]:
+            return False
+        return bool(levels[depth].match(name)) if depth < len(levels) else deep is not None
+
+    if _lists_folders(fs) or is_local(fs):
+        exists = fs.isdir(root)
+        return (one for one in (_below(fs, root, enters) if exists else ()) if whole.match(one.name))
+    return (
+        _Found(posixpath.relpath(path, root), Entry(path, FILE, int(info.get("size") or 0)), info)
+        for path, info in fs.glob(glob, detail=True).items()
+        if info["type"] == "file"
+    )
+
+
+def _lists_folders(fs: fsspec.AbstractFileSystem) -> bool:
+    """Whether a remote file system lists folder by folder; object stores list all that begins with a prefix at once."""
+    kind = type(fs)
+    return kind.find is AbstractFileSystem.find or getattr(kind, "_find", None) is AsyncFileSystem._find
+
+
+def _up_to_hidden(name: str) -> tuple[str, bool]:
+    """Return a name up to its first hidden component, and whether it has one."""
+    parts = name.split("/")
+    at = next((i for i, part in enumerate(parts) if part.startswith((".", "_"))), None)
+    return (name, False) if at is None else ("/".join(parts[: at + 1]), True)
+
+
+def _suffix(name: str) -> str:
+    return posixpath.splitext(name)[1].lower() or NO_SUFFIX
+
+
+def _unreadable(url: str, error: OSError) -> ConfigError:
+    where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return ConfigError(
+        f"input {url!r} may not be read as a whole: {where}; check its permissions or credentials, or name the files "
+        "that are meant with a glob"
+    )
+
+
+def _etag(fs: fsspec.AbstractFileSystem, path: str, size: int, info: Mapping[str, Any]) -> str:
     """Return the store's tag for the content; locally, a small file's digest or a large one's modification time.
 
     A digest survives operations that change times but not content, such as copying or unpacking an archive. For large
     files, this is not worth reading them twice.
     """
-    if is_local(fs) and info["size"] <= _DIGEST_LIMIT:
+    if is_local(fs) and size <= _DIGEST_LIMIT:
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
     if is_local(fs):
         return f"mtime:{Path(path).stat().st_mtime_ns}"
     return next((str(info[key]).strip('"') for key in _ETAG_KEYS if info.get(key) is not None), "")
 
 
-def _nothing_found(url: str, exists: bool, suffixes: tuple[str, ...]) -> str:
+def _nothing_found(url: str, exists: bool, suffixes: tuple[str, ...], passed_over: PassedOver) -> str:
     if not exists:
         return f"input {url!r} does not exist; give a file, a directory or a glob (local, or a URL that fsspec opens)"
-    return (
-        f"input {url!r} has no file that ends in {' or '.join(suffixes)} (names starting with '.' or '_' are skipped)"
-    )
+    reasons = passed_over.to_dict()
+    seen = f"; passed over: {describe_reasons(reasons)}" if reasons else ""
+    return f"input {url!r} has no file that ends in {' or '.join(suffixes)}{seen}"

@@ -5,28 +5,31 @@ scan runs the standard library's JSON parser on the file's bytes as Latin-1, whe
 offset in the text is an offset in the file. (A streaming parser such as ijson returns values without their offsets:
 each unit would have to parse everything before its rows.)
 
-A file without the array's brackets is read as consecutive records, like JSON Lines in a file named ``.json``.
+A file without the array's brackets is read as consecutive records, like JSON Lines in a file named ``.json``. A single
+object that holds a whole table (columns as lists, COCO's annotations, ``{"data": [...]}``) is refused: it is not a row.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
-from pipelines.sources.columns import Columns
+from pipelines.sources.columns import ROLES, Columns
 from pipelines.sources.jsonl import MAX_RECORD
 from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
+from scorer.messages import PAIR_KEYS
 
 CHUNK: Final = 4 * 2**20
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SPACE_OR_COMMA: Final = re.compile(r"[ \t\r\n,]*")
+_FIRST_KEY: Final = re.compile(r'\{\s*"([^"]{0,40})')
 _MARK: Final = "\xef\xbb\xbf"  # UTF-8's byte order mark, read as Latin-1
 
 
@@ -63,7 +66,15 @@ def find_records(file: BinaryIO, chunk: int = CHUNK) -> Iterator[Run]:
     window = _Window(file, chunk)
     window.skip_mark()
     if window.peek() != "[":
-        yield from window.values(inside=False)
+        records = window.values(inside=False)
+        first = next(records, None)
+        if first is None:
+            return
+        if isinstance(window.last, dict) and not window.peek() and _is_table(window.last):
+            raise ValueError(_table_problem(list(window.last)))
+        window.last = None
+        yield first
+        yield from records
         return
     window.step()
     if window.peek() != "]":
@@ -73,6 +84,32 @@ def find_records(file: BinaryIO, chunk: int = CHUNK) -> Iterator[Run]:
     window.step()
     if window.peek():
         raise window.error("the array is followed by something else")
+
+
+def _is_table(found: Mapping[str, Any]) -> bool:
+    """Whether the only object of a file is a table, not one row."""
+    values = [value for value in found.values() if value is not None]
+    nested = [value for value in values if isinstance(value, (list, dict)) and value]
+    if not nested or any(_is_messages(value) for value in nested):
+        return False
+    if len(nested) == len(values):
+        return True
+    known = {*ROLES["image"].names, *ROLES["text"].names}
+    tables = any(isinstance(value, list) and all(isinstance(one, dict) for one in value) for value in nested)
+    return tables and not any(name.lower() in known and isinstance(value, str) for name, value in found.items())
+
+
+def _is_messages(value: Any) -> bool:
+    keys = [{"role"}, {"from"}, *map(set, PAIR_KEYS)]
+    return isinstance(value, list) and isinstance(value[0], dict) and any(key <= set(value[0]) for key in keys)
+
+
+def _table_problem(keys: Sequence[str]) -> str:
+    shown = ", ".join(repr(key[:40]) for key in keys[:8]) + (", …" if len(keys) > 8 else "")
+    return (
+        f"it is one object with the keys {shown}, which hold a table and not one row; "
+        "write it as an array of records, [{...}, {...}], or as JSON Lines"
+    )
 
 
 class _Window:
@@ -86,6 +123,8 @@ class _Window:
         self._first = 0  # offset of text[0] in the file, in bytes
         self._at = 0  # index of the next character in text
         self._decoder = json.JSONDecoder()
+        self.last: Any = None
+        """The value that was parsed last."""
 
     def skip_mark(self) -> None:
         """Skip a byte order mark."""
@@ -125,10 +164,16 @@ class _Window:
     def _value(self) -> Run:
         while True:
             try:
-                _, end = self._decoder.raw_decode(self._text, self._at)
+                self.last, end = self._decoder.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
                 if len(self._text) - self._at <= MAX_RECORD and self._more():
                     continue
+                if len(self._text) - self._at > MAX_RECORD and self._text[self._at] == "{":
+                    key = _FIRST_KEY.match(self._text, self._at)
+                    raise self.error(
+                        f"a record has more than {MAX_RECORD:,} bytes (its first key is {key[1] if key else ''!r}); "
+                        "if the file is one object that holds a table, write it as an array of records or JSON Lines"
+                    ) from error
                 raise self.error(f"a record is not valid JSON ({error})") from error
             # A number that ends where the window does may continue after it.
             if end < len(self._text) or not self._more():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
@@ -13,9 +14,11 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, describe, resolve
-from pipelines.sources.listing import FileInfo, display_path, is_local, list_files, open_input
+from pipelines.sources.columns import ID_NAMES, Columns, choose, is_unknown
+from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
 from scorer.errors import ConfigError, FailureCode, RowError, RunError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES: Final = (".parquet", ".pq", ".parq")
 _REMOTE_THREADS: Final = 16
@@ -24,6 +27,8 @@ _LOCAL_THREADS: Final = 4
 network file system, which also has local paths."""
 _FILES_TOGETHER: Final = 16
 """Files given to a thread at a time: a future for each would cost time and memory."""
+_LOOKED_AT: Final = 64
+"""Shards whose schemas are looked at where the first one leaves doubt."""
 _BATCH_ROWS: Final = 64
 """Rows decoded at a time, to bound memory: a row may contain megabytes of image."""
 
@@ -32,18 +37,19 @@ class ParquetSource(ColumnSource):
     """See :class:`pipelines.sources.Source`."""
 
     def _look(self) -> tuple[list[Shard], Columns]:
-        files = list_files(self.url, SUFFIXES)
+        files = self._list(SUFFIXES)
         fs, _ = open_input(self.url)
-        footer = _footer(fs, files[0])
+        chosen, footer = _first_with_rows(fs, files)
         first = footer.schema.to_arrow_schema()
-        columns = resolve(first, self._asked, files[0].name, needs_contrast=self._contrast_images)
+        schema = self._shown(fs, files, first)
+        columns = self._choose(schema, chosen.name)
 
         def look(file: FileInfo) -> Shard:
             found = _footer(fs, file)
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
-            if not _written_alike(found, footer):
-                _same_types(columns, files[0].name, first, file.name, found.schema.to_arrow_schema())
+            if found.num_rows and not _written_alike(found, footer):
+                self._check_shard(columns, (chosen.name, schema), (file.name, found.schema.to_arrow_schema()))
             return shard
 
         # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
@@ -52,12 +58,38 @@ class ParquetSource(ColumnSource):
             found = pool.map(lambda batch: [look(file) for file in batch], batches)
             return [shard for shards in found for shard in shards], columns
 
+    def _shown(self, fs: fsspec.AbstractFileSystem, files: Sequence[FileInfo], first: pa.Schema) -> pa.Schema:
+        """Return a shard's schema, completed by others where it leaves doubt: null types, and the absence of an id."""
+        fields = {field.name: field for field in first}
+        try:
+            columns = choose(first, self._asked, "", needs_contrast=self._contrast_images).columns
+            if columns.id is not None and not any(is_unknown(fields[name].type) for name in columns.names()):
+                return first
+        except ConfigError as error:
+            log.debug("the first shard leaves doubt: %s", error)
+        if len(fields) != len(first):
+            return first
+
+        def look(file: FileInfo) -> pa.Schema | None:
+            found = _footer(fs, file)
+            return found.schema.to_arrow_schema() if found.num_rows else None
+
+        with ThreadPoolExecutor(_LOCAL_THREADS if is_local(fs) else _REMOTE_THREADS) as pool:
+            for schema in pool.map(look, files[:_LOOKED_AT]):
+                for field in schema or ():
+                    known = fields.get(field.name)
+                    is_id = known is None and (field.name == self._asked.id or field.name.lower() in ID_NAMES)
+                    if is_id or (known is not None and is_unknown(known.type)):
+                        fields[field.name] = field
+        return pa.schema(list(fields.values()))
+
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         reader = self._reader(shard)
-        names = self.columns.names()
+        names = self.columns_of(shard).names()
         rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
-            records = [{name: _cell(batch, name, i) for name in names} for i in range(batch.num_rows)]
+            there = [name for name in names if name in batch.schema.names]  # a shard may lack the id
+            records = [{name: _cell(batch, name, i) for name in there} for i in range(batch.num_rows)]
             rows += reader.rows(records, start + len(rows))
         return rows
 
@@ -87,6 +119,18 @@ class ParquetSource(ColumnSource):
                 f"shard {shard.name} ends {left} rows before row {stop}; it was changed during the run. Run the same "
                 "command again"
             )
+
+
+def _first_with_rows(fs: fsspec.AbstractFileSystem, files: Sequence[FileInfo]) -> tuple[FileInfo, pq.FileMetaData]:
+    """Return the first file that has rows, and its footer; the first of all if none has any."""
+    first: tuple[FileInfo, pq.FileMetaData] | None = None
+    for file in files:
+        footer = _footer(fs, file)
+        if footer.num_rows:
+            return file, footer
+        first = first or (file, footer)
+    assert first is not None
+    return first
 
 
 def _footer(fs: fsspec.AbstractFileSystem, file: FileInfo) -> pq.FileMetaData:
@@ -143,18 +187,3 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
             groups.append(i)
         first += rows
     return groups, skip
-
-
-def _same_types(columns: Columns, first_name: str, first: pa.Schema, name: str, schema: pa.Schema) -> None:
-    """Raise ConfigError if a column that is read differs between two shards; other columns may differ."""
-    if schema.equals(first):
-        return
-    for column in columns.names():
-        expected = first.field(column).type
-        actual = schema.field(column).type if schema.names.count(column) == 1 else None
-        if actual != expected:
-            found = f"is {actual}" if actual is not None else "is missing"
-            raise ConfigError(
-                f"column {column!r} {found} in shard {name} but is {expected} in {first_name}; the shards of an input "
-                f"must agree in the columns that are read. The columns of {name}:\n{describe(schema)}"
-            )

@@ -34,7 +34,8 @@ def infer_schema(records: Iterable[Record]) -> pa.Schema:
     """Infer the columns of records, in order of appearance, just well enough to find the column of each role.
 
     If records disagree on the type of a key, a list wins, because a single value may be short for a list of one; then
-    a struct, then a string. A key that is always null, or whose type suits no role, has the type null.
+    a struct, then a string. A key that is always null, or whose type suits no role, has the type null, and one that
+    was only ever an empty list is a list of null.
     """
     values: dict[str, list[Any]] = {}
     for record in records:
@@ -49,10 +50,17 @@ def infer_schema(records: Iterable[Record]) -> pa.Schema:
 def _type(values: list[Any]) -> pa.DataType:
     lists = [value for value in values if isinstance(value, list)]
     if lists:
-        return pa.list_(_type([part for value in lists for part in value if part is not None]))
-    if any(isinstance(value, dict) for value in values):
-        keys = dict.fromkeys(key for value in values if isinstance(value, dict) for key in value)
-        return pa.struct([(key, pa.null()) for key in keys])
+        single = [value for value in values if not isinstance(value, list)]
+        return pa.list_(_type([part for value in lists for part in value if part is not None] + single))
+    mappings = [value for value in values if isinstance(value, dict)]
+    if mappings:
+        keys: dict[str, list[Any]] = {}
+        for mapping in mappings:
+            for key, value in mapping.items():
+                keys.setdefault(key, [])
+                if value is not None:
+                    keys[key].append(value)
+        return pa.struct([(key, _type(found)) for key, found in keys.items()])
     if any(isinstance(value, str) for value in values):
         return pa.string()
     if any(isinstance(value, bytes) for value in values):

@@ -11,7 +11,8 @@ from pipelines.sources import Captions, ReadRow, Shard
 from pipelines.sources.columns import Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.errors import FailureCode, RowError
-from scorer.messages import parse_conversation
+from scorer.ids import row_id
+from scorer.messages import is_conversation_text, parse_conversation, question_turn
 from scorer.results import Failure
 from scorer.types import Sample, Turn
 
@@ -45,8 +46,7 @@ class RowReader:
             if isinstance(record, RowError):
                 raise record
             if self.columns.id is not None:
-                value = _value(record, self.columns.id)
-                sample_id = sample_id if value is None else str(value)
+                sample_id = row_id(_value(record, self.columns.id)) or sample_id
             return self._sample(record, sample_id)
         except RowError as error:
             return Failure(sample_id, error.code, error.message)
@@ -58,17 +58,42 @@ class RowReader:
         value = _values(record, column)
         if value is None:
             raise RowError(FailureCode.TEXT_MISSING, f"column {column!r} is null; there is no text to score")
-        images = self.resolver.images(_values(record, columns.image))
+        cell = _values(record, columns.image)
+        images = self.resolver.images(cell)
         contrast = ()
         if columns.contrast_image is not None:
             contrast = self.resolver.images(_values(record, columns.contrast_image))
-        if columns.messages is not None:
-            return parse_conversation(sample_id, images, value, contrast)
         prompt = _value(record, columns.prompt) if columns.prompt is not None else None
-        question = Turn.question(len(images), self.prompt if prompt is None else prompt)
+        if columns.messages is not None:
+            return parse_conversation(
+                sample_id, images, value, contrast, prompt=prompt, own_image=self.resolver.own_image
+            )
+        if isinstance(prompt, list):
+            answer = [{"role": "assistant", "content": value}]
+            return parse_conversation(
+                sample_id, images, answer, contrast, prompt=prompt, own_image=self.resolver.own_image
+            )
+        if prompt is not None and not isinstance(prompt, str):
+            problem = f"the prompt is {type(prompt).__name__}; it must be a string, a list of messages or null"
+            raise RowError(FailureCode.TEXT_INVALID, problem)
+        count = len(images)
+        question = Turn.question(count, self.prompt) if prompt is None else question_turn(count, prompt)
         if isinstance(value, list):
             return _captions(sample_id, images, question, value, contrast)
+        if not isinstance(value, str):
+            raise RowError(FailureCode.TEXT_INVALID, f"the text is {type(value).__name__}; it must be a string")
+        _refuse_conversation(value)
         return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)
+
+
+def _refuse_conversation(text: str) -> None:
+    """Raise RowError if a text is markup: a conversation that was stored as a string."""
+    if is_conversation_text(text):
+        problem = (
+            f"the text is a list of messages stored as a string, {text[:40]!r}…; "
+            "name its column with --messages-column instead of --text-column"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
 
 
 def _captions(
@@ -79,6 +104,7 @@ def _captions(
         if not isinstance(text, str | None):
             problem = f"turn {k} of {len(texts)} is {type(text).__name__}; it must be a string or null"
             raise RowError(FailureCode.TEXT_INVALID, problem)
+        _refuse_conversation(text or "")
     if not any(text and text.strip() for text in texts):
         problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)

@@ -1,10 +1,13 @@
 """Read WebDataset: tar shards where the members of one key form a sample (``0001.jpg``, ``0001.txt``, ``0001.json``).
 
-Names are split as the ``webdataset`` library splits them, and the tests compare the two. The library itself is not
+Names are split as the ``webdataset`` library splits them, and the tests compare the two: the key ends at the first dot
+of the base name, so ``22.05.txt`` is the member ``05.txt`` of the sample ``22``. As there, the last part of a compound
+suffix says what a member is (``outputs.txt`` is text); a member that an option names as text is text whatever its
+suffix. The library itself is not
 used: it reads a shard as a stream, so every unit would have to read its shard from the start; members of a key that
 are not adjacent would become two samples; and importing it loads torch. Here the headers are read once, and members by
-offset. Members are never extracted to disk, and only their suffix decides how they are decoded: ``json`` as JSON,
-``txt`` as text, images not before :func:`scorer.encoding.images.load_image`. Nothing is ever unpickled.
+offset. Members are never extracted to disk, and only their suffix, or an option, decides how they are decoded:
+``json`` as JSON, ``txt`` as text, images not before :func:`scorer.encoding.images.load_image`. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 
+from pipelines.sources.account import HIDDEN, PassedOver
 from pipelines.sources.byte_index import ByteIndex, Extent
 from pipelines.sources.columns import ID_NAMES, TEXT_NAMES, Columns
 from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
+from scorer.encoding.image_formats import FORMATS
 from scorer.errors import FailureCode, RowError
 
 log = logging.getLogger(__name__)
@@ -30,7 +35,8 @@ log = logging.getLogger(__name__)
 KEY: Final = "__key__"
 IMAGE: Final = "image"
 """Name of the column with a sample's only image, whatever its suffix."""
-IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_SUFFIXES: Final = tuple(suffix for format in FORMATS for suffix in format.suffixes)
+JSON: Final = "json"
 TEXT: Final = "txt"
 TEXT_SUFFIXES: Final = (TEXT, "text", "caption")
 MAX_TEXT: Final = 16 * 2**20
@@ -51,9 +57,11 @@ class WebDataset:
 
     Attributes:
         max_image_bytes: limit for a member that is not text; a larger one is not read.
+        text: suffixes of members that are text because the user named them so.
     """
 
     max_image_bytes: int = 64 * 2**20
+    text: frozenset[str] = frozenset()
     name: str = "webdataset"
     suffixes: tuple[str, ...] = (".tar",)
 
@@ -61,13 +69,16 @@ class WebDataset:
         rows: dict[str, int] = {}
         runs: list[tuple[int, int, int]] = []
         walk = _Walk(file)
+        passed_over = PassedOver()
         for member, end in walk:
-            found = split_name(member.name)
-            if found is not None and member.isreg() and not member.issparse():
+            found = _part_of_sample(member)
+            if isinstance(found, str):
+                passed_over.add(found, member.name[-200:])
+            elif found is not None:
                 runs.append((rows.setdefault(found[0], len(rows)), member.offset, end))
         if not runs and walk.damaged_at == 0:
             raise ValueError("it does not begin with a member's header")
-        return ByteIndex.build(runs, walk.damaged_at)
+        return ByteIndex.build(runs, walk.damaged_at, passed_over.to_dict())
 
     def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
         wanted = None if columns is None else frozenset(columns.names())
@@ -75,14 +86,14 @@ class WebDataset:
         for data in runs:
             walk = _Walk(BytesIO(data))
             for member, _ in walk:
-                found = split_name(member.name)
-                if found is None or not member.isreg() or member.issparse():
+                found = _part_of_sample(member)
+                if found is None or isinstance(found, str):
                     continue
                 key, suffix = found
                 sample = samples.setdefault(key, {})
                 if suffix in sample:
                     sample[suffix] = _unreadable(f"the sample {key!r} has two members {suffix!r}")
-                elif _is_wanted(suffix, wanted):
+                elif self._is_wanted(suffix, wanted):
                     sample[suffix] = self._value(walk.tar, member, suffix)
                 else:
                     sample[suffix] = None
@@ -109,8 +120,14 @@ class WebDataset:
         named = {part.strip() for name in names for part in (name, *name.split(","))}
         return pa.schema([field for field in schema if field.name in named | {KEY} or field.name not in hidden])
 
+    def _is_wanted(self, suffix: str, wanted: frozenset[str] | None) -> bool:
+        if wanted is None or suffix in wanted or suffix.rpartition(".")[2] == JSON:
+            return True
+        return IMAGE in wanted and suffix in IMAGE_SUFFIXES
+
     def _value(self, tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> Any:
-        is_text = suffix in TEXT_SUFFIXES or suffix == "json"
+        kind = suffix.rpartition(".")[2]
+        is_text = suffix in self.text or kind in (*TEXT_SUFFIXES, JSON)
         limit = MAX_TEXT if is_text else self.max_image_bytes
         if member.size > limit:
             code = FailureCode.ROW_UNREADABLE if is_text else FailureCode.IMAGE_TOO_LARGE
@@ -122,14 +139,20 @@ class WebDataset:
             data = b""
         if len(data) != member.size:
             return _unreadable(f"the shard ends inside the member {member.name[-200:]!r} of {member.size} bytes")
-        if suffix == "json":
-            return parse_record(data)
-        if suffix not in TEXT_SUFFIXES:
+        if kind == JSON:
+            return _parse_json(data) if suffix in self.text else parse_record(data)
+        if not is_text:
             return data
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             return RowError(FailureCode.TEXT_INVALID, f"the member {member.name[-200:]!r} is not UTF-8: {error}")
+
+
+def text_members(columns: Columns) -> frozenset[str]:
+    """Return the suffixes of the members that options name as text: caption, conversation, id or prompt."""
+    named = Columns(text=columns.text, messages=columns.messages, id=columns.id, prompt=columns.prompt).names()
+    return frozenset(part.strip() for name in named for part in (name, *name.split(",")))
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -171,9 +194,36 @@ class _Walk:
         self.damaged_at = None if len(closing) == _BLOCK and not any(closing) else at
 
 
+def _part_of_sample(member: tarfile.TarInfo) -> tuple[str, str] | str | None:
+    """Return the key and the suffix of a member, or why it belongs to no sample; None for a folder."""
+    if member.isdir():
+        return None
+    if not member.isreg() or member.issparse():
+        return "not a regular file"
+    parts = member.name.split("/")
+    if parts[-1].startswith("._") or "__MACOSX" in parts:
+        return "AppleDouble"  # what macOS keeps beside a file: never a part of a sample
+    if parts[-1].startswith("."):
+        return HIDDEN
+    return split_name(member.name) or "without a key and a suffix"
+
+
+def _parse_json(data: bytes) -> Any:
+    """Parse a JSON member that is itself a column: whatever value it has."""
+    wrapped = parse_record(b'{"value":' + data + b"}")
+    return wrapped if isinstance(wrapped, RowError) else wrapped["value"]
+
+
 def _record(key: str, members: dict[str, Any], wanted: frozenset[str] | None) -> Record:
-    json = members.get("json")
-    fields = dict(json) if isinstance(json, dict) else dict.fromkeys(wanted or (), json)
+    found = members.get(JSON)
+    # A JSON member that cannot be read fails every column that it should hold.
+    fields = dict.fromkeys(wanted or (), found) if isinstance(found, RowError) else dict(found or {})
+    compound: dict[str, Any] = {}
+    for suffix, value in members.items():
+        if suffix.endswith(f".{JSON}") and isinstance(value, dict):
+            both = compound.keys() & value.keys()
+            compound |= value | dict.fromkeys(both, _unreadable(f"several JSON members of {key!r} have one key"))
+    fields = compound | fields
     suffixes = [suffix for suffix in IMAGE_SUFFIXES if suffix in members]
     image: dict[str, Any] = {IMAGE: members[suffixes[0]]} if suffixes else {}
     if len(suffixes) > 1:
@@ -182,12 +232,6 @@ def _record(key: str, members: dict[str, Any], wanted: frozenset[str] | None) ->
     # A key may contain bytes that are not valid text, but an id must be text.
     name = key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return {**fields, **members, **image, KEY: name}
-
-
-def _is_wanted(suffix: str, wanted: frozenset[str] | None) -> bool:
-    if wanted is None or suffix in wanted or suffix == "json":
-        return True
-    return IMAGE in wanted and suffix in IMAGE_SUFFIXES
 
 
 def _unreadable(problem: str) -> RowError:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from scorer.display.levels import GAP_STEPS, gap_level, signed
+from scorer.display.printable import printable
 from scorer.display.token_runs import token_runs
 from scorer.types import Float32Array, Int16Array, Int32Array
 
@@ -25,6 +26,9 @@ _COLORS: Final = {
 }
 """The background of each colour step, as in the report; the text on it is dark in any theme."""
 _INK: Final = "#1d1c1a"
+MAX_RUNS: Final = 2000
+"""Of a longer text the beginning is drawn: a notebook stores every cell's output."""
+MAX_RATIO: Final = 10_000
 
 
 def caption_html(
@@ -41,32 +45,43 @@ def caption_html(
     for turn, text in enumerate(texts):
         own = np.flatnonzero(turns == turn)
         shown = []
-        for run in token_runs(text, starts[own], ends[own]):
+        runs = token_runs(text, starts[own], ends[own])
+        for run in runs[:MAX_RUNS]:
             tokens = own[run.first : run.last]
             shown.append(_colored(run.text, float(gaps[tokens].astype(np.float64).sum()) if len(tokens) else math.nan))
+        if len(runs) > MAX_RUNS:
+            shown.append(f" … and {len(runs) - MAX_RUNS:,} more tokens")
+        label = f'<span style="opacity:0.6">turn {turn + 1} </span>' if len(texts) > 1 else ""
         style = "margin:0.2em 0;line-height:1.9;white-space:pre-wrap"
-        paragraphs.append(f'<p dir="auto" style="{style}">{"".join(shown)}</p>')
+        paragraphs.append(f'<p dir="auto" style="{style}">{label}{"".join(shown)}</p>')
     return f"<div>{''.join(paragraphs)}{_legend()}</div>"
 
 
 def _colored(text: str, gap: float) -> str:
     core = text.strip()
-    if math.isnan(gap) or not core:
-        return escape(text)
+    if not math.isfinite(gap) or not core:
+        return _escaped(text)
     before, _, after = text.partition(core)
-    return f"{escape(before)}{_mark(core, gap_level(gap), f'{signed(gap)} nats, {_ratio(gap)}')}{escape(after)}"
+    return f"{_escaped(before)}{_mark(core, gap_level(gap), f'{signed(gap)} nats, {ratio(gap)}')}{_escaped(after)}"
 
 
 def _mark(text: str, level: int, title: str) -> str:
     style = f"background:{_COLORS[level]};color:{_INK};border-radius:3px;padding:0.1em 0.15em" if level else ""
-    return f'<span title="{escape(title)}" style="{style}">{escape(text)}</span>'
+    return f'<span title="{escape(title)}" style="{style}">{_escaped(text)}</span>'
 
 
-def _ratio(gap: float) -> str:
-    """Describe a gap as a ratio: ``4.1 times as likely with the image``."""
-    factor = math.exp(min(abs(gap), math.log(10_000)))
-    more = "over 10,000" if abs(gap) > math.log(10_000) else f"{factor:.3g}"
-    return f"{more} times {'as' if gap >= 0 else 'less'} likely with the image"
+def _escaped(text: str) -> str:
+    """Escape HTML, and spell out control characters and bidirectional marks; line breaks stay."""
+    return escape("\n".join(printable(line) for line in text.split("\n")))
+
+
+def ratio(gap: float) -> str:
+    """Describe a gap in nats as a ratio: ``4.1 times as likely with the image``."""
+    factor = math.exp(min(abs(gap), math.log(MAX_RATIO)))
+    if factor < 1.005:
+        return "as likely with the image as without"
+    amount = f"over {MAX_RATIO:,}" if factor >= MAX_RATIO else f"{factor:.3g}" if factor < 100 else f"{factor:,.0f}"
+    return f"{amount} times {'as' if gap >= 0 else 'less'} likely with the image"
 
 
 def _legend() -> str:

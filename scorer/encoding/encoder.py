@@ -93,7 +93,7 @@ class Encoder:
             RowError: this sample cannot be scored; ``code`` says why.
         """
         _check_sample(sample)
-        if self.family.text_only:
+        if self.family.text_only or sample.text_only:
             return self._encode_text(sample)
         _check_images(sample, self.family)
         images = [self._load(image) for image in sample.images]
@@ -116,10 +116,14 @@ class Encoder:
             text_hash=text_hash(sample.scored_texts),
             clean=clean,
             contrast=contrast,
+            text_only=sample.text_only,
         )
 
     def _encode_text(self, sample: Sample) -> EncodedSample:
-        """Encode for a language model: images are left out, and only the contrast branch is scored."""
+        """Encode text alone: a text-only sample, or any for a language model, which leaves images out.
+
+        Only the contrast branch is scored.
+        """
         turns = [replace(turn, content=tuple(p for p in turn.content if p is not IMAGE)) for turn in sample.turns]
         rendered = self._chat.encode(turns, [])
         kept = self._labels_that_fit(rendered)
@@ -269,7 +273,7 @@ def _check_contrast(contrast: str, checkpoint: Checkpoint) -> None:
 def _check_images(sample: Sample, family: Family) -> None:
     slots = sum(turn.content.count(IMAGE) for turn in sample.turns)
     if not sample.images:
-        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; visual weights need one")
+        raise RowError(FailureCode.IMAGE_MISSING, "the row has places for images, but no image; give its images")
     if slots != len(sample.images):
         raise RowError(
             FailureCode.CONVERSATION_INVALID,

@@ -10,23 +10,13 @@ import errno
 import io
 import os
 import stat
-from importlib import import_module
 from typing import IO, Final, NoReturn
 
 from PIL import Image, ImageFile, ImageOps
 
+from scorer.encoding.image_formats import FORMATS
 from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.types import ImageSource
-
-PLUGINS: Final = {
-    "JPEG": "JpegImagePlugin",
-    "PNG": "PngImagePlugin",
-    "WEBP": "WebPImagePlugin",
-    "GIF": "GifImagePlugin",
-    "BMP": "BmpImagePlugin",
-    "TIFF": "TiffImagePlugin",
-}
-"""The allowed formats by Pillow's name, and the plugin that decodes each. No other plugin is tried."""
 
 # Without O_NONBLOCK, opening a named pipe would wait for its writer forever. (Windows lacks it and does not need it.)
 _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -111,29 +101,32 @@ def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int) -> Imag
             "their missing part gray; set it to False while scoring"
         )
     with io.BytesIO(data) as stream:
-        return _decode(_open(stream, data[:16], name), name, max_pixels)
+        return _decode(_open(stream, data, name, max_pixels), name, max_pixels)
 
 
-def _open(stream: IO[bytes], prefix: bytes, name: str) -> Image.Image:
+def _open(stream: IO[bytes], data: bytes, name: str, max_pixels: int) -> Image.Image:
     """Read the header with the plugin that claims the first bytes.
 
     This does what ``Image.open`` does, without two drawbacks: ``Image.open`` compares sizes with a process-wide limit
     and *warns* (disabling a warning is not thread-safe before Python 3.14), and it reports a known format with a broken
     header as an unknown format.
     """
-    for format_name, plugin in PLUGINS.items():
-        import_module(f"PIL.{plugin}")  # registers itself in Image.OPEN
-        factory, accepts = Image.OPEN[format_name]
-        # A plugin built without its codec returns a message; no released wheel has one.
-        if accepts is None or accepts(prefix) is not True:
+    for format in FORMATS:
+        factory = format.opener(data)
+        if factory is None:
             continue
+        problem = format.refuses(data, max_pixels)
+        if problem is not None:
+            code = FailureCode.IMAGE_TOO_LARGE if "max_image_pixels" in problem else FailureCode.IMAGE_UNREADABLE
+            raise RowError(code, f"{name} ({format.name}) is not decoded: {problem}; re-encode the image")
         try:
             return factory(stream, "")
         except Exception as error:
-            _refuse_decoding(f"{name} ({format_name})", error)
+            _refuse_decoding(f"{name} ({format.name})", error)
+    known = ", ".join(format.name for format in FORMATS)
     raise RowError(
         FailureCode.IMAGE_FORMAT,
-        f"{name} starts with {prefix[:8]!r}, which is none of {', '.join(PLUGINS)}; convert it to one of them",
+        f"{name} starts with {data[:8]!r}, which is none of {known}; convert it to one of them",
     )
 
 

@@ -93,7 +93,7 @@ class Fetcher:
             return self._follow(url, deadline)
 
     def _follow(self, text: str, deadline: float) -> bytes:
-        url = self._check(text)
+        url = self.check(text)
         for _ in range(MAX_REDIRECTS + 1):
             answer = self._get(text, url, deadline)
             if isinstance(answer, bytes):
@@ -101,7 +101,8 @@ class Fetcher:
             url = self._redirected(text, url, answer)
         raise refused(text, f"it redirects more than {MAX_REDIRECTS} times; give the final URL")
 
-    def _check(self, text: str) -> Url:
+    def check(self, text: str) -> Url:
+        """Take a URL apart if its form and host are allowed; nothing connects. Raise RowError as ``fetch`` does."""
         if not self.hosts:
             raise refused(text, "images by URL are off; allow its host with --allow-image-host")
         url = parse_url(text)
@@ -119,7 +120,7 @@ class Fetcher:
             target = urljoin(f"{url.scheme}://{url.host}:{url.port}{url.target}", location)
         except ValueError as error:
             raise refused(text, f"it redirects to {location[:200]!r}: {error}") from error
-        found = self._check(target)
+        found = self.check(target)
         if found.host != url.host or (url.scheme, found.scheme) == ("https", "http"):
             raise refused(text, f"it redirects to {target[:200]!r}: another host, or from https to http")
         return found

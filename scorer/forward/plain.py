@@ -27,6 +27,15 @@ def score_two_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> 
     return list(zip(clean, contrast, strict=True))
 
 
+@torch.inference_mode()
+def score_text(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[LabelScores]:
+    """Return the scores of each text-only row, by one full, uncompiled forward pass over its text."""
+    if not model.family.batched and len(rows) > 1:
+        return [scores for row in rows for scores in score_text(model, [row])]
+    with model.eager():
+        return _one_forward(model, [row.contrast for row in rows])
+
+
 def _one_forward(model: ReferenceModel, branches: Sequence[Branch]) -> list[LabelScores]:
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, branch in enumerate(branches):

@@ -94,9 +94,9 @@ def texts_of(sample: Sample) -> Texts:
             return scored_texts(sample[name]), None
     if sample.get("completion") is not None:
         completion, prompt = sample["completion"], sample.get("prompt")
-        if isinstance(completion, str):
-            return (completion,), None
         before = () if prompt is None or isinstance(prompt, str) else scored_texts(prompt)
+        if isinstance(completion, str):
+            return ((completion,), None) if not before else ((*before, completion), (len(before),))
         texts = (*before, *scored_texts(completion))
         return texts, range(len(before), len(texts))
     if isinstance(sample.get("caption"), str):

@@ -117,7 +117,7 @@ class PublishedWeights:
         ours = [column.name for column in columns_in(schema, path)]
         if isinstance(self.derive, Method):
             self.derive.check_columns(ours, path)
-        version = read_metadata(schema).get("format_version", FORMAT_VERSION)
+        version = read_metadata(schema, path).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(
                 f"{path} has format version {version}; this release reads version {FORMAT_VERSION}: install a newer one"
@@ -204,7 +204,9 @@ def _unfinished_run(fs: Any, path: str) -> Run:
     names = sorted(str(found)[len(path) + 1 :] for found in fs.find(path))
     hidden = ("_", ".")
     published = [
-        name for name in names if name.endswith(".parquet") and not any(p.startswith(hidden) for p in name.split("/"))
+        name
+        for name in names
+        if name.lower().endswith(".parquet") and not any(p.startswith(hidden) for p in name.split("/"))
     ]
     return path, tuple(published), {}
 

@@ -13,9 +13,9 @@ from scorer import decoding
 from scorer.columns import REQUIRED, WEIGHTS, optional
 from scorer.errors import TableError
 from scorer.results import TokenScores
-from scorer.table import OK, SCHEMA, columns_in, shown, text_hash
+from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, shown, text_hash
 from scorer.types import Float32Array, Int64Array
-from scorer.weights import Method, RawScores
+from scorer.weights import Method, RawScores, weights_of
 
 Derive = str | Method | Callable[[RawScores], Float32Array]
 """How to derive weights from raw scores at read time: a method by name, a :class:`Method`, or a function."""
@@ -32,7 +32,7 @@ class WeightRow:
     Attributes:
         shard: name of the published file, the same as the input shard's; ``row_index`` is the position within it.
         sample_id: the dataset's own id, or ``<shard>#<row>``.
-        status: ``ok``, or the code of the failure; ``error`` is its message.
+        status: ``ok``, ``text_only``, or the code of the failure; ``error`` is its message.
         scores: token ids, byte spans, turns and raw scores of N tokens; None for a failed row. A raw score that the
             output does not have is absent from ``scores.optional``.
         weights: float32 [N]; None for a failed row.
@@ -54,8 +54,13 @@ class WeightRow:
 
     @property
     def ok(self) -> bool:
-        """Whether the row was scored."""
+        """Whether the row has weights to train with: it was scored, or it is text without an image."""
         return self.scores is not None
+
+    @property
+    def text_only(self) -> bool:
+        """Whether the row has no image: each of its weights is 1, and only ``scores.logprob_contrast`` may be known."""
+        return self.status == TEXT_ONLY
 
     @property
     def name(self) -> str:
@@ -101,7 +106,7 @@ class WeightRow:
             )
         index = columns["row_index"]
         identity = (shard, int(index), str(columns["sample_id"]), str(columns["status"]), columns["error"])
-        if identity[3] != OK:
+        if identity[3] not in WITH_WEIGHTS:
             return cls(*identity, None, None)
         further = [column for column in optional() if columns.get(column.name) is not None]
         lists = [column for column in (*REQUIRED, *further) if column.per_token]
@@ -152,7 +157,7 @@ class WeightRow:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScoredRow(WeightRow):
-    """A row that was scored: its scores and weights are never None."""
+    """A row that was scored, or is text-only: its scores and weights are never None."""
 
     scores: TokenScores
     weights: Float32Array
@@ -191,7 +196,7 @@ class Rows:
     def __getitem__(self, i: int) -> WeightRow:
         row_index, sample_id, status, error = [values[i] for values in self._identities]
         identity = (self._shard, row_index, sample_id, status, error)
-        if status != OK:
+        if status not in WITH_WEIGHTS:
             return WeightRow(*identity, None, None)
         # Copied because Arrow's memory is read-only, and so that changing one row cannot change another.
         start, end = self._edges[i], self._edges[i + 1]
@@ -211,12 +216,12 @@ def _row(
     identity: tuple[str, int, str, str, str | None],
     arrays: dict[str, npt.NDArray[Any]],
     digest: str,
-    derive: DeriveFunction | None,
+    function: DeriveFunction | None,
 ) -> ScoredRow:
     weights = arrays.pop(WEIGHTS)
-    scores = TokenScores.from_arrays(identity[2], digest, arrays)
-    if derive is not None:
-        weights = np.asarray(derive(scores), dtype=np.float32)
+    scores = TokenScores.from_arrays(identity[2], digest, arrays, text_only=identity[3] == TEXT_ONLY)
+    if function is not None:
+        weights = weights_of(function, scores)
         if weights.shape != scores.token_ids.shape:
             raise TableError(
                 f"row {identity[1]} of {identity[0]}: the method returned weights of shape {weights.shape} for "

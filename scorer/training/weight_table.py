@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scorer.errors import TableError
+from scorer.ids import row_id
 from scorer.training.reader import PublishedWeights, read_weights
 from scorer.training.rows import Derive, Rows, WeightRow
 
@@ -77,9 +78,10 @@ class WeightTable:
             raise TableError(f"{self.published.root}/{shard} has {len(rows)} rows; there is no row {index}")
         return rows[index]
 
-    def find(self, sample_id: str) -> WeightRow:
+    def find(self, sample_id: Any) -> WeightRow:
         """Return the row with the dataset's own id (``<shard>#<row>`` if it has none).
 
+        The id may have the dataset's own type, such as an integer, a float or a UUID: see :func:`scorer.ids.row_id`.
         The first call reads the ids of all shards and keeps them, at about 200 bytes per row.
 
         Raises:
@@ -87,12 +89,13 @@ class WeightTable:
         """
         if self._places is None:
             self._places = self._all_places()
-        if sample_id not in self._places:
+        stored = row_id(sample_id)
+        if stored is None or stored not in self._places:
             raise TableError(
                 f"{self.published.root} has no row with the id {sample_id!r} among its {len(self):,}; ids are those of "
                 "the run's id column, or <shard>#<row>: look a row up with row(shard, index) instead"
             )
-        place = self._places[sample_id]
+        place = self._places[stored]
         if place is None:
             raise TableError(
                 f"{self.published.root} has several rows with the id {sample_id!r}; look them up with row(shard, index)"

@@ -1,6 +1,7 @@
 """A deterministic engine without a model: tokens are words, scores a hash of the text.
 
-It lets tests and benchmarks exercise everything around the model, at a cost per row that is theirs to choose.
+It lets tests and benchmarks exercise everything around the model, at a cost per row that is theirs to choose. Rows
+without an image are text-only, as with a real engine.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class _FakeEncoder:
             text_hash=text_hash([text]),
             clean=branch,
             contrast=branch,
+            text_only=sample.text_only,
         )
 
 
@@ -110,8 +112,10 @@ class _FakeScorer:
         raw = {"logit_gap": (clean - contrast) * np.float32(2), "logprob_clean": clean, "logprob_contrast": contrast}
         further = [column for column in columns.optional() if column.name in self.engine.optional]
         raw |= {column.name: random.exponential(size=len(clean)).astype(column.dtype) for column in further}
+        if row.text_only:
+            raw |= dict.fromkeys(("logit_gap", "logprob_clean"), np.full(len(clean), np.nan, np.float32))
         spans = {column.name: getattr(row, column.name) for column in columns.REQUIRED if column.kind == "span"}
-        return TokenScores.from_arrays(row.sample_id, row.text_hash, spans | raw)
+        return TokenScores.from_arrays(row.sample_id, row.text_hash, spans | raw, text_only=row.text_only)
 
 
 def _hash(word: str) -> int:

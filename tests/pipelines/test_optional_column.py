@@ -90,7 +90,7 @@ def test_it_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 DAMAGED: dict[str, tuple[Any, str]] = {
     "not finite": (cell("toy", 1, [math.nan]), "row 1 has a toy that is not finite"),
     "one less": (cell("toy", 0, lambda v: v[:-1]), "row 0 has a different number of toy than of token_ids"),
-    "null": (cell("is_toy", 1, None), "row 1 is ok but is_toy is null"),
+    "null": (cell("is_toy", 1, None), "row 1 did not fail but is_toy is null"),
     "a null inside": (cell("is_toy", 1, [None]), "row 1 has a null inside is_toy"),
     "of a failed row": (cell("toy", 2, [1.0]), "row 2 failed but toy is not null"),
     "absent": (lambda table: table.drop_columns(["toy"]), "it lacks columns toy"),

@@ -37,7 +37,7 @@ def toy_table() -> pa.Table:
 
 def test_token_scores_have_an_attribute_for_each_required_column() -> None:
     own = [field.name for field in fields(TokenScores)]
-    beside = ("sample_id", "text_hash", "optional", "texts")
+    beside = ("sample_id", "text_hash", "optional", "texts", "text_only")
     assert [name for name in own if name not in beside] == [c.name for c in SCORES]
     hints = get_type_hints(TokenScores)
     for column in SCORES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from scorer import Sample, Scorer, TokenScores
-from scorer.display.html import caption_html
+from scorer.display.html import caption_html, ratio
+from scorer.errors import FailureCode
+from scorer.results import Failure
 from scorer.training import WeightTable, read_weights
 from scorer.weights import Method
 from tests.pipelines.helpers import make_job, run, write_dataset
@@ -75,6 +78,45 @@ def test_colours_are_of_the_gap_and_nan_has_none() -> None:
     assert re.search(r'background:#e8862c[^>]*">up<', body) and re.search(r'background:#6a9cea[^>]*">down<', body)
     assert re.search(r'style="">same<', body) and body.endswith(" ?")
     assert "33.1 times as likely" in body and "33.1 times less likely" in body
+    assert "as likely with the image as without" in body
+
+
+@pytest.mark.parametrize(
+    ("gap", "words"),
+    [(8.126, "3,381 times as likely"), (-20, "over 10,000 times less likely"), (0.001, "as likely with the image as")],
+)
+def test_ratios_are_read_as_people_write_them(gap: float, words: str) -> None:
+    assert ratio(gap).startswith(words)
+
+
+def test_hostile_texts_are_spelled_out_and_long_ones_are_cut() -> None:
+    text = "a\u202eb\x1b[31m" + "x" * 3000
+    spans = np.arange(len(text.encode()), dtype=np.int32)
+    html = caption_html((text, ""), np.zeros(len(spans), np.int16), spans, spans + 1, np.ones(len(spans), np.float32))
+    assert "\u202e" not in html and "\x1b" not in html and "\\u202e" in html
+    assert "more tokens" in html and len(html) < 600_000
+    assert "turn 1" in html and "turn 2" in html
+
+
+def test_what_is_undefined_is_said(scores: TokenScores) -> None:
+    clean = scores.logprob_clean.copy()
+    clean[0], clean[1] = np.nan, np.inf
+    assert ", 2 undefined" in repr(replace(scores, logprob_clean=clean))
+    assert "undefined" not in repr(scores)
+    assert repr(Failure("x", FailureCode.IMAGE_MISSING, "no image")) == "<Failure 'x', image_missing: no image>"
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ("abc", "samples is str; give a list of scorer.Sample"),
+        ([1], r"samples\[0\] is int; give a list"),
+        ([Sample.caption(7, b"", "A heart.")], r"samples\[0\] has the id 7, a int; give a string"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_sample_is_refused(scorer: Scorer, samples: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        scorer.score(samples)  # type: ignore[arg-type]
 
 
 def test_tables_and_rows_tell_what_they_are(tmp_path: Path) -> None:

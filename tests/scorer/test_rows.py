@@ -6,11 +6,14 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from scorer import Sample, TokenScores
+from scorer import Sample, TokenScores, forward
 from scorer.errors import FailureCode
+from scorer.forward import undefined_scores
 from scorer.results import Failure
-from scorer.types import Turn
+from scorer.types import IMAGE, Turn
+from tests.scorer import tiny
 from tests.scorer.scoring import TOLERANCE, assert_equal_scores, load, picture
 
 
@@ -21,7 +24,7 @@ def test_a_bad_row_costs_that_row_only(chatml_model: Path, tmp_path: Path) -> No
     bad = {
         "corrupt": (Sample.caption("corrupt", buffer.getvalue()[:300], "x"), FailureCode.IMAGE_UNREADABLE),
         "missing": (Sample.caption("missing", str(tmp_path / "no.jpg"), "x"), FailureCode.IMAGE_MISSING),
-        "none": (Sample("none", (), (Turn("assistant", ("x",)),)), FailureCode.IMAGE_MISSING),
+        "none": (Sample("none", (), (Turn("user", (IMAGE,)), Turn("assistant", ("x",)))), FailureCode.IMAGE_MISSING),
         "text": (Sample.caption("text", b"GIF89a", "x"), FailureCode.IMAGE_UNREADABLE),
         "empty": (Sample.caption("empty", picture(9, 9), ""), FailureCode.TEXT_MISSING),
         "blank": (Sample.caption("blank", picture(9, 9), " \n\t"), FailureCode.TEXT_MISSING),
@@ -75,3 +78,25 @@ def test_non_finite_scores_are_a_row_error(chatml_model: Path) -> None:
     assert isinstance(first, Failure)
     assert first.code is FailureCode.NON_FINITE
     assert isinstance(second, TokenScores)
+
+
+def test_text_that_nothing_precedes_has_no_score(tmp_path: Path) -> None:
+    """Without BOS nothing predicts the first token: the row is kept, without a plausible number."""
+    template = "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}"
+    scorer = load(tiny.make_llava(tmp_path, tiny.byte_level_tokenizer(), template))
+    rows = [Sample(str(n), (), (Turn("assistant", ("A red kite.",) * n),)) for n in (1, 2)]
+    assert scorer.encoder.encode(rows[0]).contrast.label_index[0] == 0
+    for result in scorer.score(rows):
+        assert isinstance(result, TokenScores)
+        assert result.text_only
+        assert np.isnan(result.logprob_contrast).all()
+
+
+def test_text_only_scores_that_are_not_finite_are_a_failure(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = load(chatml_model)
+    monkeypatch.setattr(forward, "score_text", lambda model, rows: [undefined_scores(len(r.token_ids)) for r in rows])
+    (result,) = scorer.score([Sample("a", (), (Turn("user", ("Hi",)), Turn("assistant", ("A kite.",))))])
+    assert isinstance(result, Failure)
+    assert result.code is FailureCode.NON_FINITE

@@ -143,3 +143,14 @@ def test_the_hash_is_pinned() -> None:
     """Files that were published must go on matching: a change of the hash is a change of format."""
     assert text_hash(["a red kite", "über"]) == "a9be3f240b8b602d4faec1553883aa2f"
     assert text_hash(["café"]) != text_hash(["cafe\u0301"])  # the exact text, not a normal form of it
+
+
+@pytest.mark.parametrize(
+    "document", [b"{", b"null", b"[]", b'{"source": 3}', b'{"source": {"columns": 3}}', b'{"fingerprint": []}']
+)
+def test_damaged_metadata_are_named(document: bytes) -> None:
+    schema = SCHEMA.with_metadata({METADATA_KEY: document})
+    with pytest.raises(
+        TableError, match=r"out/a\.parquet: the metadata under 'tokensight' are damaged: .*score it again"
+    ):
+        read_metadata(schema, "out/a.parquet")

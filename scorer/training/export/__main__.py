@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from scorer.command_line.parser import Parser, local_path, not_empty
@@ -13,6 +16,7 @@ from scorer.command_line.process import WRONG, fail, run_command
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
 from scorer.method_options import add_method_options, describe_methods
+from scorer.table import TEXT_ONLY
 from scorer.training.alignment import WeightAligner
 from scorer.training.export.columns import (
     IMAGE_OPTION,
@@ -28,6 +32,9 @@ from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
 from scorer.weights import Method
 
+THRESHOLD = 0.5
+"""The lowest weight that axolotl trains on, unless another is given."""
+
 _DESCRIPTION = """\
 Write a dataset with its published weights to one file that a trainer reads directly.
 
@@ -37,7 +44,8 @@ Write a dataset with its published weights to one file that a trainer reads dire
   llama-factory  samples of LLaMA-Factory's v1 with the weights in extra_info
   axolotl        messages with train_detail: tokens with weights of at least --threshold are trained on
 
-Rows that were not scored are left out and counted. Image bytes are written beside the output file.
+Rows that failed are left out and counted; rows without an image are kept, with weights of 1. Image bytes are written
+beside the output file.
 """
 
 
@@ -52,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = _write(table, options)
     except (TokensightError, OSError, ValueError) as error:
         return fail(error, WRONG)
-    left_out = sum(not row.ok for row in table)
+    statuses = Counter(row.status if row.ok else "failed" for row in table)
+    left_out, alone = statuses["failed"], statuses[TEXT_ONLY]
     print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
+    if alone:
+        print(f"{alone} rows have no image ({TEXT_ONLY}): they are kept, with weights of 1")
     return 0
 
 
@@ -89,9 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
         metavar="N",
-        help="axolotl: the lowest weight that is trained on (default: %(default)s)",
+        help=f"axolotl: the lowest weight that is trained on (default: {THRESHOLD})",
     )
     parser.add_argument(
         "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
@@ -110,6 +120,7 @@ def _method(options: argparse.Namespace) -> Method | None:
 def _write(table: WeightTable, options: argparse.Namespace) -> int:
     overrides = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
     columns = run_columns(table.published, overrides)
+    _check_output(options.output, options.data)
     images = ImageFiles(options.output.with_suffix(".images"))
     settings = _settings(options)
     to_object = FORMATS[options.to]
@@ -137,13 +148,31 @@ def _write(table: WeightTable, options: argparse.Namespace) -> int:
     return count
 
 
+def _check_output(output: Path, data: Path | None) -> None:
+    """Refuse the dataset itself, and a file inside its folder, which a later run would take for a shard."""
+    if data is None:
+        return
+    here, dataset = output.resolve(), data.resolve()
+    if here == dataset or (data.is_dir() and dataset in here.parents):
+        raise ConfigError(f"--output {str(output)!r} lies inside the dataset {dataset}; name a file outside it")
+
+
 def _settings(options: argparse.Namespace) -> FormatOptions:
+    for name, value, format in (
+        ("--threshold", options.threshold, "axolotl"),
+        ("--tokenizer", options.tokenizer, "ms-swift"),
+    ):
+        if value is not None and options.to != format:
+            raise ConfigError(f"{name} is {value} with --to {options.to}; it goes with --to {format}: leave it out")
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    if not math.isfinite(threshold):
+        raise ConfigError(f"--threshold is {threshold}; it must be a finite number")
     if options.to != "ms-swift":
-        return FormatOptions(None, None, options.threshold)
+        return FormatOptions(None, None, threshold)
     if options.tokenizer is None:
         raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer with --tokenizer")
     tokenize, tokenizer = _load_tokenizer(options.tokenizer)
-    return FormatOptions(tokenize, WeightAligner(tokenizer), options.threshold)
+    return FormatOptions(tokenize, WeightAligner(tokenizer), threshold)
 
 
 def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:

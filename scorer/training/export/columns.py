@@ -37,6 +37,8 @@ class RunColumns:
         prompt: the instruction if there is no such column or it is null; None if the run did not record it.
         format: ``parquet``, ``json``, ``jsonl`` or ``webdataset``; None if the run did not record it.
         layout: ``sidecar`` or ``merged``; None if the run did not record it.
+        image_is_recorded: whether the run read the images from these columns; else the user named others.
+        conversation: whether the run read the text as messages.
     """
 
     text: tuple[str, ...]
@@ -45,25 +47,30 @@ class RunColumns:
     prompt: str | None
     format: str | None
     layout: str | None
+    image_is_recorded: bool = True
+    conversation: bool = False
 
     def names(self) -> list[str]:
         """Return every column that was read."""
         return [*self.text, *self.image, *([] if self.prompt_column is None else [self.prompt_column])]
 
-    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False) -> None:
+    def refuse_absent(self, there: Collection[str], where: str, *, record: bool = False, images: bool = True) -> None:
         """Raise ConfigError if a column that was read is absent.
 
         Args:
             there: the columns that exist.
             where: the file or row they belong to, for the message.
-            record: whether ``there`` are the keys of one record, which may lack a prompt and some of several texts.
+            record: whether ``there`` are the keys of one record, which may lack a prompt, images and some of several
+                texts.
         """
-        read = dict.fromkeys(self.image, IMAGE_OPTION)
+        read = {} if record else dict.fromkeys(self.image, IMAGE_OPTION)
         if not record or not any(name in there for name in self.text):
             read = dict.fromkeys(self.text, TEXT_OPTION) | read
         if self.prompt_column is not None and not record:
             read[self.prompt_column] = PROMPT_COLUMN_OPTION
         for name, option in read.items():
+            if (count := list(there).count(name)) > 1:
+                raise ConfigError(f"{where} has {count} columns {name!r}; name another with {option}, or rename one")
             if name not in there:
                 raise ConfigError(
                     f"{where} has no column {name!r}; it has {shown(list(there))}: name the column with {option}"
@@ -82,8 +89,11 @@ def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunCol
 
     def columns(option: str, override: str | None, own: Any) -> tuple[str, ...]:
         if override is not None:
-            return tuple(override.split(","))
-        if own is None:
+            names = tuple(name.strip() for name in override.split(","))
+            if "" in names or len(set(names)) < len(names):
+                raise ConfigError(f"{option} is {override!r}; name each column once, as in A,B")
+            return names
+        if not (isinstance(own, str) or (isinstance(own, list) and all(isinstance(name, str) for name in own))):
             raise ConfigError(
                 f"the files of {published.root} do not say which columns of the dataset were read (another tool or an "
                 f"early release wrote them): name the column with {option}"
@@ -98,6 +108,8 @@ def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunCol
         # A run on Parquet does not name its format.
         format=source.get("format", "parquet") if source else None,
         layout=metadata.get("layout"),
+        image_is_recorded=overrides.image is None,
+        conversation=overrides.text is None and read.get("messages") is not None,
     )
 
 

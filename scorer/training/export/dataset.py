@@ -1,4 +1,4 @@
-"""Read a dataset's rows beside their published weights: Parquet, LLaVA's JSON and JSON Lines, as the run read them."""
+"""Read a dataset's rows beside their published weights: Parquet, Arrow, JSON and JSON Lines, as the run read them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scorer.errors import ConfigError, TableError
-from scorer.messages import parse_conversation
-from scorer.training.export.columns import PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
+from scorer.messages import parse_conversation, question_turn
+from scorer.training.export.columns import IMAGE_OPTION, PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
 from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.types import Turn
 
 SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "parquet": (".parquet",),
+    "arrow": (".arrow", ".feather"),
     "json": (".json",),
-    "jsonl": tuple(f".{name}{packed}" for name in ("jsonl", "ndjson") for packed in ("", ".gz", ".zst")),
+    "jsonl": tuple(f".{name}{packed}" for name in ("jsonl", "jsonlines", "ndjson") for packed in ("", ".gz", ".zst")),
 }
-"""File suffixes of the formats that can be exported; a shard is published with the suffix ``.parquet`` instead."""
+"""File suffixes of the formats that can be exported; a shard is published with the suffix ``.parquet`` instead.
 
+They count in any case."""
+
+_ARROW_FILE: Final = b"ARROW1"
+"""The first bytes of Arrow's file format; the stream format has no mark."""
+
+_IMAGE_PATH: Final = re.compile(r"^(data:image/|https?://)|\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 _NOT_SPACE: Final = re.compile(r"\S")
 
 Record = Callable[[], Mapping[str, Any]]
@@ -57,7 +64,7 @@ class Example:
 
 
 def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
-    """Yield the examples of every scored row, in the run's order; rows that failed are left out.
+    """Yield the examples of every row with weights, in the run's order; rows that failed are left out.
 
     Args:
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
@@ -91,32 +98,64 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
     columns.refuse_absent(record, row.name, record=True)
-    images = tuple(_leaves([record[name] for name in columns.image]))
+    cells = [] if row.text_only else [record.get(name) for name in columns.image]
+    images = tuple(image for image in _leaves(cells) if not _is_absent(image))
+    for image in images:
+        _check_image(image, row, columns)
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
-    if isinstance(text, list) and text and isinstance(text[0], Mapping):
-        sample = parse_conversation(row.sample_id, images, text)
+    prompt = None if columns.prompt_column is None else record.get(columns.prompt_column)
+    answers_messages = isinstance(prompt, list)
+    if answers_messages and isinstance(text, str) and not columns.conversation:
+        text = [{"role": "assistant", "content": text}]
+    if columns.conversation or answers_messages or (isinstance(text, list) and text and isinstance(text[0], Mapping)):
+        sample = parse_conversation(row.sample_id, images, text, prompt=prompt, own_image=_present)
         texts = sample.scored_texts
         row.check_text(texts)
-        yield Example(row.sample_id, sample.turns, images, row, texts, tuple(range(len(texts))))
+        yield Example(row.sample_id, sample.turns, sample.images, row, texts, tuple(range(len(texts))))
         return
     texts = tuple("" if one is None else str(one) for one in _leaves(text))
     row.check_text(texts)
-    question = Turn.question(len(images), _prompt(record, row, columns))
+    question = _question(record, row, columns, len(images))
     for k, one in enumerate(texts):
         if one.strip():
             name = f"{row.sample_id}#{k}" if len(texts) > 1 else row.sample_id
             yield Example(name, (question, Turn("assistant", (one,))), images, row, texts, (k,))
 
 
-def _prompt(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> str:
+def _check_image(image: Any, row: WeightRow, columns: RunColumns) -> None:
+    """Raise TableError for what is no image. A column that the run did not read may hold anything, such as captions."""
+    where = f"{row.name}: column {','.join(columns.image)!r}"
+    value = (image.get("bytes") or image.get("path")) if isinstance(image, Mapping) else image
+    if not isinstance(value, (str, bytes)) or not value:
+        raise TableError(
+            f"{where} holds {type(value).__name__}; a path, bytes or Hugging Face's image struct is needed: name the "
+            f"column of images with {IMAGE_OPTION}"
+        )
+    if isinstance(value, str) and not columns.image_is_recorded and not _IMAGE_PATH.search(value):
+        raise TableError(f"{where} holds {value[:60]!r}, which is no image path; name another with {IMAGE_OPTION}")
+
+
+def _question(record: Mapping[str, Any], row: WeightRow, columns: RunColumns, images: int) -> Turn:
     own = None if columns.prompt_column is None else record.get(columns.prompt_column)
-    prompt = columns.prompt if own is None else str(own)
-    if prompt is None:
+    if own is not None:
+        return question_turn(images, str(own))
+    if columns.prompt is None:
         raise ConfigError(
             f"{row.name} is a caption, and the published files do not say which instruction it answers: give it with "
             f"{PROMPT_OPTION}, or its column with {PROMPT_COLUMN_OPTION}"
         )
-    return prompt
+    return Turn.question(images, columns.prompt)
+
+
+def _is_absent(image: Any) -> bool:
+    """Whether a value names no image, as the run reads it: null, or empty in its bytes and its path."""
+    if isinstance(image, Mapping):
+        return not image.get("bytes") and not image.get("path")
+    return image is None or image == ""
+
+
+def _present(image: Any) -> Any:
+    return None if _is_absent(image) else image
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -136,8 +175,19 @@ def _read(data: Path, shard: str, table: WeightTable, columns: RunColumns) -> It
             wanted = [name for name in file.schema_arrow.names if name in columns.names()]
             for batch in file.iter_batches(batch_size=256, columns=wanted):
                 yield from _rows(batch)
+    elif format == "arrow":
+        with pa.memory_map(str(path)) as source:
+            is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
+            source.seek(0)
+            reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+            columns.refuse_absent(reader.schema.names, str(path))
+            wanted = [name for name in reader.schema.names if name in columns.names()]
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+            for batch in batches:
+                yield from _rows(batch.select(wanted))
     elif format == "jsonl":
-        with io.BufferedReader(pa.input_stream(str(path), compression="detect")) as file:
+        compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
+        with io.BufferedReader(pa.input_stream(str(path), compression=compression)) as file:
             yield from (partial(json.loads, line) for line in file if line.removeprefix(BOM_UTF8).strip())
     else:
         yield from (partial(dict, record) for record in _json_records(path.read_text(encoding="utf-8-sig")))
@@ -162,11 +212,18 @@ def _file_beside(data: Path, shard: str, table: WeightTable, format: str | None)
             raise TableError(
                 f"{data} is one file, the output has {len(table.shards)} shards; give the dataset's folder"
             )
-        return data, next((name for name, ends in suffixes.items() if data.name.endswith(ends)), format or "parquet")
+        return data, next(
+            (name for name, ends in suffixes.items() if data.name.lower().endswith(ends)), format or "parquet"
+        )
     plain = shard.removesuffix(".parquet")
     for name, ends in suffixes.items():
         for path in [data / shard] * (name == "parquet") + [data / f"{plain}{end}" for end in ends]:
             if path.is_file():
+                return path, name
+    for name, ends in suffixes.items():
+        wanted = {f"{Path(plain).name}{end}" for end in ends}
+        for path in sorted((data / plain).parent.glob("*")):
+            if path.name[: len(Path(plain).name)] + path.name[len(Path(plain).name) :].lower() in wanted:
                 return path, name
     tried = ", ".join(f"{plain}{end}" for ends in suffixes.values() for end in ends)
     raise TableError(f"{data} has no file of the shard {shard} ({tried}); give the dataset that was scored")

@@ -148,14 +148,17 @@ def _with_markers(turn: Turn, marker: str) -> str:
 
 
 def _train_detail(example: Example, turn: int, threshold: float) -> list[dict[str, Any]]:
-    """Merge neighbouring tokens on the same side of the threshold; characters that no token covers are trained on."""
+    """Merge neighbouring tokens on the same side of the threshold.
+
+    Characters that no token covers are trained on, and so is all of a text-only row.
+    """
     text = example.texts[turn]
     scores, weights = example.row.scores, example.row.weights
     assert scores is not None
     assert weights is not None
     edges = char_to_byte(text)  # [characters + 1]
     trained = np.ones(len(text), dtype=np.bool_)
-    for i in np.flatnonzero(scores.token_turns == turn):
+    for i in () if example.row.text_only else np.flatnonzero(scores.token_turns == turn):
         first = int(np.searchsorted(edges, scores.token_starts[i], side="right")) - 1
         end = int(np.searchsorted(edges, scores.token_ends[i], side="left"))
         trained[first:end] = weights[i] >= threshold

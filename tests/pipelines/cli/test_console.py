@@ -13,6 +13,7 @@ SUMMARY = {
     "method": {"name": "cal"},
     "rows": 1200,
     "ok": 1200,
+    "text_only": 0,
     "failed": 0,
     "failures": {},
     "tokens": 36_000,
@@ -36,3 +37,8 @@ def test_padding_stands_beside_the_speed() -> None:
 def test_rows_that_cost_two_passes_are_told() -> None:
     assert "two full passes" not in rendered()
     assert "1,100 rows took two full passes" in rendered(paths={"fast": 100, "plain": 1100})
+
+
+def test_text_only_rows_are_counted_apart() -> None:
+    assert "text-only" not in rendered()
+    assert "text-only    40 (no image; weights of 1)" in rendered(ok=1160, text_only=40)

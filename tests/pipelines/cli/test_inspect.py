@@ -16,9 +16,9 @@ import pytest
 
 from pipelines.cli import inspect
 from pipelines.cli.samples import TokenStyle, choose_samples, show_samples
-from pipelines.formatting import printable
 from pipelines.output.contents import look
 from pipelines.output.store import open_store
+from scorer.display.printable import printable
 from scorer.types import Sample
 from tests.conftest import ROOT
 from tests.pipelines.helpers import IMAGE, ROWS, make_job, run, snapshot

@@ -22,7 +22,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a summary that does not add up": (
         lambda out: edit(out / "_SUCCESS", '"ok": 34', '"ok": 33'),
         "_SUCCESS",
-        "38 rows are not the sum of 33 ok and 4 failed",
+        "38 rows are not the sum of 33 ok, 0 text-only and 4 failed",
     ),
     "no marker": (lambda out: published_marker(out, A).unlink(), A, "but it has no marker"),
     "a torn marker": (lambda out: published_marker(out, A).write_text("{"), A, "but it has no marker"),

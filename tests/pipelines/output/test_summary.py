@@ -40,7 +40,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "its shard 'a.parquet' has no sha256",
     ),
     "no counts": (edited(lambda d: (d.pop("ok"), d.pop("tokens"))), "it has no ok, tokens"),
-    "wrong counts": (edited(lambda d: d.update(ok=33)), "38 rows are not the sum of 33 ok and 4 failed"),
+    "wrong counts": (edited(lambda d: d.update(ok=33)), "38 rows are not the sum of 33 ok, 0 text-only and 4 failed"),
 }
 
 

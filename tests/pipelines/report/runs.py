@@ -101,7 +101,7 @@ def write_run(folder: Path, shards: Mapping[str, Sequence[Entry]], **summary: An
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = table.build_table(results, 0, weights.Method(), {"fingerprint": {}})
         pq.write_table(rows, path, row_group_size=50)
-        failed = 0
+        failed = alone = 0
         for index, result in enumerate(results):
             if isinstance(result, Failure):
                 failed += 1
@@ -109,12 +109,15 @@ def write_run(folder: Path, shards: Mapping[str, Sequence[Entry]], **summary: An
                 entry["count"] += 1
                 place = {"shard": name, "row_index": index, "sample_id": result.sample_id, "message": result.message}
                 entry["examples"] = [*entry["examples"], place][:10]
+            elif result.text_only:
+                alone += 1
             else:
                 tokens += len(result.token_ids)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        counts = {"rows": len(results), "ok": len(results) - failed, "failed": failed}
+        ok = len(results) - failed - alone
+        counts = {"rows": len(results), "ok": ok, "text_only": alone, "failed": failed}
         published.append({"name": name, **counts, "bytes": path.stat().st_size, "sha256": digest})
-    totals = {key: sum(shard[key] for shard in published) for key in ("rows", "ok", "failed")}
+    totals = {key: sum(shard[key] for shard in published) for key in ("rows", "ok", "text_only", "failed")}
     document = {
         "started_at": "2026-01-02T03:04:05+00:00",
         "finished_at": "2026-01-02T03:06:05+00:00",

@@ -21,7 +21,6 @@ def found(fields: dict[str, pa.DataType], asked: Columns | None = None, **option
         ({"id": pa.int64(), "jpg": pa.binary(), "txt": pa.string()}, Columns(image="jpg", text="txt", id="id")),
         ({"photo": pa.large_binary(), "TEXT": pa.large_string()}, Columns(image="photo", text="TEXT")),
         ({"file_name": pa.string(), "text": pa.string()}, Columns(image="file_name", text="text")),
-        ({"image_path": pa.string(), "was_said": pa.string()}, Columns(image="image_path", text="was_said")),
         ({"images": pa.list_(STRUCT), "messages": HF_MESSAGES}, Columns(image="images", messages="messages")),
         ({"image": STRUCT, "other": STRUCT, "caption": pa.string()}, Columns(image="image", text="caption")),
         # the struct is the image, the string beside it is not
@@ -74,8 +73,8 @@ def test_a_named_column_wins_over_the_usual_names() -> None:
         (Columns(text="nope"), "there is no column 'nope'; name another with --text-column"),
         (Columns(text="n"), "column 'n' is int64, not a string or a list of strings; name another with --text-column"),
         (Columns(image="n"), "column 'n' is int64, not an image"),
-        (Columns(messages="text"), "column 'text' is string, not a list of messages"),
-        (Columns(id="image"), "not a string or an integer; name another with --id-column"),
+        (Columns(messages="n"), "column 'n' is int64, not a list of messages"),
+        (Columns(id="image"), "not a string, a number, a UUID or bytes; name another with --id-column"),
     ],
 )
 def test_a_named_column_must_exist_and_fit(asked: Columns, message: str) -> None:

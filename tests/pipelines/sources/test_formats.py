@@ -12,8 +12,9 @@ from pipelines.sources import Source
 from pipelines.sources.byte_index import Extent
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import FORMATS, SourceFormat, detect_format
-from pipelines.sources.indexed import IndexedSource, published_names
+from pipelines.sources.indexed import IndexedSource
 from pipelines.sources.jsonl import JsonLines
+from pipelines.sources.listing import published_names
 from pipelines.sources.parquet import ParquetSource
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError
@@ -55,7 +56,38 @@ def test_files_of_several_formats_need_a_name(tmp_path: Path) -> None:
 
 def test_nothing_that_is_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no file that ends in \.parquet .* or \.tar or \.json"):
-        source(write(tmp_path, "a.csv"))
+        source(write(tmp_path, "a.txt"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.xlsx", "a.tar.gz", "a.tgz", "a.zip", "a.mds", "a.csv.gz"])
+@pytest.mark.parametrize("url", ["{}", "{}/{}", "{}/*"])
+def test_a_format_that_is_not_read_is_refused_by_its_own_name(tmp_path: Path, name: str, url: str) -> None:
+    write(tmp_path, name)
+    with pytest.raises(ConfigError) as caught:
+        source(url.format(tmp_path, name))
+    assert name in str(caught.value)
+    assert "is not read; " in str(caught.value)
+    assert "Parquet:" not in str(caught.value)
+
+
+def test_a_named_format_reads_what_another_suffix_hides(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"a.csv": 2})
+    assert len(read_all(source(tmp_path / "a.csv", format="parquet"))) == 2
+
+
+def test_what_is_not_read_beside_shards_is_passed_over(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {"a.parquet": 2})
+    assert source(write(tmp_path, "labels.csv")).account()["passed_over"] == {
+        ".csv": {"count": 1, "examples": ["labels.csv"]}
+    }
+
+
+@pytest.mark.parametrize("name", ["a.jsonlines", "a.JSONLines.gz"])
+def test_json_lines_by_its_long_name(tmp_path: Path, name: str) -> None:
+    line = b'{"image": "1", "caption": "x"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(line) if name.endswith("gz") else line)
+    for url in (tmp_path, tmp_path / name):
+        assert texts(read_all(source(url))) == ["x"]
 
 
 def test_names_that_would_be_one_are_refused() -> None:
@@ -110,5 +142,7 @@ def test_a_format_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_format_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown format 'csv'; known formats: parquet, webdataset, json, jsonl"):
+    with pytest.raises(
+        ConfigError, match="unknown format 'csv'; known formats: parquet, arrow, webdataset, json, jsonl"
+    ):
         source(write(tmp_path, "a.csv"), format="csv")

@@ -132,7 +132,9 @@ def test_llava_conversations_and_rows_of_several_pictures(tmp_path: Path) -> Non
     assert [row.sample_id for row in rows] == ["1", "two", "3"]
     assert sample(rows[0]).turns[0].content == (IMAGE, "What?")
     assert sample(rows[1]).images == (str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg"))
-    assert failure(rows[2]).code is FailureCode.IMAGE_MISSING
+    assert sample(rows[2]).images == ()
+    assert sample(rows[2]).turns[0].content == ("Text only.",)
+    assert sample(rows[2]).text_only
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl"])

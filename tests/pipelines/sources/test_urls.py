@@ -7,12 +7,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.sources.images import ImageOptions
-from scorer.errors import FailureCode
+from pipelines.sources.images import ImageOptions, ImageResolver
+from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.fetching.fetcher import Fetcher
 from tests.pipelines.sources.helpers import failure, read_all, sample, source
 from tests.scorer.web import Resolver, body, first_loopback, serving
@@ -74,3 +75,73 @@ def test_hosts_and_root_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     assert named.fingerprint()["image_root"] == str(tmp_path)
     assert named.fingerprint()["image_hosts"] == ["a.org", "b.org"]
     assert pickle.loads(pickle.dumps(named)).images == options
+
+
+ROOT = "http://images.example.org:{port}/dir"
+
+
+def targets(site: Any) -> list[str]:
+    """What a site was asked for."""
+    return [path for path, _ in site.asked]
+
+
+def of(site: Any, **options: Any) -> ImageOptions:
+    fetcher = Fetcher((f"images.example.org:{site.port}",), resolve=Resolver("127.0.0.1"), is_allowed=first_loopback)
+    return ImageOptions(root=ROOT.format(port=site.port), fetcher=fetcher, **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("1.jpg", "/dir/1.jpg"),
+        ("./a//1.jpg", "/dir/a/1.jpg"),
+        ("a b/№.jpg", "/dir/a%20b/%E2%84%96.jpg"),
+        ("100%.jpg?x=1#y", "/dir/100%25.jpg%3Fx=1%23y"),
+        ("a\\b.jpg", "/dir/a/b.jpg"),
+    ],
+)
+def test_a_root_on_the_web(tmp_path: Path, path: str, target: str) -> None:
+    write(tmp_path, "jsonl", [path])
+    with serving(body(b"picture")) as site:
+        (row,) = read_all(source(tmp_path, images=of(site)))
+        assert sample(row).images == (b"picture",)
+        assert targets(site) == [target]
+
+
+@pytest.mark.parametrize("path", ["../1.jpg", "a/../../1.jpg", "/1.jpg", "a\\..\\..\\1.jpg", "file:///etc/passwd"])
+def test_a_path_stays_below_the_root_on_the_web(tmp_path: Path, path: str) -> None:
+    write(tmp_path, "jsonl", [path])
+    with serving(body(b"picture")) as site:
+        (row,) = read_all(source(tmp_path, images=of(site)))
+        assert site.asked == []
+    assert failure(row).code is FailureCode.IMAGE_MISSING
+    assert "is not below the image root" in failure(row).message
+
+
+@pytest.mark.parametrize(
+    ("root", "problem"),
+    [
+        ("http://other.example.org/dir", "is not among the allowed ones; add it with --allow-image-host"),
+        ("http://127.0.0.1/dir", "addresses are not allowed"),
+        ("HTTPS://user:secret@images.example.org/", "authority"),
+        ("http://images.example.org/dir?x=1", "without a query or fragment"),
+    ],
+)
+def test_a_root_that_may_not_be_fetched_from_is_refused_at_once(root: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        ImageOptions(root=root, fetcher=Fetcher(("images.example.org",)))
+    with pytest.raises(ConfigError, match="--allow-image-host"):
+        ImageOptions(root="https://images.example.org/dir")
+
+
+def test_images_beside_a_shard_on_the_web_obey_the_same_rules() -> None:
+    with serving(body(b"picture")) as site:
+        resolver = ImageOptions(fetcher=of(site).fetcher).resolver(
+            fsspec.filesystem("memory"), ROOT.format(port=site.port) + "/data/x.parquet"
+        )
+        object.__setattr__(resolver, "folder", ROOT.format(port=site.port) + "/data")
+        assert resolver.images("../1.jpg") == (b"picture",)
+        assert targets(site) == ["/dir/1.jpg"]
+        off = ImageResolver(resolver.fs, resolver.folder, False, 100, Fetcher())
+        with pytest.raises(RowError, match="--allow-image-host"):
+            off.images("1.jpg")

@@ -119,8 +119,8 @@ def test_suffixes_may_differ_from_sample_to_sample(tmp_path: Path) -> None:
     members = [("1.jpg", b"1"), ("1.txt", b"a"), ("2.webp", b"2"), ("2.txt", b"b"), ("3.txt", b"c"), ("4.jpg", b"4")]
     write_tar(tmp_path, members)
     one, two, three, four = read_all(source(tmp_path))
-    assert [sample(row).images for row in (one, two)] == [(b"1",), (b"2",)]
-    assert [failure(row).code for row in (three, four)] == [FailureCode.IMAGE_MISSING, FailureCode.TEXT_MISSING]
+    assert [sample(row).images for row in (one, two, three)] == [(b"1",), (b"2",), ()]
+    assert failure(four).code is FailureCode.TEXT_MISSING
 
 
 def test_several_images_of_a_sample_are_named(tmp_path: Path) -> None:
@@ -156,3 +156,84 @@ def test_remote_shards_are_read_by_ranges(tmp_path: Path) -> None:
         rows = worker.read(shard.part(4, 6), 4, 6)
     assert [row.sample_id for row in rows] == KEYS[4:6]
     assert asked == [(4 * 2048, 6 * 2048)]
+
+
+def test_the_last_part_of_a_compound_suffix_says_what_a_member_is(tmp_path: Path) -> None:
+    members = [
+        member
+        for key in ("s0", "s1")
+        for member in ((f"{key}.input.jpg", b"jpg"), (f"{key}.outputs.txt", f"kite {key}".encode()))
+    ]
+    write_tar(tmp_path, members)
+    found = source(tmp_path, columns=Columns(text="outputs.txt"))
+    assert texts(read_all(found)) == ["kite s0", "kite s1"]
+    assert found.columns == Columns(image="input.jpg", text="outputs.txt", id="__key__")
+
+
+def test_dots_in_a_name_are_part_of_the_suffix_as_in_the_library(tmp_path: Path) -> None:
+    members = [("22.05.png", b"a"), ("22.05.txt", b"A kite."), ("22.06.png", b"b"), ("22.06.txt", b"Two boats.")]
+    write_tar(tmp_path, [*members, ("x/23.05.png", b"c"), ("x/23.05.txt", b"One sea.")])
+    with pytest.raises(ConfigError, match=r"05\.txt"):
+        source(tmp_path).shards()
+    rows = read_all(source(tmp_path, columns=Columns(text="05.txt", image="05.png")))
+    assert [row.sample_id for row in rows] == ["22", "x/23"]
+    assert texts(rows) == ["A kite.", "One sea."]
+    assert [sample(row).images for row in rows] == [(b"a",), (b"c",)]
+
+
+@pytest.mark.parametrize("suffix", ["cls", "cap", "05", "a.b", "conv.bin", "html"])
+def test_a_member_that_is_named_as_text_is_text(tmp_path: Path, suffix: str) -> None:
+    kite = "№ 7".encode()
+    write_tar(tmp_path, [("1.jpg", b"jpg"), (f"1.{suffix}", kite), ("2.jpg", b"jpg"), (f"2.{suffix}", b"\xff")])
+    rows = read_all(source(tmp_path, columns=Columns(text=suffix)))
+    assert texts(rows[:1]) == ["№ 7"]
+    assert failure(rows[1]).code is FailureCode.TEXT_INVALID
+    several = read_all(source(tmp_path, columns=Columns(text=f"{suffix}, {suffix}")))
+    assert captions(several[0]).texts == ("№ 7", "№ 7")
+
+
+def test_a_named_member_is_an_id_or_a_prompt(tmp_path: Path) -> None:
+    write_tar(tmp_path, [("1.jpg", b"jpg"), ("1.txt", b"A kite."), ("1.cls", b"17"), ("1.ask", b"What is it?")])
+    (row,) = read_all(source(tmp_path, columns=Columns(id="cls", prompt="ask")))
+    assert row.sample_id == "17"
+    assert "What is it?" in str(sample(row).turns[0])
+
+
+def test_compound_json_members_hold_columns_and_values(tmp_path: Path) -> None:
+    members = [("1.jpg", b"jpg"), ("1.caption.json", b'{"caption": "A kite."}'), ("1.say.json", b'"Two boats."')]
+    write_tar(tmp_path, members)
+    assert texts(read_all(source(tmp_path, columns=Columns(text="caption")))) == ["A kite."]
+    assert texts(read_all(source(tmp_path, columns=Columns(text="say.json")))) == ["Two boats."]
+    with pytest.raises(ConfigError, match=r"column 'caption\.json' is struct"):
+        source(tmp_path, columns=Columns(text="caption.json")).shards()
+
+
+def test_one_key_in_two_json_members_is_ambiguous_unless_one_is_plain(tmp_path: Path) -> None:
+    two = [("1.jpg", b"jpg"), ("1.a.json", b'{"caption": "A kite."}'), ("1.b.json", b'{"caption": "Two boats."}')]
+    write_tar(tmp_path, [("0.jpg", b"jpg"), ("0.json", b'{"caption": "One sea."}'), *two], "x.tar")
+    rows = read_all(source(tmp_path, columns=Columns(text="caption")))
+    assert texts(rows[:1]) == ["One sea."]
+    assert "several JSON members of '1' have one key" in failure(rows[1]).message
+    write_tar(tmp_path, [*two, ("1.json", b'{"caption": "One sea."}')], "x.tar")
+    assert texts(read_all(source(tmp_path, columns=Columns(text="caption")))) == ["One sea."]
+
+
+def test_what_belongs_to_no_sample_is_passed_over_and_counted(tmp_path: Path) -> None:
+    double = [member for key in ("0", "1") for member in ((f"d/._{key}.jpg", b"\0\5"), (f"d/._{key}.txt", b"\0\5"))]
+    others = [
+        ("._x.jpg", b""),
+        ("d/.DS_Store", b""),
+        ("__MACOSX/d/0.jpg", b""),
+        ("README", b""),
+        ("__meta__", b""),
+    ]
+    write_tar(tmp_path, [*double, *others, *sample_members(["d/0", "d/1"])])
+    found = source(tmp_path)
+    assert texts(read_all(found)) == ["kite № d/0", "kite № d/1"]
+    account = found.account()
+    assert (account["seen"], account["read"]) == (1, 1)
+    assert {reason: one["count"] for reason, one in account["members_passed_over"].items()} == {
+        "AppleDouble": 6,
+        "hidden": 1,
+        "without a key and a suffix": 2,
+    }

@@ -106,7 +106,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"%PDF-1.7", b"<svg/>", b"P6 1 1 255 abc", b"\0" * 64, b"x", encoded(picture(), "ICO")]
+    "data", [b"%PDF-1.7", b"<svg/>", b"\0" * 64, b"x", encoded(picture(), "EPS"), encoded(picture(), "PCX")]
 )
 def test_other_formats_are_refused(data: bytes) -> None:
     assert refused(data).code is FailureCode.IMAGE_FORMAT

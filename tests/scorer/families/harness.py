@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +23,8 @@ from scorer.contrasts import CONTRASTS
 from scorer.errors import FailureCode, ModelError
 from scorer.forward import FastPath, LabelScores, score_two_forwards
 from scorer.results import Failure
-from scorer.types import EncodedSample
-from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_only_oracle_inputs
+from scorer.types import EncodedSample, Turn
+from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_alone_inputs, text_only_oracle_inputs
 from tests.scorer.families.samples import SIZES, Case, caption
 
 OTHER_PICTURES = frozenset(name for name, contrast in CONTRASTS.items() if not contrast.constant)
@@ -78,6 +79,15 @@ def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
 def plain_text(case: Case) -> list[Sample]:
     """Rows without spelled special tokens, which the processor takes for real ones."""
     return [row for row in case.rows() if row.sample_id != "spelling"]
+
+
+def text_only(case: Case) -> list[Sample]:
+    """The case's rows without their images: only the texts are left."""
+    return [
+        replace(row, images=(), contrast_images=(), turns=tuple(Turn(turn.role, (turn.text,)) for turn in row.turns))
+        for row in plain_text(case)
+        if all(turn.text for turn in row.turns)
+    ]
 
 
 class ScoreSuite:
@@ -141,6 +151,47 @@ class ScoreSuite:
             expected = oracle_scores(scorer, inputs, row.contrast.label_index)
             ((clean, contrasted),) = score_two_forwards(scorer.model, [row])
             assert error([(clean, contrasted)], [(clean, expected)]) <= case.tolerance
+
+    def test_a_text_only_row_is_what_the_class_makes_of_its_text(self, case: Case) -> None:
+        scorer = case.shared()
+        samples = text_only(case)
+        results = scorer.score(samples)
+        for sample, result in zip(samples, results, strict=True):
+            assert isinstance(result, TokenScores)
+            assert result.text_only
+            assert np.isnan(result.logit_gap).all()
+            assert np.isnan(result.logprob_clean).all()
+            row = scorer.encoder.encode(sample)
+            inputs = text_alone_inputs(case, scorer, sample)
+            ids = inputs["input_ids"][0].numpy()
+            np.testing.assert_array_equal(row.contrast.input_ids, ids[: len(row.contrast.input_ids)])
+            expected = self.text_alone(scorer, inputs, row.contrast.label_index).logprob
+            worst = np.abs(result.logprob_contrast - expected).max()
+            assert worst <= case.tolerance * max(1, np.abs(expected).max())
+            shifted = self.text_alone(scorer, inputs, row.contrast.label_index - 1).logprob
+            assert np.abs(result.logprob_contrast - shifted).max() > 0.01  # an off-by-one would be seen
+
+    def text_alone(self, scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
+        """The scores of text without an image by the model's own class."""
+        return oracle_scores(scorer, inputs, label_index)
+
+    @pytest.mark.parametrize("passes", ["fast", "plain"])
+    def test_text_only_rows_and_others_do_not_change_each_other(self, case: Case, passes: str) -> None:
+        scorer = case.shared()
+        if passes == "plain":
+            scorer._fast = None
+        with_images, without = case.few_rows(), text_only(case)
+        mixed = [row for pair in zip_longest(without, with_images) for row in pair if row is not None]
+        results = dict(zip(map(id, mixed), scorer.score(mixed), strict=True))
+        for rows in (with_images, *([row] for row in without)):
+            for row, alone in zip(rows, scorer.score(rows), strict=True):
+                found = results[id(row)]
+                assert isinstance(found, TokenScores)
+                assert isinstance(alone, TokenScores)
+                assert found.text_only == alone.text_only == row.text_only
+                for name, values in alone.arrays.items():
+                    np.testing.assert_allclose(found.arrays[name], values, atol=10 * case.tolerance, err_msg=name)
+                    assert row.text_only or np.array_equal(found.arrays[name], values)
 
 
 class FamilySuite(ScoreSuite):

@@ -11,7 +11,9 @@ import torch
 from scorer import Sample, Scorer
 from scorer.contrasts import blank_image
 from scorer.forward import LabelScores
+from scorer.messages import to_messages
 from tests.scorer.families.samples import Case
+from tests.scorer.scoring import picture
 
 
 def processor_inputs(case: Case, scorer: Scorer, sample: Sample, images: Sequence[Any]) -> dict[str, Any]:
@@ -52,6 +54,20 @@ def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[
     else:
         positions = scorer.checkpoint.family.first_position + torch.arange(ids.shape[1])[None]
     return {**inputs, "attention_mask": shown.long(), "position_ids": positions}
+
+
+def text_alone_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[str, Any]:
+    """What the model's own template and tokenizer make of a conversation without images, with its token types."""
+    if case.inputs is not None:
+        ids = case.inputs(scorer, sample, [picture(30, 50, 1)])["input_ids"]
+        ids = ids[ids != scorer.encoder.image_token_id][None]
+    else:
+        processor = scorer.encoder._processor
+        prompt = scorer.encoder.render(to_messages(sample.turns))
+        ids = processor.tokenizer([prompt], return_tensors="pt")["input_ids"]
+    branch = scorer.encoder.encode(sample).contrast
+    types = scorer.checkpoint.family.token_inputs(ids[0].numpy(), int(branch.label_index[0]), -1)
+    return {"input_ids": ids, **{name: torch.from_numpy(values)[None] for name, values in types.items()}}
 
 
 def oracle_scores(scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:

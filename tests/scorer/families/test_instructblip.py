@@ -15,7 +15,7 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.checkpoint.files import Checkpoint
 from scorer.errors import FailureCode, ModelError
 from scorer.families import FAMILIES
-from scorer.forward import fast, score_two_forwards
+from scorer.forward import LabelScores, fast, score_two_forwards
 from scorer.results import Failure
 from scorer.types import Turn
 from tests.scorer.families.checkpoints import instructblip
@@ -68,6 +68,15 @@ class TestInstructBlip(FamilySuite):
             expected_scores = oracle_scores(scorer, inputs, row.contrast.label_index)
             ours_masked = score_two_forwards(scorer.model, [row])[0][1]
             np.testing.assert_allclose(ours_masked.logprob, expected_scores.logprob, atol=case.tolerance)
+
+    def text_alone(self, scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
+        """Its own class wants an image in any case: the language model alone is asked."""
+        with torch.inference_mode():
+            logits = scorer.model.model.language_model(**inputs).logits[0].float()
+        predicting = logits[torch.from_numpy(label_index - 1)]
+        labels = inputs["input_ids"][0, torch.from_numpy(label_index)][:, None]
+        scores = (predicting, predicting.log_softmax(-1))
+        return LabelScores(*(values.gather(1, labels)[:, 0].numpy() for values in scores))
 
     def test_placeholders_stand_before_bos(self, case: Case) -> None:
         encoder = case.load().encoder

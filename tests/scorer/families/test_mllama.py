@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from scorer import TokenScores
 from scorer.errors import ModelError
 from scorer.families import Family
 from scorer.forward import score_two_forwards
+from scorer.weights import Method
 from tests.scorer.families.checkpoints import mllama
-from tests.scorer.families.harness import FamilySuite, encode, error, one_at_a_time
+from tests.scorer.families.harness import FamilySuite, encode, error, one_at_a_time, text_only
 from tests.scorer.families.samples import Case, caption, two_turns
 
 
@@ -25,6 +28,16 @@ class TestMllama(FamilySuite):
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
         with pytest.raises(ModelError, match=rf"{contrast}.*mllama.*blank"):
             case.load(contrast)
+
+    def test_a_text_only_row_is_what_the_class_makes_of_its_text(self, case: Case) -> None:
+        """It is not known to run without an image: such a row is kept, without scores."""
+        samples = text_only(case)
+        for result in case.shared().score(samples):
+            assert isinstance(result, TokenScores)
+            assert result.text_only
+            assert len(result.token_ids) > 0
+            assert np.isnan([result.logit_gap, result.logprob_clean, result.logprob_contrast]).all()
+            assert Method("prior")(result).tolist() == [1.0] * len(result.token_ids)
 
     def test_rows_have_different_numbers_of_tiles(self, case: Case) -> None:
         rows = encode(case.load(), case.rows())

@@ -182,6 +182,11 @@ def test_another_dataset_is_refused(
             "train-0.parquet has no column 'truth'; it has id, image, cap",
         ),
         (["--to", "jsonl", "--weights", "nowhere"], "there is nothing at nowhere"),
+        (["--to", "jsonl", "--image-column", "caption"], "column 'caption' holds 'Seen from"),
+        (["--to", "jsonl", "--image-column", "image,image"], "--image-column is 'image,image'; name each column once"),
+        (["--to", "jsonl", "--threshold", "0.3"], "--threshold is 0.3 with --to jsonl; it goes with --to axolotl"),
+        (["--to", "axolotl", "--threshold", "nan"], "--threshold is nan; it must be a finite number"),
+        (["--to", "jsonl", "--tokenizer", "foo"], "--tokenizer is foo with --to jsonl; it goes with --to ms-swift"),
     ],
 )
 def test_options_that_are_wrong(
@@ -190,6 +195,24 @@ def test_options_that_are_wrong(
     given = ["--weights", str(scored.weights), "--data", str(scored.data), "--output", str(tmp_path / "x")]
     assert main([*given, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_output_inside_the_dataset_is_refused(scored: Scored, capsys: Captured) -> None:
+    """A later run would take the file for a shard."""
+    given = ["--weights", str(scored.weights), "--data", str(scored.data), "--output", str(scored.data / "x.jsonl")]
+    assert main(["--to", "jsonl", *given]) == 2
+    assert "lies inside the dataset" in capsys.readouterr().err
+    assert not (scored.data / "x.jsonl").exists()
+
+
+def test_two_columns_of_one_name_are_refused(scored: Scored, tmp_path: Path, capsys: Captured) -> None:
+    data = Path(shutil.copytree(scored.data, tmp_path / "data"))
+    for path in data.glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("caption", table["caption"]), path)
+    given = ["--weights", str(scored.weights), "--data", str(data), "--output", str(tmp_path / "x.jsonl")]
+    assert main(["--to", "jsonl", *given]) == 2
+    assert "has 2 columns 'caption'; name another with --text-column" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("to", sorted(set(FORMATS) - {"ms-swift"}))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.sources.arrow import SUFFIXES as ARROW_SUFFIXES
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import FORMATS, open_source
 from pipelines.sources.jsonl import JsonLines
@@ -125,16 +126,31 @@ def lines(records: Sequence[Any]) -> bytes:
     return "\n\n".join(json.dumps(record, ensure_ascii=False) for record in records).encode()
 
 
-@pytest.mark.parametrize("suffix", JsonLines.suffixes)
+@pytest.mark.parametrize("suffix", [*JsonLines.suffixes, ".JSONL.GZ"])
 def test_json_lines_as_the_job_reads_them(tmp_path: Path, suffix: str) -> None:
     """Compressed or not; with a byte order mark, blank lines and a line that is no JSON, which is a row that failed."""
     data = b"\xef\xbb\xbf" + lines(RECORDS[:2]) + b"\n{broken\n" + lines(RECORDS[2:])
-    data = gzip.compress(data) if suffix.endswith(".gz") else packed(data, "zstd") if suffix.endswith(".zst") else data
+    data = (
+        gzip.compress(data)
+        if suffix.lower().endswith(".gz")
+        else packed(data, "zstd")
+        if suffix.endswith(".zst")
+        else data
+    )
     json_run(tmp_path, f"x{suffix}", data, "jsonl")
     (tmp_path / "data" / "x.json").write_text("[]")  # describes the shard: not what the run read
     written = exported(tmp_path)
     assert [said(example)[1] for example in written] == [record["caption"] for record in RECORDS]
     assert [example["images"] for example in written] == [[record["image"]] for record in RECORDS]
+
+
+@pytest.mark.parametrize("name", ["x.arrow", "x.feather", "x.ARROW"])
+def test_arrow_as_the_job_reads_it(tmp_path: Path, name: str) -> None:
+    table, sink = pa.Table.from_pylist(RECORDS), pa.BufferOutputStream()
+    with (pa.ipc.new_file if name == "x.feather" else pa.ipc.new_stream)(sink, table.schema) as writer:
+        writer.write_table(table)
+    json_run(tmp_path, name, sink.getvalue().to_pybytes(), "arrow")
+    assert [said(example)[1] for example in exported(tmp_path)] == [record["caption"] for record in RECORDS]
 
 
 @pytest.mark.parametrize("array", [True, False])
@@ -159,6 +175,7 @@ def test_records_need_not_have_every_key(tmp_path: Path) -> None:
 def test_formats_are_those_of_the_job() -> None:
     assert set(SUFFIXES) == {*FORMATS} - {WebDataset().name}
     assert set(SUFFIXES["jsonl"]) == set(JsonLines.suffixes)
+    assert set(SUFFIXES["arrow"]) == set(ARROW_SUFFIXES)
 
 
 def rewritten(folder: Path, metadata: dict[str, Any]) -> None:
@@ -192,7 +209,7 @@ def test_a_webdataset_is_refused_by_name(tmp_path: Path, capsys: Captured) -> No
     rewritten(tmp_path, {"source": {"format": WebDataset().name, "columns": columns}})
     assert export(tmp_path, "--allow-unfinished") == 2
     assert (
-        "the run read webdataset, which cannot be exported (parquet, json, jsonl can); look weights up"
+        "the run read webdataset, which cannot be exported (parquet, arrow, json, jsonl can); look weights up"
         in capsys.readouterr().err
     )
 

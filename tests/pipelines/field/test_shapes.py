@@ -1,0 +1,420 @@
+"""Shapes of datasets that people publish: each is read right, or refused with the columns and what to do."""
+
+from __future__ import annotations
+
+import base64
+import decimal
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.output.record import RunRecord
+from pipelines.sources import ReadRow
+from pipelines.sources.columns import Columns
+from scorer.errors import ConfigError, FailureCode
+from scorer.training import WeightTable
+from scorer.training.collator import texts_of
+from scorer.types import IMAGE, Turn
+from tests.pipelines.helpers import run
+from tests.pipelines.sources.helpers import captions, failure, make_job, read_all, sample, source, texts
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 60
+TALK = [{"from": "human", "value": "<image>\nWhat is shown?"}, {"from": "gpt", "value": "A red square."}]
+ASKED = (Turn("user", (IMAGE, "What is shown?")), Turn("assistant", ("A red square.",)))
+
+
+def images(count: int = 1) -> pa.Array:
+    return pa.array([{"bytes": b"i", "path": None}] * count, STRUCT)
+
+
+def parquet(folder: Path, name: str = "a", **columns: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return folder
+
+
+def rows_of(folder: Path, **columns: Any) -> list[ReadRow]:
+    return read_all(source(parquet(folder, **columns)))
+
+
+def json_lines(folder: Path, *records: Any, name: str = "a.jsonl") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def refused(folder: Path, asked: Columns | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        source(folder, columns=asked or Columns()).shards()
+    return str(caught.value)
+
+
+# --- conversations as strings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["conversations", "messages", "conversation"])
+@pytest.mark.parametrize("stored", [json.dumps(TALK), json.dumps(TALK, indent=2), json.dumps(json.dumps(TALK))])
+def test_a_json_string_is_a_conversation(tmp_path: Path, name: str, stored: str) -> None:
+    good, bad = rows_of(tmp_path, image=images(2), **{name: [stored, "[{'from': 'human'}]"]})
+    assert sample(good).turns == ASKED
+    assert failure(bad).code is FailureCode.CONVERSATION_INVALID
+    assert "not valid JSON" in failure(bad).message
+
+
+def test_a_struct_of_lists_and_a_list_of_json_strings_are_conversations(tmp_path: Path) -> None:
+    """The first is how Hugging Face's Sequence feature stores a list of structs."""
+    columns = {"from": [one["from"] for one in TALK], "value": [one["value"] for one in TALK]}
+    (row,) = rows_of(tmp_path / "a", image=images(), conversations=pa.array([columns]))
+    assert sample(row).turns == ASKED
+    (row,) = rows_of(tmp_path / "b", image=images(), messages=[[json.dumps(one) for one in TALK]])
+    assert sample(row).turns == ASKED
+
+
+@pytest.mark.parametrize("markup", [json.dumps(TALK), str(TALK), json.dumps({"messages": TALK}), json.dumps(TALK[:1])])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_conversation_is_no_caption(tmp_path: Path, markup: str, listed: bool) -> None:
+    wrap = (lambda one: [one]) if listed else (lambda one: one)
+    bad, good = rows_of(tmp_path, image=images(2), text=[wrap(markup), wrap('[1] A "role" of paper: {x}.')])
+    assert "--messages-column" in failure(bad).message
+    assert failure(bad).code is FailureCode.TEXT_INVALID
+    assert (captions(good).texts[0] if listed else texts([good])[0]).startswith("[1]")
+
+
+def test_half_a_surrogate_pair_in_a_json_string_fails_its_row(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, image=images(), messages=[json.dumps(TALK).replace("red", "\\ud83d")])
+    assert failure(row).code is FailureCode.TEXT_INVALID
+
+
+# --- which columns ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("license",), ("split",), ("alt_text",), ("was_said", "split"), ("answer",)])
+def test_an_unknown_name_is_not_taken(tmp_path: Path, names: tuple[str, ...]) -> None:
+    said = refused(parquet(tmp_path, image=images(), **{name: ["CC-BY"] for name in names}))
+    assert "--text-column" in said
+    assert all(name in said for name in (*names, "struct<bytes: binary, path: string>"))
+    (row,) = read_all(source(tmp_path, columns=Columns(text=names[0])))
+    assert texts([row]) == ["CC-BY"]
+
+
+def test_unknown_bytes_are_no_image(tmp_path: Path) -> None:
+    assert "mask" in refused(parquet(tmp_path, mask=[b"i"], caption=["a"]))
+
+
+def test_a_run_says_which_columns_it_took_and_records_it(tmp_path: Path) -> None:
+    parquet(tmp_path / "data", image=images(), caption=["a kite"], long_caption=["a red kite"], url=["http://x/y"])
+    job = make_job(tmp_path / "data", tmp_path / "out", columns=Columns(text="caption"))
+    choices = job.source.choices()
+    assert choices is not None
+    assert choices.lines()[:2] == [
+        "image: image (type struct<bytes, path>)",
+        "text: caption (named by --text-column)",
+    ]
+    assert any(
+        line.startswith("passed over: long_caption (a known name; to read it: --text-column")
+        for line in choices.lines()
+    )
+    run(job)
+    document = json.loads((tmp_path / "out" / "_run.json").read_bytes())
+    assert document["choices"] == choices.to_dict()
+    del document["choices"]  # as earlier releases wrote it
+    assert RunRecord.from_bytes(json.dumps(document).encode()).choices == {}
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("question", "answer"),
+        ("instruction", "output"),
+        ("instruction", "response"),
+        ("query", "response"),
+        ("prompt", "completion"),
+        ("prompt", "response"),
+        ("problem", "solution"),
+    ],
+)
+def test_a_question_is_the_user_s_turn(tmp_path: Path, question: str, answer: str) -> None:
+    parquet(tmp_path, image=images(2), **{question: ["What colour?", "<image>\nAnd here?"], answer: ["Red.", "Blue."]})
+    for asked in (Columns(), Columns(text=answer), Columns(prompt=question)):
+        first, second = read_all(source(tmp_path, columns=asked))
+        assert sample(first).turns == (Turn("user", (IMAGE, "What colour?")), Turn("assistant", ("Red.",)))
+        assert sample(second).turns[0].content == (IMAGE, "And here?")
+    first, _ = read_all(source(tmp_path, columns=Columns(text=answer, prompt="none")))
+    assert sample(first).turns[0].content == (IMAGE, "Describe.")
+
+
+def test_answers_to_one_question_and_several_questions(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path / "a", image=images(), question=["What?"], answers=[["Red.", "Crimson."]])
+    assert captions(row).texts == ("Red.", "Crimson.")
+    assert captions(row).question.text == "What?"
+    several = parquet(tmp_path / "b", image=images(), question=["q"], query=["q"], answer=["a"])
+    assert "(question + answer, query + answer)" in refused(several)
+    assert "--prompt-column" in refused(several, Columns(text="answer"))
+    both = parquet(tmp_path / "c", image=images(), question=["q"], answer=["a"], caption=["c"])
+    assert "(caption, question + answer)" in refused(both)
+
+
+# --- conversations in other forms -------------------------------------------------------------------------------
+
+
+def test_pairs_of_user_and_assistant(tmp_path: Path) -> None:
+    pairs = [
+        {"user": "What?", "assistant": "Red.", "source": "x"},
+        {"user": "Sure?", "assistant": "Yes.", "source": "x"},
+    ]
+    (row,) = rows_of(tmp_path, images=pa.array([[{"bytes": b"i", "path": None}]], pa.list_(STRUCT)), texts=[pairs])
+    assert [turn.role for turn in sample(row).turns] == ["user", "assistant"] * 2
+    assert sample(row).turns[0].content == (IMAGE, "What?")
+    assert sample(row).scored_texts == ("Red.", "Yes.")
+
+
+def said(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def test_prompt_and_completion_are_the_collator_s_texts(tmp_path: Path) -> None:
+    prompt = [said("user", "Hi"), said("assistant", "Hello."), said("user", "What?")]
+    cases = (
+        (prompt, [said("assistant", "Red.")], ("Hello.", "Red.")),
+        (prompt, "Red.", ("Hello.", "Red.")),
+        ("What?", "Red.", ("Red.",)),
+    )
+    for i, (before, completion, scored) in enumerate(cases):
+        (row,) = rows_of(tmp_path / str(i), image=images(), prompt=[before], completion=[completion])
+        assert sample(row).scored_texts == scored
+        assert sample(row).turns[0].content[0] is IMAGE
+        found, trained = texts_of({"prompt": before, "completion": completion})
+        assert tuple(found) == scored
+        assert list(trained or range(len(scored))) == [len(scored) - 1]
+
+
+def test_images_inside_parts_need_no_column(tmp_path: Path) -> None:
+    parts = [
+        {"type": "image", "text": None, "image": {"bytes": b"i", "path": None}},
+        {"type": "text", "text": "What?", "image": None},
+    ]
+    kind = pa.list_(
+        pa.struct(
+            [
+                ("role", pa.string()),
+                ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("image", STRUCT)]))),
+            ]
+        )
+    )
+    talk = [said("user", parts), said("assistant", [{"type": "text", "text": "Red."}])]
+    src = source(parquet(tmp_path, messages=pa.array([talk], kind)))
+    (row,) = read_all(src)
+    assert (sample(row).images, sample(row).turns[0].content) == ((b"i",), (IMAGE, "What?"))
+    assert src.fingerprint()["columns"]["image"] == ()
+
+
+def test_image_urls_and_untyped_parts_in_json(tmp_path: Path) -> None:
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+
+    def talk(part: Any) -> list[Any]:
+        return [said("user", [part, {"type": "text", "text": "What?"}]), said("assistant", "Red.")]
+
+    parts = (
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "image_url", "image_url": url},
+        {"type": "input_image", "image_url": url},
+        {"image": url},
+    )
+    json_lines(tmp_path, *({"messages": talk(part)} for part in parts))
+    rows = read_all(source(tmp_path))
+    assert [sample(row).images for row in rows] == [(PNG,)] * 4
+    json_lines(tmp_path, {"messages": talk({"type": "image_url", "image_url": "https://example.org/x.png"})})
+    (row,) = read_all(source(tmp_path, columns=Columns(image="none")))
+    assert failure(row).code is FailureCode.IMAGE_URL_REFUSED
+    json_lines(tmp_path, {"messages": talk({"type": "image"}), "caption_of": "x"})
+    assert "--image-column" in refused(tmp_path)
+
+
+def test_unified_structs_and_roles(tmp_path: Path) -> None:
+    null = {"role": None, "content": None, "from": None, "value": None}
+    talk = [null | {"from": "human", "value": "x"}, null | {"role": "assistant", "value": "Red."}]
+    tool = [said("user", "x"), said("tool", "{}"), said("assistant", "Red.")]
+    wrong = [said(["user"], "x"), said("assistant", "Red.")]  # type: ignore[arg-type]
+    system = [said("developer", "Be brief."), said("User", "x"), said("assistant", "Red.")]
+    json_lines(tmp_path, *({"image": "p.png", "messages": one} for one in (talk, tool, wrong, system)))
+    unified, tool_row, wrong_row, system_row = read_all(source(tmp_path))
+    assert sample(unified).turns[0].content == (IMAGE, "x")
+    assert "'tool', a turn of a tool" in failure(tool_row).message
+    assert failure(wrong_row).code is FailureCode.CONVERSATION_INVALID
+    assert [turn.role for turn in sample(system_row).turns] == ["system", "user", "assistant"]
+
+
+# --- images -----------------------------------------------------------------------------------------------------
+
+
+def test_base64_in_an_image_column_and_a_path_that_looks_like_it(tmp_path: Path) -> None:
+    plain = base64.b64encode(PNG).decode()
+    jpeg = b"\xff\xd8\xff\xe0" + b"1" * 80  # in base64 it begins like an absolute path
+    wrapped = plain[:40] + "\n" + plain[40:]
+    long_path = "a" * 70
+    cells = [plain, f"data:;base64,{plain}", long_path, wrapped, base64.b64encode(jpeg).decode()]
+    parquet(tmp_path, image=cells, caption=["x"] * len(cells))
+    rows = read_all(source(tmp_path))
+    assert [sample(row).images[0] for row in rows] == [PNG, PNG, str(tmp_path / long_path), PNG, jpeg]
+    there = tmp_path / plain
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.write_bytes(b"a file")
+    assert sample(read_all(source(tmp_path))[0]).images == (str(there),)
+
+
+def test_numbered_images_and_their_nulls(tmp_path: Path) -> None:
+    one = {"bytes": b"1", "path": None}
+    columns = {f"image_{i}": pa.array([one, one if i == 1 else None], STRUCT) for i in (1, 2, 10)}
+    src = source(parquet(tmp_path, text=["a", "b"], **columns))
+    assert [len(sample(row).images) for row in read_all(src)] == [3, 1]
+    assert src.columns.image == ("image_1", "image_2", "image_10")
+
+
+@pytest.mark.parametrize("absent", [None, [], [None], [{"bytes": None, "path": None}], [{"bytes": b"", "path": ""}]])
+def test_a_row_without_an_image_is_text_only_unless_it_has_a_place_for_one(tmp_path: Path, absent: Any) -> None:
+    def talk(text: str) -> list[Any]:
+        return [said("user", text), said("assistant", "Red.")]
+
+    column = pa.array([[{"bytes": b"i", "path": None}], absent, absent], pa.list_(STRUCT))
+    seen, plain, marked = rows_of(tmp_path, images=column, messages=[talk("<image>Hi"), talk("Hi"), talk("<image>Hi")])
+    assert sample(seen).images == (b"i",)
+    assert (sample(plain).images, sample(plain).turns[0].content) == ((), ("Hi",))
+    assert failure(marked).code is FailureCode.IMAGE_MISSING
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"image": ["p.png", "p.png"], "caption": ["a", "b"]},
+        {"info": {"year": 2014}, "images": [{"id": 1, "file_name": "p.png"}], "annotations": [{"caption": "a"}]},
+        {"data": [{"image": "p.png", "caption": "a"}]},
+        {"version": "1.0", "data": [{"image": "p.png", "caption": "a"}]},
+        {"image": {"0": "p.png"}, "caption": {"0": "a"}},
+        {"train": [], "test": [{"image": "p.png", "caption": "a"}]},
+    ],
+)
+def test_an_object_that_holds_a_table_is_not_a_row(tmp_path: Path, table: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    said = refused(tmp_path)
+    assert all(repr(key) in said for key in table)
+    assert "array of records" in said
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"image": "p.png", "caption": "A red square."},
+        {"image": "p.png", "caption": "A red square.", "objects": [{"box": [1, 2]}]},
+        {"images": ["p.png"], "messages": [said("user", "x"), said("assistant", "A red square.")]},
+    ],
+)
+def test_an_object_that_is_a_row_is_one(tmp_path: Path, record: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    assert texts(read_all(source(tmp_path))) == ["A red square."]
+
+
+@pytest.mark.parametrize("early", [{"images": []}, {"images": None}, {}, {"images": [], "caption": 7}])
+def test_the_first_rows_do_not_veto_a_column(tmp_path: Path, early: dict[str, Any]) -> None:
+    first = [{"caption": "t"} | early] * 40
+    json_lines(tmp_path, *first, {"images": "p.png", "caption": "a"}, {"images": ["p.png", "q.png"], "caption": "b"})
+    rows = read_all(source(tmp_path))
+    assert [len(sample(row).images) for row in rows[40:]] == [1, 2]
+    if early.get("caption") == 7:
+        assert failure(rows[0]).code is FailureCode.TEXT_INVALID
+
+
+# --- ids --------------------------------------------------------------------------------------------------------
+
+UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("column", "ids", "stored"),
+    [
+        (pa.array([7, None]), [7, np.int32(7), 7.0, "7"], "7"),
+        (pa.array([7.5, None]), [7.5, np.float64(7.5), "7.5"], "7.5"),
+        (pa.array([np.float32(0.1), None], pa.float32()), [np.float32(0.1)], str(float(np.float32(0.1)))),
+        (pa.array([UUID.bytes, None], pa.binary(16)), [UUID, UUID.bytes, str(UUID)], str(UUID)),
+        (pa.array([UUID.bytes, None], pa.uuid()), [UUID, UUID.bytes, str(UUID)], str(UUID)),
+        (pa.array([b"row", None]), [b"row", "row"], "row"),
+        (pa.array([decimal.Decimal("7.50"), None]), [decimal.Decimal("7.5"), "7.5"], "7.5"),
+        (pa.array(["x", None], pa.large_string()), ["x", np.str_("x")], "x"),
+        (pa.array(["x", None]).dictionary_encode(), ["x"], "x"),
+        (pa.array([7, None]).dictionary_encode(), [7], "7"),
+    ],
+)
+def test_ids_of_every_type_are_kept_and_found(tmp_path: Path, column: pa.Array, ids: list[Any], stored: str) -> None:
+    parquet(tmp_path / "data", id=column, image=images(2), caption=["a", "b"])
+    run(make_job(tmp_path / "data", tmp_path / "out"))
+    table = WeightTable.open(tmp_path / "out")
+    assert [row.sample_id for row in table] == [stored, "a.parquet#1"]
+    for one in ids:
+        assert table.find(one).row_index == 0
+
+
+def test_a_list_is_no_id(tmp_path: Path) -> None:
+    src = source(parquet(tmp_path, id=[["x"]], image=images(), caption=["a"]))
+    assert [row.sample_id for row in read_all(src)] == ["a.parquet#0"]
+    assert any("passed over: id (a known name, but list" in line for line in src.choices().lines())
+
+
+# --- shards that differ -----------------------------------------------------------------------------------------
+
+
+def test_shards_are_read_by_their_own_types(tmp_path: Path) -> None:
+    swapped = pa.struct([("path", pa.string()), ("bytes", pa.binary())])
+    parquet(tmp_path, "a", image=pa.nulls(0), caption=pa.nulls(0))
+    parquet(tmp_path, "b", id=pa.array([1], pa.int32()), image=images(), caption=["1"])
+    parquet(tmp_path, "c", n=[1], caption=pa.array(["2"], pa.large_string()), image=images(), id=pa.array([2]))
+    parquet(
+        tmp_path,
+        "d",
+        image=pa.array([{"bytes": b"i", "path": None}], swapped),
+        caption=pa.array(["3"]).dictionary_encode(),
+    )
+    parquet(tmp_path, "e", id=[5.0], image=pa.nulls(1), caption=["4"])
+    parquet(tmp_path, "f", id=["six"], image=images(), caption=[["5", "6"]])
+    rows = read_all(source(tmp_path))
+    assert texts(rows[:-1]) == ["1", "2", "3", "4"]
+    assert captions(rows[-1]).texts == ("5", "6")
+    assert [row.sample_id for row in rows] == ["1", "2", "d.parquet#0", "5", "six"]
+
+
+def test_a_later_shard_shows_what_the_first_does_not(tmp_path: Path) -> None:
+    parquet(tmp_path, "a", image=images(), caption=pa.nulls(1))
+    parquet(tmp_path, "b", image=images(), caption=["2"], id=[7])
+    src = source(tmp_path)
+    first, second = read_all(src)
+    assert read_all(source(tmp_path, columns=Columns(**src.columns.roles(), complete=True))) == [first, second]
+    assert failure(first).code is FailureCode.TEXT_MISSING
+    assert failure(first).sample_id == "a.parquet#0"
+    assert (texts([second]), sample(second).sample_id) == (["2"], "7")
+
+
+def test_shards_that_contradict_each_other_are_both_named(tmp_path: Path) -> None:
+    parquet(tmp_path, "a", image=images(), caption=["1"])
+    parquet(tmp_path, "b", image=[7], caption=["1"])
+    said = refused(tmp_path)
+    assert "'image' is int64 in shard b.parquet but is struct<bytes: binary, path: string> in a.parquet" in said
+
+
+def test_a_shard_of_another_shape_is_read_by_its_own_known_names(tmp_path: Path) -> None:
+    prompt, completion = [said("user", "What?")], [said("assistant", "Red.")]
+    parquet(tmp_path, "a", image=images(), conversations=[TALK])
+    parquet(tmp_path, "b", image=images(), prompt=[prompt], completion=[completion])
+    src = source(tmp_path)
+    assert texts(read_all(src)) == ["A red square.", "Red."]
+    assert "in b.parquet:" in src.choices().lines()
+    assert src.fingerprint()["own_columns"]["b.parquet"]["messages"] == "completion"
+    recorded = source(tmp_path, columns=Columns(**src.columns.roles(), complete=True))
+    assert texts(read_all(recorded)) == ["A red square.", "Red."]
