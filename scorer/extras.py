@@ -76,7 +76,7 @@ def needing(wanted_by: str, extra: str | None = None) -> Iterator[None]:
         yield
     except MissingPackageError:
         raise  # already reported, closer to the cause
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # transformers and trl import lazily, and raise RuntimeError
         module = _not_found(error)
         if module is None:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import textwrap
 from collections.abc import Iterator
 
@@ -44,8 +45,13 @@ def method_param(text: str) -> tuple[str, Value]:
     raise argparse.ArgumentTypeError(f"{text!r}: the value {value!r} is neither a number nor null")
 
 
-def describe_methods(width: int = 112) -> str:
-    """Return a help section that lists every method with its description, formula, source and parameters."""
+def describe_methods(width: int | None = None) -> str:
+    """Return a help section that lists every method with its description, formula, source and parameters.
+
+    Args:
+        width: columns; by default the terminal's, but at most 112.
+    """
+    width = width or min(112, shutil.get_terminal_size().columns - 2)
     return "\n".join(line for method in METHODS.values() for line in _described(method, width))
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
-import uvicorn
-from pydantic import ValidationError
-from pydantic_settings import CliApp
+from scorer.command_line.process import STOPPED, WRONG, fail, run_command
+from scorer.errors import ConfigError, TokensightError
+from scorer.extras import needing
 
-from scorer.errors import ConfigError
+with needing(__name__):
+    import uvicorn
+
 from service import logs
 from service.app import create_app
+from service.command_line import parse_settings
 from service.logs import with_fields
 from service.scoring import ScoringService
 from service.settings import Settings, check_environment
@@ -20,21 +24,16 @@ from service.settings import Settings, check_environment
 logger = logging.getLogger("service")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped, and return the exit status: 1 if the model fails to load or dies, 2 for invalid options."""
     # The threads of the model share cores with the event loop and the encoders, so waiting threads must sleep, not
     # spin. torch reads this once, when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         check_environment()
-        settings = CliApp.run(Settings, cli_args=sys.argv[1:] if arguments is None else arguments)
-    except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False):
-            print(f"option {'.'.join(map(str, one['loc'])) or 'combination'}: {one['msg']}", file=sys.stderr)
-        return 2
+        settings = parse_settings(sys.argv[1:] if arguments is None else arguments)
     except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return fail(error, WRONG)
     logs.install(settings.log_level)
     logger.info("settings", extra=with_fields(settings=settings.masked()))
     return serve(settings)
@@ -48,7 +47,12 @@ def serve(settings: Settings) -> int:
         died.append(error)
         server.should_exit = True
 
-    app = create_app(settings, ScoringService(settings, on_death=on_death))
+    def on_ready() -> None:
+        if sys.stderr.isatty():
+            shown = f"[{host}]" if ":" in host else host
+            print(f"ready: http://{shown}:{port}", file=sys.stderr, flush=True)
+
+    app = create_app(settings, ScoringService(settings, on_ready=on_ready, on_death=on_death))
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -66,8 +70,10 @@ def serve(settings: Settings) -> int:
     host, port = socket.getsockname()[:2]
     logger.info("listening", extra=with_fields(host=host, port=port))
     server.run(sockets=[socket])
-    return 1 if died or not server.started else 0
+    if died and isinstance(died[0], TokensightError | OSError):
+        return fail(died[0], STOPPED)
+    return STOPPED if died or not server.started else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main, owns_process=True))

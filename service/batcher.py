@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
-from scorer.errors import FailureCode
+from scorer.errors import FailureCode, TokensightError
 from scorer.results import Failure, Result
 from scorer.types import EncodedSample
 from service.metrics import Metrics
@@ -54,6 +54,7 @@ class Batcher:
         max_rows: Maximum number of samples in a batch.
         wait_seconds: How long the first sample of a batch waits for others.
         heartbeat_seconds: Time without a heartbeat after which the thread counts as stuck.
+        on_ready: Called once the model is loaded and warm.
         on_death: Called if the thread ends for any reason other than :meth:`stop`.
     """
 
@@ -66,6 +67,7 @@ class Batcher:
         max_rows: int,
         wait_seconds: float,
         heartbeat_seconds: float,
+        on_ready: Callable[[], None] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._load = load
@@ -74,6 +76,7 @@ class Batcher:
         self._max_rows = max_rows
         self._wait_seconds = wait_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._on_ready = on_ready
         self._on_death = on_death
         self._queue: deque[PendingSample] = deque()
         self._changed = threading.Condition()
@@ -165,10 +168,15 @@ class Batcher:
             model.check()
             self._heartbeat()
             self._model = model
+            if self._on_ready is not None:
+                self._on_ready()
             while batch := self._next_batch(model):
                 self._score(model, batch)
         except BaseException as error:  # whatever ends the thread must be reported
-            logger.exception("the model's thread has ended")
+            if isinstance(error, TokensightError):  # the message says it all
+                logger.error("the model's thread has ended: %s", error)
+            else:
+                logger.exception("the model's thread has ended")
             with self._changed:  # before failing any future: a retry must not find the service ready
                 self._error = error
             reason = NotReadyError(f"the model's thread ended: {type(error).__name__}")

@@ -73,6 +73,11 @@ class ProblemError(Exception):
         return document
 
 
+def reason(error: Mapping[str, Any]) -> str:
+    """Return why pydantic refuses a value, without the prefix that it adds to errors of our own."""
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def of_row(code: FailureCode, message: str) -> ProblemError:
     """Return the problem of a sample that cannot be scored."""
     return ProblemError(STATUS_OF_ROW.get(code, 422), code.value, message)
@@ -81,7 +86,7 @@ def of_row(code: FailureCode, message: str) -> ProblemError:
 def of_validation(error: ValidationError, where: Sequence[str | int] = ()) -> ProblemError:
     """Return the problem of a JSON body that does not validate, without repeating what the client sent."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    errors = [{"loc": [*where, *one["loc"]], "msg": one["msg"], "type": one["type"]} for one in found[:_LISTED_ERRORS]]
+    errors = [{"loc": [*where, *one["loc"]], "msg": reason(one), "type": one["type"]} for one in found[:_LISTED_ERRORS]]
     first = errors[0]
     place = ".".join(map(str, first["loc"])) or "the body"
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -118,7 +123,7 @@ def install(app: FastAPI) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        errors = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+        errors = [{"loc": list(e["loc"]), "msg": reason(e), "type": e["type"]} for e in error.errors()]
         problem = ProblemError(422, "invalid_request", "the request is invalid; see /docs", errors=errors)
         return problem_response(problem, request.scope)
 

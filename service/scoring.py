@@ -52,6 +52,7 @@ class ScoringService:
 
     Args:
         load: Loads the model described by the settings.
+        on_ready: Called once the model is loaded.
         on_death: Called if the model's thread ends unexpectedly.
         fetcher: Fetches images by URL; by default, from the hosts in the settings.
     """
@@ -60,6 +61,7 @@ class ScoringService:
         self,
         settings: Settings,
         load: Callable[[Settings], ScorerPool] = ScorerPool.load,
+        on_ready: Callable[[], None] | None = None,
         on_death: Callable[[BaseException], None] | None = None,
         fetcher: Fetcher | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class ScoringService:
             max_rows=settings.max_batch_rows,
             wait_seconds=settings.batch_wait_ms / 1e3,
             heartbeat_seconds=settings.heartbeat_seconds,
+            on_ready=on_ready,
             on_death=on_death,
         )
         self.admission = Admission(settings.queue_size, lambda: self.batcher.expected_wait, self.metrics)

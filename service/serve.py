@@ -12,14 +12,17 @@ from typing import Final
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from ray import cluster_resources, is_initialized, serve
-from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
 
+from scorer.extras import needing
 from service import logs
 from service.app import create_app
 from service.scoring import ScoringService
 from service.settings import Settings, check_environment
+
+with needing(__name__, extra="serve"):
+    from ray import cluster_resources, is_initialized, serve
+    from ray.serve import Application
+    from ray.serve.config import AutoscalingConfig
 
 _HEADROOM: Final = 64
 """Extra concurrent requests per replica for those that need no slot in its queue: rejects, health checks, weights."""

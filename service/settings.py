@@ -33,11 +33,6 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         extra="forbid",
         frozen=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_prog_name="tokensight serve",
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
         env_ignore_empty=True,
     )
 
@@ -48,7 +43,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level that is logged")
 
-    model: str = Field(str(MODEL_PATH), description="reference model: a directory or a hub id")
+    model: str = Field(str(MODEL_PATH), min_length=1, description="reference model: a directory or a hub id")
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     dtype: DType = Field("float32", description="dtype in which the model computes")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -63,6 +63,10 @@ HALF = Contrast(
 )
 
 
+KNOWN = tuple(CONTRASTS.values())
+"""The contrasts of the registry, before a test adds one."""
+
+
 def register(patch: pytest.MonkeyPatch, contrast: Contrast) -> None:
     patch.setitem(cast(dict[str, Contrast], CONTRASTS), contrast.name, contrast)
 
@@ -138,14 +142,13 @@ def test_the_command_line_takes_it(mirror: Contrast, tmp_path: Path, capsys: pyt
     argv = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--contrast"]
     assert make_config(build_parser().parse_args([*argv, "mirror"])).contrast == "mirror"
     said = " ".join(build_parser().format_help().split())
-    assert "{blank,masked,removed,blur,noise,image:COLUMN,mirror}" in said
+    arguments = [contrast.argument for contrast in KNOWN]
+    assert "{" + ",".join([*arguments, "mirror"]) + "}" in said
     assert "mirror: the same image, flipped: 100 % of it (Alice, 1871)" in said
     for wrong in ("mirror:column", "mirrors"):
         with pytest.raises(SystemExit):
             build_parser().parse_args([*argv, wrong])
-        assert f"{wrong!r} is not one of blank, masked, removed, blur, noise, image:COLUMN and mirror" in (
-            capsys.readouterr().err
-        )
+        assert f"{wrong!r} is not one of {', '.join(arguments)} and mirror" in (capsys.readouterr().err)
 
 
 def test_one_with_a_column_asks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -161,7 +164,8 @@ def test_one_with_a_column_asks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_an_unknown_one_is_refused_with_the_choices(mirror: Contrast) -> None:
-    with pytest.raises(ConfigError, match="must be one of blank, masked, removed, blur, noise, image, mirror"):
+    names = ", ".join([*(contrast.name for contrast in KNOWN), "mirror"])
+    with pytest.raises(ConfigError, match=f"must be one of {names}"):
         ScorerConfig(contrast="mirrors")
 
 
@@ -182,7 +186,8 @@ def test_report_and_card_keep_a_name_that_they_do_not_know(dataset: Path, output
 
 
 def test_the_service_takes_it(mirror: Contrast) -> None:
-    with pytest.raises(ValidationError, match="Input should be 'blank', 'masked', 'removed', 'blur', 'noise' or"):
+    served = [contrast.name for contrast in KNOWN if not contrast.needs_column]
+    with pytest.raises(ValidationError, match=f"Input should be {', '.join(map(repr, served))} or"):
         helpers.settings(contrasts="blank,mirrors")
     options: dict[str, Any] = {"contrasts": "blank,mirror"}
     models = ScorerPool.load(helpers.settings(**options))
@@ -198,7 +203,7 @@ def test_the_service_takes_it(mirror: Contrast) -> None:
     assert components["ScoreResponse"]["properties"]["contrast"] == {
         "type": "string",
         "title": "Contrast",
-        "enum": ["blank", "masked", "removed", "blur", "noise", "mirror"],
+        "enum": [*served, "mirror"],
     }
 
 

@@ -40,7 +40,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "messages spans config allocator weighting columns summary ids",
             "contrasts",
             "types token_bytes storage versions",
-            "extras",
+            "extras command_line",
             "errors",
         ),
         "pipelines": (
@@ -59,6 +59,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         ),
         "service": (
             "__main__ serve",
+            "command_line",
             "app",
             "health security request_context page",
             "routes",
@@ -80,6 +81,8 @@ LIGHT = (
     "scorer.results",
     "scorer.display.html",
     "scorer.extras",
+    "scorer.command_line.parser",
+    "scorer.command_line.process",
     "scorer.storage",
     "scorer.versions",
     "scorer.config",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
 
-from scorer.errors import MissingPackageError
+from scorer.command_line.parser import nearest
+from scorer.command_line.process import WRONG, fail, run_command
 from scorer.extras import PACKAGES, needing, require
-
-WRONG: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,6 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
     "inspect": Subcommand(
         "inspect an output: its progress, its integrity and its contents",
         "pipelines.cli.inspect",
-        "score",
-        ("PIL", "httpcore"),
     ),
     "compact": Subcommand(
         "free what a finished output no longer needs",
@@ -86,30 +82,30 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand named by the first argument; return its exit status, or 2 if it is unknown or cannot run."""
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command(lambda: _run(given), owns_process=arguments is None)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    name, *rest = arguments or [""]
+    if name == "help":
+        name, rest = (rest[0], ["--help"]) if rest else ("--help", [])
     if name in ("", "-h", "--help"):
         print(help_text())
         return 0 if name else WRONG
     subcommand = SUBCOMMANDS.get(name)
     if subcommand is None:
-        (nearest,) = difflib.get_close_matches(name, SUBCOMMANDS, n=1, cutoff=0.0)
-        return _fail(f"there is no command {name!r}; the nearest is {nearest!r}, and tokensight --help lists all")
+        near = nearest(name, SUBCOMMANDS)
+        hint = f"the nearest is {near!r}, and " if near else ""
+        return fail(f"there is no command {name!r}; {hint}tokensight --help lists all", WRONG)
     wanted_by = f"tokensight {name}"
-    try:
-        require(*subcommand.needs, wanted_by=wanted_by, extra=subcommand.extra)
-        with needing(wanted_by):
-            run: Callable[[Sequence[str]], int] = import_module(subcommand.module).main
-            return run(rest)
-    except MissingPackageError as error:
-        return _fail(str(error))
+    require(*subcommand.needs, wanted_by=wanted_by, extra=subcommand.extra)
+    with needing(wanted_by):
+        run: Callable[[Sequence[str]], int] = import_module(subcommand.module).main
+        return run(rest)
 
 
 def help_text() -> str:
     """Return what ``tokensight --help`` prints: one screen."""
     width = max(map(len, SUBCOMMANDS))
     return _HELP.format(commands="\n".join(f"  {name:<{width}}  {one.help}" for name, one in SUBCOMMANDS.items()))
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    return WRONG

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from typing import Final
 
+from scorer.command_line.parser import Parser
 from scorer.versions import SCORING, versions
 
 _SHOWN: Final = (*SCORING, "pyarrow", "ray")
@@ -14,9 +14,7 @@ _SHOWN: Final = (*SCORING, "pyarrow", "ray")
 
 def main(arguments: Sequence[str]) -> int:
     """Print the versions; return 0."""
-    parser = argparse.ArgumentParser(
-        "tokensight version", description="Print the versions that decide scores.", allow_abbrev=False
-    )
+    parser = Parser("tokensight version", "Print the versions that decide scores.")
     parser.add_argument("--json", action="store_true", help="print one JSON document; null means not installed")
     found = versions(*_SHOWN)
     if parser.parse_args(arguments).json:

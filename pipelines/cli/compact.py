@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipelines.cli.arguments import add_run_output, new_parser
+from pipelines.cli.arguments import add_run_output
 from pipelines.formatting import file_size
 from pipelines.output.compaction import compact, superseded
 from pipelines.output.contents import look
 from pipelines.output.leftovers import delete_leftovers, find_leftovers, leftover_age
 from pipelines.output.store import Store, open_store
+from scorer.command_line.parser import Parser
+from scorer.command_line.process import fail
 from scorer.errors import ConfigError, RunError
 
 REFUSED: Final = 1
@@ -42,7 +43,7 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = new_parser("tokensight compact", _DESCRIPTION, _EPILOG)
+    parser = Parser("tokensight compact", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
     add_gc(parser)
     return parser
@@ -65,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _compact(store, delete=options.delete)
     except ConfigError as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     except (RunError, OSError) as error:
-        return _fail(error, REFUSED)
+        return fail(error, REFUSED)
     return 0
 
 
@@ -108,8 +109,3 @@ def _compact(store: Store, *, delete: bool) -> None:
         print(f"deleted {objects}")
     else:
         print(f"superseded: {objects}; --delete checks the published files, then removes these")
-
-
-def _fail(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    return status

@@ -7,16 +7,18 @@ Scalars are read as text: the revision 0123456 does not become a number, nor the
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import yaml
-
 from pipelines.output.record import CONFIG
 from pipelines.sources.redacted import without_secrets
+from scorer.command_line.parser import nearest
 from scorer.errors import ConfigError
+from scorer.extras import needing
 from scorer.storage import open_url
+
+with needing(__name__):
+    import yaml
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -50,7 +52,7 @@ def _config_of(argv: Sequence[str]) -> str | None:
         found: str | None = alone.parse_known_args(argv)[0].config
     except argparse.ArgumentError:  # the full parser reports it better
         return None
-    return found
+    return found or None  # and so it does an empty one
 
 
 def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, list[str]]]:
@@ -82,8 +84,9 @@ def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, 
 
 def _unknown(key: str, options: dict[str, argparse.Action]) -> str:
     names = [name.replace("_", "-") for name in options]
-    near = difflib.get_close_matches(key.replace("_", "-"), names, n=1, cutoff=0.0)
-    return f"there is no option {key!r}; the nearest is {near[0]!r}, and --help lists them all"
+    near = nearest(key.replace("_", "-"), names)
+    hint = f"the nearest is {near!r}, and " if near else ""
+    return f"there is no option {key!r}; {hint}--help lists them all"
 
 
 def _words(option: argparse.Action, node: Any, where: str) -> list[str]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from pipelines.cli.arguments import add_run_output, new_parser
+from pipelines.cli.arguments import add_run_output
 from pipelines.cli.compact import add_gc, collect
-from pipelines.cli.samples import TokenStyle, choose_samples, show_samples, weight_range
+from pipelines.cli.preflight import is_writable
 from pipelines.cli.show import as_document, as_text
 from pipelines.output.check import check
 from pipelines.output.contents import Output, Problem, look
@@ -22,7 +22,10 @@ from pipelines.output.record import RunRecord
 from pipelines.output.store import open_store
 from pipelines.report.quality.export import export
 from pipelines.report.quality.scan import DEFAULT_TOP, Findings, Scan
+from scorer.command_line.parser import Parser, not_empty
+from scorer.command_line.process import fail
 from scorer.errors import ConfigError, RunError, TokensightError
+from scorer.extras import needing
 
 SOUND: Final = 0
 DAMAGED: Final = 1
@@ -57,7 +60,7 @@ exit status:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = new_parser("tokensight inspect", _DESCRIPTION, _EPILOG)
+    parser = Parser("tokensight inspect", _DESCRIPTION, _EPILOG)
     add_run_output(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     parser.add_argument(
@@ -73,13 +76,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="auto: on a terminal unless NO_COLOR is set (default: %(default)s)",
+        help="auto: on a terminal unless NO_COLOR is set or TERM is dumb (default: %(default)s)",
     )
-    group.add_argument("--input", metavar="PATH", help="the dataset, if it has moved since the run")
+    group.add_argument("--input", type=not_empty, metavar="PATH", help="the dataset, if it has moved since the run")
     group = parser.add_argument_group("files")
-    group.add_argument("--html", metavar="FILE", help="write the HTML report of a finished run, with images")
+    group.add_argument(
+        "--html", type=not_empty, metavar="FILE", help="write the HTML report of a finished run, with images"
+    )
     group.add_argument(
         "--export-quality",
+        type=not_empty,
         metavar="FILE",
         help="write a ranked list of rows worth reviewing, as Parquet: contradictions, texts that language alone "
         "explains, and repeats",
@@ -101,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.delete and options.gc is None:
         parser.error("--delete requires --gc AGE")
+    if options.html and not is_writable(options.html):
+        parser.error(f"--html {options.html} cannot be written; change the permissions there, or give another --html")
     if options.quick and options.export_quality:
         parser.error("--export-quality reads every row, but --quick reads none; leave one out")
     try:
@@ -113,12 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_samples(output, options)
             return SOUND
         return _inspect(output, options)
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOUND
     except (TokensightError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return WRONG
+        return fail(error, WRONG)
 
 
 def _inspect(output: Output, options: argparse.Namespace) -> int:
@@ -166,19 +170,21 @@ def _rows_of_dataset(output: Output, input: str | None) -> int | None:
 
 
 def _print_samples(output: Output, options: argparse.Namespace) -> None:
+    with needing("--sample"):
+        from pipelines.cli.samples import TokenStyle, choose_samples, show_samples, weight_range
+
     source = open_dataset(_record(output), options.input)
     rows = choose_samples(output, options.sample, options.seed)
     if not rows:
         raise ConfigError(f"output {output.store.root} has no published, scored row yet; wait for the first shard")
-    color = options.color == "always" or (
-        options.color == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    )
+    color = options.color == "always" or (options.color == "auto" and _shows_color())
     for line in show_samples(rows, source, TokenStyle(options.by, color, weight_range(rows))):
         print(line)
 
 
 def _write_report(output: Output, options: argparse.Namespace) -> None:
-    from pipelines.report.page import write_report
+    with needing("--html"):
+        from pipelines.report.page import write_report
 
     write_report(output.store.root, open_dataset(_record(output), options.input), options.html, scanned_rows=None)
     _say(f"{options.html}: report written")
@@ -188,6 +194,10 @@ def _record(output: Output) -> RunRecord:
     if output.record is None:
         raise RunError(f"output {output.store.root} has no readable _run.json, so its dataset is unknown; restore it")
     return output.record
+
+
+def _shows_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _positive(text: str) -> int:

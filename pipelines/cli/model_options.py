@@ -7,6 +7,7 @@ from typing import Final, get_args
 
 from pipelines.cli.arguments import SWITCH
 from pipelines.cli.source_options import ContrastAction
+from scorer.command_line.parser import not_empty
 from scorer.config import Attention, DType, Quantization, ScorerConfig
 from scorer.contrasts import CONTRASTS
 
@@ -22,7 +23,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reference model")
-    group.add_argument("--model", metavar="MODEL", help="a directory or a hub id (default: the packaged mini model)")
+    group.add_argument(
+        "--model", type=not_empty, metavar="MODEL", help="a directory or a hub id (default: the packaged mini model)"
+    )
     group.add_argument("--revision", help="branch, tag or commit of a hub model")
     group.add_argument("--dtype", choices=get_args(DType), default=_DEFAULTS.dtype, help="default: %(default)s")
     group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -32,7 +35,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the model when loading it")
     group.add_argument(
-        "--adapter", metavar="ADAPTER", help="LoRA adapter to merge when loading: a directory or a hub id"
+        "--adapter",
+        type=not_empty,
+        metavar="ADAPTER",
+        help="LoRA adapter to merge when loading: a directory or a hub id",
     )
     group.add_argument("--compile", **SWITCH, help="compile the decoder blocks with torch.compile")
     group.add_argument(

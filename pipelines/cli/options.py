@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from pipelines.cli.arguments import SWITCH, new_parser
+from pipelines.cli.arguments import SWITCH
 from pipelines.cli.config_file import to_yaml, with_config
 from pipelines.cli.failed_rows import FailedRows
 from pipelines.cli.model_options import add_model
@@ -22,6 +22,7 @@ from pipelines.run.executor import Executor
 from pipelines.run.job import Job, OnChanged
 from pipelines.run.score_unit import Layout
 from pipelines.sources.redacted import without_secrets
+from scorer.command_line.parser import Parser, not_empty
 from scorer.config import ScorerConfig
 from scorer.errors import ConfigError, MissingPackageError
 from scorer.extras import needing
@@ -57,11 +58,13 @@ examples:
     tokensight score --input data/train --output out/train --dry-run
 
   Repeat an earlier run with another model, taking the other options from its file:
-    tokensight score --config out/train/_config.yaml --output out/again --model org/name
+    tokensight score --config out/train/_config.yaml \\
+        --output out/again --model org/name
 
   WebDataset shards, and LLaVA's JSON with its images in a bucket:
     tokensight score --input 's3://bucket/train-*.tar' --output out
-    tokensight score --input llava_instruct.json --image-root s3://bucket/images --output out
+    tokensight score --input llava_instruct.json \\
+        --image-root s3://bucket/images --output out
 
 methods and their parameters:
 {methods}
@@ -87,16 +90,17 @@ output:
 
 exit status:
   0  finished; the summary counts failed rows
-  1  stopped; repeat the command to resume
+  1  stopped, or standard output cannot be written; repeat the command to resume
   2  an option, the input or the output is invalid; nothing was scored
   3  finished, but more rows failed than --max-failed-rows allows; all scores are kept
+  130  interrupted; repeat the command to resume
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; defaults come from :class:`ScorerConfig`."""
     epilog = _EPILOG.replace("{methods}", describe_methods())
-    parser = new_parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
+    parser = Parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)
     add_model(parser)
@@ -116,18 +120,21 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("input and output")
     group.add_argument(
         "--config",
+        type=not_empty,
         metavar="FILE",
         help="a YAML file of options, named without the leading dashes; the command line overrides it. Every run "
         "writes the file that repeats it to _config.yaml in its output",
     )
     group.add_argument(
         "--input",
+        type=not_empty,
         required=True,
         metavar="PATH",
         help="the dataset: a file, a directory (read recursively) or a quoted glob; local, s3://, gs:// or hf://",
     )
     group.add_argument(
         "--output",
+        type=not_empty,
         required=True,
         metavar="PATH",
         help="directory for the scores, created if missing; local, s3:// or gs://",
@@ -150,7 +157,12 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         help="write nothing; show the plan, some rows as they would be scored, and what scoring all rows would cost, "
         "estimated from a short measurement on this machine",
     )
-    group.add_argument("--report", metavar="PATH", help="where to write the HTML report (default: OUTPUT/report.html)")
+    group.add_argument(
+        "--report",
+        type=not_empty,
+        metavar="PATH",
+        help="where to write the HTML report (default: OUTPUT/report.html)",
+    )
     group.add_argument("--no-report", action="store_true", help="write no report")
 
 

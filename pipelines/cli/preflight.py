@@ -1,4 +1,4 @@
-"""Checks made before anything is read: the output overlaps the input, or cannot be written."""
+"""Checks made before anything is read: the output overlaps the input, or a file cannot be written."""
 
 from __future__ import annotations
 
@@ -40,6 +40,17 @@ def _root(url: str, named: str) -> tuple[str, PurePosixPath]:
     if "file" in protocols:
         return "file", PurePosixPath(Path(plain).resolve())
     return protocols[0], PurePosixPath(split_protocol(plain)[1])
+
+
+def is_writable(url: str) -> bool:
+    """Return whether a file could be written there, as far as permissions tell: True for anything but a local path."""
+    if "://" in url:
+        return True
+    path = Path(url)
+    if path.exists():
+        return path.is_file() and os.access(path, os.W_OK)
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _check_writable(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pipelines.cli.console import render_summary
 from pipelines.cli.dry_run import print_plan
 from pipelines.cli.new_output import prepare_new_output
 from pipelines.cli.options import make_executor, make_job, parse_options
-from pipelines.cli.preflight import check_paths
+from pipelines.cli.preflight import check_paths, is_writable
 from pipelines.output.store.local import LocalStore
 from pipelines.progress.file import ProgressFile
 from pipelines.progress.line import ProgressLine
@@ -23,6 +23,7 @@ from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
 from pipelines.sources.account import describe_account
+from scorer.command_line.process import INTERRUPTED, fail
 from scorer.display.printable import printable
 from scorer.errors import ConfigError, TokensightError
 
@@ -32,7 +33,6 @@ FINISHED: Final = 0
 STOPPED: Final = 1
 WRONG: Final = 2
 TOO_MANY_FAILED: Final = 3
-INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,11 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse_options(argv)
     except ConfigError as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     _set_up_logging(options.verbose)
     try:
         _warn_of_lost_output(options.output)
         check_paths(options.input, options.output)
+        if options.report is not None and not is_writable(options.report):
+            raise ConfigError(
+                f"--report {options.report} cannot be written; change the permissions there, or give another --report"
+            )
         executor = make_executor(options)
         job = make_job(options)
         _say(f"{len(job.source.shards()):,} shards in {options.input}: {describe_account(job.source.account())}")
@@ -57,19 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_plan(job, run)
             return FINISHED
     except (TokensightError, OSError) as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     try:
         summary = run.execute(executor, _watch(options, executor, job))
     except ConfigError as error:
-        return _fail(error, WRONG)
+        return fail(error, WRONG)
     except (TokensightError, OSError) as error:
-        return _fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
+        return fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
+        return fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)
-    return FINISHED if verdict is None else _fail(verdict, TOO_MANY_FAILED)
+    return FINISHED if verdict is None else fail(verdict, TOO_MANY_FAILED)
 
 
 def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> ProgressWatch:
@@ -117,10 +121,3 @@ def _set_up_logging(verbose: bool) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _fail(error: object, status: int, advice: str | None = None) -> int:
-    _say(f"error: {error}")
-    if advice is not None:
-        _say(advice)
-    return status

@@ -10,6 +10,7 @@ from pipelines.sources import Source
 from pipelines.sources.columns import OPTIONS, Columns
 from pipelines.sources.formats import FORMATS, open_source
 from pipelines.sources.images import ImageOptions
+from scorer.command_line.parser import not_empty
 from scorer.config import ScorerConfig
 from scorer.contrasts import CONTRASTS
 from scorer.fetching.fetcher import Fetcher
@@ -44,6 +45,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--image-root",
+        type=not_empty,
         metavar="PATH",
         help="folder or URL that image paths are relative to and must stay inside (default: the folder of each shard)",
     )

@@ -34,7 +34,8 @@ class ProgressLine:
             self._write(f"{snapshot.done:,} of {snapshot.rows:,} rows are already scored\n")
         if snapshot.done < snapshot.rows:
             left = snapshot.rows - snapshot.done
-            self._write(f"scoring {left:,} rows; starting workers and loading the model\n")
+            started = "" if snapshot.workers is not None and snapshot.workers.shared else "starting workers and "
+            self._write(f"scoring {left:,} rows; {started}loading the model\n")
 
     def add(self, snapshot: Snapshot) -> None:
         with self._writing:

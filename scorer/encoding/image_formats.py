@@ -12,9 +12,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from PIL import Image
+if TYPE_CHECKING:  # reading an output needs the table, and no Pillow
+    from PIL import Image
 
 Refuses = Callable[[bytes, int], str | None]
 """(the whole file, limit of pixels) → why it is not decoded, or None."""
@@ -95,6 +96,8 @@ class ImageFormat:
 
     def opener(self, data: bytes) -> Callable[..., Image.Image] | None:
         """Return what opens these bytes; None if they are of another format, or this Pillow cannot decode it."""
+        from PIL import Image
+
         try:
             import_module(f"PIL.{self.plugin}")  # registers itself in Image.OPEN
         except ModuleNotFoundError:  # AVIF came with Pillow 11.3

@@ -13,20 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.utils.data import DataLoader
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from scorer.extras import needing
 
-from scorer.allocator import keep_freed_memory
-from scorer.mini import MODEL_PATH
-from scorer.mini.batches import PROMPTS, REMOVED, SYSTEM, Batch, Rows, SceneEncoder, Stage, collate
-from scorer.mini.captions import write
-from scorer.mini.evaluation import grounding, held_out
-from scorer.mini.objective import SceneProbe, losses
-from scorer.mini.packaging import build_model, build_processor, train_tokenizer
-from scorer.mini.phrases import REPETITIVE, TERSE
-from scorer.mini.world import sample_scene, seeded
+with needing(__name__):
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+    from scorer.allocator import keep_freed_memory
+    from scorer.mini import MODEL_PATH
+    from scorer.mini.batches import PROMPTS, REMOVED, SYSTEM, Batch, Rows, SceneEncoder, Stage, collate
+    from scorer.mini.captions import write
+    from scorer.mini.evaluation import grounding, held_out
+    from scorer.mini.objective import SceneProbe, losses
+    from scorer.mini.packaging import build_model, build_processor, train_tokenizer
+    from scorer.mini.phrases import REPETITIVE, TERSE
+    from scorer.mini.world import sample_scene, seeded
 
 
 @dataclass(frozen=True, slots=True)

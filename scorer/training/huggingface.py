@@ -6,8 +6,9 @@ from typing import Any
 
 from scorer.extras import needing
 
-with needing(__name__):
+with needing(__name__, extra="train"):
     from torch import Tensor
+with needing(__name__):
     from transformers import Trainer
 
 from scorer.training.loss import weighted_cross_entropy

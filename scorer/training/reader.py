@@ -161,7 +161,7 @@ def read_weights(
     if found is None and not allow_unfinished:
         raise TableError(
             f"{path} does not belong to a finished run: no {SUCCESS} that names it was found there or above; let the "
-            "run finish, or pass allow_unfinished=True to read what is published so far"
+            "run finish, or read what is published so far with allow_unfinished=True (--allow-unfinished for export)"
         )
     root, shards, summary = found or _unfinished_run(fs, plain)
     if not shards:

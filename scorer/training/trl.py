@@ -15,9 +15,10 @@ from typing import Any
 
 from scorer.extras import needing
 
-with needing(__name__):
+with needing(__name__, extra="train"):
     import torch
     from torch import Tensor
+with needing(__name__):
     from trl import SFTTrainer
 
 from scorer.errors import ConfigError, WeightsError

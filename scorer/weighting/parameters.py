@@ -72,8 +72,9 @@ class Parameter:
             return None
         number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
         if not number or not abs(value) <= sys.float_info.max:  # math.isfinite raises on an integer beyond it
+            shown = "null" if value is None else repr(value)
             null = ", or null for none" if self.nullable else ""
-            raise ConfigError(f"method {method!r}: {self.name} is {value!r}; it must be a finite number{null}")
+            raise ConfigError(f"method {method!r}: {self.name} is {shown}; it must be a finite number{null}")
         found = int(value) if self.type == "int" and int(value) == value else float(value)
         if not self._allows(found):
             raise ConfigError(f"method {method!r}: {self.name} is {found!r}; it must {self._requirement}")

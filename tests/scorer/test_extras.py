@@ -82,10 +82,6 @@ COMMANDS = {
         "yaml",
         "error: tokensight score needs pyyaml, which is not installed: pip install 'tokensight[score]'",
     ),
-    "inspect OUT": (
-        "PIL",
-        "error: tokensight inspect needs pillow, which is not installed: pip install 'tokensight[score]'",
-    ),
     "serve": (
         "fastapi",
         "error: tokensight serve needs fastapi, which is not installed: pip install 'tokensight[service]'",
@@ -137,7 +133,7 @@ LIBRARY = {
     "from scorer.training.huggingface import WeightedTrainer": (
         "torch",
         "scorer.training.huggingface needs torch",
-        "score",
+        "train",
     ),
     "from scorer.training import weighted_cross_entropy": ("torch", "scorer.training.loss needs torch", "train"),
     "import scorer.training.llava": ("torch", "scorer.training.llava needs torch", "train"),

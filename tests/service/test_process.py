@@ -160,8 +160,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: object) -> None:
     done = run("--port", "0", "--model", str(tmp_path))
     assert done.returncode == 1
-    last = [json.loads(line) for line in done.stderr.splitlines()]
-    assert any("holds no config.json" in entry.get("traceback", "") for entry in last)
+    *log, last = done.stderr.splitlines()
+    assert last.startswith(f"error: model directory {tmp_path} holds no config.json; ")
+    assert not [line for line in log if "traceback" in json.loads(line)]
 
 
 def test_help_names_every_option() -> None:

@@ -89,7 +89,7 @@ def test_other_variables_are_let_be() -> None:
 
 def test_wrong_options_end_with_status_2_and_say_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--port", "70000"]) == 2
-    assert "option port: Input should be less than or equal to 65535" in capsys.readouterr().err
+    assert "error: --port is 70000: it must be less than or equal to 65535" in capsys.readouterr().err
     assert main(["--max-items", "1000"]) == 2
     assert "max_items=1000 exceeds queue_size=256" in capsys.readouterr().err
 

@@ -50,7 +50,9 @@ def test_help_is_printed(arguments: list[str], status: int, capsys: pytest.Captu
     assert capsys.readouterr().out == help_text() + "\n"
 
 
-@pytest.mark.parametrize(("given", "meant"), [("scroe", "score"), ("inspect_run", "inspect"), ("--version", "version")])
+@pytest.mark.parametrize(
+    ("given", "meant"), [("scroe", "score"), ("inspect_run", "inspect"), ("--version", "version"), ("Score", "score")]
+)
 def test_an_unknown_command_suggests_the_nearest(given: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([given, "--input", "x"]) == 2
     printed = capsys.readouterr()

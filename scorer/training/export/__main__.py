@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from scorer.command_line.parser import Parser, local_path, not_empty
+from scorer.command_line.process import WRONG, fail, run_command
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
 from scorer.method_options import add_method_options, describe_methods
@@ -57,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         written = _write(table, options)
     except (TokensightError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error, WRONG)
     statuses = Counter(row.status if row.ok else "failed" for row in table)
     left_out, alone = statuses["failed"], statuses[TEXT_ONLY]
     print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
@@ -68,27 +69,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "tokensight export",
-        description=_DESCRIPTION,
-        epilog=f"methods, and their parameters:\n{describe_methods()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("tokensight export", _DESCRIPTION, f"methods and their parameters:\n{describe_methods()}")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument(
-        "--weights", required=True, help="output of a scoring run: a path, or any URL that fsspec opens"
+        "--weights",
+        type=not_empty,
+        required=True,
+        metavar="OUTPUT",
+        help="output of a scoring run: a path, or any URL that fsspec opens",
     )
-    parser.add_argument("--data", type=Path, help="the dataset that was scored; not needed with --layout merged")
-    parser.add_argument("--output", type=Path, required=True, help="the file to write")
+    parser.add_argument(
+        "--data",
+        type=local_path,
+        metavar="PATH",
+        help="the dataset that was scored; not needed with --layout merged",
+    )
+    parser.add_argument("--output", type=local_path, required=True, metavar="FILE", help="the file to write")
     columns = parser.add_argument_group("columns", "By default those that the run read; name any renamed since.")
     columns.add_argument(TEXT_OPTION, metavar="NAME", help="captions or conversations; A,B for several columns")
     columns.add_argument(IMAGE_OPTION, metavar="NAME", help="images; A,B for several columns")
     columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="the question that a bare caption answers")
     columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question, if no column holds it")
     add_method_options(parser, "derive weights by this method instead of the run's own")
-    parser.add_argument("--tokenizer", help="ms-swift: the trainer's tokenizer, a folder or a hub id")
     parser.add_argument(
-        "--threshold", type=float, help=f"axolotl: the lowest weight that is trained on (default {THRESHOLD})"
+        "--tokenizer",
+        type=not_empty,
+        metavar="NAME",
+        help="ms-swift: the trainer's tokenizer, a folder or a hub id",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="N",
+        help=f"axolotl: the lowest weight that is trained on (default: {THRESHOLD})",
     )
     parser.add_argument(
         "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
@@ -121,12 +134,17 @@ def _write(table: WeightTable, options: argparse.Namespace) -> int:
     partial = options.output.with_name(f".{options.output.name}.partial")
     array = options.to == "llava-json"
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("w", encoding="utf-8") as file:
-        for count, line in enumerate(objects(), 1):
-            file.write(("[" if count == 1 else ",\n") + line if array else line + "\n")
-        if array:
-            file.write("]\n" if count else "[]\n")
-    partial.replace(options.output)  # never leave a partial file under the final name
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for count, line in enumerate(objects(), 1):
+                file.write(("[" if count == 1 else ",\n") + line if array else line + "\n")
+            if array:
+                file.write("]\n" if count else "[]\n")
+        partial.replace(options.output)  # never leave a partial file under the final name
+    except BaseException:  # Ctrl-C too: nothing is left of a file that was not written
+        partial.unlink(missing_ok=True)
+        images.delete_written()
+        raise
     return count
 
 
@@ -166,4 +184,4 @@ def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main, owns_process=True))

@@ -20,6 +20,7 @@ class ImageFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._written: list[Path] = []
 
     def path(self, image: Any) -> str:
         """Return the path of an image.
@@ -40,5 +41,14 @@ class ImageFiles:
         file = self.folder / f"{hashlib.blake2b(image, digest_size=12).hexdigest()}{suffix}"
         if not file.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._written.append(file)
             file.write_bytes(image)
         return str(file)
+
+    def delete_written(self) -> None:
+        """Delete the files that this object has written, and the folder if it is empty then."""
+        for file in self._written:
+            file.unlink(missing_ok=True)
+        self._written.clear()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()

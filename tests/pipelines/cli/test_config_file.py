@@ -167,9 +167,9 @@ def test_secrets_are_left_out_of_what_is_written(url: str, written: str) -> None
 
 def test_no_credentials_in_an_output(dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    assert score.main(command(dataset, output, "--image-root", "https://user:hunter2@host.example/images")) == 0
+    assert score.main(command(dataset, output, "--image-root", "s3://user:hunter2@bucket/images")) == 0
     for name, (_, data) in snapshot(output).items():
         assert b"hunter2" not in data, name
     text = (output / "_config.yaml").read_text()
-    assert "image-root: https://host.example/images" in text
+    assert "image-root: s3://bucket/images" in text
     assert "# image-root: credentials are left out" in text
