@@ -59,7 +59,8 @@ class ImageOptions:
         try:
             self.fetcher.check(self.root)
         except RowError as error:
-            raise ConfigError(f"--image-root: {error.message}") from error
+            shown = error.message.replace(self.root, without_secrets(self.root))
+            raise ConfigError(f"--image-root: {shown}") from error
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what determines which image a row has; defaults are left out."""

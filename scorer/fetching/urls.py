@@ -79,7 +79,12 @@ def parse_url(text: str) -> Url:
         raise refused(text, f"its scheme is {parts.scheme!r}; only http and https are fetched")
     authority = AUTHORITY.fullmatch(parts.netloc)
     if authority is None:
-        raise refused(text, f"its authority is {parts.netloc!r}; a DNS name and an optional port are needed")
+        user, at, host = parts.netloc.rpartition("@")
+        shown = f"…@{host}" if at else parts.netloc  # a password may stand there
+        raise refused(
+            text.replace(f"{user}@", "…@") if at else text,
+            f"its authority is {shown!r}; a DNS name and an optional port are needed",
+        )
     host = authority[1].lower()
     if len(host) > 253 or not NAME.fullmatch(host):
         raise refused(text, f"its host is {host!r}, which is not a full DNS name; addresses are not allowed")

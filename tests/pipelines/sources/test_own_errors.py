@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipelines.run.score_unit import encode_rows
 from pipelines.sources import Captions, jsonl, llava_json
+from pipelines.sources import rows as rows_module
 from pipelines.sources.columns import Columns
 from pipelines.sources.images import ImageResolver
 from pipelines.sources.rows import own_error
@@ -102,7 +103,7 @@ def test_the_rule(caplog: pytest.LogCaptureFixture) -> None:
     for ours in (OSError("disk"), PermissionError("credentials"), ConfigError("option"), RunError("run")):
         with pytest.raises(type(ours)):
             own_error(ours, "it")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger=rows_module.log.name):
         found = own_error(TypeError("unhashable type: 'list'"), "reading the row")
     assert found.code is FailureCode.ROW_UNREADABLE
     assert found.message == "reading the row raised TypeError: unhashable type: 'list'"

@@ -128,8 +128,9 @@ def test_a_path_stays_below_the_root_on_the_web(tmp_path: Path, path: str) -> No
     ],
 )
 def test_a_root_that_may_not_be_fetched_from_is_refused_at_once(root: str, problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
+    with pytest.raises(ConfigError, match=problem) as refused:
         ImageOptions(root=root, fetcher=Fetcher(("images.example.org",)))
+    assert "secret" not in str(refused.value)
     with pytest.raises(ConfigError, match="--allow-image-host"):
         ImageOptions(root="https://images.example.org/dir")
 
