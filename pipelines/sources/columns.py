@@ -14,8 +14,21 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from pipelines.sources.column_types import (
+    is_binary,
+    is_id,
+    is_image,
+    is_image_struct,
+    is_messages,
+    is_pairs,
+    is_text,
+    is_unknown,
+    listed,
+    parts_hold_images,
+    reads_as_messages,
+    reads_as_prompt,
+)
 from scorer.errors import ConfigError
-from scorer.messages import PAIR_KEYS, PART_IMAGE_KEYS
 
 Names = str | tuple[str, ...]
 """A column, or several whose values form a list in this order; the empty tuple for explicitly none."""
@@ -89,115 +102,6 @@ class Choices:
         return lines
 
 
-# --- types ------------------------------------------------------------------------------------------------------
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether the type is a string, dictionary-encoded or not."""
-    kind = _plain(kind)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether the type is raw bytes."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def is_image_struct(kind: pa.DataType) -> bool:
-    """Whether the type is Hugging Face's image feature: ``struct<bytes: binary, path: string>``."""
-    kind = _plain(kind)
-    return bool(pa.types.is_struct(kind)) and {"bytes", "path"} <= {field.name for field in kind}
-
-
-def is_messages(kind: pa.DataType) -> bool:
-    """Whether the type is a list of message structs, or a struct of lists, as Hugging Face's ``Sequence`` stores it."""
-    if pa.types.is_struct(kind):
-        names = {field.name for field in kind}
-        return bool({"role", "from"} & names) and all(_is_list(field.type) for field in kind)
-    return _is_list(kind) and bool(pa.types.is_struct(kind.value_type))
-
-
-def is_pairs(kind: pa.DataType) -> bool:
-    """Whether the type is a list of question and answer structs, such as the_cauldron's ``texts``."""
-    if not (_is_list(kind) and pa.types.is_struct(kind.value_type)):
-        return False
-    names = {field.name for field in kind.value_type}
-    return any({user, assistant} <= names for user, assistant in PAIR_KEYS)
-
-
-def is_id(kind: pa.DataType) -> bool:
-    """Whether :func:`scorer.ids.row_id` has a rule for the type's values: strings, numbers, bytes and UUIDs."""
-    kind = _plain(kind)
-    return (
-        is_text(kind)
-        or is_binary(kind)
-        or bool(
-            pa.types.is_integer(kind)
-            or pa.types.is_floating(kind)
-            or pa.types.is_decimal(kind)
-            or pa.types.is_fixed_size_binary(kind)
-        )
-    )
-
-
-def is_unknown(kind: pa.DataType) -> bool:
-    """Whether the type is null, or a list of it: no value has shown what the column holds."""
-    return bool(pa.types.is_null(kind)) or (_is_list(kind) and is_unknown(kind.value_type))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values of a dictionary, of runs or of an extension type."""
-    while True:
-        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        else:
-            return kind
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    return is_image_struct(kind) or is_binary(kind) or is_text(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    )
-
-
-def _listed(accepts: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
-    """Accept the type itself or a list of it, as for several images in a row."""
-    return lambda kind: accepts(kind) or (_is_list(kind) and accepts(kind.value_type))
-
-
-def _reads_as_messages(kind: pa.DataType) -> bool:
-    return is_messages(kind) or _listed(is_text)(kind)
-
-
-def _reads_as_prompt(kind: pa.DataType) -> bool:
-    return is_text(kind) or is_messages(kind)
-
-
-def _parts_hold_images(kind: pa.DataType) -> bool:
-    """Whether a message's parts have a field for their image."""
-    if pa.types.is_struct(kind):
-        return any(
-            _is_list(field.type)
-            and pa.types.is_struct(field.type.value_type)
-            and bool({part.name for part in field.type.value_type} & set(PART_IMAGE_KEYS))
-            for field in kind
-        )
-    return _is_list(kind) and _parts_hold_images(kind.value_type)
-
-
-# --- roles ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
     """What a column may be read as.
@@ -245,19 +149,19 @@ _IMAGE_EXPECTED: Final = "an image (struct<bytes, path>, binary, or a path, URL 
 ROLES: Final[Mapping[str, Role]] = {
     "image": Role(
         option="--image-column",
-        accepts=_listed(_is_image),
+        accepts=listed(is_image),
         expected=_IMAGE_EXPECTED,
         names=(*IMAGE_NAMES, *IMAGE_PATH_NAMES, *IMAGE_URL_NAMES),
     ),
     "text": Role(
         option="--text-column",
-        accepts=_listed(is_text),
+        accepts=listed(is_text),
         expected="a string or a list of strings",
         names=TEXT_NAMES,
     ),
     "messages": Role(
         option="--messages-column",
-        accepts=_reads_as_messages,
+        accepts=reads_as_messages,
         expected="a list of messages (list<struct<role, content>>, list<struct<from, value>>, "
         "list<struct<user, assistant>>, or such a list as a JSON string)",
         names=("messages", "conversations", "conversation"),
@@ -270,13 +174,13 @@ ROLES: Final[Mapping[str, Role]] = {
     ),
     "prompt": Role(
         option="--prompt-column",
-        accepts=_reads_as_prompt,
+        accepts=reads_as_prompt,
         expected="a string or a list of messages",
         names=QUESTION_NAMES,
     ),
     "contrast_image": Role(
         option="--contrast image:COLUMN",
-        accepts=_listed(_is_image),
+        accepts=listed(is_image),
         expected=_IMAGE_EXPECTED,
     ),
 }
@@ -292,11 +196,6 @@ _NUMBERED_IMAGE: Final = re.compile(r"(image|img)_?([0-9]+)", re.IGNORECASE)
 
 
 # --- choice -----------------------------------------------------------------------------------------------------
-
-
-def resolve(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bool = False) -> Columns:
-    """Return the columns of :func:`choose`, without the reasons."""
-    return choose(schema, asked, shard, needs_contrast=needs_contrast).columns
 
 
 def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: bool = False) -> Choices:
@@ -418,20 +317,20 @@ class _Finder:
 
     def text(self, asked: Columns, taken: set[str], *, prompts: bool) -> _Candidate:
         """Find the only way to read the text."""
-        captions = self._named(CAPTION_NAMES, _listed(is_text), taken)
+        captions = self._named(CAPTION_NAMES, listed(is_text), taken)
         found = [_Candidate(text=name, reason="known name") for name in captions]
         numbered = self._numbered(_NUMBERED_TEXT, is_text, taken)
         if numbered:
             found.append(_Candidate(text=numbered, reason="known name, numbered"))
         if not found:
-            rewritten = self._named(REWRITTEN_NAMES, _listed(is_text), taken)
+            rewritten = self._named(REWRITTEN_NAMES, listed(is_text), taken)
             found = [_Candidate(text=name, reason="known name") for name in rewritten]
-        for name in self._named(MESSAGE_NAMES, _reads_as_messages, taken):
+        for name in self._named(MESSAGE_NAMES, reads_as_messages, taken):
             how = "" if is_messages(self.schema.field(name).type) else ", strings that hold JSON"
             found.append(_Candidate(messages=name, reason=f"known name{how}"))
         for name in self._named(("texts",), is_pairs, taken):
             found.append(_Candidate(messages=name, reason="known name, pairs of question and answer"))
-        answers = self._named(ANSWER_NAMES, lambda kind: _listed(is_text)(kind) or is_messages(kind), taken)
+        answers = self._named(ANSWER_NAMES, lambda kind: listed(is_text)(kind) or is_messages(kind), taken)
         alone = []
         for name in answers:
             asked_by = [asked.prompt] if asked.prompt else self.questions(name, taken) if prompts else []
@@ -455,7 +354,7 @@ class _Finder:
     def questions(self, answer: str, taken: set[str]) -> list[str]:
         """Find the columns of known names that this column may answer."""
         names = [question for question, answers in PAIRS.items() if answer.lower() in answers]
-        return self._named(names, _reads_as_prompt, taken | {answer})
+        return self._named(names, reads_as_prompt, taken | {answer})
 
     def question(self, answer: str, taken: set[str]) -> str | None:
         """Find the only column that a named column answers."""
@@ -466,15 +365,15 @@ class _Finder:
         return found[0] if found else None
 
     def image(self, taken: set[str], messages: str | None) -> tuple[Names, str]:
-        numbered = self._numbered(_NUMBERED_IMAGE, _listed(_is_image), taken)
-        structs = self._typed(_listed(is_image_struct), taken)
+        numbered = self._numbered(_NUMBERED_IMAGE, listed(is_image), taken)
+        structs = self._typed(listed(is_image_struct), taken)
         ranks = (
             (structs, "type struct<bytes, path>"),
-            (self._named(IMAGE_NAMES, _listed(is_binary), taken), "known name, bytes"),
+            (self._named(IMAGE_NAMES, listed(is_binary), taken), "known name, bytes"),
             # A WebDataset member such as input.jpg: the last part of its suffix says what it is.
-            (self._named(IMAGE_NAMES, _listed(is_binary), taken, last_part=True), "known suffix, bytes"),
-            (self._named((*IMAGE_NAMES, *IMAGE_PATH_NAMES), _listed(is_text), taken), "known name"),
-            (self._named(IMAGE_URL_NAMES, _listed(is_text), taken), "known name"),
+            (self._named(IMAGE_NAMES, listed(is_binary), taken, last_part=True), "known suffix, bytes"),
+            (self._named((*IMAGE_NAMES, *IMAGE_PATH_NAMES), listed(is_text), taken), "known name"),
+            (self._named(IMAGE_URL_NAMES, listed(is_text), taken), "known name"),
         )
         candidates, reason = next((rank for rank in ranks if rank[0]), ([], ""))
         known = [name for name in candidates if name.lower() in IMAGE_NAMES]
@@ -485,7 +384,7 @@ class _Finder:
             return chosen[0], reason if len(candidates) == 1 or reason.startswith("known") else f"known name, {reason}"
         if candidates:
             raise self.error(f"several columns may hold the image ({_join(candidates)}); name it", "image")
-        if messages is not None and _parts_hold_images(self.schema.field(messages).type):
+        if messages is not None and parts_hold_images(self.schema.field(messages).type):
             return (), f"the parts of {messages} hold their images"
         empty = self._named(ROLES["image"].names, is_unknown, taken)
         if len(empty) == 1:

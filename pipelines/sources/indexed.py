@@ -22,7 +22,8 @@ from pipelines.sources import ReadRow, Shard
 from pipelines.sources.account import PassedOver
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import Columns, is_unknown
+from pipelines.sources.column_types import is_unknown
+from pipelines.sources.columns import Columns
 from pipelines.sources.listing import FileInfo, display_path, has_suffix, is_local, open_input, published_names
 from pipelines.sources.rows import Record
 from scorer.errors import ConfigError, RowError, RunError

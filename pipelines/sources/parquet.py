@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
 from pipelines.sources.column_source import ColumnSource, shard_errors
-from pipelines.sources.columns import ID_NAMES, Columns, choose, is_binary, is_image_struct, is_text, is_unknown
+from pipelines.sources.column_types import is_binary, is_image_struct, is_text, is_unknown
+from pipelines.sources.columns import ID_NAMES, Columns, choose
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
 from pipelines.sources.row_groups import Place
 from pipelines.sources.rows import own_error

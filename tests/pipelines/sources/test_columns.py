@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pipelines.sources.columns import Columns, resolve
+from pipelines.sources.columns import Columns, choose
 from scorer.errors import ConfigError
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -11,7 +11,7 @@ HF_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()
 
 
 def found(fields: dict[str, pa.DataType], asked: Columns | None = None, **options: bool) -> Columns:
-    return resolve(pa.schema(fields.items()), asked or Columns(), "part-0.parquet", **options)
+    return choose(pa.schema(fields.items()), asked or Columns(), "part-0.parquet", **options).columns
 
 
 @pytest.mark.parametrize(
