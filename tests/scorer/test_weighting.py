@@ -180,7 +180,7 @@ def test_a_planted_method_is_checked_by_its_record(monkeypatch: pytest.MonkeyPat
     assert Method("toy", {"cap": 1})(scores()).max() == 1 < Method("toy")(scores()).max()
     for params, words in (
         ({"power": 8}, r"method 'toy': power is 8.0; it must lie in \(0, 8\)"),
-        ({"power": None}, "method 'toy': power is None; it must be a finite number"),
+        ({"power": None}, "method 'toy': power is null; it must be a finite number"),
         ({"cap": -1}, "method 'toy': cap is -1.0; it must be 0 or more"),
         ({"window": 1}, "method 'toy' has no parameter window; it has power, cap"),
     ):

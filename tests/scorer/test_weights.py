@@ -243,7 +243,7 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("prior", {"alpha": -0.1}, "alpha is -0.1; it must be 0 or more"),
         ("vig", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
         ("vig", {"keep": 1.5}, "keep is 1.5"),
-        ("vig", {"keep": None}, "keep is None; it must be a finite number"),
+        ("vig", {"keep": None}, "keep is null; it must be a finite number"),
         ("vig", {"threshold": math.nan}, "threshold is nan; it must be a finite number, or null for none"),
     ],
 )
