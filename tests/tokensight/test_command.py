@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,7 +17,7 @@ import scorer
 import tokensight
 from tests.conftest import ROOT
 from tests.test_imports import HEAVY
-from tokensight.command import SUBCOMMANDS, help_text, main
+from tokensight.command import SUBCOMMANDS, Subcommand, help_text, main
 
 STARTED_WITHOUT = HEAVY | {"uvicorn", "pydantic"}
 
@@ -157,3 +158,17 @@ def test_the_public_names_are_the_scorers() -> None:
         assert getattr(tokensight, name) is getattr(scorer, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = tokensight.nothing
+
+
+def test_a_subcommand_is_one_line_of_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A toy one is listed, and its main is given the arguments after its name."""
+    given: list[object] = []
+    toy = ModuleType("toy_subcommand")
+    toy.main = lambda argv=None: given.append(argv) or 7  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "toy_subcommand", toy)
+    monkeypatch.setitem(SUBCOMMANDS, "toy", Subcommand("play", "toy_subcommand"))  # type: ignore[index]
+    assert "toy" in help_text() and "play" in help_text()
+    assert main(["toy", "--fast"]) == 7
+    assert given == [["--fast"]]
