@@ -98,7 +98,8 @@ def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
 def list_files(url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None = None) -> Listing:
     """List the files of an input.
 
-    A directory counts only files that end in one of ``suffixes``, in any case; a file or a glob may have any suffix.
+    A directory counts only files that end in one of ``suffixes``, in any case; a file may have any suffix, and so may
+    the matches of a glob, unless some end in one of ``suffixes``: the others are passed over then.
     Links are followed. Names with a component below the root that starts with ``.`` or ``_`` are passed over, as in
     Spark, Hive and Arrow. Whatever is passed over is counted with its reason.
 
@@ -177,6 +178,8 @@ def _visible(
                 passed_over.add("cache files", one.name)
             else:
                 files.append(one)
+        if not is_folder:
+            files = _without_other_suffixes(files, suffixes, passed_over)
         exists = bool(files) or fs.exists(path)
     except FileNotFoundError:
         files, exists = [], False
@@ -185,6 +188,22 @@ def _visible(
     if not files:
         raise ConfigError(_nothing_found(url, exists, suffixes, passed_over))
     return fs, files, passed_over
+
+
+def _without_other_suffixes(files: list[_Found], suffixes: tuple[str, ...], passed_over: PassedOver) -> list[_Found]:
+    """Pass over what a glob matches beside files of the format, such as the images beside ``metadata.jsonl``.
+
+    If no match has a suffix of the format, or one has none at all, it is taken at its word.
+    """
+    if not any(has_suffix(one.name, suffixes) for one in files):
+        return files
+    kept = []
+    for one in files:
+        if has_suffix(one.name, suffixes) or _suffix(one.name) == NO_SUFFIX:
+            kept.append(one)
+        else:
+            passed_over.add(_suffix(one.name), one.name)
+    return kept
 
 
 def _find(fs: fsspec.AbstractFileSystem, path: str) -> tuple[bool, Iterator[_Found]]:

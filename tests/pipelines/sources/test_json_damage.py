@@ -50,6 +50,18 @@ def test_a_damaged_array_is_refused_by_place(tmp_path: Path, content: bytes, mes
     assert str(tmp_path / "x.json") in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_refused_by_its_name(tmp_path: Path, name: str, encoding: str) -> None:
+    records = [{"image": "0.png", "caption": "a kite"}, {"image": "1.png", "caption": "two boats"}]
+    lines = "\n".join(map(json.dumps, records)) if name == "x.jsonl" else json.dumps(records)
+    (tmp_path / name).write_bytes(lines.encode(encoding))
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read as .*it is UTF-16 or UTF-32; .* convert it"):
+        source(tmp_path).shards()
+    (tmp_path / name).write_bytes(lines.encode("utf-8-sig"))
+    assert len(read_all(source(tmp_path))) == 2
+
+
 @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst"])
 def test_a_compressed_file_that_is_cut_off_is_refused(tmp_path: Path, kind: str) -> None:
     path = write_json(tmp_path, kind)
