@@ -23,7 +23,15 @@ from pipelines.sources.images import ImageResolver
 from scorer.config import MAX_TEXT_BYTES
 from scorer.errors import FailureCode, RowError, TokensightError
 from scorer.ids import row_id
-from scorer.messages import check_text_bytes, is_conversation_text, parse_conversation, question_turn
+from scorer.messages import (
+    answer_messages,
+    check_text_bytes,
+    is_conversation_text,
+    is_listed_strings,
+    is_messages_prompt,
+    parse_conversation,
+    question_turn,
+)
 from scorer.results import Failure
 from scorer.types import Sample, Turn
 
@@ -102,10 +110,9 @@ class RowReader:
             return parse_conversation(
                 sample_id, images, value, contrast, prompt=prompt, own_image=self.resolver.own_image
             )
-        if isinstance(prompt, list):
-            answer = [{"role": "assistant", "content": value}]
+        if is_messages_prompt(prompt):
             return parse_conversation(
-                sample_id, images, answer, contrast, prompt=prompt, own_image=self.resolver.own_image
+                sample_id, images, answer_messages(value), contrast, prompt=prompt, own_image=self.resolver.own_image
             )
         if prompt is not None and not isinstance(prompt, str):
             problem = f"the prompt is {type(prompt).__name__}; it must be a string, a list of messages or null"
@@ -113,32 +120,48 @@ class RowReader:
         count = len(images)
         question = Turn.question(count, self.prompt) if prompt is None else question_turn(count, prompt)
         if isinstance(value, list):
-            return _captions(sample_id, images, question, value, contrast)
+            return _captions(sample_id, images, question, value, contrast, asked=prompt is not None)
         if not isinstance(value, str):
             raise RowError(FailureCode.TEXT_INVALID, f"the text is {type(value).__name__}; it must be a string")
-        _refuse_conversation(value)
+        _refuse_markup(value, asked=prompt is not None)
         return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)
 
 
-def _refuse_conversation(text: str) -> None:
-    """Raise RowError if a text is markup: a conversation that was stored as a string."""
+def _refuse_markup(text: str, *, asked: bool) -> None:
+    """Raise RowError if a text is markup: a conversation, or several captions, that were stored as a string.
+
+    Args:
+        asked: whether the text answers a question of the row's own, which may ask for a list.
+    """
     if is_conversation_text(text):
         problem = (
             f"the text is a list of messages stored as a string, {text[:40]!r}…; "
             "name its column with --messages-column instead of --text-column"
         )
         raise RowError(FailureCode.TEXT_INVALID, problem)
+    if not asked and is_listed_strings(text):
+        problem = (
+            f"the caption is a list of strings stored as a string, {text[:40]!r}…; "
+            "store it as a list, whose captions are scored one by one"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
 
 
 def _captions(
-    sample_id: str, images: tuple[Any, ...], question: Turn, values: list[Any], contrast: tuple[Any, ...]
+    sample_id: str,
+    images: tuple[Any, ...],
+    question: Turn,
+    values: list[Any],
+    contrast: tuple[Any, ...],
+    *,
+    asked: bool,
 ) -> Captions:
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     for k, text in enumerate(texts):
         if not isinstance(text, str | None):
             problem = f"turn {k} of {len(texts)} is {type(text).__name__}; it must be a string or null"
             raise RowError(FailureCode.TEXT_INVALID, problem)
-        _refuse_conversation(text or "")
+        _refuse_markup(text or "", asked=asked)
     if not any(text and text.strip() for text in texts):
         problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)

@@ -56,6 +56,10 @@ def refused(folder: Path, asked: Columns | None = None) -> str:
     return str(caught.value)
 
 
+def said(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
 # --- conversations as strings -----------------------------------------------------------------------------------
 
 
@@ -87,6 +91,66 @@ def test_a_conversation_is_no_caption(tmp_path: Path, markup: str, listed: bool)
     assert (captions(good).texts[0] if listed else texts([good])[0]).startswith("[1]")
 
 
+def test_a_json_string_may_begin_with_a_mark_or_wrap_its_messages(tmp_path: Path) -> None:
+    stored = ["\ufeff" + json.dumps(TALK), json.dumps({"id": 7, "conversations": TALK})]
+    assert [sample(row).turns for row in rows_of(tmp_path / "a", image=images(2), conversations=stored)] == [ASKED] * 2
+    (row,) = rows_of(tmp_path / "b", image=images(), caption=stored[:1])
+    assert "list of messages stored as a string" in failure(row).message
+
+
+PARTS = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
+ANSWER = [{"type": "text", "text": "A red square."}]
+
+
+@pytest.mark.parametrize("answer", ["A red square.", json.dumps(ANSWER)])
+def test_a_content_may_spell_its_parts_as_json(tmp_path: Path, answer: str) -> None:
+    talk = [said("user", json.dumps(PARTS)), said("assistant", answer)]
+    (row,) = rows_of(tmp_path, image=images(), messages=[talk])
+    assert sample(row).turns == ASKED
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is shown?", json.dumps(ANSWER)),  # asked in plain text: the answer is JSON in its own right
+        (json.dumps(PARTS[1:]), json.dumps([{"type": "text", "text": "Red", "bbox": [0, 0, 1, 1]}])),
+        (json.dumps(PARTS[1:]), json.dumps([{"type": "table", "text": "Red"}])),
+        (json.dumps(PARTS[1:]), "[{not JSON}]"),
+    ],
+)
+def test_an_answer_that_is_json_stays_as_it_is(tmp_path: Path, question: str, answer: str) -> None:
+    (row,) = rows_of(tmp_path, image=images(), messages=[[said("user", question), said("assistant", answer)]])
+    assert sample(row).turns == (ASKED[0], Turn("assistant", (answer,)))
+
+
+def test_half_a_surrogate_pair_in_parts_fails_its_row(tmp_path: Path) -> None:
+    parts = '[{"type": "text", "text": "\\ud83d"}]'
+    (row,) = rows_of(tmp_path, image=images(), messages=[[said("user", parts), said("assistant", "Red.")]])
+    assert (failure(row).code, "half a surrogate pair" in failure(row).message) == (FailureCode.TEXT_INVALID, True)
+
+
+def test_parts_may_be_a_struct_of_lists(tmp_path: Path) -> None:
+    talk = [
+        said("user", {"type": ["image", "text"], "text": [None, "What is shown?"]}),
+        said("assistant", {"type": ["text"], "text": ["A red square."]}),
+    ]
+    (row,) = rows_of(tmp_path, images=images(), messages=[talk])
+    assert sample(row).turns == ASKED
+
+
+@pytest.mark.parametrize("listed", ['["a cat", "a pet"]', "['a cat', 'a pet']", " ['a cat'\n 'a pet']\n"])
+def test_a_list_of_captions_in_a_string_is_no_caption(tmp_path: Path, listed: str) -> None:
+    for name, column in (("a", [listed]), ("b", [[listed, "x"]])):
+        (row,) = rows_of(tmp_path / name, image=images(), caption=column)
+        assert failure(row).code is FailureCode.TEXT_INVALID
+        assert "list of strings stored as a string" in failure(row).message
+    (row,) = rows_of(tmp_path / "c", image=images(), question=["List the animals as JSON."], answer=[listed])
+    assert texts([row]) == [listed]  # a question may ask for it
+    for plain in ('["a" in gold]', "[a sign] 'stop'", "['tis the season"):
+        (row,) = rows_of(tmp_path / "d", image=images(), caption=[plain])
+        assert texts([row]) == [plain]
+
+
 def test_half_a_surrogate_pair_in_a_json_string_fails_its_row(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path, image=images(), messages=[json.dumps(TALK).replace("red", "\\ud83d")])
     assert failure(row).code is FailureCode.TEXT_INVALID
@@ -102,6 +166,13 @@ def test_an_unknown_name_is_not_taken(tmp_path: Path, names: tuple[str, ...]) ->
     assert all(name in said for name in (*names, "struct<bytes: binary, path: string>"))
     (row,) = read_all(source(tmp_path, columns=Columns(text=names[0])))
     assert texts([row]) == ["CC-BY"]
+
+
+def test_several_answers_to_a_prompt_of_messages_fail(tmp_path: Path) -> None:
+    asked = [[said("user", "What?")]] * 2
+    one, two = rows_of(tmp_path, image=images(2), prompt=asked, answer=[["Red."], ["Red.", "A square."]])
+    assert sample(one).scored_texts == ("Red.",)
+    assert failure(two).message.startswith("the row has 2 answers to a prompt of messages")
 
 
 def test_unknown_bytes_are_no_image(tmp_path: Path) -> None:
@@ -175,16 +246,20 @@ def test_pairs_of_user_and_assistant(tmp_path: Path) -> None:
     assert sample(row).scored_texts == ("Red.", "Yes.")
 
 
-def said(role: str, content: Any) -> dict[str, Any]:
-    return {"role": role, "content": content}
-
-
 def test_prompt_and_completion_are_the_collator_s_texts(tmp_path: Path) -> None:
     prompt = [said("user", "Hi"), said("assistant", "Hello."), said("user", "What?")]
     cases = (
         (prompt, [said("assistant", "Red.")], ("Hello.", "Red.")),
         (prompt, "Red.", ("Hello.", "Red.")),
         ("What?", "Red.", ("Red.",)),
+        (json.dumps(prompt), "Red.", ("Hello.", "Red.")),
+        (json.dumps(prompt), json.dumps([said("assistant", "Red.")]), ("Hello.", "Red.")),
+        (json.dumps([{"type": "image"}, {"type": "text", "text": "What?"}]), "Red.", ("Red.",)),
+        (
+            [said("user", json.dumps([{"type": "text", "text": "What?"}]))],
+            [said("assistant", json.dumps([{"type": "text", "text": "Red."}]))],
+            ("Red.",),
+        ),
     )
     for i, (before, completion, scored) in enumerate(cases):
         (row,) = rows_of(tmp_path / str(i), image=images(), prompt=[before], completion=[completion])
