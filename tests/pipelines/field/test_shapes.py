@@ -168,6 +168,51 @@ def test_an_unknown_name_is_not_taken(tmp_path: Path, names: tuple[str, ...]) ->
     assert texts([row]) == ["CC-BY"]
 
 
+def test_another_image_of_the_row_leaves_doubt(tmp_path: Path) -> None:
+    both = parquet(tmp_path / "a", image=images(), image_2=images(), caption=["a"])
+    assert "several columns may hold the image (image, image_2)" in refused(both)
+    (row,) = read_all(source(both, columns=Columns(image="image,image_2")))
+    assert len(sample(row).images) == 2
+    (row,) = read_all(source(both, columns=Columns(image="image")))
+    assert len(sample(row).images) == 1
+
+
+def test_a_mask_beside_an_image_is_not_the_image(tmp_path: Path) -> None:
+    src = source(parquet(tmp_path / "a", mask=images(), depth=images(), image=[PNG], caption=["a"]))
+    (row,) = read_all(src)
+    assert (sample(row).images, src.fingerprint()["columns"]["image"]) == ((PNG,), "image")
+    doubt = parquet(tmp_path / "b", mask=images(), image=["a.png"], caption=["a"])
+    assert "several columns may hold the image (mask, image)" in refused(doubt)
+
+
+def test_a_column_of_encoded_bytes_is_an_image(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, image=pa.array([PNG]).dictionary_encode(), caption=["a"])
+    assert sample(row).images == (PNG,)
+
+
+def test_an_answer_that_cannot_be_read_leaves_doubt(tmp_path: Path) -> None:
+    columns = {"image": images(), "question": ["Which?"], "answer": pa.array([1], pa.int8()), "solution": ["It flies."]}
+    assert "several columns may hold the text (question + solution, answer)" in refused(parquet(tmp_path, **columns))
+    (row,) = read_all(source(tmp_path, columns=Columns(text="solution")))
+    assert sample(row).turns[0].content == (IMAGE, "Which?")
+
+
+def test_answers_that_are_no_messages_are_refused_as_a_whole(tmp_path: Path) -> None:
+    answers = [[{"answer": "cat", "answer_confidence": "yes"}]]
+    said_ = refused(parquet(tmp_path, image=images(), question=["What?"], answers=answers, best=["cat"]))
+    assert "no text column was found" in said_
+    (row,) = read_all(source(tmp_path, columns=Columns(text="best", prompt="question")))
+    assert texts([row]) == ["cat"]
+
+
+@pytest.mark.parametrize("name", ["options", "choices", "history", "system", "hint", "tools"])
+def test_what_usually_belongs_to_a_prompt_is_said_to_be_unread(tmp_path: Path, name: str) -> None:
+    src = source(parquet(tmp_path, image=images(), query=["What?"], response=["Red."], **{name: ["x"]}))
+    choices = src.choices()
+    assert choices is not None
+    assert any(line.startswith(f"passed over: {name} (usually ") for line in choices.lines())
+
+
 def test_several_answers_to_a_prompt_of_messages_fail(tmp_path: Path) -> None:
     asked = [[said("user", "What?")]] * 2
     one, two = rows_of(tmp_path, image=images(2), prompt=asked, answer=[["Red."], ["Red.", "A square."]])
