@@ -296,6 +296,8 @@ def _turn(index: int, message: Any, held: list[Any]) -> Turn:
         what = "a turn of a tool, which the model's template has no place for" if _is_tool(name) else "unknown"
         raise _invalid(f"message {index} has the role {_short(name)}, {what}; known roles: {', '.join(_ROLES)}")
     content = _content(message)
+    if content is None and _first(message, "tool_calls", "function_call") is not None:
+        raise _invalid(f"message {index} calls a tool, which the model's template has no place for")
     parts = (content,) if isinstance(content, str) else _listed(content)
     if not isinstance(parts, Sequence) or isinstance(parts, bytes):
         raise RowError(

@@ -142,6 +142,8 @@ CONTEXT_NAMES: Final[Mapping[str, str]] = {
     "system": "a system turn",
     "hint": "a part of a question",
     "tools": "the tools of a conversation",
+    **dict.fromkeys(("video", "videos"), "a video"),
+    **dict.fromkeys(("audio", "audios"), "sound"),
 }
 """Names of what usually belongs to a question or a conversation, and what it is; never read."""
 QUESTION_NAMES: Final = ("question", "query", "instruction", "prompt", "problem", "input")

@@ -120,6 +120,7 @@ class RowReader:
         count = len(images)
         question = Turn.question(count, self.prompt) if prompt is None else question_turn(count, prompt)
         if isinstance(value, list):
+            _refuse_interleaved(cell, value)
             return _captions(sample_id, images, question, value, contrast, asked=prompt is not None)
         if not isinstance(value, str):
             raise RowError(FailureCode.TEXT_INVALID, f"the text is {type(value).__name__}; it must be a string")
@@ -143,6 +144,18 @@ def _refuse_markup(text: str, *, asked: bool) -> None:
         problem = (
             f"the caption is a list of strings stored as a string, {text[:40]!r}…; "
             "store it as a list, whose captions are scored one by one"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
+
+
+def _refuse_interleaved(images: Any, texts: list[Any]) -> None:
+    """Raise RowError for a document whose lists of texts and of images have their nulls where the other has none."""
+    if not isinstance(images, list) or len(images) != len(texts) or len(texts) < 2:
+        return
+    if all((image is None) != (text is None) for image, text in zip(images, texts, strict=True)):
+        problem = (
+            f"the row is a document of {len(texts)} parts, each a text or an image, and no captions; write it as "
+            "messages, with its parts in order"
         )
         raise RowError(FailureCode.TEXT_INVALID, problem)
 

@@ -205,12 +205,20 @@ def test_answers_that_are_no_messages_are_refused_as_a_whole(tmp_path: Path) -> 
     assert texts([row]) == ["cat"]
 
 
-@pytest.mark.parametrize("name", ["options", "choices", "history", "system", "hint", "tools"])
+@pytest.mark.parametrize("name", ["options", "choices", "history", "system", "hint", "tools", "video", "audio"])
 def test_what_usually_belongs_to_a_prompt_is_said_to_be_unread(tmp_path: Path, name: str) -> None:
     src = source(parquet(tmp_path, image=images(), query=["What?"], response=["Red."], **{name: ["x"]}))
     choices = src.choices()
     assert choices is not None
     assert any(line.startswith(f"passed over: {name} (usually ") for line in choices.lines())
+
+
+def test_an_interleaved_document_is_no_list_of_captions(tmp_path: Path) -> None:
+    cells = [[{"bytes": b"i", "path": None}, None, None], [{"bytes": b"i", "path": None}, None]]
+    documents = [[None, "Red.", "A square."], ["Red.", None]]
+    first, second = rows_of(tmp_path, images=pa.array(cells, pa.list_(STRUCT)), texts=documents)
+    assert "a document of 3 parts, each a text or an image" in failure(first).message
+    assert captions(second).texts == ("Red.", "")  # two captions of one image, of which one is null
 
 
 def test_several_answers_to_a_prompt_of_messages_fail(tmp_path: Path) -> None:
