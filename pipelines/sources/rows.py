@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipelines.sources import Captions, ReadRow, Shard
-from pipelines.sources.columns import Columns, Names
+from pipelines.sources.columns import IMAGE_NAMES, QUESTION_NAMES, Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.config import MAX_TEXT_BYTES
 from scorer.errors import FailureCode, RowError, TokensightError
@@ -106,6 +106,10 @@ class RowReader:
         if columns.contrast_image is not None:
             contrast = self.resolver.images(_values(record, columns.contrast_image))
         prompt = _value(record, columns.prompt) if columns.prompt is not None else None
+        if not images and columns.image:
+            _refuse_other_name(record, columns, "image", FailureCode.IMAGE_MISSING)
+        if prompt is None and columns.prompt is not None:
+            _refuse_other_name(record, columns, "prompt", FailureCode.TEXT_INVALID)
         if columns.messages is not None:
             return parse_conversation(
                 sample_id, images, value, contrast, prompt=prompt, own_image=self.resolver.own_image
@@ -126,6 +130,20 @@ class RowReader:
             raise RowError(FailureCode.TEXT_INVALID, f"the text is {type(value).__name__}; it must be a string")
         _refuse_markup(value, asked=prompt is not None)
         return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)
+
+
+def _refuse_other_name(record: Mapping[str, Any], columns: Columns, role: str, code: FailureCode) -> None:
+    """Raise RowError if a row has nothing in the column of a role, but something under another name of that role.
+
+    It would be read as a row without an image, or as an answer to ``--prompt``. Only formats without a schema have rows
+    with names of their own.
+    """
+    read = columns.names()
+    names = {"image": IMAGE_NAMES, "prompt": QUESTION_NAMES}[role]
+    other = next((name for name, value in record.items() if value and name not in read and name.lower() in names), None)
+    if other is not None:
+        of = columns.roles()[role]
+        raise RowError(code, f"the row has nothing in {of!r}, which is read, but has {other!r}; give all rows one name")
 
 
 def _refuse_markup(text: str, *, asked: bool) -> None:

@@ -221,6 +221,27 @@ def test_an_interleaved_document_is_no_list_of_captions(tmp_path: Path) -> None:
     assert captions(second).texts == ("Red.", "")  # two captions of one image, of which one is null
 
 
+def test_a_row_of_another_name_is_not_a_row_without(tmp_path: Path) -> None:
+    """Beyond the rows in which columns are looked for, a record may have its image or question under another name."""
+    (tmp_path / "p.png").write_bytes(PNG)
+    asked = {"image": "p.png", "question": "What?", "answer": "Red."}
+    later = (
+        {**asked, "image": None, "images": ["p.png"]},
+        {"query": "Where?", "image": "p.png", "answer": "Here."},
+        {**asked, "image": None, "images": []},
+        {**asked, "question": None, "query": ""},
+        {**asked, "img": "another", "query": "other"},
+    )
+    json_lines(tmp_path, *[asked] * 40, *later)
+    image, question, text_only, unasked, whole = read_all(source(tmp_path))[40:]
+    assert failure(image).code is FailureCode.IMAGE_MISSING
+    assert "nothing in 'image', which is read, but has 'images'" in failure(image).message
+    assert "nothing in 'question', which is read, but has 'query'" in failure(question).message
+    assert sample(text_only).images == ()
+    assert sample(unasked).turns[0].content == (IMAGE, "Describe.")
+    assert sample(whole).turns[0].content == (IMAGE, "What?")
+
+
 def test_several_answers_to_a_prompt_of_messages_fail(tmp_path: Path) -> None:
     asked = [[said("user", "What?")]] * 2
     one, two = rows_of(tmp_path, image=images(2), prompt=asked, answer=[["Red."], ["Red.", "A square."]])
