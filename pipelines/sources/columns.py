@@ -140,7 +140,7 @@ CONTEXT_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("options", "choices"), "the options of a question"),
     "history": "earlier turns",
     "system": "a system turn",
-    "hint": "a part of a question",
+    **dict.fromkeys(("hint", "context"), "a part of a question"),
     "tools": "the tools of a conversation",
     **dict.fromkeys(("video", "videos"), "a video"),
     **dict.fromkeys(("audio", "audios"), "sound"),
@@ -183,7 +183,7 @@ ROLES: Final[Mapping[str, Role]] = {
         option="--id-column",
         accepts=is_id,
         expected="a string, a number, a UUID or bytes",
-        names=("id", "sample_id", "image_id", "uid", "uuid", "key", "__key__"),
+        names=("id", "sample_id", "question_id", "image_id", "uid", "uuid", "key", "__key__"),
     ),
     "prompt": Role(
         option="--prompt-column",

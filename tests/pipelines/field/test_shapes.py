@@ -205,7 +205,9 @@ def test_answers_that_are_no_messages_are_refused_as_a_whole(tmp_path: Path) -> 
     assert texts([row]) == ["cat"]
 
 
-@pytest.mark.parametrize("name", ["options", "choices", "history", "system", "hint", "tools", "video", "audio"])
+@pytest.mark.parametrize(
+    "name", ["options", "choices", "history", "system", "hint", "context", "tools", "video", "audio"]
+)
 def test_what_usually_belongs_to_a_prompt_is_said_to_be_unread(tmp_path: Path, name: str) -> None:
     src = source(parquet(tmp_path, image=images(), query=["What?"], response=["Red."], **{name: ["x"]}))
     choices = src.choices()
