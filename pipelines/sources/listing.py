@@ -34,6 +34,8 @@ _ETAG_KEYS: Final = (
     "mtime",
     "updated",
 )
+_REVISION: Final = re.compile(r"(?:.*/)?snapshots/[0-9a-f]{40}(?=/)")
+"""The folder of one revision in a hub cache, which links to the files of all."""
 _DIGEST_LIMIT: Final = 16 * 2**20
 
 
@@ -187,7 +189,25 @@ def _visible(
         raise _unreadable(url, error) from error
     if not files:
         raise ConfigError(_nothing_found(url, exists, suffixes, passed_over))
+    if is_folder:  # a glob says which files are meant
+        _refuse_revisions(url, [one.entry.path for one in files])
     return fs, files, passed_over
+
+
+def _refuse_revisions(url: str, paths: Sequence[str]) -> None:
+    """Raise ConfigError for several revisions of a dataset in a hub cache: rows that they share would be scored twice.
+
+    Several datasets of one revision each are fine.
+    """
+    found: dict[str, set[str]] = {}
+    for revision in {match[0] for path in paths if (match := _REVISION.match(path))}:
+        found.setdefault(posixpath.dirname(revision), set()).add(revision)
+    several = next((sorted(revisions) for revisions in found.values() if len(revisions) > 1), None)
+    if several is not None:
+        raise ConfigError(
+            f"input {url!r} has {len(several)} revisions of one dataset, {several[0]} and {several[1]}; give the "
+            "folder of one"
+        )
 
 
 def _without_other_suffixes(files: list[_Found], suffixes: tuple[str, ...], passed_over: PassedOver) -> list[_Found]:

@@ -85,6 +85,22 @@ def test_globs_match_what_fsspec_matches(tmp_path: Path) -> None:
         assert sorted(file.path for file in list_files(whole, SUFFIXES).files) == expected, glob
 
 
+def test_several_revisions_in_a_hub_cache_are_refused(tmp_path: Path) -> None:
+    one, other = (f"datasets--o--{name}" for name in "ab")
+    revisions = ("0" * 40, "1" * 40)
+    write_dataset(tmp_path, {f"{one}/snapshots/{revisions[0]}/data/x.parquet": 1})
+    write_dataset(tmp_path, {f"{other}/snapshots/{revisions[1]}/x.parquet": 1})
+    assert len(names(tmp_path)) == 2  # two datasets
+    again = tmp_path / one / "snapshots" / revisions[1] / "data"
+    again.mkdir(parents=True)
+    (again / "x.parquet").symlink_to(tmp_path / one / "snapshots" / revisions[0] / "data" / "x.parquet")
+    for folder in (tmp_path, tmp_path / one, tmp_path / one / "snapshots"):
+        with pytest.raises(ConfigError, match=rf"has 2 revisions of one dataset, .*{revisions[0]} and .*of one"):
+            names(folder)
+    assert names(again.parent) == ["data/x.parquet"]
+    assert len(names(f"{tmp_path}/{one}/snapshots/*/data/*.parquet")) == 2  # asked for
+
+
 def test_links_in_a_circle_end(snapshot: Path) -> None:
     (snapshot / "data" / "up").symlink_to("..")
     (snapshot / "data" / "self").symlink_to("self")
