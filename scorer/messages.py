@@ -31,6 +31,15 @@ _LISTED: Final = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from|content|value|user|
 """How a list of messages begins that was turned into a string by something else than a JSON writer."""
 _LISTED_STRINGS: Final = re.compile(r"\s*\[\s*(['\"]).*\1\s*\]\s*", re.DOTALL)
 """A list of strings that was turned into a string, by a JSON writer or by printing it."""
+_TEMPLATES: Final = (
+    ("<|im_start|>user", "<|im_start|>assistant"),
+    ("<|start_header_id|>user", "<|start_header_id|>assistant"),
+    ("<start_of_turn>user", "<start_of_turn>model"),
+    ("[INST]", "[/INST]"),
+)
+"""How chat templates mark a user's turn and its answer, by tokens of their own."""
+_PLAIN_TEMPLATES: Final = (("USER:", "ASSISTANT:"), ("### Human:", "### Assistant:"))
+"""The same in words, with which such a text begins; inside another text they may be what an image shows."""
 _BYTE_ORDER_MARK: Final = "\ufeff"
 _ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
@@ -169,6 +178,15 @@ def _listed(found: Any) -> Any:
 def is_listed_strings(text: str) -> bool:
     """Whether a text is a list of strings that was turned into a string, such as ``["a cat", "a pet"]``."""
     return _LISTED_STRINGS.fullmatch(text) is not None
+
+
+def template_of(text: str) -> tuple[str, str] | None:
+    """Return the marks of the chat template that a text is written in, of the user's turn and of the answer."""
+    for user, answer in (*_TEMPLATES, *_PLAIN_TEMPLATES):
+        first = text.find(user)
+        if 0 <= first < text.find(answer) and ((user, answer) in _TEMPLATES or not text[:first].strip()):
+            return user, answer
+    return None
 
 
 def is_conversation_text(text: str) -> bool:

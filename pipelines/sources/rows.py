@@ -31,6 +31,7 @@ from scorer.messages import (
     is_messages_prompt,
     parse_conversation,
     question_turn,
+    template_of,
 )
 from scorer.results import Failure
 from scorer.types import Sample, Turn
@@ -147,7 +148,7 @@ def _refuse_other_name(record: Mapping[str, Any], columns: Columns, role: str, c
 
 
 def _refuse_markup(text: str, *, asked: bool) -> None:
-    """Raise RowError if a text is markup: a conversation, or several captions, that were stored as a string.
+    """Raise RowError if a text is markup: a conversation, or several captions, that were written as a string.
 
     Args:
         asked: whether the text answers a question of the row's own, which may ask for a list.
@@ -162,6 +163,12 @@ def _refuse_markup(text: str, *, asked: bool) -> None:
         problem = (
             f"the caption is a list of strings stored as a string, {text[:40]!r}…; "
             "store it as a list, whose captions are scored one by one"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
+    if not asked and (marks := template_of(text)) is not None:
+        problem = (
+            f"the caption is a conversation written in a chat template, {marks[0]!r} … {marks[1]!r}; store it as "
+            "messages, of which the answers are scored"
         )
         raise RowError(FailureCode.TEXT_INVALID, problem)
 

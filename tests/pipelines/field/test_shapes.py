@@ -151,6 +151,28 @@ def test_a_list_of_captions_in_a_string_is_no_caption(tmp_path: Path, listed: st
         assert texts([row]) == [plain]
 
 
+@pytest.mark.parametrize(
+    "talk",
+    [
+        "<|im_start|>user\n<image>What?<|im_end|>\n<|im_start|>assistant\nRed.<|im_end|>",
+        "<s>[INST] <image>\nWhat? [/INST] Red.</s>",
+        "USER: <image>\nWhat? ASSISTANT: Red.",
+        " ### Human: What? ### Assistant: Red.",
+    ],
+)
+def test_a_conversation_in_a_chat_template_is_no_caption(tmp_path: Path, talk: str) -> None:
+    (row,) = rows_of(tmp_path / "a", image=images(), text=[talk])
+    assert "written in a chat template" in failure(row).message
+    (row,) = rows_of(tmp_path / "b", image=images(), question=["What does the page say?"], answer=[talk])
+    assert texts([row]) == [talk]
+
+
+@pytest.mark.parametrize("text", ["A page that says USER: hi ASSISTANT: ho", "ASSISTANT: before USER: it", "[/INST] ["])
+def test_words_of_a_template_may_be_in_a_caption(tmp_path: Path, text: str) -> None:
+    (row,) = rows_of(tmp_path, image=images(), caption=[text])
+    assert texts([row]) == [text]
+
+
 def test_half_a_surrogate_pair_in_a_json_string_fails_its_row(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path, image=images(), messages=[json.dumps(TALK).replace("red", "\\ud83d")])
     assert failure(row).code is FailureCode.TEXT_INVALID
