@@ -122,7 +122,7 @@ class IndexedSource(ColumnSource):
 
     def _no_table(self) -> ConfigError:
         return ConfigError(
-            f"--layout merged keeps the columns of a Parquet dataset, but {self.url} is {self.format.name}; use "
+            f"--layout merged keeps the columns of Parquet and Arrow, but {self.url} is {self.format.name}; use "
             "--layout sidecar"
         )
 
@@ -147,8 +147,8 @@ class IndexedSource(ColumnSource):
             broken = [record for record in records if isinstance(record, RowError)]
             if len(broken) == len(records):
                 refused = refused or ConfigError(
-                    f"{shard.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
-                    f"because {broken[0].message}"
+                    f"{shard.path}: none of its first {len(records)} rows can be read as {self.format.name}. The first "
+                    f"one: {broken[0].message}. Repair the file, or name its real format with --format"
                 )
                 continue
             schema = self.format.schema(records, self._asked)
