@@ -333,6 +333,16 @@ def test_the_first_rows_do_not_veto_a_column(tmp_path: Path, early: dict[str, An
         assert failure(rows[0]).code is FailureCode.TEXT_INVALID
 
 
+@pytest.mark.parametrize(("before", "found"), [(2**14 - 1, True), (2**14, False)])
+def test_a_column_must_show_in_the_first_16_384_rows(tmp_path: Path, before: int, found: bool) -> None:
+    rows = [{"caption": "x"}] * before
+    json_lines(tmp_path, *rows, {"caption": "x", "image": "p.png"}, *rows[:2000])
+    if found:
+        assert source(tmp_path).fingerprint()["columns"]["image"] == "image"
+    else:
+        assert "no image column was found" in refused(tmp_path)
+
+
 def test_what_is_refused_names_the_options_that_settle_it(tmp_path: Path) -> None:
     json_lines(tmp_path, {"caption": "x"})
     assert "name it with --image-column, or give --image-column none if" in refused(tmp_path)
