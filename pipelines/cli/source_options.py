@@ -20,7 +20,7 @@ _MEANING = {
     "column holds images",
     "text": "the caption to score; a list, or A,B, for several captions of one image, each a turn of its own",
     "messages": "a conversation whose assistant turns are scored, instead of a caption; a list, or a JSON string",
-    "id": "the row's id; none, or no column under a known name: SHARD#ROW",
+    "id": "the row's id (default: the first column of a known name, else SHARD#ROW; none: SHARD#ROW)",
     "prompt": "the instruction or question that the text answers (default: the known one that goes with the text, as "
     "question with answer; none: every text answers --prompt)",
 }
