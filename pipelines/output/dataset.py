@@ -28,7 +28,7 @@ def open_dataset(record: RunRecord, input: str | None = None) -> Source:
     place = input or record.input
     if "://" not in place and input is None and not Path(place).is_absolute() and not _is_there(place):
         raise ConfigError(
-            f"the run's input was {place!r}, relative to another folder than this one; name the dataset with --input"
+            f"the run's input was {place!r}, relative to a folder other than this one; name the dataset with --input"
         )
     try:
         columns = {name: _names(value) for name, value in record.source["columns"].items()}

@@ -240,7 +240,7 @@ def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: boo
     if identifier is None and "id" not in unwanted:
         identifier = found.id(others | set(_each(image)))
         if identifier is not None:
-            taken["id"] = "known name; a row without one is named SHARD#ROW"
+            taken["id"] = "known name; a row without an id is named SHARD#ROW"
     contrast = asked.contrast_image if needs_contrast else None
     if contrast is None:
         taken.pop("contrast_image", None)
@@ -269,10 +269,10 @@ def check_shard(columns: Columns, first: tuple[str, pa.Schema], other: tuple[str
             kind = schema.field(column).type if count == 1 else None
             if kind is not None and (ROLES[role].accepts(kind) or is_unknown(kind)):
                 continue
-            actual = f"is {kind}" if kind is not None else "is missing" if count == 0 else f"is there {count} times"
+            actual = f"is {kind}" if kind is not None else "is missing" if count == 0 else f"occurs {count} times"
             raise ConfigError(
                 f"column {column!r} {actual} in shard {name} but is {first_schema.field(column).type} in {first_name}; "
-                f"it is read as {ROLES[role].expected}. Repair the shard, leave it out, or name another column with "
+                f"it must be {ROLES[role].expected}. Repair the shard, leave it out, or name another column with "
                 f"{OPTIONS[role]}. The columns of {name}:\n{describe(schema)}"
             )
 
@@ -303,8 +303,11 @@ class _Finder:
         self.shard = shard
 
     def error(self, problem: str, *roles: str) -> ConfigError:
-        options = " or ".join(OPTIONS[role] for role in roles)
-        return ConfigError(f"{problem} with {options}. The columns of {self.shard}:\n{describe(self.schema)}")
+        """Return an error that ends in the options of these roles as its remedy."""
+        return self.refusal(f"{problem} with {' or '.join(OPTIONS[role] for role in roles)}")
+
+    def refusal(self, problem: str) -> ConfigError:
+        return ConfigError(f"{problem}. The columns of {self.shard}:\n{describe(self.schema)}")
 
     def check(self, role: str, name: str) -> None:
         if self.schema.names.count(name) != 1:
@@ -343,7 +346,10 @@ class _Finder:
             several = _join([*map(str, found), *alone])
             raise self.error(f"several columns may hold the text ({several}); name one", "text", "messages")
         if alone:
-            raise self.error(f"{_join(alone)} answers a question that no column has; name both", "text", "prompt")
+            raise self.refusal(
+                f"column {alone[0]!r} is known as the answer to a question, but no question column was found; name the "
+                f"question with {OPTIONS['prompt']}, or take the answer alone with {OPTIONS['text']} {alone[0]}"
+            )
         raise self.error("no text column was found; name it", "text", "messages")
 
     def _answer(self, name: str, question: str | None) -> _Candidate:
@@ -361,7 +367,8 @@ class _Finder:
         found = self.questions(answer, taken)
         if len(found) > 1:
             problem = f"several columns may hold the question that {answer} answers ({_join(found)})"
-            raise self.error(f"{problem}; name one, or {NONE},", "prompt")
+            option = OPTIONS["prompt"]
+            raise self.refusal(f"{problem}; name one with {option}, or read none of them with {option} {NONE}")
         return found[0] if found else None
 
     def image(self, taken: set[str], messages: str | None) -> tuple[Names, str]:
@@ -389,8 +396,11 @@ class _Finder:
         empty = self._named(ROLES["image"].names, is_unknown, taken)
         if len(empty) == 1:
             return empty[0], "known name, null in every row that was looked at"
-        problem = f"no image column was found; name it (or {NONE}: images in message parts, or text-only rows)"
-        raise self.error(problem, "image")
+        option = OPTIONS["image"]
+        raise self.refusal(
+            f"no image column was found; name it with {option}, or give {option} {NONE} if message parts hold the "
+            "images or rows have none"
+        )
 
     def id(self, taken: set[str]) -> str | None:
         named = self._named(ID_NAMES, is_id, taken)

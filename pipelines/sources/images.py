@@ -54,7 +54,7 @@ class ImageOptions:
             return
         if "?" in self.root or "#" in self.root:
             raise ConfigError(
-                f"--image-root {self.root[:200]!r} is no folder's URL; give it without a query or fragment"
+                f"--image-root {self.root[:200]!r} has a query or a fragment; give the folder's URL without it"
             )
         try:
             self.fetcher.check(self.root)
@@ -121,8 +121,12 @@ class ImageResolver:
         if isinstance(data, bytes) and (data or not isinstance(cell, dict) or path):
             return data
         if (data is not None and not isinstance(data, bytes)) or not isinstance(path, str | None):
-            found = f"{type(data).__name__} with the path {path!r}"
-            raise RowError(FailureCode.IMAGE_MISSING, f"the image is {found[:200]}; give bytes or a path")
+            found = f"of type {type(data).__name__}"
+            if isinstance(cell, dict):
+                found = f"a struct whose bytes are {found} and whose path is {path!r}"
+            raise RowError(
+                FailureCode.IMAGE_MISSING, f"the image is {found[:200]}; give bytes, a path, a URL or base64"
+            )
         if not path:
             return None
         held = self._base64(path)
@@ -140,12 +144,13 @@ class ImageResolver:
             return None
         encoded = text[url.end() :] if url is not None else text
         if len(encoded) * 3 // 4 > self.max_bytes + 4096:
-            problem = f"an image in base64 has {len(encoded):,} characters, over the limit of {self.max_bytes:,} bytes"
+            size = len(encoded) * 3 // 4
+            problem = f"an image in base64 has about {size:,} bytes, over the limit of {self.max_bytes:,}"
             raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{problem}; raise --max-image-bytes to allow it")
         try:
             return _decode(encoded)
         except (binascii.Error, ValueError) as error:
-            problem = f"the image is not valid base64 ({error}); it begins with {text[:40]!r}"
+            problem = f"the image is not valid base64 ({error}); it begins with {text[:40]!r}; encode it again"
             raise RowError(FailureCode.IMAGE_UNREADABLE, problem) from error
 
     def _exists(self, path: str) -> bool:
@@ -170,7 +175,8 @@ class ImageResolver:
             return self.fetcher.fetch(_joined(self.folder, path))
         if is_local(self.fs):
             if scheme not in ("", "file"):
-                raise RowError(FailureCode.IMAGE_MISSING, f"image {path[:200]!r} is not a local file, but its shard is")
+                problem = f"image {path[:200]!r} is not a local file, but its shard is"
+                raise RowError(FailureCode.IMAGE_MISSING, f"{problem}; name the images' folder with --image-root")
             return str(Path(self.folder) / path.removeprefix("file://"))
         return self._remote(path, scheme)
 
@@ -178,10 +184,10 @@ class ImageResolver:
         protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else tuple(self.fs.protocol)
         if path.startswith("/") or (scheme and scheme not in protocols):
             problem = f"image {path[:200]!r} is neither relative to its remote shard nor on the shard's file system"
-            raise RowError(FailureCode.IMAGE_MISSING, problem)
+            raise RowError(FailureCode.IMAGE_MISSING, f"{problem}; name the images' folder with --image-root")
         target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(self.folder, path))
         if len(target.encode(errors="surrogatepass")) > _MAX_NAME:
-            problem = f"image {path[:200]!r} has a name of more than {_MAX_NAME} bytes; no object can have it"
+            problem = f"image {path[:200]!r} has a name of more than {_MAX_NAME} bytes, too long for any store"
             raise RowError(FailureCode.IMAGE_MISSING, problem)
         try:
             size = self.fs.info(target)["size"]

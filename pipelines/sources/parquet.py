@@ -172,7 +172,9 @@ def _footer(fs: fsspec.AbstractFileSystem, file: FileInfo) -> pq.FileMetaData:
         with _open(fs, file.path) as parquet:
             return parquet.metadata
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"{file.path} cannot be read as Parquet: {error}; repair it or leave it out") from error
+        raise ConfigError(
+            f"{display_path(fs, file.path)} cannot be read as Parquet: {error}; repair it or leave it out"
+        ) from error
 
 
 def _written_alike(footer: pq.FileMetaData, other: pq.FileMetaData) -> bool:

@@ -246,7 +246,7 @@ def test_unified_structs_and_roles(tmp_path: Path) -> None:
     json_lines(tmp_path, *({"image": "p.png", "messages": one} for one in (talk, tool, wrong, system)))
     unified, tool_row, wrong_row, system_row = read_all(source(tmp_path))
     assert sample(unified).turns[0].content == (IMAGE, "x")
-    assert "'tool', a turn of a tool" in failure(tool_row).message
+    assert "'tool': models' templates have no place" in failure(tool_row).message
     assert failure(wrong_row).code is FailureCode.CONVERSATION_INVALID
     assert [turn.role for turn in sample(system_row).turns] == ["system", "user", "assistant"]
 
@@ -331,6 +331,29 @@ def test_the_first_rows_do_not_veto_a_column(tmp_path: Path, early: dict[str, An
     assert [len(sample(row).images) for row in rows[40:]] == [1, 2]
     if early.get("caption") == 7:
         assert failure(rows[0]).code is FailureCode.TEXT_INVALID
+
+
+@pytest.mark.parametrize(("before", "found"), [(2**14 - 1, True), (2**14, False)])
+def test_a_column_must_show_in_the_first_16_384_rows(tmp_path: Path, before: int, found: bool) -> None:
+    rows = [{"caption": "x"}] * before
+    json_lines(tmp_path, *rows, {"caption": "x", "image": "p.png"}, *rows[:2000])
+    if found:
+        assert source(tmp_path).fingerprint()["columns"]["image"] == "image"
+    else:
+        assert "no image column was found" in refused(tmp_path)
+
+
+def test_what_is_refused_names_the_options_that_settle_it(tmp_path: Path) -> None:
+    json_lines(tmp_path, {"caption": "x"})
+    assert "name it with --image-column, or give --image-column none if" in refused(tmp_path)
+    json_lines(tmp_path, {"image": "p.png", "answer": "x"})
+    alone = refused(tmp_path)
+    assert "no question column was found; name the question with --prompt-column" in alone
+    assert "or take the answer alone with --text-column answer." in alone
+    assert source(tmp_path, columns=Columns(text="answer")).fingerprint()["columns"]["text"] == "answer"
+    json_lines(tmp_path, {"image": "p.png", "question": "w", "instruction": "v", "answer": "x"})
+    asked = Columns(text="answer")
+    assert "name one with --prompt-column, or read none of them with --prompt-column none." in refused(tmp_path, asked)
 
 
 # --- ids --------------------------------------------------------------------------------------------------------
