@@ -81,9 +81,10 @@ class Choices:
     own: Mapping[str, Choices] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the reasons as plain data."""
+        """Return the columns and the reasons as plain data: ``columns``, ``taken``, ``passed_over`` and ``own``."""
         own = {"own": {name: one.to_dict() for name, one in self.own.items()}} if self.own else {}
-        return {"taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
+        columns = {role: list(_each(name)) for role, name in self.columns.roles().items() if role in self.reasons}
+        return {"columns": columns, "taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
 
     def lines(self) -> list[str]:
         """Return what a run prints: one line for each role, and one for each column that was passed over."""
