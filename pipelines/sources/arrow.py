@@ -62,9 +62,9 @@ class ArrowSource(ColumnSource):
         first = next((i for i, (_, rows) in enumerate(looked) if rows), 0)
         schema = looked[first][0]
         columns = self._choose(schema, files[first].name)
-        for file, (found, rows) in zip(files, looked, strict=True):
+        for file, name, (found, rows) in zip(files, names, looked, strict=True):
             if rows:
-                self._check_shard(columns, (files[first].name, schema), (file.name, found))
+                self._check_shard(columns, (files[first].name, schema), (file.name, found), name)
         shards = [
             Shard(display_path(fs, file.path), name, file.size, file.etag, rows)
             for file, name, (_, rows) in zip(files, names, looked, strict=True)

@@ -104,15 +104,23 @@ class ColumnSource(ABC):
         self._choices = choose(schema, self._asked, shard, needs_contrast=self._contrast_images)
         return self._choices.columns
 
-    def _check_shard(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
-        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""
+    def _check_shard(
+        self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema], published: str
+    ) -> None:
+        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own.
+
+        Args:
+            columns: those of the first shard.
+            first, other: see :func:`check_shard`.
+            published: the other's name as a :class:`Shard`, under which its own columns are kept.
+        """
         try:
             check_shard(columns, first, other)
         except ConfigError as error:
             name, schema = other
             asked = Columns() if self._asked.complete else self._asked
             try:
-                self._own[name] = choose(schema, asked, name, needs_contrast=self._contrast_images)
+                self._own[published] = choose(schema, asked, name, needs_contrast=self._contrast_images)
             except ConfigError:
                 raise error from None
 

@@ -72,7 +72,8 @@ class ParquetSource(ColumnSource):
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
             if found.num_rows and not _written_alike(found, footer):
-                self._check_shard(columns, (chosen.name, schema), (file.name, found.schema.to_arrow_schema()))
+                other = (file.name, found.schema.to_arrow_schema())
+                self._check_shard(columns, (chosen.name, schema), other, file.name)
             return shard
 
         # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
@@ -108,11 +109,12 @@ class ParquetSource(ColumnSource):
 
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         reader = self._reader(shard)
-        names = self.columns_of(shard).names()
+        columns = self.columns_of(shard)
+        names = columns.names()
         rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
             there = [name for name in names if name in batch.schema.names]  # a shard may lack the id
-            limits = {name: self._limit(name) for name in there}
+            limits = {name: self._limit(name, columns) for name in there}
             large = {name for name in there if batch.column(name).nbytes > limits[name].size}
             records = [
                 {name: _cell(batch, name, i, limits[name] if name in large else None) for name in there}
@@ -121,9 +123,9 @@ class ParquetSource(ColumnSource):
             rows += reader.rows(records, start + len(rows))
         return rows
 
-    def _limit(self, name: str) -> _Limit:
+    def _limit(self, name: str, columns: Columns) -> _Limit:
         """Return what one string or one image of a column may have."""
-        if name in Columns(text=self.columns.text, prompt=self.columns.prompt).names():
+        if name in Columns(text=columns.text, prompt=columns.prompt).names():
             return _Limit(self.max_text_bytes, "max_text_bytes", FailureCode.TEXT_TOO_LONG)
         return _Limit(self.images.max_bytes, "max_image_bytes", FailureCode.IMAGE_TOO_LARGE)
 

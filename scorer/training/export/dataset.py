@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 
 from scorer.errors import ConfigError, TableError
 from scorer.messages import parse_conversation, question_turn
-from scorer.training.export.columns import IMAGE_OPTION, PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
+from scorer.training.export.columns import (
+    IMAGE_OPTION,
+    PROMPT_COLUMN_OPTION,
+    PROMPT_OPTION,
+    ColumnsByShard,
+    RunColumns,
+)
 from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.types import Turn
@@ -63,32 +69,35 @@ class Example:
     trained: tuple[int, ...]
 
 
-def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
+def read_examples(table: WeightTable, data: Path | None, columns: ColumnsByShard) -> Iterator[Example]:
     """Yield the examples of every row with weights, in the run's order; rows that failed are left out.
 
     Args:
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
+        columns: those that the run read.
 
     Raises:
         TableError: a file is absent or has another number of rows, or a text is not the one that was scored.
         ConfigError: the dataset is needed but not given, its format cannot be exported, or it lacks a column.
     """
-    if data is None and columns.layout == "sidecar":
+    format = columns.common.format
+    if data is None and columns.common.layout == "sidecar":
         raise ConfigError(
             f"{table.published.root} holds weights only (--layout sidecar); give the dataset that was scored with "
             "--data"
         )
-    if columns.format is not None and columns.format not in SUFFIXES:
+    if format is not None and format not in SUFFIXES:
         raise ConfigError(
-            f"the run read {columns.format}, which cannot be exported ({', '.join(SUFFIXES)} can); look weights up in "
+            f"the run read {format}, which cannot be exported ({', '.join(SUFFIXES)} can); look weights up in "
             "your own loader with WeightTable.find(id), as docs/training.md shows under WebDataset"
         )
     for shard in table.shards:
-        records = _published(table, shard, columns) if data is None else _read(data, shard, table, columns)
+        read = columns.of(shard)
+        records = _published(table, shard, read) if data is None else _read(data, shard, table, read)
         count, scored = 0, table.published.rows_of(shard)
         for count, record in enumerate(records, 1):
             if count <= scored and (row := table.row(shard, count - 1)).ok:
-                yield from _examples(record(), row, columns)
+                yield from _examples(record(), row, read)
         if count != scored:
             raise TableError(
                 f"{data}: the file of shard {shard} has {count} rows, the run scored {scored}; "

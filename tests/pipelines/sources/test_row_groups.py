@@ -188,3 +188,10 @@ def test_an_error_gives_up_the_place(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="ends 5 rows before row 305"):
         src.read(shard, 200, 305)
     assert texts(src.read(shard, 299, 300)) == ["kite 299"]
+
+
+def test_limits_follow_a_shard_s_own_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"ok"], "caption": ["A kite."]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": [b"ok"], "text": ["A boat on the sea."]}), tmp_path / "b.parquet")
+    rows = read_all(source(tmp_path, images=ImageOptions(max_bytes=10), max_text_bytes=1000))
+    assert texts(rows) == ["A kite.", "A boat on the sea."]

@@ -218,3 +218,50 @@ def test_weights_alone_need_the_dataset(tmp_path: Path, capsys: Captured) -> Non
     scored(tmp_path, NUMBERED, READ)
     assert export(tmp_path, data=False) == 2
     assert "holds weights only (--layout sidecar); give the dataset that was scored" in capsys.readouterr().err
+
+
+OWN: dict[str, dict[str, list[Any]]] = {
+    "a": {"image": [IMAGE], "caption": ["a red kite"]},
+    "b": {"image": [IMAGE], "text": ["two boats"]},
+    "c": {"img": [IMAGE], "question": ["Name it."], "answer": ["one sea"]},
+    "d": {"conversations": [[{"from": "human", "value": "<image>Well?"}, {"from": "gpt", "value": "a hut"}]]},
+}
+OWN["d"]["image"] = [IMAGE]
+
+
+@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+def test_every_shard_is_read_by_its_own_columns(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "data").mkdir()
+    for name, rows in OWN.items():
+        pq.write_table(pa.table(rows), tmp_path / "data" / f"{name}.parquet")
+    run(make_job(tmp_path / "data", tmp_path / "out", Asking(), columns=Columns(), layout=layout))
+    written = exported(tmp_path, data=layout == "sidecar")
+    assert [said(example) for example in written] == [
+        ["▣What is it?", "a red kite"],
+        ["▣What is it?", "two boats"],
+        ["▣Name it.", "one sea"],
+        ["▣Well?", "a hut"],
+    ]
+    assert [len(example["images"]) for example in written] == [1] * 4
+
+
+def test_an_option_holds_for_every_shard(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        pq.write_table(pa.table(OWN[name]), tmp_path / "data" / f"{name}.parquet")
+    run(make_job(tmp_path / "data", tmp_path / "out", Asking(), columns=Columns()))
+    assert export(tmp_path, "--text-column", "caption") == 2
+    assert "b.parquet has no column 'caption'; it has image, text" in capsys.readouterr().err
+
+
+def test_arrow_shards_are_read_by_their_own_columns(tmp_path: Path) -> None:
+    """A shard's name is that of its file, with another suffix: its own columns are kept under the published name."""
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        table = pa.table(OWN[name])
+        with pa.ipc.new_file(tmp_path / "data" / f"{name}.arrow", table.schema) as writer:
+            writer.write_table(table)
+    job = make_job(tmp_path / "data", tmp_path / "out", Asking())
+    source = open_source(str(tmp_path / "data"), "arrow", Columns(), prompt="What is it?")
+    run(dataclasses.replace(job, source=source))
+    assert [said(example)[1] for example in exported(tmp_path)] == ["a red kite", "two boats"]
