@@ -39,6 +39,7 @@ class RunColumns:
         layout: ``sidecar`` or ``merged``; None if the run did not record it.
         image_is_recorded: whether the run read the images from these columns; else the user named others.
         conversation: whether the run read the text as messages.
+        image_root: the folder or URL that image paths are relative to; None means each shard's folder.
     """
 
     text: tuple[str, ...]
@@ -49,6 +50,7 @@ class RunColumns:
     layout: str | None
     image_is_recorded: bool = True
     conversation: bool = False
+    image_root: str | None = None
 
     def names(self) -> list[str]:
         """Return every column that was read."""
@@ -140,6 +142,7 @@ def _columns(
         layout=metadata.get("layout"),
         image_is_recorded=overrides.image is None,
         conversation=overrides.text is None and read.get("messages") is not None,
+        image_root=source.get("image_root"),
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from pipelines.output.record import RunRecord
 from pipelines.sources import ReadRow
 from pipelines.sources.columns import Columns
+from pipelines.sources.images import ImageOptions
 from scorer.errors import ConfigError, FailureCode
 from scorer.training import WeightTable
 from scorer.training.collator import texts_of
@@ -267,6 +268,29 @@ def test_base64_in_an_image_column_and_a_path_that_looks_like_it(tmp_path: Path)
     there.parent.mkdir(parents=True, exist_ok=True)
     there.write_bytes(b"a file")
     assert sample(read_all(source(tmp_path))[0]).images == (str(there),)
+
+
+def test_base64_in_a_binary_column_is_decoded_and_other_bytes_are_not(tmp_path: Path) -> None:
+    """Known by the signature, as in strings; whatever else is letters and digits is the decoder's to refuse."""
+    plain = base64.b64encode(PNG)
+    cells = [plain, b"data:image/png;base64," + plain, PNG, b"A" * 80, plain[:40], plain + b"\xff"]
+    wanted = [PNG, PNG, *cells[2:]]
+    parquet(tmp_path / "a", image=pa.array(cells, pa.binary()), caption=["x"] * len(cells))
+    assert [sample(row).images[0] for row in read_all(source(tmp_path / "a"))] == wanted
+    structs = pa.array([{"bytes": cell, "path": "x.png"} for cell in cells], STRUCT)
+    parquet(tmp_path / "b", image=structs, caption=["x"] * len(cells))
+    assert [sample(row).images[0] for row in read_all(source(tmp_path / "b"))] == wanted
+    cut, large = (read_all(source(tmp_path / name, images=options))[0] for name, options in cut_and_large(tmp_path))
+    assert failure(cut).code is FailureCode.IMAGE_UNREADABLE
+    assert failure(large).code is FailureCode.IMAGE_TOO_LARGE
+
+
+def cut_and_large(folder: Path) -> list[tuple[str, ImageOptions]]:
+    """Base64 of one character too many in ``c``, and in ``d`` of an image over the limit."""
+    plain = base64.b64encode(PNG).rstrip(b"=")
+    parquet(folder / "c", image=pa.array([plain + b"A" * (5 - len(plain) % 4)], pa.binary()), caption=["x"])
+    parquet(folder / "d", image=pa.array([base64.b64encode(PNG + bytes(9000))], pa.binary()), caption=["x"])
+    return [("c", ImageOptions()), ("d", ImageOptions(max_bytes=12_000 - 9000))]
 
 
 def test_numbered_images_and_their_nulls(tmp_path: Path) -> None:
