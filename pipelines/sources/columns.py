@@ -278,6 +278,12 @@ def check_shard(columns: Columns, first: tuple[str, pa.Schema], other: tuple[str
             )
 
 
+def known_ids(schema: pa.Schema) -> dict[str, pa.Field]:
+    """Return the columns that may be an id by name and type, in the order in which they are preferred."""
+    found = [field for field in schema if field.name.lower() in ID_NAMES and is_id(field.type)]
+    return {field.name: field for field in sorted(found, key=lambda field: ID_NAMES.index(field.name.lower()))}
+
+
 def describe(schema: pa.Schema) -> str:
     """Format a schema as one line per column: its name and its type."""
     width = max((len(name) for name in schema.names), default=0)

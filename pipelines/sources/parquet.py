@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
-from pipelines.sources.column_source import ColumnSource, shard_errors
+from pipelines.sources.column_source import ColumnSource, Named, shard_errors
 from pipelines.sources.column_types import is_binary, is_image_struct, is_text, is_unknown
 from pipelines.sources.columns import ID_NAMES, Columns, choose
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
@@ -65,22 +65,28 @@ class ParquetSource(ColumnSource):
         chosen, footer = _first_with_rows(fs, files)
         first = footer.schema.to_arrow_schema()
         schema = self._shown(fs, files, first)
-        columns = self._choose(schema, chosen.name)
+        self._choose(schema, chosen.name)  # what is wrong here need not wait for the other footers
 
-        def look(file: FileInfo) -> Shard:
+        def look(file: FileInfo) -> tuple[Shard, pa.Schema | None]:
             found = _footer(fs, file)
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
-            if found.num_rows and not _written_alike(found, footer):
-                other = (file.name, found.schema.to_arrow_schema())
-                self._check_shard(columns, (chosen.name, schema), other, file.name)
-            return shard
+            is_known = not found.num_rows or _written_alike(found, footer)
+            return shard, None if is_known else found.schema.to_arrow_schema().remove_metadata()
 
-        # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
+        # Footers are dropped once compared, and of equal schemas one is kept: 100,000 would fill a gigabyte.
+        alike: list[Named] = []
+        schemas = {first.remove_metadata(): alike}
+        shards: list[Shard] = []
         with ThreadPoolExecutor(_LOCAL_THREADS if is_local(fs) else _REMOTE_THREADS) as pool:
             batches = [files[i : i + _FILES_TOGETHER] for i in range(0, len(files), _FILES_TOGETHER)]
-            found = pool.map(lambda batch: [look(file) for file in batch], batches)
-            return [shard for shards in found for shard in shards], columns
+            for looked in pool.map(lambda batch: [look(file) for file in batch], batches):
+                for shard, found in looked:
+                    shards.append(shard)
+                    if shard.rows:
+                        names = alike if found is None else schemas.setdefault(found, [])
+                        names.append(Named(shard.name, shard.name))
+        return shards, self._settle(chosen.name, schema, {one: names for one, names in schemas.items() if names})
 
     def _shown(self, fs: fsspec.AbstractFileSystem, files: Sequence[FileInfo], first: pa.Schema) -> pa.Schema:
         """Return a shard's schema, completed by others where it leaves doubt: null types, and the absence of an id."""
