@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from typing import Any, Final
 
 import fsspec
@@ -38,6 +40,9 @@ _BUFFER: Final = 2**20
 """Bytes of a column read ahead from a disk: a file that stays open must not hold its row group."""
 _MAX_CELL: Final = 2**30
 """Bytes of one value, checked before Python objects are made of it: a file of kilobytes may decode to gigabytes."""
+_LARGE: Final = {"binary_type": pa.large_binary()} if "binary_type" in signature(pq.ParquetFile).parameters else {}
+"""Makes strings and binaries large where the file has no Arrow schema. A file with one needs no option: no row that
+Arrow wrote has more than its types hold. Releases of pyarrow before the option cannot do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,9 @@ class ParquetSource(ColumnSource):
         return _Limit(self.images.max_bytes, "max_image_bytes", FailureCode.IMAGE_TOO_LARGE)
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
-        return pa.Table.from_batches(self._batches(shard, start, stop, None), schema=self.schema(shard))
+        schema = self.schema(shard)
+        batches = self._batches(shard, start, stop, None)
+        return pa.Table.from_batches((_as_stored(batch, schema, shard) for batch in batches), schema=schema)
 
     def schema(self, shard: Shard) -> pa.Schema:
         with _open(open_input(self.url)[0], shard.path) as file:
@@ -150,7 +157,9 @@ class ParquetSource(ColumnSource):
         held, place = self._places.pop(key, (None, None))
         with shard_errors(shard):
             if place is None or held != shard:
-                place = Place(_open(open_input(self.url)[0], shard.path, _BUFFER), columns)
+                fs, _ = open_input(self.url)
+                wide = partial(_open, fs, shard.path, _BUFFER, **_LARGE) if _LARGE else None
+                place = Place(_open(fs, shard.path, _BUFFER), columns, wide)
             for piece in place.take(start, stop):
                 left -= piece.num_rows
                 yield piece
@@ -199,14 +208,27 @@ def _written_alike(footer: pq.FileMetaData, other: pq.FileMetaData) -> bool:
 
 
 @contextmanager
-def _open(fs: fsspec.AbstractFileSystem, path: str, buffer: int = 0) -> Iterator[pq.ParquetFile]:
+def _open(fs: fsspec.AbstractFileSystem, path: str, buffer: int = 0, **options: Any) -> Iterator[pq.ParquetFile]:
     if is_local(fs):
-        with pq.ParquetFile(path, buffer_size=buffer) as file:
+        with pq.ParquetFile(path, buffer_size=buffer, **options) as file:
             yield file
     else:
         # Arrow's pre-buffering joins the ranges that it needs; a cache below it would read ahead for nothing.
-        with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
+        with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True, **options) as file:
             yield file
+
+
+def _as_stored(batch: pa.RecordBatch, schema: pa.Schema, shard: Shard) -> pa.RecordBatch:
+    """Return a batch with the file's own types, if it was read with large ones."""
+    if batch.schema.equals(schema):
+        return batch
+    try:
+        return batch.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowCapacityError) as error:
+        raise RunError(
+            f"a row of shard {shard.name} has more than 2 GiB in one column ({error}); --layout merged would have to "
+            "write it again: split the row, or use --layout sidecar"
+        ) from error
 
 
 def _cell(batch: pa.RecordBatch, column: str, i: int, limit: _Limit | None) -> Any:
