@@ -132,7 +132,7 @@ class ColumnSource(ABC):
                 columns = self._choose(schema, name)
         without: list[str] = []
         for other, names in shards.items():
-            own = self._own_choices(columns, (name, schema), (names[0].file, other))
+            own = self._own_choices(columns, (name, schema), names[0], other)
             self._own |= {} if own is None else {one.shard: own for one in names}
             identifier = (columns if own is None else own.columns).id
             if columns.id is not None and identifier not in other.names:
@@ -142,20 +142,22 @@ class ColumnSource(ABC):
         return columns
 
     def _own_choices(
-        self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]
+        self, columns: Columns, first: tuple[str, pa.Schema], shard: Named, schema: pa.Schema
     ) -> Choices | None:
         """Return the columns of a shard that the first one's do not fit; None if they fit.
 
         Raises:
             ConfigError: the shard can be read neither by those nor by known names of its own.
         """
-        name, schema = other
+        recorded = self._asked.own.get(shard.shard)
+        if recorded is not None:
+            return choose(schema, replace(recorded, complete=True), shard.file)
         try:
-            check_shard(columns, first, other)
+            check_shard(columns, first, (shard.file, schema))
         except ConfigError as error:
             asked = Columns() if self._asked.complete else self._asked
             try:
-                return choose(schema, asked, name, needs_contrast=self._contrast_images)
+                return choose(schema, asked, shard.file, needs_contrast=self._contrast_images)
             except ConfigError:
                 raise error from None
         ids = [one for one in known_ids(schema) if one not in columns.names()]

@@ -46,6 +46,7 @@ class Columns:
 
     Attributes:
         complete: whether these are the columns of an earlier run, to be read as they are: nothing is looked for.
+        own: of an earlier run, the columns of shards that have their own, by the shard's name.
     """
 
     image: Names | None = None
@@ -55,6 +56,7 @@ class Columns:
     prompt: str | None = None
     contrast_image: Names | None = None
     complete: bool = field(default=False, compare=False)
+    own: Mapping[str, Columns] = field(default_factory=dict, compare=False)
 
     def names(self) -> list[str]:
         """Return the columns to read, each once."""
@@ -62,7 +64,7 @@ class Columns:
 
     def roles(self) -> dict[str, Names | None]:
         """Return the column of each role, as plain data."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "complete"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("complete", "own")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: boo
         raise ConfigError("--text-column and --messages-column are both given; give only one of them")
     if asked.complete:
         reasons = {role: "as recorded" for role, value in asked.roles().items() if value is not None}
-        return Choices(replace(asked, complete=False), reasons, {})
+        return Choices(replace(asked, complete=False, own={}), reasons, {})
     taken = {role: f"named by {OPTIONS[role]}" for role, value in asked.roles().items() if value is not None}
     text, messages, prompt = asked.text, asked.messages, asked.prompt
     if text is None and messages is None:
