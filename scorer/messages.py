@@ -311,11 +311,11 @@ def _turn(index: int, message: Any, held: list[Any]) -> Turn:
         raise _invalid(f"message {index} is {_short(message)}; a mapping with role and content is needed")
     name, role = _first(message, "role", "from"), _role(message)
     if role is None:
-        what = "a turn of a tool, which the model's template has no place for" if _is_tool(name) else "unknown"
-        raise _invalid(f"message {index} has the role {_short(name)}, {what}; known roles: {', '.join(_ROLES)}")
+        what = "models' templates have no place for a tool's turn" if _is_tool(name) else "it is unknown"
+        raise _invalid(f"message {index} has the role {_short(name)}: {what}; known roles: {', '.join(_ROLES)}")
     content = _content(message)
     if content is None and _first(message, "tool_calls", "function_call") is not None:
-        raise _invalid(f"message {index} calls a tool, which the model's template has no place for")
+        raise _invalid(f"message {index} calls a tool; models' templates have no place for a tool's turn")
     parts = (content,) if isinstance(content, str) else _listed(content)
     if not isinstance(parts, Sequence) or isinstance(parts, bytes):
         raise RowError(
@@ -399,10 +399,12 @@ def _place_images(turns: list[Turn], count: int) -> list[Turn]:
             return _prepend_images(turns, count)
         turns = marked
     if count == 0:
-        problem = f"the messages have places for {slots} images, the row has none"
+        problem = (
+            f"the turns have places for {_images(slots)}, but the row has none; give it images or remove the places"
+        )
         raise RowError(FailureCode.IMAGE_MISSING, problem)
     if slots != count:
-        raise _invalid(f"the messages have places for {slots} images, but the row has {count}; the numbers must match")
+        raise _invalid(f"the turns have places for {_images(slots)}, but the row has {count}; the numbers must match")
     return turns
 
 
@@ -426,7 +428,11 @@ def _prepend_images(turns: list[Turn], count: int) -> list[Turn]:
     for i, turn in enumerate(turns):
         if turn.role == "user":
             return [*turns[:i], Turn(turn.role, (IMAGE,) * count + turn.content), *turns[i + 1 :]]
-    raise _invalid(f"the row has {count} images but no user turn to place them in")
+    raise _invalid(f"the row has {_images(count)} but no user turn to hold them; add a user turn")
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _invalid(message: str) -> RowError:

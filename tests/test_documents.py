@@ -13,6 +13,7 @@ import scorer
 from pipelines.cli.compact import build_parser as compact_parser
 from pipelines.cli.inspect import build_parser as inspect_parser
 from pipelines.cli.options import build_parser as job_parser
+from pipelines.sources.columns import PAIRS, ROLES
 from tests.pipelines.helpers import make_job, run, write_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,21 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert linked.exists(), target
         if anchor:
             assert anchor in anchors(linked.read_text()), target
+
+
+def test_the_datasets_page_has_the_known_names() -> None:
+    page = (ROOT / "docs" / "datasets.md").read_text()
+
+    def names(role: str) -> list[list[str]]:
+        cell = re.search(rf"^\| {role} \| (.*?) \|", page, flags=re.M)
+        assert cell, role
+        return [re.findall("`([a-z_]+)`", part) for part in cell[1].split(";")]
+
+    assert {question: tuple(answers) for question, *answers in names("question and answer")} == PAIRS
+    assert names("id") == [list(ROLES["id"].names)]
+    assert names("messages")[0] == list(ROLES["messages"].names)
+    for role in ("image", "text"):
+        assert {name for part in names(role) for name in part} - {"image_n", "caption_n"} <= set(ROLES[role].names)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -42,7 +42,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--compile", **SWITCH, help="compile the decoder blocks with torch.compile")
     group.add_argument(
-        "--prompt", default=_DEFAULTS.prompt, help="instruction a bare caption answers (default: %(default)r)"
+        "--prompt", default=_DEFAULTS.prompt, help="instruction that a bare caption answers (default: %(default)r)"
     )
     group.add_argument(
         "--truncate",
@@ -79,7 +79,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         (
             "--max-text-bytes",
             _DEFAULTS.max_text_bytes,
-            "maximum size of a row's texts and prompt, UTF-8; a larger one fails",
+            "maximum size of a row's texts and prompt together, UTF-8; a larger row fails",
         ),
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
         ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),

@@ -214,8 +214,13 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--actors", type=int, metavar="N", help="processes that hold the model (default: one per GPU, or half the CPUs)"
     )
-    group.add_argument("--cpus-per-actor", type=float, metavar="N", help="default: 1")
-    group.add_argument("--gpus-per-actor", type=float, metavar="N", help="default: 1 if the cluster has GPUs, else 0")
+    group.add_argument("--cpus-per-actor", type=float, metavar="N", help="CPUs that each of them reserves (default: 1)")
+    group.add_argument(
+        "--gpus-per-actor",
+        type=float,
+        metavar="N",
+        help="GPUs that each of them reserves (default: 1 if the cluster has GPUs, else 0)",
+    )
     group.add_argument(
         "--rows-per-unit",
         type=int,

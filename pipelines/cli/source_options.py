@@ -16,13 +16,13 @@ from scorer.contrasts import CONTRASTS
 from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
-    "image": "the image: struct<bytes, path>, bytes, a path, a URL or base64; a list, or A,B, for several; none: there "
-    "is no such column",
+    "image": "the image: struct<bytes, path>, bytes, a path, a URL or base64; a list, or A,B, for several; none: no "
+    "column holds images",
     "text": "the caption to score; a list, or A,B, for several captions of one image, each a turn of its own",
     "messages": "a conversation whose assistant turns are scored, instead of a caption; a list, or a JSON string",
-    "id": "the row's id (default: SHARD#ROW)",
-    "prompt": "the instruction or question that the text answers (default: its known partner; none: --prompt for every "
-    "row)",
+    "id": "the row's id (default: the first column of a known name, else SHARD#ROW; none: SHARD#ROW)",
+    "prompt": "the instruction or question that the text answers (default: the known one that goes with the text, as "
+    "question with answer; none: every text answers --prompt)",
 }
 
 
@@ -30,9 +30,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     """Add the options, in groups."""
     group = parser.add_argument_group(
         "columns",
-        "Taken under known names where they are not given (docs/datasets.md), and printed. In JSON they are\n"
-        "the records' keys; in WebDataset the members' suffixes, the keys of the json member, __key__, and image\n"
-        "for the one image whatever its suffix.",
+        "A column that no option names is taken under a known name (docs/datasets.md) and printed. Columns are\n"
+        "the records' keys in JSON; in WebDataset, the members' suffixes, the keys of the json member, __key__, and\n"
+        "image for a sample's only image, whatever its suffix.",
     )
     for role, meaning in _MEANING.items():
         group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)

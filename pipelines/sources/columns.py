@@ -47,6 +47,7 @@ class Columns:
 
     Attributes:
         complete: whether these are the columns of an earlier run, to be read as they are: nothing is looked for.
+        own: of an earlier run, the columns of shards that have their own, by the shard's name.
     """
 
     image: Names | None = None
@@ -56,6 +57,7 @@ class Columns:
     prompt: str | None = None
     contrast_image: Names | None = None
     complete: bool = field(default=False, compare=False)
+    own: Mapping[str, Columns] = field(default_factory=dict, compare=False)
 
     def names(self) -> list[str]:
         """Return the columns to read, each once."""
@@ -63,7 +65,7 @@ class Columns:
 
     def roles(self) -> dict[str, Names | None]:
         """Return the column of each role, as plain data."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "complete"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("complete", "own")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,10 @@ class Choices:
     own: Mapping[str, Choices] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the reasons as plain data."""
+        """Return the columns and the reasons as plain data: ``columns``, ``taken``, ``passed_over`` and ``own``."""
         own = {"own": {name: one.to_dict() for name, one in self.own.items()}} if self.own else {}
-        return {"taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
+        columns = {role: list(_each(name)) for role, name in self.columns.roles().items() if role in self.reasons}
+        return {"columns": columns, "taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
 
     def lines(self) -> list[str]:
         """Return what a run prints: one line for each role, and one for each column that was passed over."""
@@ -232,7 +235,7 @@ def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: boo
         raise ConfigError("--text-column and --messages-column are both given; give only one of them")
     if asked.complete:
         reasons = {role: "as recorded" for role, value in asked.roles().items() if value is not None}
-        return Choices(replace(asked, complete=False), reasons, {})
+        return Choices(replace(asked, complete=False, own={}), reasons, {})
     taken = {role: f"named by {OPTIONS[role]}" for role, value in asked.roles().items() if value is not None}
     text, messages, prompt = asked.text, asked.messages, asked.prompt
     if text is None and messages is None:
@@ -253,7 +256,7 @@ def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: boo
     if identifier is None and "id" not in unwanted:
         identifier = found.id(others | set(_each(image)))
         if identifier is not None:
-            taken["id"] = "known name; a row without one is named SHARD#ROW"
+            taken["id"] = "known name; a row without an id is named SHARD#ROW"
     contrast = asked.contrast_image if needs_contrast else None
     if contrast is None:
         taken.pop("contrast_image", None)
@@ -282,12 +285,18 @@ def check_shard(columns: Columns, first: tuple[str, pa.Schema], other: tuple[str
             kind = schema.field(column).type if count == 1 else None
             if kind is not None and (ROLES[role].accepts(kind) or is_unknown(kind)):
                 continue
-            actual = f"is {kind}" if kind is not None else "is missing" if count == 0 else f"is there {count} times"
+            actual = f"is {kind}" if kind is not None else "is missing" if count == 0 else f"occurs {count} times"
             raise ConfigError(
                 f"column {column!r} {actual} in shard {name} but is {first_schema.field(column).type} in {first_name}; "
-                f"it is read as {ROLES[role].expected}. Repair the shard, leave it out, or name another column with "
+                f"it must be {ROLES[role].expected}. Repair the shard, leave it out, or name another column with "
                 f"{OPTIONS[role]}. The columns of {name}:\n{describe(schema)}"
             )
+
+
+def known_ids(schema: pa.Schema) -> dict[str, pa.Field]:
+    """Return the columns that may be an id by name and type, in the order in which they are preferred."""
+    found = [field for field in schema if field.name.lower() in ID_NAMES and is_id(field.type)]
+    return {field.name: field for field in sorted(found, key=lambda field: ID_NAMES.index(field.name.lower()))}
 
 
 def describe(schema: pa.Schema) -> str:
@@ -316,8 +325,11 @@ class _Finder:
         self.shard = shard
 
     def error(self, problem: str, *roles: str) -> ConfigError:
-        options = " or ".join(OPTIONS[role] for role in roles)
-        return ConfigError(f"{problem} with {options}. The columns of {self.shard}:\n{describe(self.schema)}")
+        """Return an error that ends in the options of these roles as its remedy."""
+        return self.refusal(f"{problem} with {' or '.join(OPTIONS[role] for role in roles)}")
+
+    def refusal(self, problem: str) -> ConfigError:
+        return ConfigError(f"{problem}. The columns of {self.shard}:\n{describe(self.schema)}")
 
     def check(self, role: str, name: str) -> None:
         if self.schema.names.count(name) != 1:
@@ -359,7 +371,10 @@ class _Finder:
             several = _join([*map(str, found), *alone])
             raise self.error(f"several columns may hold the text ({several}); name one", "text", "messages")
         if alone:
-            raise self.error(f"{_join(alone)} answers a question that no column has; name both", "text", "prompt")
+            raise self.refusal(
+                f"column {alone[0]!r} is known as the answer to a question, but no question column was found; name the "
+                f"question with {OPTIONS['prompt']}, or take the answer alone with {OPTIONS['text']} {alone[0]}"
+            )
         raise self.error("no text column was found; name it", "text", "messages")
 
     def _answer(self, name: str, question: str | None) -> _Candidate:
@@ -377,7 +392,8 @@ class _Finder:
         found = self.questions(answer, taken)
         if len(found) > 1:
             problem = f"several columns may hold the question that {answer} answers ({_join(found)})"
-            raise self.error(f"{problem}; name one, or {NONE},", "prompt")
+            option = OPTIONS["prompt"]
+            raise self.refusal(f"{problem}; name one with {option}, or read none of them with {option} {NONE}")
         return found[0] if found else None
 
     def image(self, taken: set[str], messages: str | None) -> tuple[Names, str]:
@@ -413,8 +429,11 @@ class _Finder:
         empty = self._named(ROLES["image"].names, is_unknown, taken)
         if len(empty) == 1:
             return empty[0], "known name, null in every row that was looked at"
-        problem = f"no image column was found; name it (or {NONE}: images in message parts, or text-only rows)"
-        raise self.error(problem, "image")
+        option = OPTIONS["image"]
+        raise self.refusal(
+            f"no image column was found; name it with {option}, or give {option} {NONE} if message parts hold the "
+            "images or rows have none"
+        )
 
     def id(self, taken: set[str]) -> str | None:
         named = self._named(ID_NAMES, is_id, taken)

@@ -77,14 +77,14 @@ FORMATS: dict[str, SourceFormat] = {
 }
 """By name, in the order in which help texts list them."""
 
-_TEXT_TABLE: Final = "a table of text says neither types nor what is null; write it as Parquet or JSON Lines"
+_TEXT_TABLE: Final = "write it as Parquet or JSON Lines: it has no types and does not tell null from an empty text"
 _PACKED: Final = "unpack it: rows inside it cannot be reached one by one"
 NOT_READ: Final[dict[str, tuple[str, str]]] = {
     ".csv": ("CSV", _TEXT_TABLE),
     ".tsv": ("TSV", _TEXT_TABLE),
     ".csv.gz": ("CSV", _TEXT_TABLE),
     ".tsv.gz": ("TSV", _TEXT_TABLE),
-    ".xlsx": ("Excel", _TEXT_TABLE),
+    ".xlsx": ("Excel", "write it as Parquet or JSON Lines"),
     ".tar.gz": ("a compressed tar", _PACKED),
     ".tgz": ("a compressed tar", _PACKED),
     ".tar.zst": ("a compressed tar", _PACKED),
@@ -95,7 +95,7 @@ NOT_READ: Final[dict[str, tuple[str, str]]] = {
     ".tfrecord": ("TFRecord", "write it as Parquet or WebDataset"),
     ".mds": ("MosaicML's MDS", "write it as Parquet or WebDataset"),
     ".lance": ("Lance", "write it as Parquet"),
-    ".pkl": ("a pickle", "nothing is unpickled, because that can run code; write it as Parquet"),
+    ".pkl": ("a pickle", "write it as Parquet: nothing is unpickled, because that can run code"),
     ".npz": ("NumPy's archive", "write it as Parquet"),
     ".h5": ("HDF5", "write it as Parquet"),
 }
@@ -143,14 +143,14 @@ def detect_format(url: str) -> str:
         ConfigError: the input has no files, or files of several formats.
     """
     known = tuple(suffix for format in FORMATS.values() for suffix in format.suffixes)
-    names = list_names(url, (*known, *NOT_READ))
+    names = list_names(url, known, tuple(NOT_READ))
     refused = [name for name in names if has_suffix(name, NOT_READ) and not has_suffix(name, known)]
     names = [name for name in names if name not in set(refused)]
     if refused and not names:
         name, remedy = next(found for suffix, found in NOT_READ.items() if has_suffix(refused[0], [suffix]))
         raise ConfigError(
-            f"{refused[0]} in {url!r} is {name}, which is not read; {remedy}, or name the format that it has in truth "
-            "with --format"
+            f"{refused[0]} in {url!r} is {name}, which is not read; {remedy}. If its suffix is wrong, name its real "
+            "format with --format"
         )
     counts = Counter(format.name for name in names for format in FORMATS.values() if has_suffix(name, format.suffixes))
     if not counts:
@@ -158,7 +158,7 @@ def detect_format(url: str) -> str:
     if len(counts) > 1:
         counts = Counter({name: count for name, count in counts.items() if not FORMATS[name].describes_others})
     if len(counts) > 1:
-        held = ", ".join(f"{count} of {name}" for name, count in sorted(counts.items()))
+        held = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         raise ConfigError(f"input {url!r} has files of several formats ({held}); name one with --format")
     (found,) = counts
     return found

@@ -33,7 +33,7 @@ _DETECTED_ROWS: Final = 32
 _DETECTED_TOGETHER: Final = 1024
 """Most rows that are read at a time where the first ones leave doubt: of a tar, with their images."""
 _MOST_DETECTED: Final = 2**14
-"""Rows in which a column must show."""
+"""Most rows that are looked at: a column must show in these."""
 _BLOCK: Final = 2**20
 """Bytes per request while a remote file is indexed: larger members of a tar are skipped, not read."""
 _COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -122,7 +122,7 @@ class IndexedSource(ColumnSource):
 
     def _no_table(self) -> ConfigError:
         return ConfigError(
-            f"--layout merged keeps the columns of a Parquet dataset, but {self.url} is {self.format.name}; use "
+            f"--layout merged keeps the columns of Parquet and Arrow, but {self.url} is {self.format.name}; use "
             "--layout sidecar"
         )
 
@@ -147,8 +147,8 @@ class IndexedSource(ColumnSource):
             broken = [record for record in records if isinstance(record, RowError)]
             if len(broken) == len(records):
                 refused = refused or ConfigError(
-                    f"{shard.path}: none of its first {len(records)} rows can be read as {self.format.name}, the first "
-                    f"because {broken[0].message}"
+                    f"{shard.path}: none of its first {len(records)} rows can be read as {self.format.name}. The first "
+                    f"one: {broken[0].message}. Repair the file, or name its real format with --format"
                 )
                 continue
             schema = self.format.schema(records, self._asked)
@@ -178,7 +178,8 @@ class IndexedSource(ColumnSource):
                 start = stop
                 if len(waiting) == wanted or seen == 0:
                     yield shard, waiting
-                    seen, waiting, wanted = seen + len(waiting), [], min(2 * wanted, _DETECTED_TOGETHER)
+                    seen, waiting = seen + len(waiting), []
+                    wanted = min(2 * wanted, _DETECTED_TOGETHER, _MOST_DETECTED - seen)
         if waiting:
             yield shard, waiting
 

@@ -51,7 +51,7 @@ def _refuse_array(start: bytes) -> None:
 
 def _parse(line: bytes) -> Record:
     if len(line) > MAX_RECORD:
-        problem = f"the record has more than {MAX_RECORD:,} bytes; it begins with {line[:40]!r}"
+        problem = f"the record has more than {MAX_RECORD:,} bytes; it begins with {line[:40]!r}; shorten it"
         return RowError(FailureCode.ROW_UNREADABLE, problem)
     return parse_record(line)
 
@@ -69,7 +69,10 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
             _refuse_array(line)
         if len(line) > MAX_RECORD:
             if not line.removeprefix(_MARK).lstrip().startswith(b"{"):
-                raise ValueError(f"the line at byte {end} is longer than {MAX_RECORD:,} bytes; is it JSON Lines?")
+                raise ValueError(
+                    f"the line at byte {end} has more than {MAX_RECORD:,} bytes and is no object: the file is not "
+                    "JSON Lines"
+                )
             if not empty:
                 yield start, end
             yield end, end + len(line)

@@ -126,9 +126,12 @@ def list_files(url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str]
     return Listing(sorted(files, key=lambda file: file.name), passed_over)
 
 
-def list_names(url: str, suffixes: tuple[str, ...]) -> list[str]:
-    """List the names of the same files without reading any. Raises ConfigError as :func:`list_files` does."""
-    return [one.name for one in _visible(url, suffixes, None)[1]]
+def list_names(url: str, suffixes: tuple[str, ...], refused: tuple[str, ...] = ()) -> list[str]:
+    """List the names of the same files without reading any, and of files that end in ``refused``.
+
+    Raises ConfigError as :func:`list_files` does; its message names ``suffixes`` only.
+    """
+    return [one.name for one in _visible(url, suffixes, None, refused)[1]]
 
 
 def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
@@ -147,7 +150,7 @@ def published_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
 
 
 def _visible(
-    url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None
+    url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None, refused: tuple[str, ...] = ()
 ) -> tuple[fsspec.AbstractFileSystem, list[_Found], PassedOver]:
     """Return every file that counts, and count the others."""
     fs, path = open_input(url)
@@ -164,13 +167,13 @@ def _visible(
             elif one.entry.kind == FOLDER:
                 if not is_folder:  # matched by a glob
                     passed_over.add(FOLDER, one.name)
-            elif is_folder and not has_suffix(one.name, suffixes):
+            elif is_folder and not has_suffix(one.name, (*suffixes, *refused)):
                 kind = one.entry.kind
                 passed_over.add(_suffix(one.name) if kind == FILE else kind, one.name)
             elif one.entry.kind == BROKEN:
                 raise ConfigError(
-                    f"{display_path(fs, one.entry.path)} is a link that leads nowhere; download what it stands for, or "
-                    "delete the link"
+                    f"{display_path(fs, one.entry.path)} is a link to a file that does not exist; download that file, "
+                    "or delete the link"
                 )
             elif one.entry.kind != FILE and one.entry.path == path:
                 raise ConfigError(f"input {url!r} is a {one.entry.kind}; give a regular file, a directory or a glob")
@@ -309,8 +312,8 @@ def _suffix(name: str) -> str:
 def _unreadable(url: str, error: OSError) -> ConfigError:
     where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     return ConfigError(
-        f"input {url!r} may not be read as a whole: {where}; check its permissions or credentials, or name the files "
-        "that are meant with a glob"
+        f"input {url!r} cannot be read completely: {where}; check its permissions or credentials, or name the files to "
+        "read with a glob"
     )
 
 
@@ -332,4 +335,6 @@ def _nothing_found(url: str, exists: bool, suffixes: tuple[str, ...], passed_ove
         return f"input {url!r} does not exist; give a file, a directory or a glob (local, or a URL that fsspec opens)"
     reasons = passed_over.to_dict()
     seen = f"; passed over: {describe_reasons(reasons)}" if reasons else ""
-    return f"input {url!r} has no file that ends in {' or '.join(suffixes)}{seen}"
+    *others, last = suffixes
+    ends = f"{', '.join(others)} or {last}" if others else last
+    return f"input {url!r} has no file that ends in {ends}{seen}"

@@ -63,7 +63,9 @@ class JsonArray:
 
 def _parse(data: bytes) -> Record:
     if len(data) > MAX_RECORD:
-        problem = f"the record has {len(data):,} bytes, more than {MAX_RECORD:,}; it begins with {data[:40]!r}"
+        problem = (
+            f"the record has {len(data):,} bytes, more than {MAX_RECORD:,}; it begins with {data[:40]!r}; shorten it"
+        )
         return RowError(FailureCode.ROW_UNREADABLE, problem)
     return parse_record(data)
 
@@ -118,7 +120,7 @@ def _is_messages(value: Any) -> bool:
 def _table_problem(keys: Sequence[str]) -> str:
     shown = ", ".join(repr(key[:40]) for key in keys[:8]) + (", …" if len(keys) > 8 else "")
     return (
-        f"it is one object with the keys {shown}, which hold a table and not one row; "
+        f"it is one object that holds a table, not one row (its keys: {shown}); "
         "write it as an array of records, [{...}, {...}], or as JSON Lines"
     )
 

@@ -197,11 +197,12 @@ def _captions(
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     for k, text in enumerate(texts):
         if not isinstance(text, str | None):
-            problem = f"turn {k} of {len(texts)} is {type(text).__name__}; it must be a string or null"
+            problem = f"text {k} of the row's {len(texts)} is {type(text).__name__}; it must be a string or null"
             raise RowError(FailureCode.TEXT_INVALID, problem)
         _refuse_markup(text or "", asked=asked)
     if not any(text and text.strip() for text in texts):
-        problem = f"all {len(texts)} turns of the row are null or empty; there is no text to score"
+        found = f"all {len(texts)} texts of the row are null or empty" if texts else "the row's list of texts is empty"
+        problem = f"{found}; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)
     return Captions(sample_id, images, question, tuple(text or "" for text in texts), contrast)
 

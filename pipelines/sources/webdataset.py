@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO, Final
@@ -104,7 +104,7 @@ class WebDataset:
                 key, suffix = found
                 sample = samples.setdefault(key, {})
                 if suffix in sample:
-                    sample[suffix] = _unreadable(f"the sample {key!r} has two members {suffix!r}")
+                    sample[suffix] = _unreadable(f"the sample {key!r} has two members {suffix!r}; keep one")
                 elif self._is_wanted(suffix, wanted):
                     sample[suffix] = self._value(walk.tar, member, suffix)
                 else:
@@ -117,7 +117,8 @@ class WebDataset:
         if extent.damaged_at is not None:
             records.append(
                 _unreadable(
-                    f"the shard is cut off or damaged at byte {extent.damaged_at:,}: samples from there on are missing"
+                    f"the shard is cut off or damaged at byte {extent.damaged_at:,}: samples from there on are "
+                    "missing; download or write it again"
                 )
             )
         return records
@@ -147,7 +148,9 @@ class WebDataset:
         limit = MAX_TEXT if is_text else self.max_image_bytes
         if member.size > limit:
             code = FailureCode.ROW_UNREADABLE if is_text else FailureCode.IMAGE_TOO_LARGE
-            return RowError(code, f"the member {member.name[-200:]!r} has {member.size} bytes, more than {limit}")
+            remedy = "shorten it" if is_text else "shrink the image or raise --max-image-bytes"
+            problem = f"the member {member.name[-200:]!r} has {member.size:,} bytes, more than {limit:,}; {remedy}"
+            return RowError(code, problem)
         try:
             file = tar.extractfile(member)
             data = b"" if file is None else file.read()
@@ -244,7 +247,7 @@ def _record(key: str, members: dict[str, Any], wanted: frozenset[str] | None) ->
     for suffix, value in members.items():
         if suffix.endswith(f".{JSON}") and isinstance(value, dict):
             both = compound.keys() & value.keys()
-            compound |= value | dict.fromkeys(both, _unreadable(f"several JSON members of {key!r} have one key"))
+            compound |= value | dict.fromkeys(both, _unreadable(_same_keys(key, both)))
     fields = compound | fields
     suffixes = [suffix for suffix in IMAGE_SUFFIXES if suffix in members]
     image: dict[str, Any] = {IMAGE: members[suffixes[0]]} if suffixes else {}
@@ -254,6 +257,11 @@ def _record(key: str, members: dict[str, Any], wanted: frozenset[str] | None) ->
     # A key may contain bytes that are not valid text, but an id must be text.
     name = key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return {**fields, **members, **image, KEY: name}
+
+
+def _same_keys(key: str, names: Set[str]) -> str:
+    shown = ", ".join(repr(name[:40]) for name in sorted(names)[:8])
+    return f"several JSON members of the sample {key!r} have the key {shown}; keep it in one of them"
 
 
 def _unreadable(problem: str) -> RowError:

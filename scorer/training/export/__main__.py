@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the dataset that was scored; not needed with --layout merged",
     )
     parser.add_argument("--output", type=local_path, required=True, metavar="FILE", help="the file to write")
-    columns = parser.add_argument_group("columns", "By default those that the run read; name any renamed since.")
+    columns = parser.add_argument_group(
+        "columns", "By default the columns that the run read; name those that were renamed since."
+    )
     columns.add_argument(TEXT_OPTION, metavar="NAME", help="captions or conversations; A,B for several columns")
     columns.add_argument(IMAGE_OPTION, metavar="NAME", help="images; A,B for several columns")
     columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="the question that a bare caption answers")
@@ -154,7 +156,7 @@ def _check_output(output: Path, data: Path | None) -> None:
         return
     here, dataset = output.resolve(), data.resolve()
     if here == dataset or (data.is_dir() and dataset in here.parents):
-        raise ConfigError(f"--output {str(output)!r} lies inside the dataset {dataset}; name a file outside it")
+        raise ConfigError(f"--output {str(output)!r} would write into the dataset {dataset}; name a file outside it")
 
 
 def _settings(options: argparse.Namespace) -> FormatOptions:

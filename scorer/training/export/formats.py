@@ -141,7 +141,7 @@ def _record(example: Example) -> dict[str, Any]:
 def _with_markers(turn: Turn, marker: str) -> str:
     if "<image>" in turn.text:
         raise TableError(
-            f"a {turn.role} turn spells <image>, which the trainer takes for an image: {turn.text[:60]!r}; use "
+            f"a {turn.role} turn spells <image>, which the trainer would take for an image: {turn.text[:60]!r}; use "
             "--to jsonl, which keeps images apart from text"
         )
     return "".join(marker if part is IMAGE else str(part) for part in turn.content)

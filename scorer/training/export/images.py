@@ -36,7 +36,9 @@ class ImageFiles:
         if isinstance(image, str) and image:
             return image
         if not isinstance(image, bytes):
-            raise TableError(f"an image is {type(image).__name__}; give a path, bytes or Hugging Face's image struct")
+            raise TableError(
+                f"an image is of type {type(image).__name__}; give a path, bytes or Hugging Face's image struct"
+            )
         suffix = next((suffix for start, suffix in _SIGNATURES.items() if image.startswith(start)), ".img")
         file = self.folder / f"{hashlib.blake2b(image, digest_size=12).hexdigest()}{suffix}"
         if not file.exists():

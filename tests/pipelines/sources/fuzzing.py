@@ -271,7 +271,7 @@ _ID_COLUMNS: Final = (
 
 
 @st.composite
-def parquet_files(draw: st.DrawFn) -> Written:
+def tables(draw: st.DrawFn) -> tuple[Columns, pa.Table, list[int]]:
     image_type, good_picture, odd_picture = draw(st.sampled_from(_IMAGE_COLUMNS))
     text_name, text_type, good_text, odd_text = draw(st.sampled_from(_TEXT_COLUMNS))
     id_type, good_id, odd_id = draw(st.sampled_from(_ID_COLUMNS))
@@ -289,14 +289,32 @@ def parquet_files(draw: st.DrawFn) -> Written:
         values = [None if row[name] is None else str(row[name]).encode() for row in rows]
         values[2] = draw(st.sampled_from([b"\xff", b"\xed\xa0\x80", b"ok\xc3"]))
         columns[name] = pa.array(values, pa.binary()).view(pa.string())
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, row_group_size=draw(st.integers(1, 6)))
     asked = Columns(prompt="prompt", image="image", id="id")
-    return asked, sink.getvalue(), list(range(2, 2 + len(bad)))
+    return asked, pa.table(columns), list(range(2, 2 + len(bad)))
+
+
+@st.composite
+def parquet_files(draw: st.DrawFn) -> Written:
+    asked, table, places = draw(tables())
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=draw(st.integers(1, 6)))
+    return asked, sink.getvalue(), places
+
+
+@st.composite
+def arrow_files(draw: st.DrawFn) -> Written:
+    """A stream, as ``datasets`` saves it, or the format with a footer, in batches of a few rows."""
+    asked, table, places = draw(tables())
+    sink = io.BytesIO()
+    begin = draw(st.sampled_from([pa.ipc.new_stream, pa.ipc.new_file]))
+    with begin(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=draw(st.integers(1, 6)))
+    return asked, sink.getvalue(), places
 
 
 FILES: Final[Mapping[str, tuple[str, st.SearchStrategy[Written]]]] = {
     "parquet": ("parquet", parquet_files()),
+    "arrow": ("arrow", arrow_files()),
     "webdataset": ("tar", tar_files()),
     "json": ("json", json_files("json")),
     "jsonl": ("jsonl", json_files("jsonl")),

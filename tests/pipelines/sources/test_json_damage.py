@@ -102,7 +102,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> Non
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonl, "MAX_RECORD", 1000)
     (tmp_path / "x.jsonl").write_bytes(b"{}\n" + b"0" * 2000)
-    with pytest.raises(ConfigError, match="the line at byte 3 is longer than"):
+    with pytest.raises(ConfigError, match="the line at byte 3 has more than"):
         source(tmp_path).shards()
     monkeypatch.setattr(llava_json, "MAX_RECORD", 1000)
     with pytest.raises(ValueError, match="not valid JSON"):

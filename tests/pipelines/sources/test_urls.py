@@ -124,7 +124,7 @@ def test_a_path_stays_below_the_root_on_the_web(tmp_path: Path, path: str) -> No
         ("http://other.example.org/dir", "is not among the allowed ones; add it with --allow-image-host"),
         ("http://127.0.0.1/dir", "addresses are not allowed"),
         ("HTTPS://user:secret@images.example.org/", "authority"),
-        ("http://images.example.org/dir?x=1", "without a query or fragment"),
+        ("http://images.example.org/dir?x=1", "has a query or a fragment; give the folder's URL"),
     ],
 )
 def test_a_root_that_may_not_be_fetched_from_is_refused_at_once(root: str, problem: str) -> None:

@@ -213,7 +213,7 @@ def test_one_key_in_two_json_members_is_ambiguous_unless_one_is_plain(tmp_path: 
     write_tar(tmp_path, [("0.jpg", b"jpg"), ("0.json", b'{"caption": "One sea."}'), *two], "x.tar")
     rows = read_all(source(tmp_path, columns=Columns(text="caption")))
     assert texts(rows[:1]) == ["One sea."]
-    assert "several JSON members of '1' have one key" in failure(rows[1]).message
+    assert "several JSON members of the sample '1' have the key 'caption'; keep" in failure(rows[1]).message
     write_tar(tmp_path, [*two, ("1.json", b'{"caption": "One sea."}')], "x.tar")
     assert texts(read_all(source(tmp_path, columns=Columns(text="caption")))) == ["One sea."]
 

@@ -201,7 +201,7 @@ def test_an_output_inside_the_dataset_is_refused(scored: Scored, capsys: Capture
     """A later run would take the file for a shard."""
     given = ["--weights", str(scored.weights), "--data", str(scored.data), "--output", str(scored.data / "x.jsonl")]
     assert main(["--to", "jsonl", *given]) == 2
-    assert "lies inside the dataset" in capsys.readouterr().err
+    assert "would write into the dataset" in capsys.readouterr().err
     assert not (scored.data / "x.jsonl").exists()
 
 
@@ -227,7 +227,10 @@ def test_captions_that_spell_an_image(tmp_path: Path, capsys: Captured, to: str)
     status = main(["--to", to, *arguments, "--output", str(tmp_path / "written")])
     if to == "llava-json":
         assert status == 2
-        assert "turn spells <image>, which the trainer takes for an image: 'an <image> here'" in capsys.readouterr().err
+        assert (
+            "turn spells <image>, which the trainer would take for an image: 'an <image> here'"
+            in capsys.readouterr().err
+        )
     else:
         assert status == 0
         assert "an <image> here" in (tmp_path / "written").read_text()
