@@ -13,11 +13,14 @@ from scorer.extras import needing
 
 with needing(__name__):
     import uvicorn
+    from starlette.types import ASGIApp
 
 from service import logs
 from service.app import create_app
 from service.command_line import parse_settings
+from service.connections import ConnectionLimits, guarded
 from service.logs import with_fields
+from service.metrics import Metrics
 from service.scoring import ScoringService
 from service.settings import Settings, check_environment
 
@@ -52,19 +55,8 @@ def serve(settings: Settings) -> int:
             shown = f"[{host}]" if ":" in host else host
             print(f"ready: http://{shown}:{port}", file=sys.stderr, flush=True)
 
-    app = create_app(settings, ScoringService(settings, on_ready=on_ready, on_death=on_death))
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Longer than clients and load balancers keep idle connections (usually 60 s): the server must not close first,
-        # or it could cut off a request that is already on its way.
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-    )
+    scoring = ScoringService(settings, on_ready=on_ready, on_death=on_death)
+    config = server_config(create_app(settings, scoring), settings, scoring.metrics)
     server = uvicorn.Server(config)
     socket = config.bind_socket()
     host, port = socket.getsockname()[:2]
@@ -73,6 +65,31 @@ def serve(settings: Settings) -> int:
     if died and isinstance(died[0], TokensightError | OSError):
         return fail(died[0], STOPPED)
     return STOPPED if died or not server.started else 0
+
+
+def server_config(app: ASGIApp, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    """Return how uvicorn serves the application: within the limits of the settings, and without WebSockets."""
+    limits = ConnectionLimits(
+        connections=settings.max_connections,
+        head_bytes=settings.max_head_bytes,
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.request_seconds,
+    )
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=guarded(limits, metrics),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Longer than clients and load balancers keep idle connections (usually 60 s): the server must not close first,
+        # or it could cut off a request that is already on its way.
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 Each replica is the application of :mod:`service.app` with a separate model, so handlers, key check and limits are the
 same; Ray Serve adds a proxy, load balancing and autoscaling. The proxy answers 503 beyond ``max_queued_requests``, and
-a replica answers 429 beyond ``queue_size``. Settings come from the environment where the application is built and are
-sent to the replicas; set :class:`ReplicaOptions` with ``serve run service.serve:app max_replicas=8``.
+a replica answers 429 beyond ``queue_size``. The limits of :mod:`service.connections` are not in force here: clients
+connect to Ray's proxy, a uvicorn that Ray configures without limits on headers, on the time in which a request arrives
+and on connections. Put an ingress that has such limits before it.
+
+Settings come from the environment where the application is built and are sent to the replicas; set
+:class:`ReplicaOptions` with ``serve run service.serve:app max_replicas=8``.
 """
 
 from __future__ import annotations

@@ -79,6 +79,15 @@ class Settings(BaseSettings):
         60.0, gt=0, description="silence of the model's thread after which it is not ready, seconds"
     )
 
+    max_connections: int = Field(
+        512, ge=1, description="maximum open connections; beyond that: an idle one is closed, or 503 if there is none"
+    )
+    max_head_bytes: int = Field(
+        32 * 2**10, ge=1024, description="maximum size of a request's line and headers, bytes; beyond that: 431"
+    )
+    head_seconds: float = Field(
+        10.0, gt=0, description="time for a request's line and headers to arrive, seconds; after that: 408"
+    )
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="maximum size of a request body, bytes; beyond that: 413")
     max_pending_bytes: int = Field(256 * 2**20, ge=1, description="maximum total size of bodies in memory, bytes")
     max_text_bytes: int = Field(64 * 2**10, ge=1, description="maximum size of the texts of a sample, UTF-8 bytes")

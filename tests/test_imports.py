@@ -64,7 +64,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "health security request_context page",
             "routes",
             "disconnect scoring",
-            "bodies limits responses batcher scorer_pool",
+            "bodies connections limits responses batcher scorer_pool",
             "problems settings pending",
             "schemas metrics logs",
         ),

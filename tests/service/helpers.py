@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from service.__main__ import server_config
 from service.app import create_app
 from service.scorer_pool import ScorerPool
 from service.scoring import ScoringService
@@ -121,12 +122,12 @@ class Live:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Live]:
-    """The application behind uvicorn, in a thread."""
+def serving(app: Any) -> Iterator[Live]:
+    """The application, or one that wraps it as ``app``, behind uvicorn as ``tokensight serve`` runs it, in a thread."""
+    service: ScoringService = getattr(app, "app", app).state.service
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on")
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app, service.settings, service.metrics))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
         live = Live(listener.getsockname()[1])
