@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, scoring: ScoringService | None 
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,
-        max_pending=settings.max_pending_bytes,
+        pending=scoring.pending_bytes,
         seconds=settings.request_seconds,
         metrics=scoring.metrics,
     )

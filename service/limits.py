@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,22 +54,48 @@ def busy(reason: str, seconds: float) -> ProblemError:
     return ProblemError(429, "queue_full", f"{reason}; try again in {wait} s", {"Retry-After": str(wait)})
 
 
+class PendingBytes:
+    """Count the bytes of bodies and fetched images that are in memory. Any thread may use it.
+
+    Args:
+        limit: Maximum total size, in bytes.
+    """
+
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        self.limit = limit
+        self.size = 0
+        self._metrics = metrics
+        self._lock = Lock()
+
+    def take(self, size: int) -> None:
+        """Count ``size`` bytes more. Raises ProblemError 429 if they would exceed the limit."""
+        with self._lock:
+            if self.size + size <= self.limit:
+                self.size += size
+                return
+        self._metrics.rejects.labels("memory").inc()
+        raise busy(f"bodies and fetched images in progress hold {self.size} bytes, max_pending_bytes={self.limit}", 1)
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self.size -= size
+
+
 class BodyLimit:
     """ASGI middleware that limits bodies as they stream in, whatever their headers say.
 
     Args:
         max_bytes: Maximum size of one body, in bytes.
-        max_pending: Maximum total size of all bodies in memory, in bytes.
+        pending: Limits the total size of what is in memory.
         seconds: Time within which a body must arrive.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_pending: int, seconds: float, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, pending: PendingBytes, seconds: float, metrics: Metrics) -> None:
         self.app = app
         self.max_bytes = max_bytes
-        self.max_pending = max_pending
+        self.pending = pending
         self.seconds = seconds
         self.metrics = metrics
-        self.pending = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,18 +124,15 @@ class BodyLimit:
             size = len(message.get("body", b""))
             if taken + size > self.max_bytes:
                 raise self._too_large()
-            if self.pending + size > self.max_pending:
-                self.metrics.rejects.labels("memory").inc()
-                raise busy(f"the bodies in progress hold {self.pending} bytes, max_pending_bytes={self.max_pending}", 1)
+            self.pending.take(size)
             taken += size
-            self.pending += size
             complete = not message.get("more_body", False)
             return message
 
         try:
             await self.app(scope, bounded_receive, send)
         finally:
-            self.pending -= taken
+            self.pending.give_back(taken)
 
     def _too_large(self) -> ProblemError:
         self.metrics.rejects.labels("body_too_large").inc()

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -27,7 +28,8 @@ from scorer.weights import Method
 from service import responses
 from service.batcher import Batcher
 from service.bodies import RequestImage, ScoreCall
-from service.limits import Admission, busy
+from service.fetches import Fetches
+from service.limits import Admission, PendingBytes, busy
 from service.metrics import Metrics
 from service.pending import DeadlinePassedError, NotReadyError, QueueFullError, Scored
 from service.problems import ProblemError, of_row
@@ -41,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 MAX_WINDOW: Final = 1001
 """Maximum value of a parameter that counts tokens."""
-_FETCH_THREADS: Final = 8
 _POLL_SECONDS: Final = 0.05
 _PARSE_THREADS: Final = 2
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -80,9 +81,15 @@ class ScoringService:
             on_death=on_death,
         )
         self.admission = Admission(settings.queue_size, lambda: self.batcher.expected_wait, self.metrics)
-        self._fetcher = fetcher or settings.image_fetcher()
+        self.pending_bytes = PendingBytes(settings.max_pending_bytes, self.metrics)
+        self.fetches = Fetches(
+            fetcher or settings.image_fetcher(),
+            settings.max_fetches,
+            settings.max_fetches_per_host,
+            self.pending_bytes,
+            self.metrics,
+        )
         self._encode_pool = ThreadPoolExecutor(settings.encode_threads or _default_encode_threads(), "encode")
-        self._fetch_pool = ThreadPoolExecutor(_FETCH_THREADS, "fetch")
         self._parse_pool = ThreadPoolExecutor(_PARSE_THREADS, "parse")
         self.metrics.queue_depth.set_function(lambda: self.batcher.depth)
         self.metrics.in_flight.set_function(lambda: self.admission.in_flight)
@@ -103,7 +110,8 @@ class ScoringService:
     async def stop(self) -> None:
         """Answer accepted requests, then end all threads."""
         await asyncio.to_thread(self.batcher.stop, self.settings.drain_seconds)
-        for pool in (self._encode_pool, self._fetch_pool, self._parse_pool):
+        self.fetches.shutdown()
+        for pool in (self._encode_pool, self._parse_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_models(self) -> ScorerPool:
@@ -201,11 +209,12 @@ class ScoringService:
     ) -> tuple[Sample, EncodedSample]:
         loop = asyncio.get_running_loop()
         image = call.image
-        if image.in_json is not None and image.in_json.url is not None:
-            fetch = partial(self._fetcher.fetch, image.in_json.url)
-            image = RequestImage(uploaded=await loop.run_in_executor(self._fetch_pool, fetch))
-        encode = partial(_encode, models, image, call.options, contrast)
-        return await loop.run_in_executor(self._encode_pool, encode)
+        async with AsyncExitStack() as fetched:
+            if image.in_json is not None and image.in_json.url is not None:
+                data = await fetched.enter_async_context(self.fetches.image(image.in_json.url))
+                image = RequestImage(uploaded=data)
+            encode = partial(_encode, models, image, call.options, contrast)
+            return await loop.run_in_executor(self._encode_pool, encode)
 
     def _check_texts(self, options: ScoringOptions) -> None:
         texts = [options.text or "", options.prompt or ""]

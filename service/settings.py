@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="time for a request's line and headers to arrive, seconds; after that: 408"
     )
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="maximum size of a request body, bytes; beyond that: 413")
-    max_pending_bytes: int = Field(256 * 2**20, ge=1, description="maximum total size of bodies in memory, bytes")
+    max_pending_bytes: int = Field(
+        256 * 2**20, ge=1, description="maximum total size of bodies and fetched images in memory, bytes"
+    )
     max_text_bytes: int = Field(64 * 2**10, ge=1, description="maximum size of the texts of a sample, UTF-8 bytes")
     max_items: int = Field(32, ge=1, description="maximum samples in one request")
     max_image_bytes: int = Field(16 * 2**20, ge=1, description="maximum size of an encoded image, bytes")
@@ -97,7 +99,15 @@ class Settings(BaseSettings):
     allow_image_host: Words = Field(
         (), description="hosts from which images may be fetched by URL, separated by commas; none: no URLs"
     )
-    image_fetch_seconds: float = Field(10.0, gt=0, description="time limit for fetching an image, seconds")
+    image_fetch_seconds: float = Field(
+        10.0, gt=0, description="time limit for fetching an image, waiting for its host included, seconds"
+    )
+    max_fetches: int = Field(
+        128, ge=1, description="maximum images that are being fetched or wait for their host; beyond that: 429"
+    )
+    max_fetches_per_host: int = Field(
+        16, ge=1, description="maximum images that are being fetched from one host at once; others wait"
+    )
 
     @field_validator("api_keys", "contrasts", "allow_image_host", mode="before")
     @classmethod

@@ -64,6 +64,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "health security request_context page",
             "routes",
             "disconnect scoring",
+            "fetches",
             "bodies connections limits responses batcher scorer_pool",
             "problems settings pending",
             "schemas metrics logs",

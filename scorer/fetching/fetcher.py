@@ -79,23 +79,29 @@ class Fetcher:
                 f"images by URL are limited to {self.max_bytes} bytes and {self.seconds} seconds; both must be above 0"
             )
 
-    def fetch(self, url: str) -> bytes:
+    def fetch(self, url: str, deadline: float | None = None, take: Callable[[int], None] = lambda size: None) -> bytes:
         """Return the response body for ``url``, at most ``max_bytes`` long. A transient error is retried once.
+
+        Args:
+            deadline: When to give up, by ``time.monotonic``; None for ``seconds`` from now.
+            take: Called with the size of each piece of a body, in bytes, when it has arrived. What it raises ends the
+                fetch.
 
         Raises:
             RowError: ``image_url_refused`` if a rule forbids the URL, ``image_not_fetched`` if the server does not
                 deliver, ``image_missing`` if it has no such image, ``image_too_large`` if the body exceeds the limit.
         """
-        deadline = time.monotonic() + self.seconds
+        if deadline is None:
+            deadline = time.monotonic() + self.seconds
         try:
-            return self._follow(url, deadline)
+            return self._follow(url, deadline, take)
         except _TransientError:
-            return self._follow(url, deadline)
+            return self._follow(url, deadline, take)
 
-    def _follow(self, text: str, deadline: float) -> bytes:
+    def _follow(self, text: str, deadline: float, take: Callable[[int], None]) -> bytes:
         url = self.check(text)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._get(text, url, deadline)
+            answer = self._get(text, url, deadline, take)
             if isinstance(answer, bytes):
                 return answer
             url = self._redirected(text, url, answer)
@@ -135,7 +141,7 @@ class Fetcher:
             raise refused(text, f"the host {url.host} resolves to {', '.join(forbidden) or 'nothing'}: not public")
         return found
 
-    def _get(self, text: str, url: Url, deadline: float) -> bytes | str:
+    def _get(self, text: str, url: Url, deadline: float, take: Callable[[int], None]) -> bytes | str:
         """Return the body, or the location that the response redirects to."""
         backend = _PinnedBackend(self._addresses(text, url), deadline)
         context = (self.ssl_context or _default_ssl_context()) if url.scheme == "https" else None
@@ -147,13 +153,13 @@ class Fetcher:
                 httpcore.ConnectionPool(ssl_context=context, network_backend=backend) as pool,
                 pool.stream("GET", request, headers=list(headers.items())) as response,
             ):
-                return self._answer(text, response)
+                return self._answer(text, response, take)
         except httpcore.TimeoutException as error:
             raise _not_fetched(text, f"it took longer than {self.seconds:g} seconds") from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _TransientError(text, f"{type(error).__name__}: {error}") from error
 
-    def _answer(self, text: str, response: httpcore.Response) -> bytes | str:
+    def _answer(self, text: str, response: httpcore.Response, take: Callable[[int], None]) -> bytes | str:
         headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
         if response.status in _REDIRECTS and b"location" in headers:
             return headers[b"location"]
@@ -167,6 +173,7 @@ class Fetcher:
             raise _not_fetched(text, f"its server compressed it ({headers[b'content-encoding']!r}) without being asked")
         body = bytearray()
         for chunk in response.iter_stream():
+            take(len(chunk))
             body += chunk
             if len(body) > self.max_bytes:
                 raise RowError(

@@ -151,8 +151,8 @@ def test_an_address_is_held_to_be_public_where_nothing_stands_in_for_the_interne
     from service.scoring import ScoringService
 
     service = ScoringService(helpers.settings(allow_image_host=(HOST,)))
-    assert service._fetcher.is_allowed.__name__ == "is_public"  # … and the service does not
-    assert service._fetcher.hosts == (HOST,)
+    assert service.fetches.fetcher.is_allowed.__name__ == "is_public"  # … and the service does not
+    assert service.fetches.fetcher.hosts == (HOST,)
 
 
 @pytest.mark.parametrize(
