@@ -16,7 +16,7 @@ from service import health, problems, routes, schemas
 from service.limits import BodyLimit
 from service.request_context import RequestContext
 from service.scoring import ScoringService
-from service.security import KeyCheck
+from service.security import OPEN_PATHS, SCHEMES, KeyCheck
 from service.settings import Settings
 
 _PARSED_HERE = (
@@ -62,11 +62,11 @@ def create_app(settings: Settings | None = None, scoring: ScoringService | None 
     )
     app.add_middleware(KeyCheck, keys=[key.get_secret_value() for key in settings.api_keys])
     app.add_middleware(RequestContext, metrics=scoring.metrics)
-    app.openapi = lambda: _description(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: _description(app, settings)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
-def _description(app: FastAPI) -> dict[str, Any]:
+def _description(app: FastAPI, settings: Settings) -> dict[str, Any]:
     if app.openapi_schema is None:
         description = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
         _, further = models_json_schema(
@@ -75,10 +75,16 @@ def _description(app: FastAPI) -> dict[str, Any]:
         described = description.setdefault("components", {}).setdefault("schemas", {})
         for name, schema in further["$defs"].items():
             described.setdefault(name, schema)
-        description["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-        description["security"] = [{"bearer": []}, {"header": []}, {}]
+        described["BatchRequest"]["properties"]["items"]["maxItems"] = settings.max_items
+        for path, operations in description["paths"].items():
+            for operation in operations.values():
+                for status, answer in operation["responses"].items():
+                    answer["headers"] = routes.described_headers(int(status))
+                if path in OPEN_PATHS:
+                    operation["security"] = []
+                    operation["responses"].pop("401", None)
+        if settings.api_keys:
+            description["components"]["securitySchemes"] = SCHEMES
+            description["security"] = [{name: []} for name in SCHEMES]
         app.openapi_schema = description
     return app.openapi_schema

@@ -18,7 +18,7 @@ from typing import ClassVar, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.metrics import Metrics
-from service.problems import MEDIA_TYPE, ProblemError
+from service.problems import MEDIA_TYPE, ProblemError, standard_headers
 
 _LINGER_SECONDS: Final = 1.0
 _LINGER_BYTES: Final = 2**20
@@ -271,9 +271,7 @@ def _rendered(problem: ProblemError) -> bytes:
     headers = {
         "Content-Type": MEDIA_TYPE,
         "Content-Length": str(len(body)),
-        "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
-        "X-Request-ID": request_id,
+        **standard_headers(request_id),
         "Connection": "close",
         **problem.headers,
     }

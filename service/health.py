@@ -16,7 +16,9 @@ from service.routes import Service, errors
 router = APIRouter()
 
 
-@router.get("/health/live", summary="Check that the service is alive", responses={200: {"model": schemas.Health}})
+@router.get(
+    "/health/live", summary="Check that the service is alive", responses={200: {"model": schemas.Health}, **errors()}
+)
 async def live() -> Response:
     """Answered by the event loop alone. Needs no key."""
     return JsonDocument({"status": "live"})
@@ -36,7 +38,7 @@ async def ready(service: Service) -> Response:
 @router.get(
     "/metrics",
     summary="Metrics for Prometheus",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors()},
     response_class=Response,
 )
 async def metrics(service: Service) -> Response:

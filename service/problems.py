@@ -98,6 +98,11 @@ def request_id(scope: Scope) -> str:
     return str(scope.get("state", {}).get("request_id", ""))
 
 
+def standard_headers(request_id: str) -> dict[str, str]:
+    """Return the headers of every response, some of which a route may override."""
+    return {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
 def problem_response(problem: ProblemError, scope: Scope) -> Response:
     """Render ``application/problem+json`` in ASCII: lone surrogates sent by a client must not break the response."""
     content = json.dumps(problem.document(request_id(scope)), allow_nan=False).encode()
@@ -128,7 +133,9 @@ def install(app: FastAPI) -> None:
         return problem_response(problem, request.scope)
 
     async def on_unexpected(request: Request, error: Exception) -> Response:
-        problem = ProblemError(500, "internal_error", "the service failed; look up the request id in its log")
+        # Starlette answers it outside all other middleware, so nothing else adds the headers of every response.
+        headers = standard_headers(request_id(request.scope))
+        problem = ProblemError(500, "internal_error", "the service failed; look up the request id in its log", headers)
         return problem_response(problem, request.scope)
 
     app.add_exception_handler(ProblemError, on_problem)

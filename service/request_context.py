@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import current_request, with_fields
 from service.metrics import Metrics
+from service.problems import standard_headers
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Cache-Control", "no-store")
+                for name, value in standard_headers(request_id).items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

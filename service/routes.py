@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any
+from http import HTTPStatus
+from typing import Annotated, Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
@@ -33,9 +34,35 @@ async def scoring_service(request: Request) -> ScoringService:  # async: FastAPI
 Service = Annotated[ScoringService, Depends(scoring_service)]
 
 
+_ANY_REQUEST: Final = (400, 408, 431, 500, 503)
+"""Statuses that :mod:`service.connections` answers with before a route is chosen, and that of a defect."""
+_ERROR_HEADERS: Final = {
+    401: {"WWW-Authenticate": {"description": "Basic, so that browsers ask for the key", "required": True}},
+    429: {"Retry-After": {"description": "seconds after which to try again", "required": True}},
+    503: {"Retry-After": {"description": "seconds after which to try again", "required": True}},
+}
+
+
+def described_headers(status: int) -> dict[str, Any]:
+    """Return the headers of a response as OpenAPI describes them."""
+    always = {
+        "X-Request-ID": {
+            "description": "that of the request if it is 1–64 of A–Z, a–z, 0–9, '.', '_' and '-'; else a new one",
+            "required": True,
+        },
+    }
+    found = {**always, **_ERROR_HEADERS.get(status, {})}
+    kinds = {"Retry-After": {"type": "integer", "minimum": 1}}
+    return {name: {**header, "schema": kinds.get(name, {"type": "string"})} for name, header in found.items()}
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the problems that a route answers with, and those that any route may."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": "a problem, by RFC 9457", "content": content} for status in statuses}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in sorted({*statuses, *_ANY_REQUEST})
+    }
 
 
 def _body(model: type[BaseModel], **further: Any) -> dict[str, Any]:
@@ -51,11 +78,14 @@ _FORM = {
             "required": ["image", "request"],
             "additionalProperties": False,
             "properties": {
-                "image": {"type": "string", "format": "binary", "description": "the image file"},
+                "image": {"type": "string", "format": "binary", "description": "the image file, with a file name"},
                 "request": {"$ref": "#/components/schemas/ScoringOptions"},
             },
         },
-        "encoding": {"request": {"contentType": "application/json"}},
+        "encoding": {
+            "image": {"contentType": "application/octet-stream, image/*"},
+            "request": {"contentType": "application/json"},
+        },
     }
 }
 _SCORE_ERRORS = errors(400, 401, 408, 413, 415, 422, 429, 503, 504)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticKnownError
 
 from scorer import columns
@@ -67,8 +68,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def _given(name: str, kind: str, *absent: str) -> dict[str, Any]:
+    """Return the schema of an object that gives a field, and none of others."""
+    others = {other: {"type": "null"} for other in absent}
+    return {"required": [name], "properties": {name: {"type": kind}, **others}}
+
+
 class ImageIn(Strict):
     """An image: exactly one of these."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_given(name, "string") for name in ("base64", "data_url", "url")]}
+    )
 
     base64: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         None, description="a JPEG, PNG, WebP, GIF, BMP or TIFF in base64 without line breaks"
@@ -105,8 +116,16 @@ class Message(Strict):
     content: str | Annotated[list[TextPart | ImagePart], Field(max_length=64)]
 
 
+_ONE_TEXT: Final[dict[str, Any]] = {
+    "oneOf": [_given("text", "string", "messages"), _given("messages", "array", "text", "prompt")],
+}
+"""What :meth:`ScoringOptions._one_text` checks, as a schema."""
+
+
 class ScoringOptions(Strict):
     """What to score, and how."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_TEXT)
 
     text: str | None = Field(None, description="the caption; or give messages")
     messages: Annotated[list[Message], Field(min_length=1, max_length=256)] | None = Field(
@@ -115,7 +134,7 @@ class ScoringOptions(Strict):
     prompt: str | None = Field(None, description="the instruction that the caption answers; only with text")
     method: MethodName = Field(DEFAULT_METHOD, description="how weights are derived from raw scores")
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
-        default_factory=dict, description="parameters of the method; see /v1/models"
+        default_factory=dict, description="parameters of the method: names and ranges are in /v1/models"
     )
     contrast: ContrastName | None = Field(None, description="what replaces the image; default: chosen by the server")
     parts: Annotated[list[ReturnedPart], Field(max_length=8)] = Field(
@@ -140,7 +159,8 @@ class ScoreRequest(ScoringOptions):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"image": {"base64": EXAMPLE_PNG}, "text": "A red square on a blue background."}]
+            **_ONE_TEXT,
+            "examples": [{"image": {"base64": EXAMPLE_PNG}, "text": "A red square on a blue background."}],
         }
     )
 
@@ -163,7 +183,9 @@ class BatchRequest(Strict):
         }
     )
 
-    items: Annotated[list[ScoreRequest], Field(min_length=1)]
+    items: Annotated[list[ScoreRequest | Any], Field(min_length=1)] = Field(
+        description="each is a ScoreRequest; anything else becomes the error of its item, and fails no other"
+    )
 
 
 Score = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)] | None
@@ -220,14 +242,23 @@ def weights_request() -> type[RawScoresIn]:
         else (Scores | None, Field(None, description=column.meaning))
         for column in columns.raw()
     }
-    doc = "Raw scores of one sample, one entry per token; null where undefined."
+    doc = (
+        "Raw scores of one sample, one entry per token; null where undefined. All lists must be equally long, which "
+        "this schema cannot say."
+    )
     return create_model("WeightsRequest", __base__=RawScoresIn, __doc__=doc, **fields)
 
 
 WeightsRequest: Final = weights_request()
 
 
-class TokenPlace(BaseModel):
+class Answer(BaseModel):
+    """A part of a response; it has no other fields than those described."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TokenPlace(Answer):
     """A token and its position; :func:`token_out` adds scores and weight."""
 
     id: int | None = Field(None, description="tokens: its id in the vocabulary of the model")
@@ -257,7 +288,7 @@ else:
     TokenOut = token_out()
 
 
-class Totals(BaseModel):
+class Totals(Answer):
     """Totals over all tokens; null where undefined."""
 
     tokens: int
@@ -267,7 +298,7 @@ class Totals(BaseModel):
     mean_weight: float | None
 
 
-class Timing(BaseModel):
+class Timing(Answer):
     """Times in milliseconds."""
 
     queue_ms: float = Field(description="from encoding to the start of the batch")
@@ -275,7 +306,7 @@ class Timing(BaseModel):
     total_ms: float = Field(description="since the request arrived")
 
 
-class ScoreResponse(BaseModel):
+class ScoreResponse(Answer):
     """Scores of one sample."""
 
     request_id: str
@@ -292,33 +323,55 @@ class ScoreResponse(BaseModel):
     timing: Timing
 
 
-class Problem(BaseModel):
+class FieldError(Answer):
+    """What is wrong with one field."""
+
+    loc: list[str | int] = Field(description="the path to the field")
+    msg: str
+    type: str
+
+
+def _never_null(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+class Problem(Answer):
     """A problem by RFC 9457."""
 
-    type: str
+    type: str = Field(pattern="^urn:tokensight:problem:")
     title: str
-    status: int
+    status: int = Field(ge=400, le=599)
     detail: str
     code: str = Field(description="a stable code for programs")
     request_id: str
-    errors: list[dict[str, Any]] | None = Field(None, description="errors by field, for status 422")
+    errors: list[FieldError] | SkipJsonSchema[None] = Field(
+        None,
+        description="errors by field, the first 20; only for the code invalid_request",
+        json_schema_extra=_never_null,
+    )
 
 
-class ItemOut(BaseModel):
-    """The result or the error of one item."""
+class ItemResult(Answer):
+    """An item that was scored."""
 
-    index: int
-    result: ScoreResponse | None = None
-    error: Problem | None = None
-
-
-class BatchResponse(BaseModel):
-    """Results in the order of the request."""
-
-    results: list[ItemOut]
+    index: int = Field(ge=0, description="the position of the item in the request")
+    result: ScoreResponse
 
 
-class WeightsResponse(BaseModel):
+class ItemError(Answer):
+    """An item that was not scored: the answer of /v1/score, whose status is in ``error``."""
+
+    index: int = Field(ge=0, description="the position of the item in the request")
+    error: Problem
+
+
+class BatchResponse(Answer):
+    """A result or an error for each item, in the order of the request; the status is 200 even if all items failed."""
+
+    results: list[ItemResult | ItemError]
+
+
+class WeightsResponse(Answer):
     """Weights derived by one method; null where undefined."""
 
     method: MethodName
@@ -326,7 +379,7 @@ class WeightsResponse(BaseModel):
     weights: list[float | None]
 
 
-class ModelOut(BaseModel):
+class ModelOut(Answer):
     """The served model."""
 
     name: str
@@ -345,7 +398,7 @@ class ModelOut(BaseModel):
     path: dict[str, str] = Field(description="by contrast: fast or plain (two full forward passes)")
 
 
-class MethodOut(BaseModel):
+class MethodOut(Answer):
     """A method of deriving weights."""
 
     name: MethodName
@@ -362,7 +415,7 @@ class MethodOut(BaseModel):
     whole_row: bool = Field(description="whether a weight depends on all tokens of its row")
 
 
-class ModelsResponse(BaseModel):
+class ModelsResponse(Answer):
     """The served models and the weighting methods."""
 
     default: str = Field(description="the name of the default model")
@@ -371,13 +424,13 @@ class ModelsResponse(BaseModel):
     methods: list[MethodOut]
 
 
-class Health(BaseModel):
+class Health(Answer):
     """The health of the service."""
 
     status: str
 
 
-class Version(BaseModel):
+class Version(Answer):
     """Versions of the service and its libraries."""
 
     tokensight: str

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +15,13 @@ from service.problems import ProblemError, problem_response
 
 OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 """Paths that need no key. Compared exactly: no other spelling of a path is open."""
+
+SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "the key is the password; any user name"},
+}
+"""The three ways to give a key, as OpenAPI describes them."""
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="tokensight"'}
 
