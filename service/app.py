@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 import scorer
 import service.page
+import service.page.reference
 from service import health, problems, routes, schemas
 from service.limits import BodyLimit
 from service.request_context import RequestContext
@@ -45,13 +46,21 @@ def create_app(settings: Settings | None = None, scoring: ScoringService | None 
         yield
         await scoring.stop()
 
-    # redirect_slashes would answer a trailing slash with a URL built from the Host header of the client.
-    app = FastAPI(title="tokensight", version=scorer.__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="tokensight",
+        version=scorer.__version__,
+        lifespan=lifespan,
+        # It would answer a trailing slash with a URL built from the Host header of the client.
+        redirect_slashes=False,
+        docs_url=None,  # both are in service.page.reference
+        redoc_url=None,
+    )
     app.state.service = scoring
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(service.page.router)
+    app.include_router(service.page.reference.router)
     # The middleware added last sees a request first.
     app.add_middleware(
         BodyLimit,

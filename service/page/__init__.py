@@ -76,7 +76,7 @@ def assets() -> dict[str, Asset]:
 @router.api_route("/", methods=["GET", "HEAD"])
 async def index(request: Request) -> Response:
     """Serve the page itself."""
-    return _answer(assets()["index.html"], request)
+    return answer(assets()["index.html"], request)
 
 
 @router.api_route("/page/{path:path}", methods=["GET", "HEAD"])
@@ -85,7 +85,7 @@ async def asset(path: str, request: Request) -> Response:
     found = assets().get(path)
     if found is None:
         raise HTTPException(404, f"the page has no file {path[:100]!r}")
-    return _answer(found, request)
+    return answer(found, request)
 
 
 def _served(entry: Traversable) -> bool:
@@ -97,16 +97,21 @@ def _suffix(name: str) -> str:
 
 
 def _read(entry: Traversable) -> Asset:
-    body = entry.read_bytes()
-    return Asset(body, TYPES[_suffix(entry.name)], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    """Return a packaged file."""
+    return asset_of(entry.read_bytes(), entry.name)
 
 
-def _answer(asset: Asset, request: Request) -> Response:
+def asset_of(body: bytes, name: str) -> Asset:
+    """Return bytes as the file of that name, whose ending decides the media type."""
+    return Asset(body, TYPES[_suffix(name)], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def answer(asset: Asset, request: Request, policy: str = CONTENT_SECURITY_POLICY) -> Response:
     """Answer with the asset, or 304 if the browser already has it (RFC 9110, 13.1.2: weak comparison).
 
     For HEAD, the server drops the body and keeps its length.
     """
-    headers = {**HEADERS, "ETag": asset.etag}
+    headers = {**HEADERS, "Content-Security-Policy": policy, "ETag": asset.etag}
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if asset.etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
