@@ -14,6 +14,7 @@ from pipelines.cli.compact import build_parser as compact_parser
 from pipelines.cli.inspect import build_parser as inspect_parser
 from pipelines.cli.options import build_parser as job_parser
 from pipelines.sources.columns import PAIRS, ROLES
+from service.command_line import build_parser as serve_parser
 from tests.pipelines.helpers import make_job, run, write_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ COMMANDS = {
     "tokensight score": job_parser,
     "tokensight compact": compact_parser,
     "tokensight inspect": inspect_parser,
+    "tokensight serve": serve_parser,
     "pipelines/score_dataset.py": job_parser,  # where Ray submits it
 }
 
