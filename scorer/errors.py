@@ -10,6 +10,7 @@
     ├── RunError            a run cannot continue, or must not touch what its output holds
     │   ├── OtherRunError   the output belongs to another run, or to none
     │   └── StoreError      the output's storage refuses, or keeps failing
+    ├── BatchTooLargeError  rows cannot share a forward pass; carries the budget to try next
     └── RowError            one row cannot be scored; carries a FailureCode and costs only that row
 
 Every message names the subject, the actual value, the limit and the remedy.
@@ -99,6 +100,18 @@ class OtherRunError(RunError):
 
 class StoreError(RunError):
     """The output's storage refuses or keeps failing: full, read-only, absent, or wrong or expired credentials."""
+
+
+class BatchTooLargeError(TokensightError):
+    """Several rows cannot share a forward pass: it ran out of memory, or raised although each row is scored alone.
+
+    Attributes:
+        smaller: the budget in tokens to try next, at least 1.
+    """
+
+    def __init__(self, problem: str, smaller: int) -> None:
+        super().__init__(problem)
+        self.smaller = max(1, smaller)
 
 
 class RowError(TokensightError):

@@ -8,9 +8,11 @@ import posixpath
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pipelines.output import attempts
 from pipelines.output.commit import OutputState, PublishedShard, read_published
 from pipelines.output.documents import as_json, now
 from pipelines.output.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
@@ -119,6 +121,11 @@ class PreparedRun:
         watch.begin(rows, rows - sum(unit.rows for unit in pending))
         try:
             published |= self._score(executor, watch, pending, published)
+        except BaseException:
+            # This process ends by itself, so no row killed it: what is in flight will be tried again like the rest.
+            with suppress(RunError):  # the store may be what failed; then an attempt too many is counted
+                attempts.end_session(self.work.store, self.work.session)
+            raise
         finally:
             watch.end()
         shards = [published[planned.shard.name] for planned in self.plans]
