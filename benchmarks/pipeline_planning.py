@@ -41,7 +41,7 @@ def measure(folder: Path, shards: int) -> dict[str, Any]:
     run = prepare(_job(folder))
     assert not run.pending
     _record_seconds(found, "resume_unfinished", started)
-    summary = summarize(run.record, published, run.work.source.account())
+    summary = summarize(run.record, published, run.work.source)
     (folder / "out" / SUCCESS).write_bytes(as_json(summary))
     found["success_mb"] = round((folder / "out" / SUCCESS).stat().st_size / 1e6, 1)
     del run, published  # a rerun is a new process and would not hold them

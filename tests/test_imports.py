@@ -37,7 +37,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "weights",
             "results",
             "display",
-            "messages spans config allocator weighting columns summary ids",
+            "base64_images messages spans config allocator weighting columns summary ids",
             "contrasts",
             "types token_bytes storage versions",
             "extras command_line",

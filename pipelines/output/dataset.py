@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ def open_dataset(record: RunRecord, input: str | None = None) -> Source:
             f"the run's input was {place!r}, relative to a folder other than this one; name the dataset with --input"
         )
     try:
-        columns = {name: _names(value) for name, value in record.source["columns"].items()}
+        columns = _columns(record.source["columns"])
+        own = {name: Columns(**_columns(roles)) for name, roles in record.source.get("own_columns", {}).items()}
         hosts = tuple(record.source.get("image_hosts", ()))
         source = open_source(
             place,
             record.source.get("format", "parquet"),
-            Columns(**columns, complete=True),
+            Columns(**columns, complete=True, own=own),
             prompt=str(record.fingerprint.get("prompt", DEFAULT_PROMPT)),
             contrast_images=columns.get("contrast_image") is not None,
             images=ImageOptions(record.source.get("image_root"), fetcher=Fetcher(hosts)),
@@ -47,9 +49,9 @@ def open_dataset(record: RunRecord, input: str | None = None) -> Source:
     return source
 
 
-def _names(value: Any) -> Any:
-    """Turn a JSON list of columns back into a tuple."""
-    return tuple(value) if isinstance(value, list) else value
+def _columns(roles: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the JSON lists among columns by role back into tuples."""
+    return {role: tuple(value) if isinstance(value, list) else value for role, value in roles.items()}
 
 
 def _is_there(place: str) -> bool:

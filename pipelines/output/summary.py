@@ -7,7 +7,10 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 :class:`pipelines.output.tally.Tally`), ``padding_waste`` (the share of padding in the tokens that the model ran),
 ``model``, ``method``, ``contrast``, ``dtype``, ``layout``, ``shards`` (``name``, ``rows``, ``ok``, ``text_only``,
 ``failed``, ``bytes``, ``sha256``), ``files`` (:class:`pipelines.sources.account.FilesAccount`: the input's files
-``seen``, ``read``, and ``passed_over`` with the reason). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
+``seen``, ``read``, and ``passed_over`` with the reason), ``choices``
+(:meth:`pipelines.sources.columns.Choices.to_dict`: the ``columns`` that were read by role, why each was ``taken``,
+which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary).
+``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pipelines.output.record import KEY as RECORD
 from pipelines.output.record import RunRecord, read_record
 from pipelines.output.store import Store
 from pipelines.output.tally import total
+from pipelines.sources import Source
 from pipelines.sources.account import FilesAccount
 from scorer.errors import RunError
 from scorer.summary import SUCCESS, parse_summary
@@ -65,10 +69,12 @@ class Summary(TypedDict):
     layout: str
     shards: list[ShardEntry]
     files: NotRequired[FilesAccount]
+    choices: NotRequired[dict[str, Any]]
 
 
-def summarize(record: RunRecord, shards: Sequence[PublishedShard], files: FilesAccount) -> Summary:
-    """Summarize a run whose shards are all published; ``files`` accounts for its input."""
+def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Source) -> Summary:
+    """Summarize a run whose shards are all published; ``source`` accounts for its input."""
+    choices = source.choices()
     tally = total(shard.tally for shard in shards)
     seconds = tally.seconds
     summary: Summary = {
@@ -91,8 +97,10 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], files: FilesA
         "dtype": record.fingerprint.get("dtype"),
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],
-        "files": files,
+        "files": source.account(),
     }
+    if choices is not None:
+        summary["choices"] = choices.to_dict()
     return parse(as_json(summary))  # exactly what a later reader gets
 
 

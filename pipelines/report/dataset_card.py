@@ -23,6 +23,9 @@ OURS: Final = "<!-- Written by tokensight with every finished run. To keep a tex
 
 _SIZES: Final = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
 
+_OWN_SHOWN: Final = 3
+"""Groups of shards with columns of their own that the card shows; ``_SUCCESS`` has all."""
+
 
 def write_card(store: Store, record: RunRecord, summary: Mapping[str, Any]) -> None:
     """Write the card of a run that is about to finish, unless there is a ``README.md`` from elsewhere."""
@@ -50,6 +53,7 @@ def render_card(record: RunRecord, summary: Mapping[str, Any]) -> str:
             *_reading(patterns),
             *_columns(record),
             *_making(record, summary),
+            *_choices(summary.get("choices")),
             *_counts(summary),
         )
     )
@@ -119,6 +123,34 @@ def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def _choices(choices: Mapping[str, Any] | None) -> Iterator[str]:
+    """Say which columns were read and why; shards with the same columns of their own are shown together."""
+    if choices is None:
+        return
+    yield from ("## Columns that were read", "", "| role | column | why |", "|---|---|---|")
+    yield from _taken(choices)
+    alike: dict[str, list[str]] = {}
+    for name, one in choices.get("own", {}).items():
+        alike.setdefault("\n".join(_taken(one)), []).append(name)
+    for lines, shards in list(alike.items())[:_OWN_SHOWN]:
+        more = f" and {len(shards) - 1:,} more" if len(shards) > 1 else ""
+        yield f"| **in {_code(shards[0])}{more}** | | |"
+        yield lines
+    if len(alike) > _OWN_SHOWN:
+        others = sum(map(len, list(alike.values())[_OWN_SHOWN:]))
+        yield f"| **in {others:,} other shards** | | see `choices` in `_SUCCESS` |"
+    yield ""
+    if choices["passed_over"]:
+        names = ", ".join(map(_code, choices["passed_over"]))
+        yield from (f"Known names that were not read: {names} (why: `choices` in `_SUCCESS`).", "")
+
+
+def _taken(choices: Mapping[str, Any]) -> Iterator[str]:
+    for role, names in choices["columns"].items():
+        shown = ", ".join(map(_code, names)) or "none"
+        yield f"| {role} | {shown} | {_cell(choices['taken'][role])} |"
+
+
 def _counts(summary: Mapping[str, Any]) -> Iterator[str]:
     yield from ("## Counts", "", "| | |", "|---|---|")
     yield f"| files | {len(summary['shards']):,} |"
@@ -151,6 +183,11 @@ def _model(model: Any) -> str:
 def _revision(record: RunRecord) -> str:
     revision = record.fingerprint.get("revision")
     return f" at {_code(str(revision))}" if revision else ""
+
+
+def _cell(text: str) -> str:
+    """Format words for a table cell, replacing characters that would end it or be taken for markup."""
+    return text.replace("|", "¦").replace("\n", " ").replace("<", "&lt;")
 
 
 def _code(text: str) -> str:

@@ -132,7 +132,7 @@ class PreparedRun:
         stored = summary_of(self.work.store, shards) if self.state.is_finished else None
         if stored is not None:
             return stored
-        summary = summarize(self.record, shards, self.work.source.account())
+        summary = summarize(self.record, shards, self.work.source)
         _check_totals(summary, rows)
         write_card(self.work.store, self.record, summary)
         self.work.store.put(SUCCESS, as_json(summary))

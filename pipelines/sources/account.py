@@ -23,13 +23,15 @@ class Reason(TypedDict):
 class FilesAccount(TypedDict):
     """``files`` of ``_SUCCESS``: ``seen`` is the sum of ``read`` and of all counts of ``passed_over``.
 
-    ``members_passed_over`` counts members of tar shards that belong to no sample; it is absent if there are none.
+    ``members_passed_over`` counts members of tar shards that belong to no sample; ``without_id`` counts files that have
+    no id although others do, so that their rows are named ``<shard>#<row>``. Both are absent if there are none.
     """
 
     seen: int
     read: int
     passed_over: dict[str, Reason]
     members_passed_over: NotRequired[dict[str, Reason]]
+    without_id: NotRequired[Reason]
 
 
 class PassedOver:
@@ -75,6 +77,9 @@ def describe_account(files: FilesAccount) -> str:
         text += f"; passed over: {describe_reasons(files['passed_over'])}"
     if files.get("members_passed_over"):
         text += f"; members passed over: {describe_reasons(files['members_passed_over'])}"
+    if "without_id" in files:
+        reason = files["without_id"]
+        text += f"; {reason['count']:,} without the id that others have, their rows are SHARD#ROW ({_examples(reason)})"
     return text
 
 

@@ -17,7 +17,7 @@ import fsspec
 import pyarrow as pa
 
 from pipelines.sources import ReadRow, Shard
-from pipelines.sources.column_source import ColumnSource, shard_errors
+from pipelines.sources.column_source import ColumnSource, Named, shard_errors
 from pipelines.sources.columns import Columns
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input, published_names
 from pipelines.sources.rows import Record
@@ -60,11 +60,11 @@ class ArrowSource(ColumnSource):
         with ThreadPoolExecutor(_THREADS) as pool:
             looked = list(pool.map(look, files))
         first = next((i for i, (_, rows) in enumerate(looked) if rows), 0)
-        schema = looked[first][0]
-        columns = self._choose(schema, files[first].name)
-        for file, (found, rows) in zip(files, looked, strict=True):
+        schemas: dict[pa.Schema, list[Named]] = {}
+        for file, name, (found, rows) in zip(files, names, looked, strict=True):
             if rows:
-                self._check_shard(columns, (files[first].name, schema), (file.name, found))
+                schemas.setdefault(found.remove_metadata(), []).append(Named(file.name, name))
+        columns = self._settle(files[first].name, looked[first][0], schemas)
         shards = [
             Shard(display_path(fs, file.path), name, file.size, file.etag, rows)
             for file, name, (_, rows) in zip(files, names, looked, strict=True)

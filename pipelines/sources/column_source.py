@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from pipelines.sources import Shard
-from pipelines.sources.account import FilesAccount, account
-from pipelines.sources.columns import Choices, Columns, check_shard, choose
+from pipelines.sources.account import EXAMPLES, FilesAccount, account
+from pipelines.sources.columns import Choices, Columns, check_shard, choose, known_ids
 from pipelines.sources.images import ImageOptions
 from pipelines.sources.listing import FileInfo, list_files, open_input
 from pipelines.sources.rows import RowReader
 from scorer.config import MAX_TEXT_BYTES
 from scorer.errors import ConfigError, RunError
+
+
+class Named(NamedTuple):
+    """The names of one shard: of its file, for messages, and as a :class:`Shard`, under which its scores are stored."""
+
+    file: str
+    shard: str
 
 
 class ColumnSource(ABC):
@@ -104,17 +111,62 @@ class ColumnSource(ABC):
         self._choices = choose(schema, self._asked, shard, needs_contrast=self._contrast_images)
         return self._choices.columns
 
-    def _check_shard(self, columns: Columns, first: tuple[str, pa.Schema], other: tuple[str, pa.Schema]) -> None:
-        """Refuse a shard that can be read neither by the first one's columns nor by known names of its own."""
+    def _settle(self, name: str, schema: pa.Schema, shards: Mapping[pa.Schema, Sequence[Named]]) -> Columns:
+        """Find the columns, and hold every shard against them: it is read by these, by its own, or is refused.
+
+        An id is looked for in all shards. One that has another known id than the first is read with its own, and one
+        that has none is counted in the account, because its rows are named by their places.
+
+        Args:
+            name, schema: of the first shard with rows; the schema may be completed by those of others.
+            shards: the names of all shards with rows, by schema without metadata.
+
+        Raises:
+            ConfigError: as :func:`choose` and :func:`check_shard` do.
+        """
+        columns = self._choose(schema, name)
+        if columns.id is None and self._asked.id is None and not self._asked.complete:
+            late = {key: one for other in reversed(list(shards)) for key, one in known_ids(other).items()}
+            if late:
+                schema = pa.schema([*(one for one in schema if one.name not in late), *late.values()])
+                columns = self._choose(schema, name)
+        without: list[str] = []
+        for other, names in shards.items():
+            own = self._own_choices(columns, (name, schema), names[0], other)
+            self._own |= {} if own is None else {one.shard: own for one in names}
+            identifier = (columns if own is None else own.columns).id
+            if columns.id is not None and identifier not in other.names:
+                without += [one.file for one in names]
+        if without:
+            self._account["without_id"] = {"count": len(without), "examples": sorted(without)[:EXAMPLES]}
+        return columns
+
+    def _own_choices(
+        self, columns: Columns, first: tuple[str, pa.Schema], shard: Named, schema: pa.Schema
+    ) -> Choices | None:
+        """Return the columns of a shard that the first one's do not fit; None if they fit.
+
+        Raises:
+            ConfigError: the shard can be read neither by those nor by known names of its own.
+        """
+        recorded = self._asked.own.get(shard.shard)
+        if recorded is not None:
+            return choose(schema, replace(recorded, complete=True), shard.file)
         try:
-            check_shard(columns, first, other)
+            check_shard(columns, first, (shard.file, schema))
         except ConfigError as error:
-            name, schema = other
             asked = Columns() if self._asked.complete else self._asked
             try:
-                self._own[name] = choose(schema, asked, name, needs_contrast=self._contrast_images)
+                return choose(schema, asked, shard.file, needs_contrast=self._contrast_images)
             except ConfigError:
                 raise error from None
+        ids = [one for one in known_ids(schema) if one not in columns.names()]
+        is_named = self._asked.id is not None and not self._asked.complete
+        if columns.id is None or columns.id in schema.names or is_named or not ids:
+            return None
+        assert self._choices is not None
+        reasons = {**self._choices.reasons, "id": f"known name; the shard has no {columns.id}"}
+        return Choices(replace(columns, id=ids[0]), reasons, {})
 
     @abstractmethod
     def _look(self) -> tuple[Sequence[Shard], Columns]:

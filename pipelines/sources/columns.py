@@ -46,6 +46,7 @@ class Columns:
 
     Attributes:
         complete: whether these are the columns of an earlier run, to be read as they are: nothing is looked for.
+        own: of an earlier run, the columns of shards that have their own, by the shard's name.
     """
 
     image: Names | None = None
@@ -55,6 +56,7 @@ class Columns:
     prompt: str | None = None
     contrast_image: Names | None = None
     complete: bool = field(default=False, compare=False)
+    own: Mapping[str, Columns] = field(default_factory=dict, compare=False)
 
     def names(self) -> list[str]:
         """Return the columns to read, each once."""
@@ -62,7 +64,7 @@ class Columns:
 
     def roles(self) -> dict[str, Names | None]:
         """Return the column of each role, as plain data."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "complete"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("complete", "own")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ class Choices:
     own: Mapping[str, Choices] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the reasons as plain data."""
+        """Return the columns and the reasons as plain data: ``columns``, ``taken``, ``passed_over`` and ``own``."""
         own = {"own": {name: one.to_dict() for name, one in self.own.items()}} if self.own else {}
-        return {"taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
+        columns = {role: list(_each(name)) for role, name in self.columns.roles().items() if role in self.reasons}
+        return {"columns": columns, "taken": dict(self.reasons), "passed_over": dict(self.passed_over), **own}
 
     def lines(self) -> list[str]:
         """Return what a run prints: one line for each role, and one for each column that was passed over."""
@@ -219,7 +222,7 @@ def choose(schema: pa.Schema, asked: Columns, shard: str, *, needs_contrast: boo
         raise ConfigError("--text-column and --messages-column are both given; give only one of them")
     if asked.complete:
         reasons = {role: "as recorded" for role, value in asked.roles().items() if value is not None}
-        return Choices(replace(asked, complete=False), reasons, {})
+        return Choices(replace(asked, complete=False, own={}), reasons, {})
     taken = {role: f"named by {OPTIONS[role]}" for role, value in asked.roles().items() if value is not None}
     text, messages, prompt = asked.text, asked.messages, asked.prompt
     if text is None and messages is None:
@@ -275,6 +278,12 @@ def check_shard(columns: Columns, first: tuple[str, pa.Schema], other: tuple[str
                 f"it must be {ROLES[role].expected}. Repair the shard, leave it out, or name another column with "
                 f"{OPTIONS[role]}. The columns of {name}:\n{describe(schema)}"
             )
+
+
+def known_ids(schema: pa.Schema) -> dict[str, pa.Field]:
+    """Return the columns that may be an id by name and type, in the order in which they are preferred."""
+    found = [field for field in schema if field.name.lower() in ID_NAMES and is_id(field.type)]
+    return {field.name: field for field in sorted(found, key=lambda field: ID_NAMES.index(field.name.lower()))}
 
 
 def describe(schema: pa.Schema) -> str:

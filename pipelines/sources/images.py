@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -15,17 +13,11 @@ import fsspec
 
 from pipelines.sources.listing import is_local, open_input
 from pipelines.sources.redacted import without_secrets
+from scorer.base64_images import decode_base64, find_base64
 from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.fetching.fetcher import Fetcher
 from scorer.types import ImageSource
 
-_DATA_URL: Final = re.compile(r"data:[^,]{0,200}?;base64,", re.IGNORECASE)
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
-_SHORTEST: Final = 64
-"""Characters of the smallest image in base64; a shorter string is a path."""
-_LONGEST_PATH: Final = 4096
-_SNIFFED: Final = 64
-_MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 _WEB: Final = re.compile(r"https?://", re.IGNORECASE)
 _UNESCAPED: Final = "!$&'()*+,;=:@~"
 """Characters of a file name that stand for themselves in the path of a URL (RFC 3986, section 3.3)."""
@@ -119,7 +111,8 @@ class ImageResolver:
         if isinstance(data, str):
             data, path = None, data or path
         if isinstance(data, bytes) and (data or not isinstance(cell, dict) or path):
-            return data
+            held = self._base64(data)
+            return data if held is None else held
         if (data is not None and not isinstance(data, bytes)) or not isinstance(path, str | None):
             found = f"of type {type(data).__name__}"
             if isinstance(cell, dict):
@@ -132,34 +125,25 @@ class ImageResolver:
         held = self._base64(path)
         return self._file(path) if held is None else held
 
-    def _base64(self, text: str) -> bytes | None:
-        """Decode a data URL or plain base64; None if the text is neither, and so a path.
-
-        Plain base64 is known by the image's signature that it decodes to. A path that exists is never taken for it.
-        """
-        url = _DATA_URL.match(text)
-        if url is None and (len(text) < _SHORTEST or not _has_signature(text) or not _BASE64.fullmatch(text)):
+    def _base64(self, value: str | bytes) -> bytes | None:
+        """Decode a data URL or plain base64; None if the value is neither: see :func:`find_base64`."""
+        encoded = find_base64(value, self._exists)
+        if encoded is None:
             return None
-        if url is None and len(text) <= _LONGEST_PATH and self._exists(text):
-            return None
-        encoded = text[url.end() :] if url is not None else text
         if len(encoded) * 3 // 4 > self.max_bytes + 4096:
             size = len(encoded) * 3 // 4
             problem = f"an image in base64 has about {size:,} bytes, over the limit of {self.max_bytes:,}"
             raise RowError(FailureCode.IMAGE_TOO_LARGE, f"{problem}; raise --max-image-bytes to allow it")
         try:
-            return _decode(encoded)
-        except (binascii.Error, ValueError) as error:
-            problem = f"the image is not valid base64 ({error}); it begins with {text[:40]!r}; encode it again"
+            return decode_base64(encoded)
+        except ValueError as error:
+            problem = f"the image is not valid base64 ({error}); it begins with {value[:40]!r}; encode it again"
             raise RowError(FailureCode.IMAGE_UNREADABLE, problem) from error
 
     def _exists(self, path: str) -> bool:
-        try:
-            if is_local(self.fs):
-                return (Path(self.folder) / path).exists()
-            return bool(self.fs.exists(posixpath.join(self.folder, path)))
-        except (OSError, ValueError):
-            return False
+        if is_local(self.fs):
+            return (Path(self.folder) / path).exists()
+        return bool(self.fs.exists(posixpath.join(self.folder, path)))
 
     def _file(self, path: str) -> ImageSource:
         found = _SCHEME.match(path)  # urlsplit raises for an authority such as [IMG]
@@ -204,22 +188,6 @@ class ImageResolver:
             raise
         except Exception as error:  # clients have errors of their own, such as botocore's NoCredentialsError
             raise OSError(f"image {path[:200]!r} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _decode(encoded: str) -> bytes:
-    data = "".join(encoded.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
-    return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
-
-
-def _has_signature(text: str) -> bool:
-    """Whether base64 decodes to the beginning of an image."""
-    try:
-        start = _decode(text[:_SNIFFED].strip()[: _SNIFFED // 2])
-    except (binascii.Error, ValueError):
-        return False
-    if start.startswith(_MAGIC) or start[4:12] in (b"ftypavif", b"ftypavis"):
-        return True
-    return start[:4] == b"RIFF" and start[8:12] == b"WEBP"
 
 
 def is_web(url: str) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from typing import Any, Final
 
 import fsspec
@@ -15,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.sources import ReadRow, Shard
-from pipelines.sources.column_source import ColumnSource, shard_errors
+from pipelines.sources.column_source import ColumnSource, Named, shard_errors
 from pipelines.sources.column_types import is_binary, is_image_struct, is_text, is_unknown
 from pipelines.sources.columns import ID_NAMES, Columns, choose
 from pipelines.sources.listing import FileInfo, display_path, is_local, open_input
@@ -38,6 +40,9 @@ _BUFFER: Final = 2**20
 """Bytes of a column read ahead from a disk: a file that stays open must not hold its row group."""
 _MAX_CELL: Final = 2**30
 """Bytes of one value, checked before Python objects are made of it: a file of kilobytes may decode to gigabytes."""
+_LARGE: Final = {"binary_type": pa.large_binary()} if "binary_type" in signature(pq.ParquetFile).parameters else {}
+"""Makes strings and binaries large where the file has no Arrow schema. A file with one needs no option: no row that
+Arrow wrote has more than its types hold. Releases of pyarrow before the option cannot do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +70,28 @@ class ParquetSource(ColumnSource):
         chosen, footer = _first_with_rows(fs, files)
         first = footer.schema.to_arrow_schema()
         schema = self._shown(fs, files, first)
-        columns = self._choose(schema, chosen.name)
+        self._choose(schema, chosen.name)  # what is wrong here need not wait for the other footers
 
-        def look(file: FileInfo) -> Shard:
+        def look(file: FileInfo) -> tuple[Shard, pa.Schema | None]:
             found = _footer(fs, file)
             shard = Shard(display_path(fs, file.path), file.name, file.size, file.etag, found.num_rows)
             # Building Arrow's schema takes longest here, and most shards of a dataset were written alike.
-            if found.num_rows and not _written_alike(found, footer):
-                self._check_shard(columns, (chosen.name, schema), (file.name, found.schema.to_arrow_schema()))
-            return shard
+            is_known = not found.num_rows or _written_alike(found, footer)
+            return shard, None if is_known else found.schema.to_arrow_schema().remove_metadata()
 
-        # Footers are dropped once compared: those of 100,000 shards would fill a gigabyte.
+        # Footers are dropped once compared, and of equal schemas one is kept: 100,000 would fill a gigabyte.
+        alike: list[Named] = []
+        schemas = {first.remove_metadata(): alike}
+        shards: list[Shard] = []
         with ThreadPoolExecutor(_LOCAL_THREADS if is_local(fs) else _REMOTE_THREADS) as pool:
             batches = [files[i : i + _FILES_TOGETHER] for i in range(0, len(files), _FILES_TOGETHER)]
-            found = pool.map(lambda batch: [look(file) for file in batch], batches)
-            return [shard for shards in found for shard in shards], columns
+            for looked in pool.map(lambda batch: [look(file) for file in batch], batches):
+                for shard, found in looked:
+                    shards.append(shard)
+                    if shard.rows:
+                        names = alike if found is None else schemas.setdefault(found, [])
+                        names.append(Named(shard.name, shard.name))
+        return shards, self._settle(chosen.name, schema, {one: names for one, names in schemas.items() if names})
 
     def _shown(self, fs: fsspec.AbstractFileSystem, files: Sequence[FileInfo], first: pa.Schema) -> pa.Schema:
         """Return a shard's schema, completed by others where it leaves doubt: null types, and the absence of an id."""
@@ -108,11 +120,12 @@ class ParquetSource(ColumnSource):
 
     def read(self, shard: Shard, start: int, stop: int) -> list[ReadRow]:
         reader = self._reader(shard)
-        names = self.columns_of(shard).names()
+        columns = self.columns_of(shard)
+        names = columns.names()
         rows: list[ReadRow] = []
         for batch in self._batches(shard, start, stop, names):
             there = [name for name in names if name in batch.schema.names]  # a shard may lack the id
-            limits = {name: self._limit(name) for name in there}
+            limits = {name: self._limit(name, columns) for name in there}
             large = {name for name in there if batch.column(name).nbytes > limits[name].size}
             records = [
                 {name: _cell(batch, name, i, limits[name] if name in large else None) for name in there}
@@ -121,14 +134,16 @@ class ParquetSource(ColumnSource):
             rows += reader.rows(records, start + len(rows))
         return rows
 
-    def _limit(self, name: str) -> _Limit:
+    def _limit(self, name: str, columns: Columns) -> _Limit:
         """Return what one string or one image of a column may have."""
-        if name in Columns(text=self.columns.text, prompt=self.columns.prompt).names():
+        if name in Columns(text=columns.text, prompt=columns.prompt).names():
             return _Limit(self.max_text_bytes, "max_text_bytes", FailureCode.TEXT_TOO_LONG)
         return _Limit(self.images.max_bytes, "max_image_bytes", FailureCode.IMAGE_TOO_LARGE)
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:
-        return pa.Table.from_batches(self._batches(shard, start, stop, None), schema=self.schema(shard))
+        schema = self.schema(shard)
+        batches = self._batches(shard, start, stop, None)
+        return pa.Table.from_batches((_as_stored(batch, schema, shard) for batch in batches), schema=schema)
 
     def schema(self, shard: Shard) -> pa.Schema:
         with _open(open_input(self.url)[0], shard.path) as file:
@@ -142,7 +157,9 @@ class ParquetSource(ColumnSource):
         held, place = self._places.pop(key, (None, None))
         with shard_errors(shard):
             if place is None or held != shard:
-                place = Place(_open(open_input(self.url)[0], shard.path, _BUFFER), columns)
+                fs, _ = open_input(self.url)
+                wide = partial(_open, fs, shard.path, _BUFFER, **_LARGE) if _LARGE else None
+                place = Place(_open(fs, shard.path, _BUFFER), columns, wide)
             for piece in place.take(start, stop):
                 left -= piece.num_rows
                 yield piece
@@ -193,14 +210,27 @@ def _written_alike(footer: pq.FileMetaData, other: pq.FileMetaData) -> bool:
 
 
 @contextmanager
-def _open(fs: fsspec.AbstractFileSystem, path: str, buffer: int = 0) -> Iterator[pq.ParquetFile]:
+def _open(fs: fsspec.AbstractFileSystem, path: str, buffer: int = 0, **options: Any) -> Iterator[pq.ParquetFile]:
     if is_local(fs):
-        with pq.ParquetFile(path, buffer_size=buffer) as file:
+        with pq.ParquetFile(path, buffer_size=buffer, **options) as file:
             yield file
     else:
         # Arrow's pre-buffering joins the ranges that it needs; a cache below it would read ahead for nothing.
-        with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True) as file:
+        with fs.open(path, cache_type="none") as handle, pq.ParquetFile(handle, pre_buffer=True, **options) as file:
             yield file
+
+
+def _as_stored(batch: pa.RecordBatch, schema: pa.Schema, shard: Shard) -> pa.RecordBatch:
+    """Return a batch with the file's own types, if it was read with large ones."""
+    if batch.schema.equals(schema):
+        return batch
+    try:
+        return batch.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowCapacityError) as error:
+        raise RunError(
+            f"a row of shard {shard.name} has more than 2 GiB in one column ({error}); --layout merged would have to "
+            "write it again: split the row, or use --layout sidecar"
+        ) from error
 
 
 def _cell(batch: pa.RecordBatch, column: str, i: int, limit: _Limit | None) -> Any:

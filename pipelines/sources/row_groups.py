@@ -7,7 +7,7 @@ is kept, and ascending units of a shard decode each row of it once. A unit befor
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -28,12 +28,20 @@ class Place:
     Args:
         opened: opens the file.
         columns: the columns to read; None means all.
+        wide: opens it with large strings and binaries. If a row has more nested bytes than others can hold, the rest of
+            its row group is read so, and has these types; None means that such a row ends the reading.
     """
 
-    def __init__(self, opened: AbstractContextManager[pq.ParquetFile], columns: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        opened: AbstractContextManager[pq.ParquetFile],
+        columns: Sequence[str] | None,
+        wide: Callable[[], AbstractContextManager[pq.ParquetFile]] | None = None,
+    ) -> None:
         self._columns = None if columns is None else list(columns)
-        self._file = opened.__enter__()
-        weakref.finalize(self, opened.__exit__, None, None, None)
+        self._file = self._open(opened)
+        self._open_wide = wide
+        self._wide: pq.ParquetFile | None = None
         metadata = self._file.metadata
         rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._ends = [sum(rows[: i + 1]) for i in range(len(rows))]
@@ -42,6 +50,7 @@ class Place:
         self._held: pa.RecordBatch | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._batch_rows = BATCH_ROWS
+        self._is_wide = False
 
     def take(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows ``start`` to ``stop`` (exclusive); fewer where the file ends before.
@@ -61,10 +70,16 @@ class Place:
             start = self._at = start + piece.num_rows
             yield piece
 
-    def _begin(self, group: int, rows: int) -> None:
-        self._group, self._batch_rows, self._held = group, rows, None
+    def _open(self, opened: AbstractContextManager[pq.ParquetFile]) -> pq.ParquetFile:
+        file = opened.__enter__()
+        weakref.finalize(self, opened.__exit__, None, None, None)
+        return file
+
+    def _begin(self, group: int, rows: int, wide: pq.ParquetFile | None = None) -> None:
+        self._group, self._batch_rows, self._held, self._is_wide = group, rows, None, wide is not None
         self._at = self._ends[group - 1] if group else 0
-        self._batches = self._file.iter_batches(rows, row_groups=[group], columns=self._columns, use_threads=False)
+        file = wide or self._file
+        self._batches = file.iter_batches(rows, row_groups=[group], columns=self._columns, use_threads=False)
 
     def _next(self, most: int) -> pa.RecordBatch:
         """Return between 1 and ``most`` of the next rows; the caller moves the place."""
@@ -79,10 +94,14 @@ class Place:
             raise OSError(f"row group {self._group} ends before its last row") from None
         except pa.ArrowNotImplementedError:
             # A nested column of more than 2 GiB in one batch: Arrow would need several chunks for it.
-            if self._batch_rows == 1:
-                raise
             at = self._at
-            self._begin(self._group, self._batch_rows // 2)
+            if self._batch_rows > 1:
+                self._begin(self._group, self._batch_rows // 2)
+            elif self._open_wide is None or self._is_wide:
+                raise
+            else:
+                self._wide = self._wide or self._open(self._open_wide())
+                self._begin(self._group, 1, self._wide)
             while self._at < at:
                 self._at += self._next(at - self._at).num_rows
             return self._held_or_decoded()

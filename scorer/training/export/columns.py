@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from scorer.errors import ConfigError
@@ -39,6 +39,7 @@ class RunColumns:
         layout: ``sidecar`` or ``merged``; None if the run did not record it.
         image_is_recorded: whether the run read the images from these columns; else the user named others.
         conversation: whether the run read the text as messages.
+        image_root: the folder or URL that image paths are relative to; None means each shard's folder.
     """
 
     text: tuple[str, ...]
@@ -49,6 +50,7 @@ class RunColumns:
     layout: str | None
     image_is_recorded: bool = True
     conversation: bool = False
+    image_root: str | None = None
 
     def names(self) -> list[str]:
         """Return every column that was read."""
@@ -77,15 +79,45 @@ class RunColumns:
                 )
 
 
-def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunColumns:
+@dataclass(frozen=True, slots=True)
+class ColumnsByShard:
+    """The columns that a run read from each shard.
+
+    Attributes:
+        common: those of every shard but the ones in ``own``.
+        own: those of shards whose columns have other names, by the published file's name.
+    """
+
+    common: RunColumns
+    own: Mapping[str, RunColumns] = field(default_factory=dict)
+
+    def of(self, shard: str) -> RunColumns:
+        """Return the columns of a published shard."""
+        return self.own.get(shard, self.common)
+
+
+def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> ColumnsByShard:
     """Return the columns that the run read, from its published files' metadata and the options that override it.
+
+    An option holds for every shard, those with columns of their own included.
 
     Raises:
         ConfigError: neither names the column of the text or the image.
     """
     metadata = _metadata(published)
     source: Mapping[str, Any] = metadata.get("source", {})
-    read: Mapping[str, Any] = source.get("columns", {})
+    own: Mapping[str, Any] = source.get("own_columns", {})
+    return ColumnsByShard(
+        _columns(published, metadata, source.get("columns", {}), overrides),
+        {shard: _columns(published, metadata, read, overrides) for shard, read in own.items()},
+    )
+
+
+def _columns(
+    published: PublishedWeights, metadata: Mapping[str, Any], read: Mapping[str, Any], overrides: ColumnOptions
+) -> RunColumns:
+    """Return the columns of shards of which the run read the columns ``read``, by role."""
+    source: Mapping[str, Any] = metadata.get("source", {})
 
     def columns(option: str, override: str | None, own: Any) -> tuple[str, ...]:
         if override is not None:
@@ -110,6 +142,7 @@ def run_columns(published: PublishedWeights, overrides: ColumnOptions) -> RunCol
         layout=metadata.get("layout"),
         image_is_recorded=overrides.image is None,
         conversation=overrides.text is None and read.get("messages") is not None,
+        image_root=source.get("image_root"),
     )
 
 

@@ -15,9 +15,16 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scorer.base64_images import decode_base64, find_base64
 from scorer.errors import ConfigError, TableError
 from scorer.messages import parse_conversation, question_turn
-from scorer.training.export.columns import IMAGE_OPTION, PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
+from scorer.training.export.columns import (
+    IMAGE_OPTION,
+    PROMPT_COLUMN_OPTION,
+    PROMPT_OPTION,
+    ColumnsByShard,
+    RunColumns,
+)
 from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.types import Turn
@@ -49,7 +56,7 @@ class Example:
     Attributes:
         name: unique; the row's id, with ``#k`` for caption k of several.
         turns: the conversation, with its images in place.
-        images: as the dataset has them: paths, bytes, or Hugging Face's image structs.
+        images: as the dataset has them (paths, bytes, or Hugging Face's image structs), but base64 as its bytes.
         row: the published weights.
         texts: all texts of the row that were scored.
         trained: indices in ``texts`` of the conversation's answers, in order.
@@ -63,32 +70,38 @@ class Example:
     trained: tuple[int, ...]
 
 
-def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) -> Iterator[Example]:
+def read_examples(table: WeightTable, data: Path | None, columns: ColumnsByShard) -> Iterator[Example]:
     """Yield the examples of every row with weights, in the run's order; rows that failed are left out.
 
     Args:
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
+        columns: those that the run read.
 
     Raises:
         TableError: a file is absent or has another number of rows, or a text is not the one that was scored.
         ConfigError: the dataset is needed but not given, its format cannot be exported, or it lacks a column.
     """
-    if data is None and columns.layout == "sidecar":
+    format = columns.common.format
+    if data is None and columns.common.layout == "sidecar":
         raise ConfigError(
             f"{table.published.root} holds weights only (--layout sidecar); give the dataset that was scored with "
             "--data"
         )
-    if columns.format is not None and columns.format not in SUFFIXES:
+    if format is not None and format not in SUFFIXES:
         raise ConfigError(
-            f"the run read {columns.format}, which cannot be exported ({', '.join(SUFFIXES)} can); look weights up in "
+            f"the run read {format}, which cannot be exported ({', '.join(SUFFIXES)} can); look weights up in "
             "your own loader with WeightTable.find(id), as docs/training.md shows under WebDataset"
         )
     for shard in table.shards:
-        records = _published(table, shard, columns) if data is None else _read(data, shard, table, columns)
+        read = columns.of(shard)
+        path, kind = (None, "") if data is None else _file_beside(data, shard, table, format)
+        records = _published(table, shard, read) if path is None else _read(path, kind, read)
+        place = read.image_root or (path and path.parent)
+        folder = None if place is None else Path(place)
         count, scored = 0, table.published.rows_of(shard)
         for count, record in enumerate(records, 1):
             if count <= scored and (row := table.row(shard, count - 1)).ok:
-                yield from _examples(record(), row, columns)
+                yield from _examples(record(), row, read, folder)
         if count != scored:
             raise TableError(
                 f"{data}: the file of shard {shard} has {count} rows, the run scored {scored}; "
@@ -96,10 +109,11 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
             )
 
 
-def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
+def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns, folder: Path | None) -> Iterator[Example]:
+    own_image = partial(_own_image, folder=folder, where=row.name)
     columns.refuse_absent(record, row.name, record=True)
     cells = [] if row.text_only else [record.get(name) for name in columns.image]
-    images = tuple(image for image in _leaves(cells) if not _is_absent(image))
+    images = tuple(image for image in map(own_image, _leaves(cells)) if image is not None)
     for image in images:
         _check_image(image, row, columns)
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
@@ -108,7 +122,7 @@ def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) ->
     if answers_messages and isinstance(text, str) and not columns.conversation:
         text = [{"role": "assistant", "content": text}]
     if columns.conversation or answers_messages or (isinstance(text, list) and text and isinstance(text[0], Mapping)):
-        sample = parse_conversation(row.sample_id, images, text, prompt=prompt, own_image=_present)
+        sample = parse_conversation(row.sample_id, images, text, prompt=prompt, own_image=own_image)
         texts = sample.scored_texts
         row.check_text(texts)
         yield Example(row.sample_id, sample.turns, sample.images, row, texts, tuple(range(len(texts))))
@@ -147,15 +161,31 @@ def _question(record: Mapping[str, Any], row: WeightRow, columns: RunColumns, im
     return Turn.question(images, columns.prompt)
 
 
-def _is_absent(image: Any) -> bool:
-    """Whether a value names no image, as the run reads it: null, or empty in its bytes and its path."""
-    if isinstance(image, Mapping):
-        return not image.get("bytes") and not image.get("path")
-    return image is None or image == ""
+def _own_image(image: Any, folder: Path | None, where: str) -> Any:
+    """Return an image as the run reads it: base64 decoded, and None if it is null, or empty in its bytes and its path.
 
+    Args:
+        image: a path, bytes, base64 as either, or Hugging Face's struct.
+        folder: where paths begin, to tell a path from base64; None if it is not known.
+        where: the row, for the message.
 
-def _present(image: Any) -> Any:
-    return None if _is_absent(image) else image
+    Raises:
+        TableError: it is base64 that breaks off or holds other characters.
+    """
+    value = (image.get("bytes") or image.get("path")) if isinstance(image, Mapping) else image
+    if value is None or value == "":
+        return None
+    if isinstance(value, (str, bytes)):
+        encoded = find_base64(value, lambda path: folder is not None and (folder / path).exists())
+        if encoded is not None:
+            try:
+                return decode_base64(encoded)
+            except ValueError as error:
+                raise TableError(
+                    f"{where} has an image that is not valid base64 ({error}) and begins with {value[:40]!r}; give the "
+                    "dataset as it was scored"
+                ) from error
+    return image
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -167,8 +197,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _read(data: Path, shard: str, table: WeightTable, columns: RunColumns) -> Iterator[Record]:
-    path, format = _file_beside(data, shard, table, columns.format)
+def _read(path: Path, format: str, columns: RunColumns) -> Iterator[Record]:
     if format == "parquet":
         with pq.ParquetFile(path) as file:
             columns.refuse_absent(file.schema_arrow.names, str(path))

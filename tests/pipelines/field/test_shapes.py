@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.output.record import RunRecord
-from pipelines.sources import ReadRow
-from pipelines.sources.columns import Columns
+from pipelines.sources import ReadRow, column_source
+from pipelines.sources.account import describe_account
+from pipelines.sources.columns import Columns, check_shard
+from pipelines.sources.images import ImageOptions
 from scorer.errors import ConfigError, FailureCode
 from scorer.training import WeightTable
 from scorer.training.collator import texts_of
@@ -269,6 +271,29 @@ def test_base64_in_an_image_column_and_a_path_that_looks_like_it(tmp_path: Path)
     assert sample(read_all(source(tmp_path))[0]).images == (str(there),)
 
 
+def test_base64_in_a_binary_column_is_decoded_and_other_bytes_are_not(tmp_path: Path) -> None:
+    """Known by the signature, as in strings; whatever else is letters and digits is the decoder's to refuse."""
+    plain = base64.b64encode(PNG)
+    cells = [plain, b"data:image/png;base64," + plain, PNG, b"A" * 80, plain[:40], plain + b"\xff"]
+    wanted = [PNG, PNG, *cells[2:]]
+    parquet(tmp_path / "a", image=pa.array(cells, pa.binary()), caption=["x"] * len(cells))
+    assert [sample(row).images[0] for row in read_all(source(tmp_path / "a"))] == wanted
+    structs = pa.array([{"bytes": cell, "path": "x.png"} for cell in cells], STRUCT)
+    parquet(tmp_path / "b", image=structs, caption=["x"] * len(cells))
+    assert [sample(row).images[0] for row in read_all(source(tmp_path / "b"))] == wanted
+    cut, large = (read_all(source(tmp_path / name, images=options))[0] for name, options in cut_and_large(tmp_path))
+    assert failure(cut).code is FailureCode.IMAGE_UNREADABLE
+    assert failure(large).code is FailureCode.IMAGE_TOO_LARGE
+
+
+def cut_and_large(folder: Path) -> list[tuple[str, ImageOptions]]:
+    """Base64 of one character too many in ``c``, and in ``d`` of an image over the limit."""
+    plain = base64.b64encode(PNG).rstrip(b"=")
+    parquet(folder / "c", image=pa.array([plain + b"A" * (5 - len(plain) % 4)], pa.binary()), caption=["x"])
+    parquet(folder / "d", image=pa.array([base64.b64encode(PNG + bytes(9000))], pa.binary()), caption=["x"])
+    return [("c", ImageOptions()), ("d", ImageOptions(max_bytes=12_000 - 9000))]
+
+
 def test_numbered_images_and_their_nulls(tmp_path: Path) -> None:
     one = {"bytes": b"1", "path": None}
     columns = {f"image_{i}": pa.array([one, one if i == 1 else None], STRUCT) for i in (1, 2, 10)}
@@ -385,6 +410,14 @@ def test_ids_of_every_type_are_kept_and_found(tmp_path: Path, column: pa.Array, 
         assert table.find(one).row_index == 0
 
 
+def test_a_late_id_in_json_is_found_by_its_name_only(tmp_path: Path) -> None:
+    """JSON has no schema, and all of it is not parsed to look for an id that may not be there."""
+    early = [{"image": "p.png", "caption": "x"}] * 40
+    json_lines(tmp_path, *early, {"image": "p.png", "caption": "x", "id": 7})
+    assert read_all(source(tmp_path))[-1].sample_id == "a.parquet#40"
+    assert read_all(source(tmp_path, columns=Columns(id="id")))[-1].sample_id == "7"
+
+
 def test_a_list_is_no_id(tmp_path: Path) -> None:
     src = source(parquet(tmp_path, id=[["x"]], image=images(), caption=["a"]))
     assert [row.sample_id for row in read_all(src)] == ["a.parquet#0"]
@@ -422,6 +455,64 @@ def test_a_later_shard_shows_what_the_first_does_not(tmp_path: Path) -> None:
     assert failure(first).code is FailureCode.TEXT_MISSING
     assert failure(first).sample_id == "a.parquet#0"
     assert (texts([second]), sample(second).sample_id) == (["2"], "7")
+
+
+def test_an_id_that_only_the_last_of_many_shards_has_is_found(tmp_path: Path) -> None:
+    for i in range(70):
+        parquet(tmp_path / "data", f"{i:02}", image=images(), caption=["x"], **({"id": [7]} if i == 69 else {}))
+    job = make_job(tmp_path / "data", tmp_path / "out")
+    run(job)
+    assert WeightTable.open(tmp_path / "out").find(7).shard == "69.parquet"
+    files = json.loads((tmp_path / "out" / "_SUCCESS").read_bytes())["files"]
+    assert files["without_id"] == {"count": 69, "examples": ["00.parquet", "01.parquet", "02.parquet"]}
+    said = "; 69 without the id that others have, their rows are SHARD#ROW (00.parquet, 01.parquet, 02.parquet, …)"
+    assert describe_account(files).endswith(said)
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_shards_with_ids_of_other_names(tmp_path: Path, format: str) -> None:
+    """Each is read with its own; what an option says of the id holds for all."""
+    tables = {"a": {}, "b": {"image_id": ["b"]}, "c": {"id": ["c"]}, "d": {"id": [["d"]]}}
+    for name, columns in tables.items():
+        table = pa.table({"image": images(), "caption": [name], **columns})
+        if format == "parquet":
+            pq.write_table(table, tmp_path / f"{name}.parquet")
+        else:
+            with pa.ipc.new_file(tmp_path / f"{name}.arrow", table.schema) as writer:
+                writer.write_table(table)
+
+    def ids(asked: Columns) -> tuple[list[str], int]:
+        src = source(tmp_path, columns=asked)
+        rows = read_all(src)
+        assert texts(rows) == list(tables)
+        return [row.sample_id for row in rows], src.account().get("without_id", {"count": 0})["count"]
+
+    assert ids(Columns()) == (["a.parquet#0", "b", "c", "d.parquet#0"], 2)
+    assert ids(Columns(id="none")) == ([f"{name}.parquet#0" for name in tables], 0)
+    del tables["a"]
+    (tmp_path / f"a.{format}").unlink()
+    named = (["b", "c.parquet#0", "d.parquet#0"], 2)
+    assert ids(Columns(id="image_id")) == named
+    lines = source(tmp_path).choices().lines()
+    assert "in c.parquet:" in lines
+    assert "  id: id (known name; the shard has no image_id)" in lines
+
+
+def test_shards_are_held_against_the_columns_once_for_each_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata differ between shards of one table, such as the rows that pandas counts."""
+    for i in range(20):
+        columns = {"image": images(), "caption" if i < 10 else "text": [str(i)]}
+        (tmp_path / "data").mkdir(exist_ok=True)
+        table = pa.table(columns).replace_schema_metadata({"pandas": str(i)})
+        pq.write_table(table, tmp_path / "data" / f"{i:02}.parquet")
+    checked = []
+    monkeypatch.setattr(column_source, "check_shard", lambda *args: checked.append(args[2][0]) or check_shard(*args))
+    src = source(tmp_path / "data")
+    assert texts(read_all(src)) == [str(i) for i in range(20)]
+    assert checked == ["00.parquet", "10.parquet"]
+    assert len(src.fingerprint()["own_columns"]) == 10
 
 
 def test_shards_that_contradict_each_other_are_both_named(tmp_path: Path) -> None:

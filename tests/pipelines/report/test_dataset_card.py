@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -159,3 +161,39 @@ def test_hostile_names_end_neither_table_nor_front_matter(dataset: Path, output:
     assert config["data_files"][0]["path"] == ['a"\n--- |`/*.parquet']
     assert "| reference model | `x¦y'z ---` |" in card
     assert json.dumps(shards[0]["name"])[1:5] in card
+
+
+def test_the_card_and_the_summary_say_which_columns_were_read(tmp_path: Path) -> None:
+    """Shards with the same columns of their own stand together."""
+    image = pa.array([{"bytes": b"ok", "path": None}])
+    tables: dict[str, dict[str, Any]] = {"a": {"image": image, "caption": ["kite"], "url": ["x"]}}
+    tables |= {name: {"image": image, "text": ["kite"], "id": ["x"]} for name in ("b", "c")}
+    tables |= {f"d{i}": {"image": image, f"caption_{i}": ["kite"]} for i in range(3)}
+    (tmp_path / "data").mkdir()
+    for name, columns in tables.items():
+        pq.write_table(pa.table(columns), tmp_path / "data" / f"{name}.parquet")
+    job = make_job(tmp_path / "data", tmp_path / "out")
+    run(job)
+    choices = json.loads((tmp_path / "out" / "_SUCCESS").read_bytes())["choices"]
+    assert choices["columns"]["text"] == ["caption"]
+    assert choices["own"]["b.parquet"]["columns"]["text"] == ["text"]
+    found = job.source.choices()
+    assert found is not None
+    assert choices == found.to_dict()
+    card = (tmp_path / "out" / "README.md").read_text()
+    _, _, section = card.partition("## Columns that were read\n")
+    lines = section.split("## ")[0].splitlines()
+    assert "| image | `image` | type struct&lt;bytes, path> |" in lines
+    assert "| text | `caption` | known name |" in lines
+    at = lines.index("| **in `b.parquet` and 1 more** | | |")
+    assert "| text | `text` | known name |" in lines[at:]
+    assert "| **in 1 other shards** | | see `choices` in `_SUCCESS` |" in lines
+    assert "Known names that were not read: `url` (why: `choices` in `_SUCCESS`)." in lines
+
+
+def test_a_column_s_name_cannot_end_its_cell(dataset: Path, output: Path) -> None:
+    record, summary = record_and_summary(dataset, output)
+    choices = {"columns": {"text": ["so|me`"]}, "taken": {"text": "a|b\nc"}, "passed_over": {}}
+    assert "| text | `so¦me'` | a¦b c |" in render_card(record, {**summary, "choices": choices})
+    without = {name: value for name, value in summary.items() if name != "choices"}
+    assert "## Columns that were read" not in render_card(record, without), "an older summary"

@@ -72,6 +72,72 @@ def test_a_batch_that_arrow_refuses_is_halved(numbered: Path, most: int) -> None
     assert [row for at in range(0, 1000, 90) for row in rows_of(place, at, min(1000, at + 90))] == list(range(1000))
 
 
+class _Nested(pq.ParquetFile):  # type: ignore[misc]  # pyarrow is untyped
+    """Refuses a batch whose nested images have more than 4,000 bytes, unless they are large binaries."""
+
+    opened = 0
+    wide = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        _Nested.opened += 1
+        _Nested.wide += "binary_type" in options
+
+    def iter_batches(self, batch_size: int, **options: Any) -> Any:
+        for batch in super().iter_batches(batch_size, **options):
+            kind = batch.schema.field("images").type.value_type.field("bytes").type
+            data = batch.column("images").flatten().field("bytes")
+            if not pa.types.is_large_binary(kind) and sum(len(one.as_py()) for one in data) > 4000:
+                raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array outputs")
+            yield batch
+
+
+@pytest.fixture
+def with_a_large_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten rows of one image in row groups of five; the third has nine. No row may have 5,000 bytes."""
+    monkeypatch.setattr(parquet.pq, "ParquetFile", _Nested)
+    monkeypatch.setattr(_Nested, "opened", 0)
+    monkeypatch.setattr(_Nested, "wide", 0)
+    monkeypatch.setattr(parquet, "_MAX_CELL", 5000)
+    images = [[{"bytes": bytes([i]) * 1000, "path": None}] * (9 if i == 2 else 1) for i in range(10)]
+    columns = {"images": pa.array(images, IMAGES), "caption": [f"A kite {i}." for i in range(10)]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=5, store_schema=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10])
+def test_a_nested_row_that_arrow_refuses_alone_is_its_own_failure(with_a_large_row: Path, rows: int) -> None:
+    found = read_units(source(with_a_large_row, images=ImageOptions(max_bytes=2000)), rows)
+    assert failure(found[2]).code is FailureCode.ROW_UNREADABLE
+    assert "column 'images' has 9," in failure(found[2]).message
+    assert "in one row, more than 5,000; split the row" in failure(found[2]).message
+    others = [i for i in range(10) if i != 2]
+    assert [sample(found[i]).images for i in others] == [(bytes([i]) * 1000,) for i in others]
+    assert texts([found[i] for i in others]) == [f"A kite {i}." for i in others]
+    assert _Nested.wide == 1, "only the row group with that row is read anew"
+
+
+def test_without_the_option_such_a_row_ends_the_reading(
+    with_a_large_row: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_LARGE", {})
+    with pytest.raises(RunError, match="Nested data conversions"):
+        read_all(source(with_a_large_row))
+
+
+def test_a_table_keeps_the_file_s_types(with_a_large_row: Path) -> None:
+    src = source(with_a_large_row)
+    (shard,) = src.shards()
+    whole = src.table(shard, 0, 10)
+    assert whole.schema == src.schema(shard)
+    assert whole.equals(pq.read_table(with_a_large_row / "a.parquet"))
+    assert _Nested.wide == 1
+
+    too_much = pa.record_batch({"caption": pa.array([b"\xff"], pa.large_binary())})  # a cast that Arrow refuses
+    with pytest.raises(RunError, match=r"a\.parquet has more than 2 GiB .* split the row, or use --layout sidecar"):
+        parquet._as_stored(too_much, pa.schema([("caption", pa.string())]), shard)
+
+
 def test_a_row_that_arrow_refuses_alone_ends_the_reading(numbered: Path) -> None:
     file = _Counted(numbered)
     file.most = 0
@@ -188,3 +254,10 @@ def test_an_error_gives_up_the_place(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="ends 5 rows before row 305"):
         src.read(shard, 200, 305)
     assert texts(src.read(shard, 299, 300)) == ["kite 299"]
+
+
+def test_limits_follow_a_shard_s_own_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"ok"], "caption": ["A kite."]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": [b"ok"], "text": ["A boat on the sea."]}), tmp_path / "b.parquet")
+    rows = read_all(source(tmp_path, images=ImageOptions(max_bytes=10), max_text_bytes=1000))
+    assert texts(rows) == ["A kite.", "A boat on the sea."]

@@ -22,6 +22,7 @@ from pipelines.sources.columns import Columns
 from scorer.errors import ConfigError, RunError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import read_weights
+from scorer.types import Sample
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, caption_table, published, run, snapshot, write_dataset
 from tests.pipelines.helpers import make_job as make_parquet_job
@@ -78,6 +79,25 @@ def test_an_output_opens_its_dataset_again_as_it_was_read(tmp_path: Path, kind: 
     assert json.loads(json.dumps(source.fingerprint())) == record.source
     rows = [row for shard in source.shards() for row in source.read(shard, 0, shard.rows)]
     assert [row.sample_id for row in rows] == [str(i) for i in range(ROWS)] * 2
+
+
+def test_shards_of_other_names_are_opened_again_by_their_recorded_columns(tmp_path: Path) -> None:
+    """Known names alone would not do: an option named the image, and two columns may hold it."""
+    image = pa.array([{"bytes": b"ok", "path": None}])
+    (tmp_path / "data").mkdir()
+    for name, columns in {"a": {"caption": ["kite"]}, "b": {"text": ["boat"]}, "c": {"text": ["hut"]}}.items():
+        pq.write_table(pa.table({"front": image, "side": image, **columns}), tmp_path / "data" / f"{name}.parquet")
+    run(make_fake_job(tmp_path / "data", tmp_path / "out", columns=Columns(image=("front", "side"))))
+    record = read_record(open_store(str(tmp_path / "out")))
+    assert record is not None
+    source = open_dataset(record)
+    assert json.loads(json.dumps(source.fingerprint())) == record.source
+    rows = [row for shard in source.shards() for row in source.read(shard, 0, shard.rows)]
+    assert [(len(row.images), row.scored_texts) for row in rows if isinstance(row, Sample)] == [
+        (2, ("kite",)),
+        (2, ("boat",)),
+        (2, ("hut",)),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["tar", "jsonl.gz"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gzip
 import json
@@ -16,6 +17,7 @@ import pytest
 from pipelines.sources.arrow import SUFFIXES as ARROW_SUFFIXES
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import FORMATS, open_source
+from pipelines.sources.images import ImageOptions
 from pipelines.sources.jsonl import JsonLines
 from pipelines.sources.webdataset import WebDataset
 from scorer.training.export.__main__ import main
@@ -218,3 +220,110 @@ def test_weights_alone_need_the_dataset(tmp_path: Path, capsys: Captured) -> Non
     scored(tmp_path, NUMBERED, READ)
     assert export(tmp_path, data=False) == 2
     assert "holds weights only (--layout sidecar); give the dataset that was scored" in capsys.readouterr().err
+
+
+OWN: dict[str, dict[str, list[Any]]] = {
+    "a": {"image": [IMAGE], "caption": ["a red kite"]},
+    "b": {"image": [IMAGE], "text": ["two boats"]},
+    "c": {"img": [IMAGE], "question": ["Name it."], "answer": ["one sea"]},
+    "d": {"conversations": [[{"from": "human", "value": "<image>Well?"}, {"from": "gpt", "value": "a hut"}]]},
+}
+OWN["d"]["image"] = [IMAGE]
+
+
+@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+def test_every_shard_is_read_by_its_own_columns(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "data").mkdir()
+    for name, rows in OWN.items():
+        pq.write_table(pa.table(rows), tmp_path / "data" / f"{name}.parquet")
+    run(make_job(tmp_path / "data", tmp_path / "out", Asking(), columns=Columns(), layout=layout))
+    written = exported(tmp_path, data=layout == "sidecar")
+    assert [said(example) for example in written] == [
+        ["▣What is it?", "a red kite"],
+        ["▣What is it?", "two boats"],
+        ["▣Name it.", "one sea"],
+        ["▣Well?", "a hut"],
+    ]
+    assert [len(example["images"]) for example in written] == [1] * 4
+
+
+def test_an_option_holds_for_every_shard(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        pq.write_table(pa.table(OWN[name]), tmp_path / "data" / f"{name}.parquet")
+    run(make_job(tmp_path / "data", tmp_path / "out", Asking(), columns=Columns()))
+    assert export(tmp_path, "--text-column", "caption") == 2
+    assert "b.parquet has no column 'caption'; it has image, text" in capsys.readouterr().err
+
+
+def test_arrow_shards_are_read_by_their_own_columns(tmp_path: Path) -> None:
+    """A shard's name is that of its file, with another suffix: its own columns are kept under the published name."""
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        table = pa.table(OWN[name])
+        with pa.ipc.new_file(tmp_path / "data" / f"{name}.arrow", table.schema) as writer:
+            writer.write_table(table)
+    job = make_job(tmp_path / "data", tmp_path / "out", Asking())
+    source = open_source(str(tmp_path / "data"), "arrow", Columns(), prompt="What is it?")
+    run(dataclasses.replace(job, source=source))
+    assert [said(example)[1] for example in exported(tmp_path)] == ["a red kite", "two boats"]
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(60))
+ENCODED = base64.b64encode(PNG)
+
+
+@pytest.mark.parametrize("layout", ["sidecar", "merged"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        ENCODED.decode(),
+        "data:image/png;base64," + ENCODED.decode(),
+        ENCODED,
+        {"bytes": ENCODED, "path": None},
+        {"bytes": None, "path": ENCODED.decode()},
+    ],
+    ids=["string", "data URL", "binary", "struct of bytes", "struct of path"],
+)
+def test_an_image_in_base64_is_written_as_a_file(tmp_path: Path, held: Any, layout: str) -> None:
+    rows = {"image": [held, held], "caption": ["a red kite", "two boats"]}
+    scored(tmp_path, rows, Columns(), layout=layout)
+    written = exported(tmp_path, data=layout == "sidecar")
+    assert [Path(example["images"][0]).suffix for example in written] == [".png"] * 2
+    assert [Path(example["images"][0]).read_bytes() for example in written] == [PNG] * 2
+
+
+def test_an_image_in_base64_inside_a_message_is_written_as_a_file(tmp_path: Path) -> None:
+    parts = [{"type": "image", "image": ENCODED.decode()}, {"type": "text", "text": "Well?"}]
+    talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": [{"type": "text", "text": "a hut"}]}]
+    json_run(tmp_path, "x.jsonl", lines([{"messages": talk}]), "jsonl")
+    (example,) = exported(tmp_path)
+    assert Path(example["images"][0]).read_bytes() == PNG
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_a_path_that_looks_like_base64_stays_a_path(tmp_path: Path, root: bool) -> None:
+    """The run took it for a path, because the file exists: in the shard's folder, or in the image root."""
+    name = ENCODED.decode().replace("/", "_")
+    folder = tmp_path / ("pictures" if root else "data")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"ok")
+    options = {"images": ImageOptions(str(folder))} if root else {}
+    (tmp_path / "data").mkdir(exist_ok=True)
+    pq.write_table(pa.table({"image": [name], "caption": ["a red kite"]}), tmp_path / "data" / "x.parquet")
+    source = open_source(str(tmp_path / "data"), "parquet", Columns(), prompt="What is it?", **options)
+    run(dataclasses.replace(make_job(tmp_path / "data", tmp_path / "out", Asking()), source=source))
+    assert [example["images"] for example in exported(tmp_path)] == [[name]]
+    (folder / name).unlink()
+    assert exported(tmp_path)[0]["images"] != [name], "without the file it is base64"
+
+
+def test_base64_that_was_cut_since_names_the_remedy(tmp_path: Path, capsys: Captured) -> None:
+    scored(tmp_path, {"image": [ENCODED.decode()], "caption": ["a red kite"]}, Columns())
+    cut = ENCODED.decode().rstrip("=")
+    cut += "A" * (5 - len(cut) % 4)
+    pq.write_table(pa.table({"image": [cut], "caption": ["a red kite"]}), tmp_path / "data" / "x.parquet")
+    assert export(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "x.parquet" in error and "has an image that is not valid base64" in error
+    assert "give the dataset as it was scored" in error
