@@ -93,7 +93,8 @@ exit status:
   1  stopped, or standard output cannot be written; repeat the command to resume
   2  an option, the input or the output is invalid; nothing was scored
   3  finished, but more rows failed than --max-failed-rows allows; all scores are kept
-  130  interrupted; repeat the command to resume
+  130  interrupted (Ctrl-C, SIGINT); repeat the command to resume
+  143  terminated (SIGTERM); repeat the command to resume
 """
 
 

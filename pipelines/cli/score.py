@@ -23,7 +23,7 @@ from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
 from pipelines.run.job import Job, PreparedRun, prepare
 from pipelines.sources.account import describe_account
-from scorer.command_line.process import INTERRUPTED, fail
+from scorer.command_line.process import fail, fail_interrupted
 from scorer.display.printable import printable
 from scorer.errors import ConfigError, TokensightError
 
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, WRONG)
     except (TokensightError, OSError) as error:
         return fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
+    except KeyboardInterrupt as error:
+        return fail_interrupted(error, "the scores so far are kept; repeat the command to resume")
     report = _write_report(options, job, run)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)

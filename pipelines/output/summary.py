@@ -9,7 +9,8 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 ``failed``, ``bytes``, ``sha256``), ``files`` (:class:`pipelines.sources.account.FilesAccount`: the input's files
 ``seen``, ``read``, and ``passed_over`` with the reason), ``choices``
 (:meth:`pipelines.sources.columns.Choices.to_dict`: the ``columns`` that were read by role, why each was ``taken``,
-which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary).
+which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary),
+``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent if there are none).
 ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
@@ -70,6 +71,7 @@ class Summary(TypedDict):
     shards: list[ShardEntry]
     files: NotRequired[FilesAccount]
     choices: NotRequired[dict[str, Any]]
+    cut: NotRequired[dict[str, int]]
 
 
 def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Source) -> Summary:
@@ -101,6 +103,8 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
     }
     if choices is not None:
         summary["choices"] = choices.to_dict()
+    if tally.cut:
+        summary["cut"] = dict(tally.cut)
     return parse(as_json(summary))  # exactly what a later reader gets
 
 

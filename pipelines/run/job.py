@@ -121,7 +121,7 @@ class PreparedRun:
         watch.begin(rows, rows - sum(unit.rows for unit in pending))
         try:
             published |= self._score(executor, watch, pending, published)
-        except BaseException:
+        except (Exception, KeyboardInterrupt, SystemExit):
             # This process ends by itself, so no row killed it: what is in flight will be tried again like the rest.
             with suppress(RunError):  # the store may be what failed; then an attempt too many is counted
                 attempts.end_session(self.work.store, self.work.session)
