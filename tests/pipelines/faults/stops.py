@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,12 +28,14 @@ class Stopped:
 
     Attributes:
         options: of the command, beside the model's.
+        environment: of the command, beside this process's.
         said: what each run wrote to standard error.
     """
 
     dataset: Path
     output: Path
     options: Sequence[str] = ("--executor", "local")
+    environment: Mapping[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     def stop(self, with_signal: signal.Signals) -> int:
@@ -65,7 +67,7 @@ class Stopped:
         command = [sys.executable, "-m", "pipelines.score_dataset", "--input", str(self.dataset)]
         command += ["--output", str(self.output), "--model", str(MODEL_PATH), "--dtype", "bfloat16"]
         command += ["--rows-per-unit", str(ROWS_PER_UNIT), "--max-batch-tokens", str(BUDGET), *self.options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
