@@ -16,8 +16,8 @@ from scorer.mini import MODEL_PATH
 from tests.conftest import ROOT
 from tests.pipelines.faults.packaged import BUDGET
 
-SHARDS: Final = {"a.parquet": 48}
-ROWS_PER_UNIT: Final = 24
+SHARDS: Final = {"a.parquet": 24}
+ROWS_PER_UNIT: Final = 12
 STATUS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 PATIENCE: Final = 240.0
 
@@ -61,7 +61,7 @@ class Stopped:
 
     def attempts(self) -> int:
         """How many attempts at scoring the first unit there have been."""
-        return len(list((self.output / "_attempts").glob("*-0-24.score.*")))
+        return len(list((self.output / "_attempts").glob(f"*-0-{ROWS_PER_UNIT}.score.*")))
 
     def _begin(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pipelines.score_dataset", "--input", str(self.dataset)]
@@ -69,5 +69,12 @@ class Stopped:
         command += ["--rows-per-unit", str(ROWS_PER_UNIT), "--max-batch-tokens", str(BUDGET), *self.options]
         environment = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
