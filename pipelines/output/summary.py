@@ -10,7 +10,8 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 ``seen``, ``read``, and ``passed_over`` with the reason), ``choices``
 (:meth:`pipelines.sources.columns.Choices.to_dict`: the ``columns`` that were read by role, why each was ``taken``,
 which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary),
-``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent if there are none).
+``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent from an
+older summary).
 ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
@@ -93,6 +94,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
         "tokens_per_second": tally.tokens / seconds if seconds else None,
         "paths": dict(tally.paths),
         "padding_waste": tally.usage.waste,
+        "cut": dict(tally.cut),
         "model": record.fingerprint.get("model"),
         "method": dict(record.method),
         "contrast": record.fingerprint.get("contrast"),
@@ -103,8 +105,6 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
     }
     if choices is not None:
         summary["choices"] = choices.to_dict()
-    if tally.cut:
-        summary["cut"] = dict(tally.cut)
     return parse(as_json(summary))  # exactly what a later reader gets
 
 

