@@ -17,8 +17,7 @@ MAX_SIDE: Final = 2**17
 second to decode as a square, and 12 seconds as one column."""
 
 MAX_PROCESSED_PIXELS: Final = 2**24
-"""What an image processor may make of any image, in pixels: as much as Qwen3-VL's makes of a large one. It may make
-more only of an image that has as many pixels itself, and was accepted for them."""
+"""What an image processor may make of any image, in pixels: as much as Qwen3-VL's makes of a large one."""
 
 
 def check_side(name: str, width: int, height: int) -> None:
@@ -28,6 +27,15 @@ def check_side(name: str, width: int, height: int) -> None:
             FailureCode.IMAGE_SHAPE,
             f"{name} has {width}×{height} pixels, more than {MAX_SIDE} on one side; cut it into pieces or shrink it",
         )
+
+
+def processed_limit(width: int, height: int) -> int:
+    """Return what an image processor may make of an image of this size, in pixels.
+
+    It may always make as many as the image has, which was accepted for them; and a fourth more, because sides are
+    rounded up to whole patches.
+    """
+    return max(MAX_PROCESSED_PIXELS, width * height) * 5 // 4
 
 
 def check_processed(
@@ -45,9 +53,10 @@ def check_processed(
         RowError: ``image_shape``.
     """
     pixels = family.processed_pixels(Resizing(processor, options, width, height, several))
-    if pixels > max(MAX_PROCESSED_PIXELS, width * height):
+    limit = processed_limit(width, height)
+    if pixels > limit:
         raise RowError(
             FailureCode.IMAGE_SHAPE,
             f"an image of {width}×{height} pixels would become up to {pixels} pixels in the model's image processor, "
-            f"more than {MAX_PROCESSED_PIXELS} and more than it has; crop it, or pad it to a less elongated shape",
+            f"more than the {limit} allowed for its size; crop it, or pad it to a less elongated shape",
         )

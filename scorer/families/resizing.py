@@ -20,6 +20,8 @@ from typing import Any, Final
 
 _PADDED: Final = 4
 """Padding copies: a padded pixel takes less than a fourth of the time of a resized one."""
+_FIXED: Final = 1024
+"""A side to which a processor may resize by a rule of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,10 @@ def _squares(image: Resizing) -> bool:
 
 
 def by_size_of_a_square(image: Resizing) -> int:
-    """Like :func:`by_size`, after padding to a square if ``do_pad`` says so (LLaVA)."""
-    return max(to_a_square(image), by_size(image.squared)) if image.setting("do_pad") else by_size(image)
+    """Like :func:`by_size`, after padding to a square if the processor can and ``do_pad`` says so (LLaVA)."""
+    if not (image.setting("do_pad") and _squares(image)):
+        return by_size(image)
+    return max(to_a_square(image), by_size(image.squared))
 
 
 def by_area(image: Resizing) -> int:
@@ -121,10 +125,13 @@ def by_area(image: Resizing) -> int:
         return area
     width, height = (round(side / factor) * factor for side in (image.width, image.height))
     if width * height > most:
-        scale = math.sqrt(most / area)
-        width, height = (max(1, math.floor(side * scale / factor)) * factor for side in (image.width, image.height))
+        shrink = math.sqrt(area / most)  # the same operations in the same order, so that no side rounds otherwise
+        width, height = (
+            max(factor, math.floor(side / shrink / factor) * factor) for side in (image.width, image.height)
+        )
     elif width * height < least:
-        return image.scaled(math.sqrt(least / area), factor)
+        grow = math.sqrt(least / area)
+        width, height = (math.ceil(side * grow / factor) * factor for side in (image.width, image.height))
     return image.to(width, height)
 
 
@@ -191,7 +198,10 @@ def within_a_square(image: Resizing) -> int:
 
 
 def unknown(image: Resizing) -> int:
-    """Bound a processor that nobody has read: by area if it merges patches, else by size, padded first if it can."""
-    if image.setting("merge_size") and image.setting("patch_size"):
-        return by_area(image)
-    return max(by_size(image), to_a_square(image), by_size(image.squared)) if _squares(image) else by_size(image)
+    """Estimate for a processor that nobody has read: by area if it merges patches, else by size, padded if it can.
+
+    A resize to a fixed size of its own is allowed for.
+    """
+    read = by_area if image.setting("merge_size") and image.setting("patch_size") else by_size
+    squared = max(to_a_square(image), read(image.squared)) if _squares(image) else 0
+    return max(read(image), squared, image.to(_FIXED, _FIXED))
