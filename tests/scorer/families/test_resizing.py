@@ -15,30 +15,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import (
-    BlipImageProcessorPil,
-    CLIPImageProcessorPil,
-    DeepseekVLImageProcessorPil,
-    Gemma3ImageProcessorPil,
-    GotOcr2ImageProcessorPil,
-    Idefics2ImageProcessorPil,
-    Idefics3ImageProcessorPil,
-    LlavaImageProcessorPil,
-    LlavaNextImageProcessorPil,
-    LlavaOnevisionImageProcessorPil,
-    MllamaImageProcessorPil,
-    PixtralImageProcessorPil,
-    Qwen2VLImageProcessorPil,
-    SiglipImageProcessorPil,
-    SmolVLMImageProcessorPil,
-)
 
+from benchmarks.image_shapes import PUBLISHED
 from scorer import ScorerConfig
 from scorer.encoding.encoder import Encoder
 from scorer.encoding.image_processing import image_options, process_images
 from scorer.encoding.image_shape import MAX_SIDE, check_processed, processed_limit
 from scorer.errors import FailureCode, RowError
-from scorer.families import FAMILIES, UNLISTED_VISION, Family
+from scorer.families import FAMILIES
 from scorer.families.resizing import Resizing
 from tests.scorer.families.cases import MAKERS
 
@@ -146,44 +130,6 @@ def test_a_prediction_without_the_width_first_does_not(encoder: GetEncoder, resi
     assert found[0] > 100 * made.family.processed_pixels(before(made, (1, 1), 1))
 
 
-PUBLISHED: dict[str, tuple[Family, Any]] = {
-    "llava 1.5": (
-        FAMILIES["llava"],
-        CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}),
-    ),
-    "llava 1.5, padded": (
-        FAMILIES["llava"],
-        LlavaImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, do_pad=True),
-    ),
-    "pixtral": (FAMILIES["llava"], PixtralImageProcessorPil()),
-    "mistral 3.1": (FAMILIES["mistral3"], PixtralImageProcessorPil(size={"longest_edge": 1540}, patch_size=14)),
-    "llava next": (FAMILIES["llava_next"], LlavaNextImageProcessorPil(size={"shortest_edge": 336})),
-    "llava onevision": (FAMILIES["llava_onevision"], LlavaOnevisionImageProcessorPil()),
-    "qwen2-vl": (
-        FAMILIES["qwen2_vl"],
-        Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12_845_056}),
-    ),
-    "qwen3-vl": (
-        FAMILIES["qwen3_vl"],
-        Qwen2VLImageProcessorPil(patch_size=16, size={"shortest_edge": 65_536, "longest_edge": 16_777_216}),
-    ),
-    "idefics3": (FAMILIES["idefics3"], Idefics3ImageProcessorPil()),
-    "smolvlm": (
-        FAMILIES["smolvlm"],
-        SmolVLMImageProcessorPil(size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}),
-    ),
-    "gemma 3": (FAMILIES["gemma3"], Gemma3ImageProcessorPil(size={"height": 896, "width": 896})),
-    "internvl 3": (
-        FAMILIES["internvl"],
-        GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, crop_to_patches=True),
-    ),
-    "instructblip": (FAMILIES["instructblip"], BlipImageProcessorPil(size={"height": 224, "width": 224})),
-    "deepseek-vl": (FAMILIES["deepseek_vl"], DeepseekVLImageProcessorPil()),
-    "llama 3.2 vision": (FAMILIES["mllama"], MllamaImageProcessorPil(size={"height": 560, "width": 560})),
-    "paligemma": (FAMILIES["paligemma"], SiglipImageProcessorPil(size={"height": 448, "width": 448})),
-    "idefics2, unlisted": (UNLISTED_VISION, Idefics2ImageProcessorPil()),
-}
-"""Image processors as published checkpoints configure them."""
 UP_TO_FOUR_TO_ONE = {"llava 1.5, padded", "idefics2, unlisted"}
 """A large image is padded to a square whole; or nobody knows what becomes of it."""
 
