@@ -32,6 +32,9 @@ class FailureCode(StrEnum):
     """The bytes do not have an allowed image format."""
     IMAGE_TOO_LARGE = "image_too_large"
     """The image exceeds the byte or the pixel limit."""
+    IMAGE_SHAPE = "image_shape"
+    """The image is too elongated or too small: the model's image processor refuses its width and height, or would make
+    far more pixels of it than it has."""
     IMAGE_URL_REFUSED = "image_url_refused"
     """The image is a URL that may not be fetched: its host is not allowed, or its syntax or address is refused."""
     IMAGE_NOT_FETCHED = "image_not_fetched"

@@ -1,4 +1,4 @@
-"""Checks made before anything is read: the output overlaps the input, or a file cannot be written."""
+"""Checks made before anything is read: the output overlaps the input, a folder is none, a file cannot be written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from fsspec.core import split_protocol
 
-from pipelines.sources.listing import glob_root
+from pipelines.sources.images import is_web
+from pipelines.sources.listing import glob_root, is_local
 from scorer.errors import ConfigError
 from scorer.storage import open_url
 
@@ -30,6 +31,20 @@ def check_paths(input_url: str, output_url: str) -> None:
             )
     if target[0] == "file":
         _check_writable(Path(target[1]))
+
+
+def check_image_root(root: str | None) -> None:
+    """Check that a local root of image paths is a folder: otherwise each row would fail for its own image.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if root is None or is_web(root):
+        return
+    fs, path = open_url(root, "image root")
+    if is_local(fs) and not Path(path).is_dir():
+        problem = "is a file" if Path(path).exists() else "does not exist"
+        raise ConfigError(f"--image-root {root!r} {problem}; give the folder that image paths are relative to")
 
 
 def _root(url: str, named: str) -> tuple[str, PurePosixPath]:

@@ -14,7 +14,7 @@ from pipelines.cli.console import render_summary
 from pipelines.cli.dry_run import print_plan
 from pipelines.cli.new_output import prepare_new_output
 from pipelines.cli.options import make_executor, make_job, parse_options
-from pipelines.cli.preflight import check_paths, is_writable
+from pipelines.cli.preflight import check_image_root, check_paths, is_writable
 from pipelines.output.store.local import LocalStore
 from pipelines.progress.file import ProgressFile
 from pipelines.progress.line import ProgressLine
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _warn_of_lost_output(options.output)
         check_paths(options.input, options.output)
+        check_image_root(options.image_root)
         if options.report is not None and not is_writable(options.report):
             raise ConfigError(
                 f"--report {options.report} cannot be written; change the permissions there, or give another --report"

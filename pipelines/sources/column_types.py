@@ -16,7 +16,8 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """Whether the type is raw bytes."""
+    """Whether the type is raw bytes, dictionary-encoded or not."""
+    kind = _plain(kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
@@ -32,6 +33,13 @@ def is_messages(kind: pa.DataType) -> bool:
         names = {field.name for field in kind}
         return bool({"role", "from"} & names) and all(is_list(field.type) for field in kind)
     return is_list(kind) and bool(pa.types.is_struct(kind.value_type))
+
+
+def has_message_keys(kind: pa.DataType) -> bool:
+    """Whether the type is messages whose structs have a role, or a question and its answer."""
+    if not is_messages(kind) or pa.types.is_struct(kind):
+        return is_messages(kind)
+    return is_pairs(kind) or bool({"role", "from"} & {field.name for field in kind.value_type})
 
 
 def is_pairs(kind: pa.DataType) -> bool:

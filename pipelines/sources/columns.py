@@ -15,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipelines.sources.column_types import (
+    has_message_keys,
     is_binary,
     is_id,
     is_image,
@@ -136,6 +137,18 @@ REWRITTEN_NAMES: Final = (
 """Captions that often stand beside an original one, which comes first; taken if they are the only ones."""
 ANSWER_NAMES: Final = ("answer", "answers", "output", "response", "completion", "solution")
 """Texts that answer a question of the same row; taken only together with it."""
+_PLAIN_ANSWERS: Final = ("answer", "answers")
+"""An answer that cannot be read, such as the number of a choice, leaves doubt whether another column answers."""
+CONTEXT_NAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("options", "choices"), "the options of a question"),
+    "history": "earlier turns",
+    "system": "a system turn",
+    **dict.fromkeys(("hint", "context"), "a part of a question"),
+    "tools": "the tools of a conversation",
+    **dict.fromkeys(("video", "videos"), "a video"),
+    **dict.fromkeys(("audio", "audios"), "sound"),
+}
+"""Names of what usually belongs to a question or a conversation, and what it is; never read."""
 QUESTION_NAMES: Final = ("question", "query", "instruction", "prompt", "problem", "input")
 PAIRS: Final[Mapping[str, tuple[str, ...]]] = {
     "question": ("answer", "answers", "response", "solution", "output"),
@@ -173,7 +186,7 @@ ROLES: Final[Mapping[str, Role]] = {
         option="--id-column",
         accepts=is_id,
         expected="a string, a number, a UUID or bytes",
-        names=("id", "sample_id", "image_id", "uid", "uuid", "key", "__key__"),
+        names=("id", "sample_id", "question_id", "image_id", "uid", "uuid", "key", "__key__"),
     ),
     "prompt": Role(
         option="--prompt-column",
@@ -342,13 +355,16 @@ class _Finder:
             found.append(_Candidate(messages=name, reason=f"known name{how}"))
         for name in self._named(("texts",), is_pairs, taken):
             found.append(_Candidate(messages=name, reason="known name, pairs of question and answer"))
-        answers = self._named(ANSWER_NAMES, lambda kind: listed(is_text)(kind) or is_messages(kind), taken)
+        answers = self._named(ANSWER_NAMES, _reads_as_answer, taken)
+        unread = self._named(_PLAIN_ANSWERS, lambda kind: not (_reads_as_answer(kind) or is_unknown(kind)), taken)
         alone = []
         for name in answers:
             asked_by = [asked.prompt] if asked.prompt else self.questions(name, taken) if prompts else []
             found += [self._answer(name, question) for question in asked_by]
             if not asked_by and name.lower() == "answer":
                 alone.append(name)
+            elif asked_by and unread and name.lower() not in _PLAIN_ANSWERS:
+                alone += [one for one in unread if one not in alone]
         if len(found) == 1 and not alone:
             return found[0]
         if found:
@@ -362,7 +378,7 @@ class _Finder:
         raise self.error("no text column was found; name it", "text", "messages")
 
     def _answer(self, name: str, question: str | None) -> _Candidate:
-        if is_messages(self.schema.field(name).type):
+        if has_message_keys(self.schema.field(name).type):
             return _Candidate(messages=name, prompt=question, reason=f"known name, answers {question}")
         return _Candidate(text=name, prompt=question, reason=f"known name, answers {question}")
 
@@ -383,6 +399,12 @@ class _Finder:
     def image(self, taken: set[str], messages: str | None) -> tuple[Names, str]:
         numbered = self._numbered(_NUMBERED_IMAGE, listed(is_image), taken)
         structs = self._typed(listed(is_image_struct), taken)
+        if not numbered and not any(name.lower() in IMAGE_NAMES for name in structs):  # a struct may be a mask
+            if self._named(IMAGE_NAMES, listed(is_binary), taken):
+                structs = []
+            elif structs and (paths := self._named(IMAGE_NAMES, listed(is_text), taken)):
+                several = _join([*structs, *paths])
+                raise self.error(f"several columns may hold the image ({several}); name it", "image")
         ranks = (
             (structs, "type struct<bytes, path>"),
             (self._named(IMAGE_NAMES, listed(is_binary), taken), "known name, bytes"),
@@ -396,7 +418,9 @@ class _Finder:
         chosen = candidates if len(candidates) == 1 else known
         if len(numbered) > 1 and not known and set(candidates) <= set(numbered):
             return numbered, "known name, numbered; nulls are absent images"
-        if len(chosen) == 1:
+        if len(chosen) == 1 and numbered and chosen[0] not in numbered:
+            candidates = [*chosen, *numbered]
+        elif len(chosen) == 1:
             return chosen[0], reason if len(candidates) == 1 or reason.startswith("known") else f"known name, {reason}"
         if candidates:
             raise self.error(f"several columns may hold the image ({_join(candidates)}); name it", "image")
@@ -422,6 +446,12 @@ class _Finder:
         found: dict[str, str] = {}
         for field_ in self.schema:
             if field_.name in taken:
+                continue
+            if field_.name.lower() in CONTEXT_NAMES:
+                what = CONTEXT_NAMES[field_.name.lower()]
+                found[field_.name] = (
+                    f"usually {what}, and not read; put what the model should see into the prompt or messages"
+                )
                 continue
             roles = [name for name, role in ROLES.items() if field_.name.lower() in role.names]
             fits = [name for name in roles if ROLES[name].accepts(field_.type)]
@@ -450,6 +480,10 @@ class _Finder:
             for name in self._typed(accepts, taken)
             if (name.lower().rpartition(".")[2] if last_part else name.lower()) in names
         ]
+
+
+def _reads_as_answer(kind: pa.DataType) -> bool:
+    return listed(is_text)(kind) or has_message_keys(kind)
 
 
 def _each(names: Names | None) -> tuple[str, ...]:

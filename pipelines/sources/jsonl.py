@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
@@ -16,6 +17,8 @@ from scorer.errors import FailureCode, RowError
 MAX_RECORD: Final = 64 * 2**20
 """Maximum bytes of one record: a longer one fails its row. A file with a longer line that is no object is refused."""
 _MARK: Final = b"\xef\xbb\xbf"  # UTF-8's byte order mark
+_UTF16: Final = re.compile(rb"\xff\xfe|\xfe\xff|[{\[]\0|\0[{\[]")
+_ARRAY: Final = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|$)")
 
 
 class JsonLines:
@@ -34,6 +37,18 @@ class JsonLines:
         return infer_schema(records)
 
 
+def refuse_utf16(start: bytes) -> None:
+    """Raise ValueError if a file begins as JSON in UTF-16 or UTF-32 does: a line feed's byte ends no line there."""
+    if _UTF16.match(start):
+        raise ValueError("it is UTF-16 or UTF-32; JSON is read as UTF-8, so convert it, for example with iconv")
+
+
+def _refuse_array(start: bytes) -> None:
+    """Raise ValueError if the first line opens an array of records: most lines would each fail as a row."""
+    if _ARRAY.match(start):
+        raise ValueError("it is one JSON array, not a record a line; name it .json, or give --format json")
+
+
 def _parse(line: bytes) -> Record:
     if len(line) > MAX_RECORD:
         problem = f"the record has more than {MAX_RECORD:,} bytes; it begins with {line[:40]!r}; shorten it"
@@ -49,6 +64,9 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
     start = end = 0
     empty = True
     while line := file.readline(MAX_RECORD + 1):
+        if end == 0:
+            refuse_utf16(line)
+            _refuse_array(line)
         if len(line) > MAX_RECORD:
             if not line.removeprefix(_MARK).lstrip().startswith(b"{"):
                 raise ValueError(

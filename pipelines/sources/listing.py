@@ -34,6 +34,8 @@ _ETAG_KEYS: Final = (
     "mtime",
     "updated",
 )
+_REVISION: Final = re.compile(r"(?:.*/)?snapshots/[0-9a-f]{40}(?=/)")
+"""The folder of one revision in a hub cache, which links to the files of all."""
 _DIGEST_LIMIT: Final = 16 * 2**20
 
 
@@ -98,7 +100,8 @@ def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
 def list_files(url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str] | None = None) -> Listing:
     """List the files of an input.
 
-    A directory counts only files that end in one of ``suffixes``, in any case; a file or a glob may have any suffix.
+    A directory counts only files that end in one of ``suffixes``, in any case; a file may have any suffix, and so may
+    the matches of a glob, unless some end in one of ``suffixes``: the others are passed over then.
     Links are followed. Names with a component below the root that starts with ``.`` or ``_`` are passed over, as in
     Spark, Hive and Arrow. Whatever is passed over is counted with its reason.
 
@@ -180,6 +183,8 @@ def _visible(
                 passed_over.add("cache files", one.name)
             else:
                 files.append(one)
+        if not is_folder:
+            files = _without_other_suffixes(files, suffixes, passed_over)
         exists = bool(files) or fs.exists(path)
     except FileNotFoundError:
         files, exists = [], False
@@ -187,7 +192,41 @@ def _visible(
         raise _unreadable(url, error) from error
     if not files:
         raise ConfigError(_nothing_found(url, exists, suffixes, passed_over))
+    if is_folder:  # a glob says which files are meant
+        _refuse_revisions(url, [one.entry.path for one in files])
     return fs, files, passed_over
+
+
+def _refuse_revisions(url: str, paths: Sequence[str]) -> None:
+    """Raise ConfigError for several revisions of a dataset in a hub cache: rows that they share would be scored twice.
+
+    Several datasets of one revision each are fine.
+    """
+    found: dict[str, set[str]] = {}
+    for revision in {match[0] for path in paths if (match := _REVISION.match(path))}:
+        found.setdefault(posixpath.dirname(revision), set()).add(revision)
+    several = next((sorted(revisions) for revisions in found.values() if len(revisions) > 1), None)
+    if several is not None:
+        raise ConfigError(
+            f"input {url!r} has {len(several)} revisions of one dataset, {several[0]} and {several[1]}; give the "
+            "folder of one"
+        )
+
+
+def _without_other_suffixes(files: list[_Found], suffixes: tuple[str, ...], passed_over: PassedOver) -> list[_Found]:
+    """Pass over what a glob matches beside files of the format, such as the images beside ``metadata.jsonl``.
+
+    If no match has a suffix of the format, or one has none at all, it is taken at its word.
+    """
+    if not any(has_suffix(one.name, suffixes) for one in files):
+        return files
+    kept = []
+    for one in files:
+        if has_suffix(one.name, suffixes) or _suffix(one.name) == NO_SUFFIX:
+            kept.append(one)
+        else:
+            passed_over.add(_suffix(one.name), one.name)
+    return kept
 
 
 def _find(fs: fsspec.AbstractFileSystem, path: str) -> tuple[bool, Iterator[_Found]]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipelines.sources.byte_index import ByteIndex, Extent, Run
 from pipelines.sources.columns import ROLES, Columns
-from pipelines.sources.jsonl import MAX_RECORD
+from pipelines.sources.jsonl import MAX_RECORD, refuse_utf16
 from pipelines.sources.records import infer_schema, parse_record
 from pipelines.sources.rows import Record
 from scorer.errors import FailureCode, RowError
@@ -141,8 +141,9 @@ class _Window:
         """The value that was parsed last; None if it was skipped."""
 
     def skip_mark(self) -> None:
-        """Skip a byte order mark."""
+        """Skip UTF-8's byte order mark. Raise ValueError for another encoding."""
         self._more()
+        refuse_utf16(self._text[:4].encode("latin-1"))
         if self._text.startswith(_MARK):
             self._at = len(_MARK)
 

@@ -18,12 +18,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipelines.sources import Captions, ReadRow, Shard
-from pipelines.sources.columns import Columns, Names
+from pipelines.sources.columns import IMAGE_NAMES, QUESTION_NAMES, Columns, Names
 from pipelines.sources.images import ImageResolver
 from scorer.config import MAX_TEXT_BYTES
 from scorer.errors import FailureCode, RowError, TokensightError
 from scorer.ids import row_id
-from scorer.messages import check_text_bytes, is_conversation_text, parse_conversation, question_turn
+from scorer.messages import (
+    answer_messages,
+    check_text_bytes,
+    is_conversation_text,
+    is_listed_strings,
+    is_messages_prompt,
+    parse_conversation,
+    question_turn,
+    template_of,
+)
 from scorer.results import Failure
 from scorer.types import Sample, Turn
 
@@ -98,14 +107,17 @@ class RowReader:
         if columns.contrast_image is not None:
             contrast = self.resolver.images(_values(record, columns.contrast_image))
         prompt = _value(record, columns.prompt) if columns.prompt is not None else None
+        if not images and columns.image:
+            _refuse_other_name(record, columns, "image", FailureCode.IMAGE_MISSING)
+        if prompt is None and columns.prompt is not None:
+            _refuse_other_name(record, columns, "prompt", FailureCode.TEXT_INVALID)
         if columns.messages is not None:
             return parse_conversation(
                 sample_id, images, value, contrast, prompt=prompt, own_image=self.resolver.own_image
             )
-        if isinstance(prompt, list):
-            answer = [{"role": "assistant", "content": value}]
+        if is_messages_prompt(prompt):
             return parse_conversation(
-                sample_id, images, answer, contrast, prompt=prompt, own_image=self.resolver.own_image
+                sample_id, images, answer_messages(value), contrast, prompt=prompt, own_image=self.resolver.own_image
             )
         if prompt is not None and not isinstance(prompt, str):
             problem = f"the prompt is {type(prompt).__name__}; it must be a string, a list of messages or null"
@@ -113,32 +125,81 @@ class RowReader:
         count = len(images)
         question = Turn.question(count, self.prompt) if prompt is None else question_turn(count, prompt)
         if isinstance(value, list):
-            return _captions(sample_id, images, question, value, contrast)
+            _refuse_interleaved(cell, value)
+            return _captions(sample_id, images, question, value, contrast, asked=prompt is not None)
         if not isinstance(value, str):
             raise RowError(FailureCode.TEXT_INVALID, f"the text is {type(value).__name__}; it must be a string")
-        _refuse_conversation(value)
+        _refuse_markup(value, asked=prompt is not None)
         return Sample(sample_id, images, (question, Turn("assistant", (value,))), contrast)
 
 
-def _refuse_conversation(text: str) -> None:
-    """Raise RowError if a text is markup: a conversation that was stored as a string."""
+def _refuse_other_name(record: Mapping[str, Any], columns: Columns, role: str, code: FailureCode) -> None:
+    """Raise RowError if a row has nothing in the column of a role, but something under another name of that role.
+
+    It would be read as a row without an image, or as an answer to ``--prompt``. Only formats without a schema have rows
+    with names of their own.
+    """
+    read = columns.names()
+    names = {"image": IMAGE_NAMES, "prompt": QUESTION_NAMES}[role]
+    other = next((name for name, value in record.items() if value and name not in read and name.lower() in names), None)
+    if other is not None:
+        of = columns.roles()[role]
+        raise RowError(code, f"the row has nothing in {of!r}, which is read, but has {other!r}; give all rows one name")
+
+
+def _refuse_markup(text: str, *, asked: bool) -> None:
+    """Raise RowError if a text is markup: a conversation, or several captions, that were written as a string.
+
+    Args:
+        asked: whether the text answers a question of the row's own, which may ask for a list.
+    """
     if is_conversation_text(text):
         problem = (
             f"the text is a list of messages stored as a string, {text[:40]!r}…; "
             "name its column with --messages-column instead of --text-column"
         )
         raise RowError(FailureCode.TEXT_INVALID, problem)
+    if not asked and is_listed_strings(text):
+        problem = (
+            f"the caption is a list of strings stored as a string, {text[:40]!r}…; "
+            "store it as a list, whose captions are scored one by one"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
+    if not asked and (marks := template_of(text)) is not None:
+        problem = (
+            f"the caption is a conversation written in a chat template, {marks[0]!r} … {marks[1]!r}; store it as "
+            "messages, of which the answers are scored"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
+
+
+def _refuse_interleaved(images: Any, texts: list[Any]) -> None:
+    """Raise RowError for a document whose lists of texts and of images have their nulls where the other has none."""
+    if not isinstance(images, list) or len(images) != len(texts) or len(texts) < 2:
+        return
+    if all((image is None) != (text is None) for image, text in zip(images, texts, strict=True)):
+        problem = (
+            f"the row is a document of {len(texts)} parts, each a text or an image, and no captions; write it as "
+            "messages, with its parts in order"
+        )
+        raise RowError(FailureCode.TEXT_INVALID, problem)
 
 
 def _captions(
-    sample_id: str, images: tuple[Any, ...], question: Turn, values: list[Any], contrast: tuple[Any, ...]
+    sample_id: str,
+    images: tuple[Any, ...],
+    question: Turn,
+    values: list[Any],
+    contrast: tuple[Any, ...],
+    *,
+    asked: bool,
 ) -> Captions:
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
     for k, text in enumerate(texts):
         if not isinstance(text, str | None):
             problem = f"text {k} of the row's {len(texts)} is {type(text).__name__}; it must be a string or null"
             raise RowError(FailureCode.TEXT_INVALID, problem)
-        _refuse_conversation(text or "")
+        _refuse_markup(text or "", asked=asked)
     if not any(text and text.strip() for text in texts):
         found = f"all {len(texts)} texts of the row are null or empty" if texts else "the row's list of texts is empty"
         problem = f"{found}; there is no text to score"

@@ -42,6 +42,7 @@ TEXT_SUFFIXES: Final = (TEXT, "text", "caption")
 MAX_TEXT: Final = 16 * 2**20
 """Maximum bytes of a text or JSON member."""
 
+_LINK: Final = "link"
 _NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 _BLOCK: Final = tarfile.BLOCKSIZE
 _DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, EOFError, MemoryError, RecursionError)
@@ -70,12 +71,20 @@ class WebDataset:
         runs: list[tuple[int, int, int]] = []
         walk = _Walk(file)
         passed_over = PassedOver()
+        links: list[tuple[str, str, int, int]] = []
         for member, end in walk:
             found = _part_of_sample(member)
-            if isinstance(found, str):
+            if found == _LINK:
+                links.append(((split_name(member.name) or ("", ""))[0], member.name[-200:], member.offset, end))
+            elif isinstance(found, str):
                 passed_over.add(found, member.name[-200:])
             elif found is not None:
                 runs.append((rows.setdefault(found[0], len(rows)), member.offset, end))
+        for key, name, start, end in links:
+            if key in rows:  # the sample must fail: without what the link stands for it would be another one
+                runs.append((rows[key], start, end))
+            else:
+                passed_over.add(_LINK, name)
         if not runs and walk.damaged_at == 0:
             raise ValueError("it does not begin with a member's header")
         return ByteIndex.build(runs, walk.damaged_at, passed_over.to_dict())
@@ -83,10 +92,13 @@ class WebDataset:
     def records(self, runs: Sequence[bytes], extent: Extent, columns: Columns | None) -> list[Record]:
         wanted = None if columns is None else frozenset(columns.names())
         samples: dict[str, dict[str, Any]] = {}
+        links: list[tuple[str, str, str]] = []
         for data in runs:
             walk = _Walk(BytesIO(data))
             for member, _ in walk:
                 found = _part_of_sample(member)
+                if found == _LINK and (linked := split_name(member.name)) is not None:
+                    links.append((*linked, member.linkname[-200:]))
                 if found is None or isinstance(found, str):
                     continue
                 key, suffix = found
@@ -97,6 +109,10 @@ class WebDataset:
                     sample[suffix] = self._value(walk.tar, member, suffix)
                 else:
                     sample[suffix] = None
+        for key, suffix, target in links:
+            if key in samples:
+                problem = f"is a link to {target!r}, which is not followed; write the shard with the file itself"
+                samples[key][suffix] = _unreadable(f"the member {suffix!r} of {key!r} {problem}")
         records: list[Record] = [_record(key, sample, wanted) for key, sample in samples.items()]
         if extent.damaged_at is not None:
             records.append(
@@ -201,14 +217,20 @@ def _part_of_sample(member: tarfile.TarInfo) -> tuple[str, str] | str | None:
     """Return the key and the suffix of a member, or why it belongs to no sample; None for a folder."""
     if member.isdir():
         return None
-    if not member.isreg() or member.issparse():
+    if (not member.isreg() or member.issparse()) and not _is_link(member):
         return "not a regular file"
     parts = member.name.split("/")
     if parts[-1].startswith("._") or "__MACOSX" in parts:
         return "AppleDouble"  # what macOS keeps beside a file: never a part of a sample
     if parts[-1].startswith("."):
         return HIDDEN
+    if _is_link(member):
+        return _LINK
     return split_name(member.name) or "without a key and a suffix"
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.issym() or member.islnk()
 
 
 def _parse_json(data: bytes) -> Any:

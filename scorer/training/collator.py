@@ -9,7 +9,7 @@ import numpy as np
 
 from scorer.errors import TableError
 from scorer.extras import needing
-from scorer.messages import scored_texts
+from scorer.messages import is_conversation_text, scored_texts
 from scorer.training.alignment import WeightAligner
 from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
@@ -94,10 +94,10 @@ def texts_of(sample: Sample) -> Texts:
             return scored_texts(sample[name]), None
     if sample.get("completion") is not None:
         completion, prompt = sample["completion"], sample.get("prompt")
-        before = () if prompt is None or isinstance(prompt, str) else scored_texts(prompt)
-        if isinstance(completion, str):
+        before = () if prompt is None or _is_text(prompt) else scored_texts(prompt)
+        if _is_text(completion):
             return ((completion,), None) if not before else ((*before, completion), (len(before),))
-        texts = (*before, *scored_texts(completion))
+        texts = scored_texts(completion, prompt)
         return texts, range(len(before), len(texts))
     if isinstance(sample.get("caption"), str):
         return (sample["caption"],), None
@@ -105,3 +105,8 @@ def texts_of(sample: Sample) -> Texts:
         f"a sample has {', '.join(sample)}, and no messages, conversations, completion or caption with its text; "
         "give the collator texts=<function of a sample>, which returns the scored texts and None"
     )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a prompt or completion is a text or its parts, and no list of messages stored as a string."""
+    return isinstance(value, str) and not is_conversation_text(value)

@@ -54,6 +54,7 @@ def test_typed_parts_keep_their_order_and_a_spelled_marker_stays_text() -> None:
         ([{"role": "user", "content": "x"}], 1, FailureCode.CONVERSATION_INVALID, "assistant"),
         ([{"role": "wizard", "content": "x"}], 1, FailureCode.CONVERSATION_INVALID, "'wizard'"),
         ([{"role": "assistant", "content": None}], 1, FailureCode.TEXT_INVALID, "None"),
+        ([{"role": "assistant", "tool_calls": [{"id": "a"}]}], 1, FailureCode.CONVERSATION_INVALID, "0 calls a tool"),
         ([{"role": "assistant", "content": [{"type": "text"}]}], 1, FailureCode.TEXT_INVALID, "type text"),
         ([{"role": "assistant", "content": [{"type": "image"}]}], 1, FailureCode.CONVERSATION_INVALID, "user turns"),
         ([{"role": "assistant", "content": "x"}], 1, FailureCode.CONVERSATION_INVALID, "has 1 image but no user turn"),

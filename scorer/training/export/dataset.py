@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from scorer.base64_images import decode_base64, find_base64
 from scorer.errors import ConfigError, TableError
-from scorer.messages import parse_conversation, question_turn
+from scorer.messages import answer_messages, is_messages_prompt, parse_conversation, question_turn
 from scorer.training.export.columns import (
     IMAGE_OPTION,
     PROMPT_COLUMN_OPTION,
@@ -118,10 +118,11 @@ def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns, fo
         _check_image(image, row, columns)
     text = [record.get(name) for name in columns.text] if len(columns.text) > 1 else record[columns.text[0]]
     prompt = None if columns.prompt_column is None else record.get(columns.prompt_column)
-    answers_messages = isinstance(prompt, list)
-    if answers_messages and isinstance(text, str) and not columns.conversation:
-        text = [{"role": "assistant", "content": text}]
-    if columns.conversation or answers_messages or (isinstance(text, list) and text and isinstance(text[0], Mapping)):
+    answers_messages = is_messages_prompt(prompt)
+    holds_messages = columns.conversation or (isinstance(text, list) and text and isinstance(text[0], Mapping))
+    if answers_messages and not holds_messages:
+        text = answer_messages(text)
+    if answers_messages or holds_messages:
         sample = parse_conversation(row.sample_id, images, text, prompt=prompt, own_image=own_image)
         texts = sample.scored_texts
         row.check_text(texts)

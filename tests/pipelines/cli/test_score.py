@@ -91,6 +91,14 @@ def file_as_output(dataset: Path, output: Path) -> list[str]:
 MISTAKES: dict[str, tuple[Any, str]] = {
     "no input": (lambda d, o: command(d / "absent", o), "does not exist"),
     "output is the input": (lambda d, o: command(d, d), "overlap; scores are published"),
+    "image root that does not exist": (
+        lambda d, o: command(d, o, "--image-root", str(d / "pictures")),
+        "pictures' does not exist; give the folder that image paths are relative to",
+    ),
+    "image root that is a file": (
+        lambda d, o: command(d, o, "--image-root", str(d / "a.parquet")),
+        "a.parquet' is a file; give the folder that image paths are relative to",
+    ),
     "output inside the input": (lambda d, o: command(d, d / "sub" / "out"), "overlap; scores are published"),
     "input inside the output": (lambda d, o: command(d, d.parent), "overlap; scores are published"),
     "output beside the shards of a glob": (lambda d, o: command(d / "*.parquet", d), "overlap; scores are published"),

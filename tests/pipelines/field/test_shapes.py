@@ -58,6 +58,10 @@ def refused(folder: Path, asked: Columns | None = None) -> str:
     return str(caught.value)
 
 
+def said(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
 # --- conversations as strings -----------------------------------------------------------------------------------
 
 
@@ -89,6 +93,88 @@ def test_a_conversation_is_no_caption(tmp_path: Path, markup: str, listed: bool)
     assert (captions(good).texts[0] if listed else texts([good])[0]).startswith("[1]")
 
 
+def test_a_json_string_may_begin_with_a_mark_or_wrap_its_messages(tmp_path: Path) -> None:
+    stored = ["\ufeff" + json.dumps(TALK), json.dumps({"id": 7, "conversations": TALK})]
+    assert [sample(row).turns for row in rows_of(tmp_path / "a", image=images(2), conversations=stored)] == [ASKED] * 2
+    (row,) = rows_of(tmp_path / "b", image=images(), caption=stored[:1])
+    assert "list of messages stored as a string" in failure(row).message
+
+
+PARTS = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
+ANSWER = [{"type": "text", "text": "A red square."}]
+
+
+@pytest.mark.parametrize("answer", ["A red square.", json.dumps(ANSWER)])
+def test_a_content_may_spell_its_parts_as_json(tmp_path: Path, answer: str) -> None:
+    talk = [said("user", json.dumps(PARTS)), said("assistant", answer)]
+    (row,) = rows_of(tmp_path, image=images(), messages=[talk])
+    assert sample(row).turns == ASKED
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is shown?", json.dumps(ANSWER)),  # asked in plain text: the answer is JSON in its own right
+        (json.dumps(PARTS[1:]), json.dumps([{"type": "text", "text": "Red", "bbox": [0, 0, 1, 1]}])),
+        (json.dumps(PARTS[1:]), json.dumps([{"type": "table", "text": "Red"}])),
+        (json.dumps(PARTS[1:]), "[{not JSON}]"),
+    ],
+)
+def test_an_answer_that_is_json_stays_as_it_is(tmp_path: Path, question: str, answer: str) -> None:
+    (row,) = rows_of(tmp_path, image=images(), messages=[[said("user", question), said("assistant", answer)]])
+    assert sample(row).turns == (ASKED[0], Turn("assistant", (answer,)))
+
+
+def test_half_a_surrogate_pair_in_parts_fails_its_row(tmp_path: Path) -> None:
+    parts = '[{"type": "text", "text": "\\ud83d"}]'
+    (row,) = rows_of(tmp_path, image=images(), messages=[[said("user", parts), said("assistant", "Red.")]])
+    assert (failure(row).code, "half a surrogate pair" in failure(row).message) == (FailureCode.TEXT_INVALID, True)
+
+
+def test_parts_may_be_a_struct_of_lists(tmp_path: Path) -> None:
+    talk = [
+        said("user", {"type": ["image", "text"], "text": [None, "What is shown?"]}),
+        said("assistant", {"type": ["text"], "text": ["A red square."]}),
+    ]
+    (row,) = rows_of(tmp_path, images=images(), messages=[talk])
+    assert sample(row).turns == ASKED
+
+
+@pytest.mark.parametrize("listed", ['["a cat", "a pet"]', "['a cat', 'a pet']", " ['a cat'\n 'a pet']\n"])
+def test_a_list_of_captions_in_a_string_is_no_caption(tmp_path: Path, listed: str) -> None:
+    for name, column in (("a", [listed]), ("b", [[listed, "x"]])):
+        (row,) = rows_of(tmp_path / name, image=images(), caption=column)
+        assert failure(row).code is FailureCode.TEXT_INVALID
+        assert "list of strings stored as a string" in failure(row).message
+    (row,) = rows_of(tmp_path / "c", image=images(), question=["List the animals as JSON."], answer=[listed])
+    assert texts([row]) == [listed]  # a question may ask for it
+    for plain in ('["a" in gold]', "[a sign] 'stop'", "['tis the season"):
+        (row,) = rows_of(tmp_path / "d", image=images(), caption=[plain])
+        assert texts([row]) == [plain]
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        "<|im_start|>user\n<image>What?<|im_end|>\n<|im_start|>assistant\nRed.<|im_end|>",
+        "<s>[INST] <image>\nWhat? [/INST] Red.</s>",
+        "USER: <image>\nWhat? ASSISTANT: Red.",
+        " ### Human: What? ### Assistant: Red.",
+    ],
+)
+def test_a_conversation_in_a_chat_template_is_no_caption(tmp_path: Path, talk: str) -> None:
+    (row,) = rows_of(tmp_path / "a", image=images(), text=[talk])
+    assert "written in a chat template" in failure(row).message
+    (row,) = rows_of(tmp_path / "b", image=images(), question=["What does the page say?"], answer=[talk])
+    assert texts([row]) == [talk]
+
+
+@pytest.mark.parametrize("text", ["A page that says USER: hi ASSISTANT: ho", "ASSISTANT: before USER: it", "[/INST] ["])
+def test_words_of_a_template_may_be_in_a_caption(tmp_path: Path, text: str) -> None:
+    (row,) = rows_of(tmp_path, image=images(), caption=[text])
+    assert texts([row]) == [text]
+
+
 def test_half_a_surrogate_pair_in_a_json_string_fails_its_row(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path, image=images(), messages=[json.dumps(TALK).replace("red", "\\ud83d")])
     assert failure(row).code is FailureCode.TEXT_INVALID
@@ -104,6 +190,89 @@ def test_an_unknown_name_is_not_taken(tmp_path: Path, names: tuple[str, ...]) ->
     assert all(name in said for name in (*names, "struct<bytes: binary, path: string>"))
     (row,) = read_all(source(tmp_path, columns=Columns(text=names[0])))
     assert texts([row]) == ["CC-BY"]
+
+
+def test_another_image_of_the_row_leaves_doubt(tmp_path: Path) -> None:
+    both = parquet(tmp_path / "a", image=images(), image_2=images(), caption=["a"])
+    assert "several columns may hold the image (image, image_2)" in refused(both)
+    (row,) = read_all(source(both, columns=Columns(image="image,image_2")))
+    assert len(sample(row).images) == 2
+    (row,) = read_all(source(both, columns=Columns(image="image")))
+    assert len(sample(row).images) == 1
+
+
+def test_a_mask_beside_an_image_is_not_the_image(tmp_path: Path) -> None:
+    src = source(parquet(tmp_path / "a", mask=images(), depth=images(), image=[PNG], caption=["a"]))
+    (row,) = read_all(src)
+    assert (sample(row).images, src.fingerprint()["columns"]["image"]) == ((PNG,), "image")
+    doubt = parquet(tmp_path / "b", mask=images(), image=["a.png"], caption=["a"])
+    assert "several columns may hold the image (mask, image)" in refused(doubt)
+
+
+def test_a_column_of_encoded_bytes_is_an_image(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, image=pa.array([PNG]).dictionary_encode(), caption=["a"])
+    assert sample(row).images == (PNG,)
+
+
+def test_an_answer_that_cannot_be_read_leaves_doubt(tmp_path: Path) -> None:
+    columns = {"image": images(), "question": ["Which?"], "answer": pa.array([1], pa.int8()), "solution": ["It flies."]}
+    assert "several columns may hold the text (question + solution, answer)" in refused(parquet(tmp_path, **columns))
+    (row,) = read_all(source(tmp_path, columns=Columns(text="solution")))
+    assert sample(row).turns[0].content == (IMAGE, "Which?")
+
+
+def test_answers_that_are_no_messages_are_refused_as_a_whole(tmp_path: Path) -> None:
+    answers = [[{"answer": "cat", "answer_confidence": "yes"}]]
+    said_ = refused(parquet(tmp_path, image=images(), question=["What?"], answers=answers, best=["cat"]))
+    assert "no text column was found" in said_
+    (row,) = read_all(source(tmp_path, columns=Columns(text="best", prompt="question")))
+    assert texts([row]) == ["cat"]
+
+
+@pytest.mark.parametrize(
+    "name", ["options", "choices", "history", "system", "hint", "context", "tools", "video", "audio"]
+)
+def test_what_usually_belongs_to_a_prompt_is_said_to_be_unread(tmp_path: Path, name: str) -> None:
+    src = source(parquet(tmp_path, image=images(), query=["What?"], response=["Red."], **{name: ["x"]}))
+    choices = src.choices()
+    assert choices is not None
+    assert any(line.startswith(f"passed over: {name} (usually ") for line in choices.lines())
+
+
+def test_an_interleaved_document_is_no_list_of_captions(tmp_path: Path) -> None:
+    cells = [[{"bytes": b"i", "path": None}, None, None], [{"bytes": b"i", "path": None}, None]]
+    documents = [[None, "Red.", "A square."], ["Red.", None]]
+    first, second = rows_of(tmp_path, images=pa.array(cells, pa.list_(STRUCT)), texts=documents)
+    assert "a document of 3 parts, each a text or an image" in failure(first).message
+    assert captions(second).texts == ("Red.", "")  # two captions of one image, of which one is null
+
+
+def test_a_row_of_another_name_is_not_a_row_without(tmp_path: Path) -> None:
+    """Beyond the rows in which columns are looked for, a record may have its image or question under another name."""
+    (tmp_path / "p.png").write_bytes(PNG)
+    asked = {"image": "p.png", "question": "What?", "answer": "Red."}
+    later = (
+        {**asked, "image": None, "images": ["p.png"]},
+        {"query": "Where?", "image": "p.png", "answer": "Here."},
+        {**asked, "image": None, "images": []},
+        {**asked, "question": None, "query": ""},
+        {**asked, "img": "another", "query": "other"},
+    )
+    json_lines(tmp_path, *[asked] * 40, *later)
+    image, question, text_only, unasked, whole = read_all(source(tmp_path))[40:]
+    assert failure(image).code is FailureCode.IMAGE_MISSING
+    assert "nothing in 'image', which is read, but has 'images'" in failure(image).message
+    assert "nothing in 'question', which is read, but has 'query'" in failure(question).message
+    assert sample(text_only).images == ()
+    assert sample(unasked).turns[0].content == (IMAGE, "Describe.")
+    assert sample(whole).turns[0].content == (IMAGE, "What?")
+
+
+def test_several_answers_to_a_prompt_of_messages_fail(tmp_path: Path) -> None:
+    asked = [[said("user", "What?")]] * 2
+    one, two = rows_of(tmp_path, image=images(2), prompt=asked, answer=[["Red."], ["Red.", "A square."]])
+    assert sample(one).scored_texts == ("Red.",)
+    assert failure(two).message.startswith("the row has 2 answers to a prompt of messages")
 
 
 def test_unknown_bytes_are_no_image(tmp_path: Path) -> None:
@@ -177,16 +346,20 @@ def test_pairs_of_user_and_assistant(tmp_path: Path) -> None:
     assert sample(row).scored_texts == ("Red.", "Yes.")
 
 
-def said(role: str, content: Any) -> dict[str, Any]:
-    return {"role": role, "content": content}
-
-
 def test_prompt_and_completion_are_the_collator_s_texts(tmp_path: Path) -> None:
     prompt = [said("user", "Hi"), said("assistant", "Hello."), said("user", "What?")]
     cases = (
         (prompt, [said("assistant", "Red.")], ("Hello.", "Red.")),
         (prompt, "Red.", ("Hello.", "Red.")),
         ("What?", "Red.", ("Red.",)),
+        (json.dumps(prompt), "Red.", ("Hello.", "Red.")),
+        (json.dumps(prompt), json.dumps([said("assistant", "Red.")]), ("Hello.", "Red.")),
+        (json.dumps([{"type": "image"}, {"type": "text", "text": "What?"}]), "Red.", ("Red.",)),
+        (
+            [said("user", json.dumps([{"type": "text", "text": "What?"}]))],
+            [said("assistant", json.dumps([{"type": "text", "text": "Red."}]))],
+            ("Red.",),
+        ),
     )
     for i, (before, completion, scored) in enumerate(cases):
         (row,) = rows_of(tmp_path / str(i), image=images(), prompt=[before], completion=[completion])

@@ -29,6 +29,10 @@ def found(fields: dict[str, pa.DataType], asked: Columns | None = None, **option
             {"image": pa.dictionary(pa.int32(), pa.string()), "text": pa.dictionary(pa.int8(), pa.string())},
             Columns(image="image", text="text"),
         ),
+        (  # an image has several questions, a question one answer
+            {"image_id": pa.int64(), "question_id": pa.int64(), "image": STRUCT, "caption": pa.string()},
+            Columns(image="image", text="caption", id="question_id"),
+        ),
         (
             {"image_id": pa.int64(), "id": pa.string(), "image": STRUCT, "caption": pa.string()},
             Columns(image="image", text="caption", id="id"),

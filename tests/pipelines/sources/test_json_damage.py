@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sources import jsonl, llava_json
+from pipelines.sources.columns import Columns
 from pipelines.sources.llava_json import find_records
 from scorer.errors import ConfigError, FailureCode, RunError
 from tests.pipelines.sources.helpers import failure, read_all, read_units, source, texts
@@ -48,6 +49,28 @@ def test_a_damaged_array_is_refused_by_place(tmp_path: Path, content: bytes, mes
     with pytest.raises(ConfigError, match=message) as caught:
         source(tmp_path).shards()
     assert str(tmp_path / "x.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_refused_by_its_name(tmp_path: Path, name: str, encoding: str) -> None:
+    records = [{"image": "0.png", "caption": "a kite"}, {"image": "1.png", "caption": "two boats"}]
+    lines = "\n".join(map(json.dumps, records)) if name == "x.jsonl" else json.dumps(records)
+    (tmp_path / name).write_bytes(lines.encode(encoding))
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read as .*it is UTF-16 or UTF-32; .* convert it"):
+        source(tmp_path).shards()
+    (tmp_path / name).write_bytes(lines.encode("utf-8-sig"))
+    assert len(read_all(source(tmp_path))) == 2
+
+
+@pytest.mark.parametrize("text", ['[\n{"caption": "a"},\n{"caption": "b"}\n]', '[{"caption": "a"},\n{"caption": "b"}]'])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_an_array_with_a_record_a_line_is_not_json_lines(tmp_path: Path, text: str, mark: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(mark + text.encode())
+    with pytest.raises(ConfigError, match=r"it is one JSON array, not a record a line; .* --format json"):
+        source(tmp_path).shards()
+    rows = read_all(source(tmp_path / "x.jsonl", format="json", columns=Columns(image="none")))
+    assert texts(rows) == ["a", "b"]
 
 
 @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst"])

@@ -75,14 +75,30 @@ def test_a_glob_follows_links_too(snapshot: Path, glob: str, expected: list[str]
 
 
 def test_globs_match_what_fsspec_matches(tmp_path: Path) -> None:
-    for name in ("a.parquet", "b/a.parquet", "b/c/a.parquet", "b/c/d/a.parquet", "b2/c/a.parquet", "b2/c/x.txt"):
+    for name in ("a.parquet", "b/a.parquet", "b/c/a.parquet", "b/c/d/a.parquet", "b2/c/a.parquet", "b2/c/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     fs = fsspec.filesystem("file")
-    for glob in ("*", "*.parquet", "**", "**/*", "*/*", "b*/c/*", "b/**", "b/**/a.parquet", "b?/**/*.txt", "**/c/*"):
+    for glob in ("*", "*.parquet", "**", "**/*", "*/*", "b*/c/*", "b/**", "b/**/a.parquet", "b?/**/x", "**/c/*"):
         whole = f"{tmp_path}/{glob}"
         expected = sorted(path for path, info in fs.glob(whole, detail=True).items() if info["type"] == "file")
         assert sorted(file.path for file in list_files(whole, SUFFIXES).files) == expected, glob
+
+
+def test_several_revisions_in_a_hub_cache_are_refused(tmp_path: Path) -> None:
+    one, other = (f"datasets--o--{name}" for name in "ab")
+    revisions = ("0" * 40, "1" * 40)
+    write_dataset(tmp_path, {f"{one}/snapshots/{revisions[0]}/data/x.parquet": 1})
+    write_dataset(tmp_path, {f"{other}/snapshots/{revisions[1]}/x.parquet": 1})
+    assert len(names(tmp_path)) == 2  # two datasets
+    again = tmp_path / one / "snapshots" / revisions[1] / "data"
+    again.mkdir(parents=True)
+    (again / "x.parquet").symlink_to(tmp_path / one / "snapshots" / revisions[0] / "data" / "x.parquet")
+    for folder in (tmp_path, tmp_path / one, tmp_path / one / "snapshots"):
+        with pytest.raises(ConfigError, match=rf"has 2 revisions of one dataset, .*{revisions[0]} and .*of one"):
+            names(folder)
+    assert names(again.parent) == ["data/x.parquet"]
+    assert len(names(f"{tmp_path}/{one}/snapshots/*/data/*.parquet")) == 2  # asked for
 
 
 def test_links_in_a_circle_end(snapshot: Path) -> None:
@@ -245,6 +261,20 @@ def test_folders_that_a_glob_matches_are_said(tmp_path: Path) -> None:
     write_dataset(tmp_path, {"a.parquet": 2, "sub/b.parquet": 1})
     assert names(f"{tmp_path}/*") == ["a.parquet"]
     assert passed_over(f"{tmp_path}/*") == {"folder": ["sub"]}
+
+
+@pytest.mark.parametrize("glob", ["train/*", "**"])
+def test_a_glob_passes_over_what_lies_beside_its_shards(tmp_path: Path, glob: str) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for name in ("metadata.jsonl", "0.png", "README.md", "part-0"):
+        (folder / name).write_bytes(b"")
+    found = list_files(f"{tmp_path}/{glob}", (".jsonl",))
+    assert [Path(file.path).name for file in found.files] == ["metadata.jsonl", "part-0"]
+    reasons = found.passed_over.to_dict()
+    assert {".png", ".md"} <= set(reasons)
+    # where nothing has the format's suffix, a glob is taken at its word
+    assert [file.name for file in list_files(f"{folder}/*.png", (".jsonl",)).files] == ["0.png"]
 
 
 def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -111,9 +111,36 @@ def test_what_is_no_file_is_no_part_of_a_sample_and_nothing_is_extracted(
     for name in ("extract", "extractall", "_extract_member"):
         monkeypatch.setattr(tarfile.TarFile, name, lambda *_, **__: pytest.fail("extracted"))
     first, second = read_all(source(tmp_path, columns=Columns(image="image", text="txt")))
-    assert (sample(first).sample_id, sample(first).images) == ("../../1", ())
+    assert (sample(first).sample_id, sample(first).images) == ("../../1", ())  # the links are 1.jpg, of no sample
     assert (second.sample_id, texts([second])) == ("/abs/2", ["abs"])
     assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_sample_whose_image_is_a_link_fails(tmp_path: Path, kind: bytes, first: bool) -> None:
+    """Without its image it would be a row of text alone. The link may precede the sample's other members or not."""
+    link = tarfile.TarInfo("b.jpg")
+    link.type, link.linkname = kind, "a.jpg"
+    other = tarfile.TarInfo("latest.jpg")
+    other.type, other.linkname = kind, "a.jpg"
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        if first:
+            tar.addfile(link)
+        for name, data in (("a.jpg", b"p"), ("a.txt", b"one"), ("b.txt", b"two"), ("c.jpg", b"p"), ("c.txt", b"three")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        if not first:
+            tar.addfile(link)
+        tar.addfile(other)  # no sample has anything else of this name
+    src = source(tmp_path)
+    for rows in (read_all(src), read_units(src, 1)):
+        one, two, three = rows
+        assert [row.sample_id for row in rows] == ["a", "b", "c"]
+        assert (sample(one).images, sample(three).images) == ((b"p",), (b"p",))
+        assert "the member 'jpg' of 'b' is a link to 'a.jpg', which is not followed" in failure(two).message
+    assert src.account()["members_passed_over"] == {"link": {"count": 1, "examples": ["latest.jpg"]}}
 
 
 def test_limits_and_broken_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
