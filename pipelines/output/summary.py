@@ -10,9 +10,8 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 ``seen``, ``read``, and ``passed_over`` with the reason), ``choices``
 (:meth:`pipelines.sources.columns.Choices.to_dict`: the ``columns`` that were read by role, why each was ``taken``,
 which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary),
-``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent from an
-older summary).
-``rows`` = ``ok`` + ``text_only`` + ``failed``.
+``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent from an older
+summary). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations
