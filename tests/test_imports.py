@@ -39,7 +39,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "display",
             "messages spans config allocator weighting columns summary ids",
             "contrasts",
-            "types token_bytes storage versions",
+            "types token_bytes storage versions documents",
             "extras command_line",
             "errors",
         ),

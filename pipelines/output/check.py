@@ -6,14 +6,14 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.output.commit import PublishedShard
 from pipelines.output.contents import UNKNOWN, Output, Problem, read_unit_markers
-from pipelines.output.reader import BATCH_ROWS, ScoredBatch, opened, scored_batch
+from pipelines.output.reader import BATCH_ROWS, ScoredBatch, digest, opened, scored_batch
 from pipelines.output.record import RunRecord
 from pipelines.output.row_check import RowCheck
 from pipelines.output.store import Store
@@ -53,7 +53,7 @@ def check_shard(
             if size != shard.size:
                 yield problem(f"it has {size:,} bytes, but its marker says {shard.size:,}")
             file.seek(0)
-            if not quick and _digest(file) != shard.sha256:
+            if not quick and digest(file) != shard.sha256:
                 yield problem("its SHA-256 differs from its marker's")
             with pq.ParquetFile(file) as parquet:
                 for what in _check_file(parquet, shard, record, consume, quick):
@@ -136,7 +136,7 @@ def _difference(actual: Any, expected: Any) -> str:
 def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
     """Check units that are committed and not yet published: a resumed run reads them."""
     for unit, marker in read_unit_markers(output.store, output.open_units).items():
-        remedy = "delete the marker and run the same command again to rescore its rows"
+        remedy = "run the same command again to score its rows again"
         key = f"_commits/{unit}.json"
         if marker is None:
             yield Problem(key, f"it is not a unit's marker; {remedy}")
@@ -144,9 +144,3 @@ def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
             yield Problem(key, f"the file that it names, {marker.key}, is missing; {remedy}")
         elif not quick and hashlib.sha256(output.store.get(marker.key)).hexdigest() != marker.sha256:
             yield Problem(key, f"the file that it names, {marker.key}, has a different SHA-256; {remedy}")
-
-
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
-    file.seek(0)
-    return digest

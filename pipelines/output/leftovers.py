@@ -123,7 +123,7 @@ def _still(store: Store, leftover: Leftover) -> bool:
         marker = UnitMarker.from_bytes(store.get(f"{COMMITS}{match['unit']}.json"))
     except FileNotFoundError:
         return leftover.kind == "uncommitted attempt"
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         return False
     return marker.key != leftover.item.key
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from pipelines.output.commit import PublishedShard
 from pipelines.output.store import Store
 from pipelines.output.store.local import LocalStore
 from scorer.columns import REQUIRED
@@ -71,6 +73,23 @@ def opened(store: Store, key: str, *, whole: bool) -> Iterator[IO[bytes]]:
         fs.get_file(path, str(copy))
         with copy.open("rb") as file:
             yield file
+
+
+def is_intact(store: Store, shard: PublishedShard) -> bool:
+    """Whether a published file exists and has the bytes that its marker says; reads all of it."""
+    try:
+        with opened(store, shard.name, whole=True) as file:
+            return digest(file) == shard.sha256
+    except FileNotFoundError:
+        return False
+
+
+def digest(file: IO[bytes]) -> str:
+    """Return the SHA-256 of a file from its start, and leave it there."""
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
+    file.seek(0)
+    return found
 
 
 # --- in batches ----------------------------------------------------------------------------------------------------
