@@ -101,6 +101,11 @@ class StoreError(RunError):
     """The output's storage refuses or keeps failing: full, read-only, absent, or wrong or expired credentials."""
 
 
+def explain(error: BaseException) -> str:
+    """Return an error of a library for a message: its text, and its class, without which a KeyError says nothing."""
+    return f"{type(error).__name__}: {error}"
+
+
 class RowError(TokensightError):
     """One row cannot be scored. The job continues; the row is written with this code and message."""
 
