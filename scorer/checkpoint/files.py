@@ -65,12 +65,18 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
-        """The transformers configuration. Raises ModelError if a document is damaged, or it needs remote code."""
+        """The transformers configuration, without a choice of attention: that is the user's, and in the fingerprint.
+
+        Raises:
+            ModelError: a document is damaged, or the configuration needs remote code.
+        """
         from transformers import AutoConfig
 
         check_documents(self.path, self.name)
         try:
-            return AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+            config._attn_implementation = None  # of its parts too; a file may name any kernel of the hub
+            return config
         except Exception as error:  # a value of the wrong type surfaces as any of them
             said = f"the configuration of model {self.name} cannot be read: {explain(error)}"
             raise ModelError(f"{said}; check {self.path / 'config.json'}") from error
@@ -114,7 +120,7 @@ class Checkpoint:
     def load_model(self, config: ScorerConfig) -> Any:
         """Load the model in evaluation mode, frozen, on its device. Raises ModelError if it cannot be loaded."""
         check_weights(self.path, self.name)
-        return load_model(self.path, self.name, config, text_only=self.family.text_only)
+        return load_model(self.path, self.name, config, self.config, text_only=self.family.text_only)
 
     def weights_digest(self) -> str:
         """Return the SHA-256 over the names and contents of all safetensors files.
