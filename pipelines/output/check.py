@@ -44,6 +44,8 @@ def check_shard(
 ) -> Iterator[Problem]:
     """Check one published file."""
 
+    mend = "run the same command again with --verify to publish it again"
+
     def problem(what: str, remedy: str = "delete the file and run the same command again") -> Problem:
         return Problem(shard.name, f"{what}; {remedy}")
 
@@ -51,17 +53,17 @@ def check_shard(
         with opened(store, shard.name, whole=not quick) as file:
             size = file.seek(0, io.SEEK_END)
             if size != shard.size:
-                yield problem(f"it has {size:,} bytes, but its marker says {shard.size:,}")
+                yield problem(f"it has {size:,} bytes, but its marker says {shard.size:,}", mend)
             file.seek(0)
             if not quick and digest(file) != shard.sha256:
-                yield problem("its SHA-256 differs from its marker's")
+                yield problem("its SHA-256 differs from its marker's", mend)
             with pq.ParquetFile(file) as parquet:
                 for what in _check_file(parquet, shard, record, consume, quick):
                     yield problem(what)
     except FileNotFoundError:
         yield problem("it was published but is missing", "run the same command again to rewrite it")
     except (pa.ArrowException, OSError) as error:
-        yield problem(f"it is not a readable Parquet file ({str(error).strip()})")
+        yield problem(f"it is not a readable Parquet file ({str(error).strip()})", mend)
 
 
 def _check_file(

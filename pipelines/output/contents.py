@@ -109,7 +109,7 @@ def look(store: Store) -> Output:
             problems.append(Problem(name, f"_SUCCESS lists it, but it has no marker in {PUBLISHED}; {remedy}"))
             shards[name] = _as_listed(entry)
         elif shards[name].sha256 != entry["sha256"]:
-            remedy = "let the run finish, or run the same command again, to rewrite _SUCCESS"
+            remedy = "let the run finish, or run the same command again with --verify"
             problems.append(Problem(name, f"_SUCCESS and its marker give different SHA-256s; {remedy}"))
     return Output(store, sizes, record, summary, dict(sorted(shards.items())), published, tuple(problems))
 

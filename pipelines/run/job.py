@@ -37,6 +37,9 @@ _READERS = 32
 _READ_TOGETHER = 64
 """Threads that read the markers of published shards, and markers per batch: a bucket takes at least 30 ms to answer."""
 
+_DIGESTS = 8
+"""Published files that are read at once to compare their digests; a remote one takes its size of temporary space."""
+
 _UNNAMED = "one that was not complete yet"
 """A vanished shard of which nothing was published: its markers hold only a digest of its name."""
 
@@ -68,6 +71,8 @@ class Job:
         on_changed: whether a shard whose content changed is an error or is rescored as a whole, and whether one that
             vanished is an error or is left out of the summary.
         row_timeout: seconds; see :class:`pipelines.run.score_unit.UnitWork`.
+        verify: read all published files and compare their digests, in a finished run too. Otherwise only sizes are
+            compared, which takes no more than the listing.
         config: serializes the options that would repeat the job, given the output's root; stored in a new output.
     """
 
@@ -80,6 +85,7 @@ class Job:
     rows_per_unit: int | None = None
     on_changed: OnChanged = "error"
     row_timeout: float | None = None
+    verify: bool = False
     config: Callable[[str], bytes] | None = None
 
 
@@ -90,6 +96,8 @@ class PreparedRun:
     Attributes:
         changed: names of the shards whose content changed since they were scored; they are rescored and republished.
         summary: the stored summary of a finished run that needs no more work; None if there is work to do.
+        stored: the stored summary of a run that finished before, whether or not there is work to do now.
+        verify: see :class:`Job`.
     """
 
     record: RunRecord
@@ -98,6 +106,8 @@ class PreparedRun:
     state: OutputState
     changed: frozenset[str] = frozenset()
     summary: Summary | None = None
+    stored: Summary | None = None
+    verify: bool = False
 
     @property
     def pending(self) -> list[Unit]:
@@ -105,7 +115,7 @@ class PreparedRun:
         return [] if self.summary is not None else self._pending(self._published())
 
     def execute(self, executor: Executor, watch: Watch) -> Summary:
-        """Score, publish and summarize. Return the summary. A finished run writes nothing.
+        """Score, publish and summarize. Return the summary. A finished and intact run writes nothing.
 
         Raises:
             RunError: a unit was never committed, or the rows do not add up.
@@ -187,7 +197,10 @@ class PreparedRun:
         return [unit for planned in plans for unit in planned.units if not self.state.is_committed(unit)]
 
     def _published(self) -> dict[str, PublishedShard]:
-        """Find the shards that are complete: published from their current content, with the file still at full size."""
+        """Find the shards that are complete: published from their current content, and still as their markers say.
+
+        A warning names each other one that was published; it is published again.
+        """
         plans = [p for p in self.plans if self.state.is_published(p) and p.shard.name not in self.changed]
         batches = [plans[i : i + _READ_TOGETHER] for i in range(0, len(plans), _READ_TOGETHER)]
 
@@ -197,7 +210,23 @@ class PreparedRun:
 
         with ThreadPoolExecutor(_READERS) as pool:
             shards = [shard for found in pool.map(read, batches) for shard in found]
-        return {shard.name: shard for shard in shards if self.state.sizes.get(shard.name) == shard.size}
+        with ThreadPoolExecutor(_DIGESTS) as pool:
+            faults = list(pool.map(self._fault, shards))
+        for shard, fault in zip(shards, faults, strict=True):
+            if fault is not None:
+                log.warning("%s/%s %s; it is published again", self.work.store.root, shard.name, fault)
+        return {shard.name: shard for shard, fault in zip(shards, faults, strict=True) if fault is None}
+
+    def _fault(self, shard: PublishedShard) -> str | None:
+        """Say what is wrong with a published file; None if nothing is, as far as it is checked."""
+        size = self.state.sizes.get(shard.name)
+        if size is None:
+            return "is missing"
+        if size != shard.size:
+            return f"has {size:,} bytes, but its marker says {shard.size:,}"
+        if self.verify and not is_intact(self.work.store, shard):
+            return "is damaged: its SHA-256 differs from its marker's"
+        return None
 
 
 def prepare(job: Job, *, write: bool = True) -> PreparedRun:
@@ -267,8 +296,8 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         session=uuid.uuid4().hex,
         row_timeout=job.row_timeout,
     )
-    done = None if changed or finished is None else current_summary(finished, plans, state)
-    return PreparedRun(record, work, plans, state, frozenset(changed), done)
+    done = None if changed or job.verify or finished is None else current_summary(finished, plans, state)
+    return PreparedRun(record, work, plans, state, frozenset(changed), done, finished, job.verify)
 
 
 def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Shard]) -> None:

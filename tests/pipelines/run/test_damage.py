@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipelines.run.job import prepare
 from pipelines.run.score_unit import UnitWork
 from scorer.errors import OtherRunError, RunError
 from tests.pipelines.fake_engine import FakeEngine
-from tests.pipelines.helpers import RecordingWatch, caption_table, make_job, published, run
+from tests.pipelines.helpers import RecordingWatch, caption_table, make_job, published, run, snapshot
 from tests.pipelines.outputs import flip, problems, published_marker, stop_after
 
 Damage = Callable[[Path], object]
@@ -251,3 +252,93 @@ def test_a_changed_shard_with_a_damaged_marker_is_rescored_on_request(
 def published_marker_of(output: Path, dataset: Path) -> Path:
     """The marker of the first shard's current content."""
     return output / "_published" / f"{prepare(make_job(dataset, output)).plans[0].key}.json"
+
+
+class TestAFinishedRun:
+    """It is given again."""
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    @pytest.mark.parametrize("name", ["a.parquet", "sub/b.parquet", "empty.parquet"])
+    def test_finds_a_flipped_bit_and_publishes_the_file_again(
+        self,
+        dataset: Path,
+        output: Path,
+        whole: dict[str, bytes],
+        name: str,
+        compacted: bool,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        run(make_job(dataset, output))
+        if compacted:
+            compact(look(open_store(str(output))))
+        flip(output / name)
+        assert [problem.key for problem in problems(output)][:1] == [name]
+        assert prepare(make_job(dataset, output)).summary is not None, "sizes do not tell"
+        run(make_job(dataset, output, verify=True))
+        assert published(output) == whole
+        assert problems(output) == []
+        assert (
+            f"{output}/{name} is damaged: its SHA-256 differs from its marker's; it is published again" in caplog.text
+        )
+
+    def test_scores_again_what_its_units_no_longer_give(
+        self, dataset: Path, output: Path, whole: dict[str, bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run(make_job(dataset, output))
+        flip(output / "a.parquet")
+        flip(output / json.loads(unit_marker(output, 20).read_bytes())["key"])
+        unit_marker(output, 15).write_bytes(b"\x00")
+        run(make_job(dataset, output, verify=True))
+        assert published(output) == whole
+        assert problems(output) == []
+        assert "2 of its units are scored again" in caplog.text
+
+    @pytest.mark.parametrize("damage", DAMAGE)
+    def test_replaces_a_damaged_marker(self, dataset: Path, output: Path, damage: str) -> None:
+        run(make_job(dataset, output))
+        before = snapshot(output)
+        DAMAGE[damage](published_marker(output, "a.parquet"))
+        run(make_job(dataset, output, verify=True))
+        assert problems(output) == []
+        assert {name: data for name, (_, data) in snapshot(output).items()} == {
+            name: data for name, (_, data) in before.items()
+        }
+
+    def test_writes_a_summary_that_says_what_the_markers_do(self, dataset: Path, output: Path) -> None:
+        run(make_job(dataset, output))
+        edit(output / "_SUCCESS", lambda d: d["shards"][0].update(sha256="0" * 64))  # type: ignore[index]
+        assert problems(output) != []
+        run(make_job(dataset, output, verify=True))
+        assert problems(output) == []
+
+    @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+    def test_tells_a_size_without_being_asked(
+        self, dataset: Path, output: Path, whole: dict[str, bytes], damage: Damage, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run(make_job(dataset, output))
+        damage(output / "a.parquet")
+        run(make_job(dataset, output))
+        assert published(output) == whole
+        assert re.search(
+            r"a\.parquet (is missing|has 0 bytes, but its marker says [\d,]+); it is published", caplog.text
+        )
+
+    def test_that_is_intact_is_read_and_not_written(
+        self, dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = run(make_job(dataset, output))
+        before = snapshot(output)
+        monkeypatch.setattr(FakeEngine, "scorer", None)
+        assert run(make_job(dataset, output, verify=True)) == first
+        assert snapshot(output) == before
+        assert caplog.text == ""
+
+    def test_in_a_bucket_too(self, dataset: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+        url = f"memory://verify-{tmp_path.name}/out"
+        run(make_job(dataset, url))
+        store = open_store(url)
+        data = bytearray(store.get("a.parquet"))
+        data[99] ^= 1
+        store.put("a.parquet", bytes(data))
+        run(make_job(dataset, url, verify=True))
+        assert store.get("a.parquet") == whole["a.parquet"]
