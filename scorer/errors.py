@@ -102,8 +102,11 @@ class StoreError(RunError):
 
 
 def explain(error: BaseException) -> str:
-    """Return an error of a library for a message: its text, and its class, without which a KeyError says nothing."""
-    return f"{type(error).__name__}: {error}"
+    """Return an error of a library for a message: its class, without which a KeyError says nothing, and its text.
+
+    The text is put on one line.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class RowError(TokensightError):

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from pipelines.output.commit import PublishedShard
 from pipelines.output.contents import UNKNOWN, Output, Problem, read_unit_markers
-from pipelines.output.reader import BATCH_ROWS, ScoredBatch, digest, opened, scored_batch
+from pipelines.output.reader import BATCH_ROWS, UNREADABLE, ScoredBatch, digest, opened, scored_batch
 from pipelines.output.record import RunRecord
 from pipelines.output.row_check import RowCheck
 from pipelines.output.store import Store
 from scorer import columns
 from scorer.columns import Column
+from scorer.errors import explain
 from scorer.table import FORMAT_VERSION, METADATA_KEY
 
 Consumer = Callable[[ScoredBatch], None]
@@ -62,8 +63,8 @@ def check_shard(
                     yield problem(what)
     except FileNotFoundError:
         yield problem("it was published but is missing", "run the same command again to rewrite it")
-    except (pa.ArrowException, OSError) as error:
-        yield problem(f"it is not a readable Parquet file ({str(error).strip()})", mend)
+    except (*UNREADABLE, OSError) as error:
+        yield problem(f"it is not a readable Parquet file ({explain(error)})", mend)
 
 
 def _check_file(

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scorer.errors import ConfigError, TableError
+from scorer.errors import ConfigError, TableError, TokensightError, explain
 from scorer.messages import parse_conversation, question_turn
 from scorer.training.export.columns import IMAGE_OPTION, PROMPT_COLUMN_OPTION, PROMPT_OPTION, RunColumns
 from scorer.training.rows import WeightRow
@@ -70,7 +70,7 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
 
     Raises:
-        TableError: a file is absent or has another number of rows, or a text is not the one that was scored.
+        TableError: a file is absent or damaged or has another number of rows, or a text is not the one that was scored.
         ConfigError: the dataset is needed but not given, its format cannot be exported, or it lacks a column.
     """
     if data is None and columns.layout == "sidecar":
@@ -88,12 +88,22 @@ def read_examples(table: WeightTable, data: Path | None, columns: RunColumns) ->
         count, scored = 0, table.published.rows_of(shard)
         for count, record in enumerate(records, 1):
             if count <= scored and (row := table.row(shard, count - 1)).ok:
-                yield from _examples(record(), row, columns)
+                yield from _examples(_record(record, row), row, columns)
         if count != scored:
             raise TableError(
                 f"{data}: the file of shard {shard} has {count} rows, the run scored {scored}; "
                 "give the dataset as it was scored"
             )
+
+
+def _record(record: Record, row: WeightRow) -> Mapping[str, Any]:
+    try:
+        return record()
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise TableError(
+            f"{row.name}: its record in the dataset cannot be read ({explain(error)}); give the dataset as it was "
+            "scored"
+        ) from error
 
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns) -> Iterator[Example]:
@@ -169,6 +179,15 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _read(data: Path, shard: str, table: WeightTable, columns: RunColumns) -> Iterator[Record]:
     path, format = _file_beside(data, shard, table, columns.format)
+    try:
+        yield from _records(path, format, columns)
+    except TokensightError:
+        raise
+    except (ValueError, pa.ArrowException, OSError) as error:
+        raise TableError(f"{path} cannot be read ({explain(error)}); give the dataset as it was scored") from error
+
+
+def _records(path: Path, format: str, columns: RunColumns) -> Iterator[Record]:
     if format == "parquet":
         with pq.ParquetFile(path) as file:
             columns.refuse_absent(file.schema_arrow.names, str(path))
