@@ -1,4 +1,7 @@
-"""Parse small JSON documents that a disk, a copy or a hand may have damaged, and say what is wrong with them."""
+"""Parse small JSON documents that a disk, a copy or a hand may have damaged, and say what is wrong with them.
+
+They hold text only, so a name whose bytes are no UTF-8 is refused before one is written.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"it is {value!r:.40}, not an object")
     return value
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8; one that the system gave may hold other bytes, as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)

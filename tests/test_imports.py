@@ -39,9 +39,9 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "display",
             "messages spans config allocator weighting columns summary ids",
             "contrasts",
-            "types token_bytes storage versions documents",
+            "types token_bytes storage versions",
             "extras command_line",
-            "errors",
+            "errors documents",
         ),
         "pipelines": (
             "score_dataset inspect_run compact",

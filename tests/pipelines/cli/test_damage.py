@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines.cli import compact, inspect
+from pipelines.cli import compact, inspect, score
 from pipelines.report.page import write_report
 from scorer.errors import TableError
 from scorer.training import read_weights
@@ -82,6 +83,17 @@ def test_flipped_bits_end_no_command_in_a_traceback(copy: Path, seed: int, capsy
     assert COMMANDS["compact"](copy) == 1, "nothing is deleted"
     for command in ("sample", "report"):
         assert COMMANDS[command](copy) in (0, 2)
+
+
+@pytest.mark.parametrize("option", ["--input", "--output", "--image-root", "--model", "--report"])
+def test_an_argument_that_is_not_text_is_one_error(
+    dataset: Path, output: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", str(dataset), "--output", str(output), option, os.fsdecode(b"/tmp/\xff")]
+    with pytest.raises(SystemExit) as ended:
+        score.main(arguments)
+    assert ended.value.code == 2
+    assert "the argument '/tmp/\\udcff' is not valid UTF-8" in capsys.readouterr().err
 
 
 def test_a_folder_in_place_of_the_summary_is_no_summary(copy: Path) -> None:
