@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError, explain
 from scorer.extras import require
+
+log = logging.getLogger(__name__)
 
 
 def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *, text_only: bool) -> Any:
@@ -46,16 +50,37 @@ def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *
         options.setdefault("device_map", {"": device})
     _turn_off_hub_kernels()
     try:
-        model = _model_class(text_only).from_pretrained(path, **options)
+        model, found = _model_class(text_only).from_pretrained(path, output_loading_info=True, **options)
     except Exception as error:  # a value of the wrong type in a document surfaces as any of them
         raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}") from error
     _refuse_other_attention(model, name, config.attention)
+    _blank_missing(model, name, found["missing_keys"])
     if config.adapter is not None:
         model = _adapted(model, config.adapter)
     model = model.eval().requires_grad_(False)
     if "device_map" not in options:
         model = model.to(device)
     return model
+
+
+def _blank_missing(model: Any, name: str, missing: Collection[str]) -> None:
+    """Set parameters that the weight files lack to NaN, and warn: transformers made them up at random.
+
+    Some checkpoints lack a part that no score needs, such as a pooling head. Any score that does need one is NaN, which
+    fails its row.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    absent = {key: own[key] for key in missing if key in own}  # a buffer is computed, not made up
+    if not absent:
+        return
+    log.warning(
+        "the weights of model %s lack %d of its parameters, the first is %s: they are NaN, and so is every score that "
+        "depends on one; download or save the model again",
+        *(name, len(absent), min(absent)),
+    )
+    for parameter in absent.values():
+        if parameter.is_floating_point():
+            parameter.data.fill_(float("nan"))
 
 
 def _turn_off_hub_kernels() -> None:

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
-from scorer import Scorer
+from scorer import Sample, Scorer
 from scorer.checkpoint.fingerprint import fingerprint
 from scorer.checkpoint.intact import _OBJECTS, check_weights
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError
 from scorer.mini import MODEL_PATH
+from scorer.results import Failure
+from tests.scorer.scoring import picture
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -129,6 +132,26 @@ def test_a_sound_index_is_loaded(model: Path) -> None:
     split(model)
     check_weights(model, "m")
     Scorer.load(model, ScorerConfig(device="cpu"))
+
+
+def without(model: Path, part: str) -> str:
+    """Drop the first parameter whose name contains ``part`` from the weights; return its name."""
+    weights = load_file(model / WEIGHTS)
+    name = next(name for name in sorted(weights) if part in name)
+    del weights[name]
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("part", ["language_model", "projector"])
+def test_no_score_rests_on_a_parameter_that_the_weights_lack(
+    model: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    without(model, part)
+    scorer = Scorer.load(model, ScorerConfig(device="cpu"))
+    (result,) = scorer.score([Sample.caption("1", picture(64, 64, 1), "a red circle")])
+    assert isinstance(result, Failure) and result.code == "non_finite"
+    assert re.search(r"lack \d of its parameters, the first is \S+: they are NaN", caplog.text)
 
 
 def split(model: Path) -> None:
