@@ -117,6 +117,14 @@ class BatchTooLargeError(TokensightError):
         self.smaller = max(1, smaller)
 
 
+def explain(error: BaseException) -> str:
+    """Return an error of a library for a message: its class, without which a KeyError says nothing, and its text.
+
+    The text is put on one line.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 class RowError(TokensightError):
     """One row cannot be scored. The job continues; the row is written with this code and message."""
 

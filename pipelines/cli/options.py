@@ -85,7 +85,8 @@ output:
 
   While a run is in progress, _progress.json and a line printed every ten seconds show how far it is.
 
-  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing. A
+  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing, if
+  its files still have their sizes; --verify compares their contents. What is damaged is made again, with a warning. A
   command that would produce different scores from those in the output is refused with a list of the differences.
 
 exit status:
@@ -151,6 +152,12 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--force-new-run",
         **SWITCH,
         help="if the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
+    )
+    group.add_argument(
+        "--verify",
+        **SWITCH,
+        help="read every published file and compare its SHA-256 with its marker's, in a finished run too; publish a "
+        "damaged one again. Otherwise only sizes are compared",
     )
     group.add_argument(
         "--dry-run",
@@ -248,6 +255,7 @@ def make_job(options: argparse.Namespace) -> Job:
         rows_per_unit=options.rows_per_unit,
         on_changed=options.on_changed,
         row_timeout=options.row_timeout or None,
+        verify=options.verify,
         config=lambda root: to_yaml(build_parser(), options, root),
     )
 

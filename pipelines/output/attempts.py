@@ -23,6 +23,7 @@ from typing import Final, Literal
 from pipelines.output.commit import find_marker
 from pipelines.output.plan import Unit
 from pipelines.output.store import Store
+from scorer.errors import RunError
 
 ATTEMPTS: Final = "_attempts/"
 MAX_ATTEMPTS: Final = 2
@@ -56,7 +57,7 @@ def begin(store: Store, unit: Unit, stage: Stage, session: str) -> Attempt | Non
             if number == 1:
                 return Attempt()
             return Attempt(cut_of(store, unit)) if find_marker(store, unit) is None else None
-        counted += not _has_ended(store, store.get(key).split()[0].decode())
+        counted += not _has_ended(store, _session(store.get(key)))
         if counted == MAX_ATTEMPTS:
             return None
     raise AssertionError("numbers do not end")
@@ -71,30 +72,45 @@ def cut(store: Store, unit: Unit, tokens: int) -> int:
     """Record that the unit's batches must be cut to ``tokens``, so that every later attempt cuts them alike.
 
     Return the budget to take, which is smaller if another attempt has already cut further.
+
+    Raises:
+        RunError: a record of an earlier cut is damaged.
     """
     for number in count(1):
         key = _cut_key(unit, number)
         if store.create(key, f"{tokens} {uuid.uuid4().hex}".encode()):
             return tokens
-        found = _tokens(store.get(key))
+        found = _tokens(store, key)
         if found <= tokens:
             return cut_of(store, unit) or found
     raise AssertionError("numbers do not end")
 
 
 def cut_of(store: Store, unit: Unit) -> int | None:
-    """Return the budget that the unit was last cut to; None if it never was."""
+    """Return the budget that the unit was last cut to; None if it never was. Raise RunError if a record is damaged."""
     found = None
     for number in count(1):
         try:
-            found = _tokens(store.get(_cut_key(unit, number)))
+            found = _tokens(store, _cut_key(unit, number))
         except FileNotFoundError:
             return found
     raise AssertionError("numbers do not end")
 
 
-def _tokens(record: bytes) -> int:
-    return int(record.split()[0])
+def _tokens(store: Store, key: str) -> int:
+    record = store.get(key)
+    try:
+        return int(record.split()[0])
+    except (ValueError, IndexError):
+        raise RunError(
+            f"{store.root}/{key} does not hold the number of tokens that a unit was cut to, but {record[:40]!r}; delete "
+            "it and run the same command again"
+        ) from None
+
+
+def _session(record: bytes) -> str:
+    """Return the session of an attempt's record; empty if the record is damaged, which then counts as an attempt."""
+    return "".join(record.decode(errors="replace").split()[:1])
 
 
 def _has_ended(store: Store, session: str) -> bool:

@@ -103,15 +103,35 @@ class Tally:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tally:
-        failures = {
-            code: FailureTally(value["count"], tuple(Example(**example) for example in value["examples"]))
-            for code, value in data["failures"].items()
-        }
-        sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
-        usage = Usage(**data["usage"])
-        counts = (data["rows"], data["ok"], data["tokens"])
-        stages, text_only = data.get("stages", {}), data.get("text_only", 0)  # older outputs have neither
-        return cls(*counts, failures, data["paths"], usage, sessions, stages, text_only, data.get("cut", {}))
+        """Return the tally that :meth:`to_dict` turned into plain data. Raise ValueError if it is damaged."""
+        data = {"stages": {}, "text_only": 0, "cut": {}, **data}  # older outputs have none of these
+        try:
+            failures = {
+                code: FailureTally(_whole(value["count"]), tuple(Example(**example) for example in value["examples"]))
+                for code, value in data["failures"].items()
+            }
+            return cls(
+                rows=_whole(data["rows"]),
+                ok=_whole(data["ok"]),
+                tokens=_whole(data["tokens"]),
+                failures=failures,
+                paths={name: _whole(count) for name, count in data["paths"].items()},
+                usage=Usage(**{name: _whole(count) for name, count in data["usage"].items()}),
+                sessions={name: (float(start), float(end)) for name, (start, end) in data["sessions"].items()},
+                stages={name: float(seconds) for name, seconds in data["stages"].items()},
+                text_only=_whole(data["text_only"]),
+                cut={tokens: _whole(rows) for tokens, rows in data["cut"].items()},
+            )
+        except KeyError as error:
+            raise ValueError(f"it has no {error.args[0]}") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"its counts cannot be read ({error})") from error
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"one of its counts is {value!r:.40}, not a whole number")
+    return value
 
 
 def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:

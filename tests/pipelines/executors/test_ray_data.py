@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.pipelines.executors.test_local import write as write_hostile
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, make_job, published, run, snapshot, write_dataset
 from tests.pipelines.hostile_engine import HostileEngine
+from tests.pipelines.outputs import flip, problems, stop_after
 from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
 
 pytestmark = [
@@ -111,3 +113,13 @@ def test_rows_that_hang_or_kill_their_encoder_fail_alone(tmp_path: Path) -> None
 def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Path, output: Path) -> None:
     with pytest.raises(ModelError, match="the weights are not what they seemed"):
         prepare(make_job(dataset, output, UnloadableEngine())).execute(RayDataExecutor(ONE), RecordingWatch())
+
+
+def test_damaged_units_are_scored_again(dataset: Path, output: Path, expected: dict[str, bytes]) -> None:
+    stop_after(2, dataset, output)
+    markers = sorted((output / "_commits").iterdir())
+    flip(output / json.loads(markers[0].read_bytes())["key"])
+    markers[1].write_bytes(b"{")
+    prepare(make_job(dataset, output)).execute(RayDataExecutor(ONE), RecordingWatch())
+    assert published(output, list(SHARDS)) == expected
+    assert problems(output) == []

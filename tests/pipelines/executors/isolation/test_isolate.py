@@ -60,6 +60,21 @@ def test_attempts_of_a_session_that_ended_by_itself_do_not_count(dataset: Path, 
     assert attempts.begin(store, unit, "score", "g") is None, "e and f may have died of a row"
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"/../x y"])
+def test_damaged_records_count_as_attempts_and_name_the_cut(dataset: Path, output: Path, damage: bytes) -> None:
+    run_, unit = prepared(dataset, output)
+    store = run_.work.store
+    attempts.begin(store, unit, "score", "a")
+    store.put(f"_attempts/{unit.id}.score.1", damage)
+    assert attempts.begin(store, unit, "score", "b")
+    assert attempts.begin(store, unit, "score", "c") is None
+    store.put(f"_attempts/{unit.id}.cut.1", damage)
+    with pytest.raises(
+        RunError, match=r"cut\.1 does not hold the number of tokens.*delete it and run the same command"
+    ):
+        attempts.cut_of(store, unit)
+
+
 def test_a_cut_is_kept_for_later_attempts_and_only_shrinks(dataset: Path, output: Path) -> None:
     run_, unit = prepared(dataset, output)
     store, other = run_.work.store, run_.plans[0].units[0]
