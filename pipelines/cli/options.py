@@ -23,6 +23,7 @@ from pipelines.run.job import Job, OnChanged
 from pipelines.run.score_unit import Layout
 from pipelines.sources.redacted import without_secrets
 from scorer.command_line.parser import Parser, not_empty
+from scorer.command_line.process import INTERRUPTIONS
 from scorer.config import ScorerConfig
 from scorer.errors import ConfigError, MissingPackageError
 from scorer.extras import needing
@@ -91,17 +92,17 @@ output:
 
 exit status:
   0  finished; the summary counts failed rows
-  1  stopped, or standard output cannot be written; repeat the command to resume
+  1  stopped, or standard output cannot be written
   2  an option, the input or the output is invalid; nothing was scored
   3  finished, but more rows failed than --max-failed-rows allows; all scores are kept
-  130  interrupted (Ctrl-C, SIGINT); repeat the command to resume
-  143  terminated (SIGTERM); repeat the command to resume
+{interruptions}
+  After 1, 130 and 143, repeat the command to resume.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; defaults come from :class:`ScorerConfig`."""
-    epilog = _EPILOG.replace("{methods}", describe_methods())
+    epilog = _EPILOG.replace("{methods}", describe_methods()).replace("{interruptions}", INTERRUPTIONS.rstrip())
     parser = Parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)

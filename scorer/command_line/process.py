@@ -19,6 +19,12 @@ WRONG: Final = 2
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
+INTERRUPTIONS: Final = f"""\
+  {INTERRUPTED}  interrupted (Ctrl-C, SIGINT)
+  {TERMINATED}  terminated (SIGTERM)
+"""
+"""The last lines of every command's list of exit statuses."""
+
 
 class TerminatedError(KeyboardInterrupt):
     """The process was asked to end by SIGTERM. What ends well on Ctrl-C ends well on it."""
