@@ -95,7 +95,7 @@ def one_batch(scorer: Scorer, encoded: Sequence[EncodedSample]) -> list[EncodedS
     """Return as many rows as the budget allows, of neighbouring lengths from the median up."""
     ordered = sorted(encoded, key=lambda row: row.length)
     middle = ordered[len(ordered) // 2 :]
-    return middle[: max(1, scorer.budget.tokens // middle[len(middle) // 2].length)]
+    return middle[: max(1, scorer.max_batch_tokens // middle[len(middle) // 2].length)]
 
 
 def measure(checkpoint: RandomCheckpoint, options: argparse.Namespace) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def measure(checkpoint: RandomCheckpoint, options: argparse.Namespace) -> dict[s
     )
     return {
         "rows_in_batch": len(rows),
-        "budget": scorer.budget.tokens,
+        "budget": scorer.max_batch_tokens,
         "tokens_in_batch": sum(row.length for row in rows),
         "self_check": None if scorer.self_check is None else [scorer.self_check.difference, scorer.self_check.limit],
         "path": scorer.path,

@@ -18,9 +18,9 @@ import torch
 
 from benchmarks import naive, shapes
 from benchmarks.engine_flops import flops
+from scorer.config import MAX_BATCH_TOKENS
 from scorer.forward import FastPath, ReferenceModel
-from scorer.forward.batching import TokenBudget, map_batches
-from scorer.forward.calibration import DEFAULT_TOKENS
+from scorer.forward.batching import map_batches
 from scorer.types import EncodedSample
 
 CACHE = 2**32
@@ -94,7 +94,6 @@ def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, siz
     lengths = np.exp(rng.uniform(np.log(20), np.log(400), rows)).astype(int)
     before = model.usage
     path = FastPath(model, "blank", CACHE)
-    budget = TokenBudget(DEFAULT_TOKENS)
     for first in range(0, rows, chunk):
         samples = [
             shapes.row(i, 16, int(n), image_tokens, size) for i, n in enumerate(lengths[first : first + chunk], first)
@@ -104,13 +103,13 @@ def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, siz
             length=lambda row: row.length,
             text=lambda row: row.length - int(row.clean.label_index[0]),
             group=lambda row: row.clean.pixels_digest,
-            budget=budget,
+            max_tokens=MAX_BATCH_TOKENS,
             score=path.score,
             is_out_of_memory=lambda error: False,
             too_large=_never,
         )
     run = model.usage - before
-    unsorted = _padded_in_order(lengths + image_tokens + 17, DEFAULT_TOKENS)
+    unsorted = _padded_in_order(lengths + image_tokens + 17, MAX_BATCH_TOKENS)
     return {"waste": run.waste, "tokens": run.tokens, "padded": run.padded, "waste_in_given_order": unsorted}
 
 

@@ -1,8 +1,11 @@
 """Test the fault model at scale: count the kills, races and failed requests, and what they cost.
 
-    python -m benchmarks.faults [--only points,processes,ray,proxy]
+    python -m benchmarks.faults [--only points,bfloat16,stops,processes,ray,proxy]
 
     points      1,000 kills and 200 races at the protocol's steps, in one process (seeded, reproducible)
+    bfloat16    the same on the packaged model in bfloat16, whose scores depend on which rows share a batch
+    stops       the command, stopped twice and five times in one unit by SIGINT, SIGTERM and SIGKILL, on that model,
+                in one process and through Ray
     processes   100 runs killed by SIGKILL at a counted system call, each finished by a second run
     ray         30 kills through Ray: drivers, actors, nodes and raylets in turn
     proxy       10 jobs on OpenStack Swift through a proxy that makes a tenth of the requests fail
@@ -31,10 +34,22 @@ from tests.pipelines.helpers import SHARDS, make_job, published, run, write_data
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
 KILLS, RACES, PROCESS_KILLS, RAY_KILLS, PROXY_JOBS = 1_000, 200, 100, 30, 10
+STOPS = (2, 5)
+"""Stops of one unit: two are taken for a row's fault if nothing tells them apart."""
 
 
 def points(folder: Path) -> dict[str, Any]:
-    stage = fault_points.make_stage(write_dataset(folder / "data", fault_points.SHARDS))
+    return _points(fault_points.make_stage(write_dataset(folder / "data", fault_points.SHARDS)))
+
+
+def bfloat16(folder: Path) -> dict[str, Any]:
+    from tests.pipelines.faults.packaged import LoadedEngine, write_pictures
+
+    pictures = write_pictures(folder / "data", fault_points.SHARDS)
+    return _points(fault_points.make_stage(pictures, LoadedEngine()))
+
+
+def _points(stage: fault_points.Stage) -> dict[str, Any]:
     started = time.process_time()
     killed = fault_points.kill_many(stage, KILLS, seed=0)
     between = time.process_time()
@@ -50,6 +65,29 @@ def points(folder: Path) -> dict[str, Any]:
         "commits_per_unit": 1,
         "race_cpu_seconds": round(time.process_time() - between, 1),
     }
+
+
+def stops(folder: Path) -> dict[str, Any]:
+    from tests.conftest import ROOT
+    from tests.pipelines.faults.packaged import write_pictures
+    from tests.pipelines.faults.stops import SHARDS, STATUS, Stopped
+    from tests.ray_head import started_head
+
+    pictures = write_pictures(folder / "data", SHARDS)
+    whole = Stopped(pictures, folder / "whole").finish()
+    stopped, started = Counter[str](), time.perf_counter()
+    with started_head(ROOT) as head:
+        for executor, where in {"local": {}, "ray": {**head.environment, "RAY_ADDRESS": head.address}}.items():
+            for one, status in STATUS.items():
+                for times in STOPS:
+                    output = folder / f"{executor}-{one.name}-{times}"
+                    command = Stopped(pictures, output, ("--executor", executor), where)
+                    for _ in range(times):
+                        assert command.stop(one) == status, command.said[-1]
+                        stopped[f"{executor}_{one.name}"] += 1
+                    assert command.finish() == whole, f"{output.name}: other bytes"
+                    print(f"stops: {output.name}", flush=True)
+    return {**stopped, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def processes(folder: Path) -> dict[str, Any]:
@@ -124,6 +162,8 @@ def proxy(folder: Path) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "points": points,
+    "bfloat16": bfloat16,
+    "stops": stops,
     "processes": processes,
     "ray": ray,
     "proxy": proxy,

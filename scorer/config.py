@@ -21,7 +21,10 @@ Quantization = Literal["int8", "nf4", "torchao-int8"]
 MAX_TEXT_BYTES: Final = 2**20
 """Default of ``max_text_bytes``; the service, which serves strangers, has a lower one of its own."""
 
-EXECUTION_ONLY: Final = frozenset({"device", "device_map", "compile", "contrast_cache_bytes", "max_batch_tokens"})
+MAX_BATCH_TOKENS: Final = 8192
+"""Default of ``max_batch_tokens``. It is the same on every device, so that every device forms the same batches."""
+
+EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
 ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes"})
@@ -55,8 +58,8 @@ class ScorerConfig:
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
         contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, in bytes.
-        max_batch_tokens: budget of one padded forward pass, rows × longest row, in tokens; None takes what a short
-            trial at load finds to fit the device (:mod:`scorer.forward.calibration`).
+        max_batch_tokens: budget of one padded forward pass, rows × longest row, in tokens. It decides which rows share
+            a pass, and so the rounding of their scores.
 
     Raises:
         ConfigError: an option has the wrong type or is out of range.
@@ -79,7 +82,7 @@ class ScorerConfig:
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
     contrast_cache_bytes: int = 2**30
-    max_batch_tokens: int | None = None
+    max_batch_tokens: int = MAX_BATCH_TOKENS
 
     def __post_init__(self) -> None:
         _one_of("contrast", self.contrast, tuple(CONTRASTS))
@@ -121,7 +124,7 @@ class ScorerConfig:
             ("max_image_bytes", 1),
             ("max_image_pixels", 1),
             ("contrast_cache_bytes", 0),
-            *([("max_batch_tokens", 1)] if self.max_batch_tokens is not None else []),
+            ("max_batch_tokens", 1),
         ):
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low

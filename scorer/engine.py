@@ -21,9 +21,9 @@ from scorer.checkpoint.fingerprint import fingerprint
 from scorer.config import ScorerConfig
 from scorer.contrasts import Capability
 from scorer.encoding.encoder import Encoder
-from scorer.errors import FailureCode
-from scorer.forward import LabelScores, calibration, verify
-from scorer.forward.batching import TokenBudget, map_batches
+from scorer.errors import BatchTooLargeError, FailureCode
+from scorer.forward import LabelScores, verify
+from scorer.forward.batching import map_batches
 from scorer.forward.self_check import TOLERANCE, Pair, SelfCheck, compare
 from scorer.mini import MODEL_PATH
 from scorer.results import Failure, Result, TokenScores
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 256
 """Samples per chunk when encoding runs ahead of scoring; batches are formed within a chunk."""
+_CHECKED: Final = 2
+"""Rows of each :meth:`Scorer.score_batches` that are also scored by two full passes."""
 
 
 class Scorer:
@@ -45,8 +47,8 @@ class Scorer:
     Attributes:
         encoder: encodes samples for this model.
         model: the loaded model.
-        budget: how many tokens one forward pass may hold, as memory has allowed so far.
-        self_check: how the fast path compared with two full passes on the first batch; None before that batch, and for
+        max_batch_tokens: how many tokens one forward pass of :meth:`score` may hold, as memory has allowed so far.
+        self_check: how the fast path compared with two full passes when it was last checked; None before that, and for
             models without a fast path.
     """
 
@@ -54,9 +56,7 @@ class Scorer:
         self.checkpoint = checkpoint
         self.encoder = Encoder(checkpoint, config)
         self.model = forward.ReferenceModel(checkpoint.load_model(config), checkpoint.family, config.compile)
-        self.budget = TokenBudget(
-            config.max_batch_tokens or calibration.batch_tokens(self.model, checkpoint.context_length)
-        )
+        self.max_batch_tokens = config.max_batch_tokens
         self._begin(config)
         if checkpoint.family.class_forward:
             self._check_unlisted()
@@ -92,13 +92,14 @@ class Scorer:
         self._fast: forward.FastPath | None = None
         if self.checkpoint.family.fast:
             self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
+        self._path = "plain" if self._fast is None else "fast"
         self.self_check: SelfCheck | None = None
         self._fingerprint: dict[str, Any] | None = None
 
     def with_contrast(self, contrast: str) -> Scorer:
         """Return a scorer for another contrast on the same weights, with a separate self-check and contrast prefixes.
 
-        Use both from one thread: they share the model, the budget and the usage.
+        Use both from one thread: they share the model and the usage.
 
         Raises:
             ModelError: the contrast is not defined for this model.
@@ -123,8 +124,8 @@ class Scorer:
 
     @property
     def path(self) -> str:
-        """How scores are currently computed: ``fast``, or ``plain`` (two full forward passes)."""
-        return "plain" if self._fast is None else "fast"
+        """How the last scores were computed: ``fast``, or ``plain`` (two full forward passes)."""
+        return self._path
 
     @property
     def usage(self) -> Usage:
@@ -164,11 +165,47 @@ class Scorer:
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         """Score encoded samples; failures pass through in place.
 
+        The scores may depend, within rounding, on what was scored before: batches become smaller for good when memory
+        runs out, and the first batch decides whether the fast path is used. :meth:`score_batches` has no memory.
+        """
+        while True:
+            try:
+                return self._score_all(rows, self.max_batch_tokens, self._score_batch)
+            except BatchTooLargeError as error:
+                self.max_batch_tokens = error.smaller
+                logger.warning("%s; continuing with at most %d", error, error.smaller)
+
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        """Score encoded samples such that their scores follow from these rows and this budget alone.
+
+        Each call checks the fast path on its own first rows; if it fails, all its rows are scored by two full passes.
+
+        Raises:
+            BatchTooLargeError: a batch did not fit in memory. No row is scored; try a smaller budget.
+        """
+        self._path = "plain" if self._fast is None else "fast"
+        if self._fast is None:
+            return self._score_all(rows, max_batch_tokens, self._score_plain)
+        try:
+            return self._score_all(rows, max_batch_tokens, self._checking(self._fast))
+        except _FastPathDiffersError:
+            self._path = "plain"
+            return self._score_all(rows, max_batch_tokens, self._score_plain)
+
+    def _score_all(
+        self,
+        rows: Sequence[EncodedSample | Failure],
+        max_batch_tokens: int,
+        score: Callable[[list[EncodedSample]], list[Result]],
+    ) -> list[Result]:
+        """Score rows in batches by ``score``.
+
         Text-only rows form batches of their own, so that the scores of the others do not depend on them.
         """
         encoded = [row for row in rows if isinstance(row, EncodedSample)]
-        paired = iter(self._in_batches([row for row in encoded if not row.text_only], self._score_batch))
-        alone = iter(self._in_batches([row for row in encoded if self._runs_alone(row)], self._score_texts))
+        paired = iter(_in_batches([row for row in encoded if not row.text_only], max_batch_tokens, score))
+        texts = [row for row in encoded if self._runs_alone(row)]
+        alone = iter(_in_batches(texts, max_batch_tokens, self._score_texts))
 
         def result(row: EncodedSample) -> Result:
             if not row.text_only:
@@ -176,20 +213,6 @@ class Scorer:
             return next(alone) if self._runs_alone(row) else _text_result(row, None)
 
         return [result(row) if isinstance(row, EncodedSample) else row for row in rows]
-
-    def _in_batches(
-        self, rows: Sequence[EncodedSample], score: Callable[[list[EncodedSample]], list[Result]]
-    ) -> list[Result]:
-        return map_batches(
-            rows,
-            length=lambda row: row.length,
-            text=lambda row: row.length - int(row.clean.label_index[0]),
-            group=lambda row: row.clean.pixels_digest,
-            budget=self.budget,
-            score=score,
-            is_out_of_memory=_is_out_of_memory,
-            too_large=_too_large,
-        )
 
     def _runs_alone(self, row: EncodedSample) -> bool:
         """Whether the row is text-only and the model can score it: its first label needs a token before it."""
@@ -202,32 +225,71 @@ class Scorer:
 
     def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
         if self._fast is None:
-            pairs = forward.score_two_forwards(self.model, rows)
-        else:
-            pairs = self._fast.score(rows)
-            if self.self_check is None:
-                pairs = self._check(rows, pairs)
+            return self._score_plain(rows)
+        pairs = self._fast.score(rows)
+        if self.self_check is None and not self._agrees(rows, pairs):
+            self._fast, self._path = None, "plain"
+            return self._score_plain(rows)
+        return self._results(rows, pairs)
+
+    def _score_plain(self, rows: list[EncodedSample]) -> list[Result]:
+        return self._results(rows, forward.score_two_forwards(self.model, rows))
+
+    def _checking(self, fast: forward.FastPath) -> Callable[[list[EncodedSample]], list[Result]]:
+        """Return a function that scores batches on the fast path and checks the first rows of the first.
+
+        It raises _FastPathDiffersError if the check fails.
+        """
+        checked = False
+
+        def score(rows: list[EncodedSample]) -> list[Result]:
+            nonlocal checked
+            pairs = fast.score(rows)
+            if not checked and not self._agrees(rows[:_CHECKED], pairs[:_CHECKED]):
+                raise _FastPathDiffersError
+            checked = True
+            return self._results(rows, pairs)
+
+        return score
+
+    def _agrees(self, rows: list[EncodedSample], fast: list[Pair]) -> bool:
+        """Whether the fast path's scores of these rows differ from two full passes by no more than rounding."""
+        self.self_check = compare(fast, forward.score_two_forwards(self.model, rows), self.config.dtype)
+        if not self.self_check.passed:
+            logger.warning(
+                "the fast path differs from two full forward passes by %.3g (limit %.3g, %s): rows of model %s are "
+                "scored with two full passes, at about twice the cost; please report this",
+                self.self_check.difference,
+                self.self_check.limit,
+                self.config.dtype,
+                self.checkpoint.name,
+            )
+        return self.self_check.passed
+
+    def _results(self, rows: list[EncodedSample], pairs: list[Pair]) -> list[Result]:
         return [
             _result(row, clean, contrast, self.model.family.text_only)
             for row, (clean, contrast) in zip(rows, pairs, strict=True)
         ]
 
-    def _check(self, rows: list[EncodedSample], fast: list[Pair]) -> list[Pair]:
-        """Score a process's first batch on both paths; if they differ by more than rounding, keep to the plain path."""
-        plain = forward.score_two_forwards(self.model, rows)
-        self.self_check = compare(fast, plain, self.config.dtype)
-        if self.self_check.passed:
-            return fast
-        logger.warning(
-            "the fast path differs from two full forward passes by %.3g on the first batch (limit %.3g, %s): model %s "
-            "is scored with two full passes, at about twice the cost; please report this",
-            self.self_check.difference,
-            self.self_check.limit,
-            self.config.dtype,
-            self.checkpoint.name,
-        )
-        self._fast = None
-        return plain
+
+class _FastPathDiffersError(Exception):
+    """The fast path failed its check."""
+
+
+def _in_batches(
+    rows: Sequence[EncodedSample], max_tokens: int, score: Callable[[list[EncodedSample]], list[Result]]
+) -> list[Result]:
+    return map_batches(
+        rows,
+        length=lambda row: row.length,
+        text=lambda row: row.length - int(row.clean.label_index[0]),
+        group=lambda row: row.clean.pixels_digest,
+        max_tokens=max_tokens,
+        score=score,
+        is_out_of_memory=_is_out_of_memory,
+        too_large=_too_large,
+    )
 
 
 def _check_samples(samples: object) -> None:

@@ -10,6 +10,7 @@
     ├── RunError            a run cannot continue, or must not touch what its output holds
     │   ├── OtherRunError   the output belongs to another run, or to none
     │   └── StoreError      the output's storage refuses, or keeps failing
+    ├── BatchTooLargeError  rows cannot share a forward pass; carries the budget to try next
     └── RowError            one row cannot be scored; carries a FailureCode and costs only that row
 
 Every message names the subject, the actual value, the limit and the remedy.
@@ -31,6 +32,9 @@ class FailureCode(StrEnum):
     """The bytes do not have an allowed image format."""
     IMAGE_TOO_LARGE = "image_too_large"
     """The image exceeds the byte or the pixel limit."""
+    IMAGE_SHAPE = "image_shape"
+    """The image is too elongated or too small: the model's image processor refuses its width and height, or would make
+    far more pixels of it than it has."""
     IMAGE_URL_REFUSED = "image_url_refused"
     """The image is a URL that may not be fetched: its host is not allowed, or its syntax or address is refused."""
     IMAGE_NOT_FETCHED = "image_not_fetched"
@@ -99,6 +103,26 @@ class OtherRunError(RunError):
 
 class StoreError(RunError):
     """The output's storage refuses or keeps failing: full, read-only, absent, or wrong or expired credentials."""
+
+
+class BatchTooLargeError(TokensightError):
+    """Several rows cannot share a forward pass: it ran out of memory, or raised although each row is scored alone.
+
+    Attributes:
+        smaller: the budget in tokens to try next, at least 1.
+    """
+
+    def __init__(self, problem: str, smaller: int) -> None:
+        super().__init__(problem)
+        self.smaller = max(1, smaller)
+
+
+def explain(error: BaseException) -> str:
+    """Return an error of a library for a message: its class, without which a KeyError says nothing, and its text.
+
+    The text is put on one line.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class RowError(TokensightError):

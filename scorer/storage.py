@@ -7,6 +7,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from scorer.documents import is_text
 from scorer.errors import ConfigError
 from scorer.extras import needing
 
@@ -19,7 +20,7 @@ def open_url(url: str, named: str = "", **options: Any) -> tuple[AbstractFileSys
         options: passed to fsspec (credentials, endpoint).
 
     Raises:
-        ConfigError: the URL's protocol is unknown.
+        ConfigError: the URL's protocol is unknown, or the path, from the root, is not valid UTF-8.
         MissingPackageError: the package for its file system is not installed.
     """
     subject = f"{named} {url!r}".strip()
@@ -30,4 +31,6 @@ def open_url(url: str, named: str = "", **options: Any) -> tuple[AbstractFileSys
         raise
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{subject} cannot be opened: {error}") from error
+    if not is_text(str(path)):
+        raise ConfigError(f"{subject} is {str(path)!r}, which is not valid UTF-8; rename the file or folder")
     return fs, str(path)

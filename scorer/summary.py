@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
+
+from scorer.documents import parse_object
 
 SUCCESS: Final = "_SUCCESS"
 """The file written last into an output: the summary of the finished run, as JSON."""
@@ -15,9 +16,9 @@ def parse_summary(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: the data is incomplete, or another program wrote it (Spark leaves an empty file of this name).
     """
-    summary = json.loads(data)
-    if not isinstance(summary, dict) or not isinstance(summary.get("shards"), list):
-        raise ValueError("it is not an object with a list of shards")
+    summary = parse_object(data)
+    if not isinstance(summary.get("shards"), list):
+        raise ValueError("it has no list of shards")
     for shard in summary["shards"]:
         if not (isinstance(shard, dict) and isinstance(shard.get("name"), str) and isinstance(shard.get("rows"), int)):
             raise ValueError(f"its shard {shard!r:.80} lacks a name or a number of rows")

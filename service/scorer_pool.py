@@ -72,7 +72,7 @@ class ScorerPool:
     @property
     def batch_tokens(self) -> int:
         """Token budget of one forward pass, as far as memory has allowed."""
-        return self._scorers[self.settings.contrast].budget.tokens
+        return self._scorers[self.settings.contrast].max_batch_tokens
 
     def encoder(self, contrast: str) -> Encoder:
         """Return the encoder of a contrast."""

@@ -213,7 +213,8 @@ class ScoringService:
             if image.in_json is not None and image.in_json.url is not None:
                 data = await fetched.enter_async_context(self.fetches.image(image.in_json.url))
                 image = RequestImage(uploaded=data)
-            encode = partial(_encode, models, image, call.options, contrast)
+            encode = partial(_encode, models, image, call.options, contrast, deadline)
+            # A client that leaves cancels this future, and the pool does not begin what is cancelled.
             return await loop.run_in_executor(self._encode_pool, encode)
 
     def _check_texts(self, options: ScoringOptions) -> None:
@@ -256,9 +257,14 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
 
 
 def _encode(
-    models: ScorerPool, image: RequestImage, options: ScoringOptions, contrast: str
+    models: ScorerPool, image: RequestImage, options: ScoringOptions, contrast: str, deadline: float
 ) -> tuple[Sample, EncodedSample]:
-    """Encode one sample; runs in the pool. Raises RowError."""
+    """Encode one sample; runs in the pool. Raises RowError, and DeadlinePassedError for a sample that waited too long.
+
+    The deadline cancels what waits, but a busy event loop does so late.
+    """
+    if time.monotonic() >= deadline:
+        raise DeadlinePassedError("the deadline passed before the sample was encoded")
     sample = _sample(options, _image_bytes(image), models.settings.prompt)
     try:
         return sample, models.encoder(contrast).encode(sample)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from scorer.config import MAX_TEXT_BYTES, Attention, DType, Quantization, ScorerConfig
+from scorer.config import MAX_BATCH_TOKENS, MAX_TEXT_BYTES, Attention, DType, Quantization, ScorerConfig
 from scorer.contrasts import DEFAULT
 from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
@@ -62,9 +62,7 @@ class Settings(BaseSettings):
         2**30, ge=0, description="memory for contrast prefixes that requests share, bytes"
     )
 
-    max_batch_tokens: int | None = Field(
-        None, ge=1, description="tokens per forward pass; default: what fits the device"
-    )
+    max_batch_tokens: int = Field(MAX_BATCH_TOKENS, ge=1, description="tokens per forward pass, padding included")
     max_batch_rows: int = Field(32, ge=1, description="samples per batch, which limits how long the next batch waits")
     batch_wait_ms: float = Field(
         4.0, ge=0, le=1000, description="how long the first sample of a batch waits for others, milliseconds"

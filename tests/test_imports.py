@@ -41,7 +41,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "contrasts",
             "types token_bytes storage versions",
             "extras command_line",
-            "errors",
+            "errors documents",
         ),
         "pipelines": (
             "score_dataset inspect_run compact",

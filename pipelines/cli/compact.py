@@ -13,7 +13,7 @@ from pipelines.output.contents import look
 from pipelines.output.leftovers import delete_leftovers, find_leftovers, leftover_age
 from pipelines.output.store import Store, open_store
 from scorer.command_line.parser import Parser
-from scorer.command_line.process import fail
+from scorer.command_line.process import INTERRUPTIONS, fail
 from scorer.errors import ConfigError, RunError
 
 REFUSED: Final = 1
@@ -29,7 +29,7 @@ markers, _run.json, _SUCCESS and any file that is not part of the run are kept. 
 nothing; if a published file is lost later, a rerun scores that shard again.
 """
 
-_EPILOG: Final = """\
+_EPILOG: Final = f"""\
 leftovers (--gc):
   Attempts at units that no marker names, and local temporary files of processes that were killed. Nothing younger than
   AGE (at least 1h) is deleted, and an attempt at an uncommitted unit is deleted only if nothing at all has been written
@@ -39,7 +39,7 @@ exit status:
   0  deleted or listed
   1  refused: the run has not finished, or a published file is damaged; nothing was deleted
   2  an option or the output is invalid
-"""
+{INTERRUPTIONS}"""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ with needing(__name__):
 
 _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_NOT_REPEATED: Final = frozenset({"help", "config", "dry_run", "force_new_run", "verbose"})
+_NOT_REPEATED: Final = frozenset({"help", "config", "dry_run", "force_new_run", "verify", "verbose"})
 _OVERRULES: Final = {"report": "no_report", "no_report": "report", "method": "method_param"}
 """Option on the command line → option of the file that it overrides, besides the one of the same name."""
 _SEPARATED: Final = frozenset({"image_column", "text_column", "blank_color"})

@@ -32,6 +32,7 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
         ("tokens", f"{summary['tokens']:,}"),
         ("speed", _speed(summary)),
         *(("", line) for line in _slow_paths(summary["paths"])),
+        *(("", line) for line in _cut(summary.get("cut", {}))),
         ("files", f"{len(summary['shards']):,} in {output}, {file_size(sum(s['bytes'] for s in summary['shards']))}"),
         ("summary", f"{output}/_SUCCESS"),
     ]
@@ -54,6 +55,11 @@ def _failures(failures: Mapping[str, Any]) -> Iterator[str]:
         left = failure["count"] - _EXAMPLES
         if left > 0:
             yield f"        · and {left:,} more"
+
+
+def _cut(rows: Mapping[str, int]) -> Iterator[str]:
+    for tokens, count in rows.items():
+        yield f"{count:,} rows did not fit in memory and were scored in batches of at most {int(tokens):,} tokens"
 
 
 def _slow_paths(paths: Mapping[str, int]) -> Iterator[str]:

@@ -44,7 +44,7 @@ def print_plan(job: Job, run: PreparedRun) -> None:
     sampled, seconds = sample_rows(job.source, pending, engine)
     for line in show_rows(sampled, engine.spell()):
         print(line, flush=True)
-    measured = calibrate(sampled, seconds, engine.scorer())
+    measured = calibrate(sampled, seconds, engine.scorer(), engine.max_batch_tokens)
     rows = sum(unit.rows for unit in pending)
     print(f"\nwhat {rows:,} rows would cost, estimated from {measured.rows:,} of them, encoded and scored here")
     print(table(estimates(measured, rows, engine.device())), flush=True)

@@ -23,7 +23,7 @@ from pipelines.output.store import open_store
 from pipelines.report.quality.export import export
 from pipelines.report.quality.scan import DEFAULT_TOP, Findings, Scan
 from scorer.command_line.parser import Parser, not_empty
-from scorer.command_line.process import fail
+from scorer.command_line.process import INTERRUPTIONS, fail
 from scorer.errors import ConfigError, RunError, TokensightError
 from scorer.extras import needing
 
@@ -36,7 +36,7 @@ Inspect the output of a run, finished or not: how far the run is, whether every 
 files contain. Nothing is changed unless --gc is given with --delete.
 """
 
-_EPILOG: Final = """\
+_EPILOG: Final = f"""\
 examples:
   tokensight inspect out/train
   tokensight inspect out/train --sample 10
@@ -56,7 +56,7 @@ exit status:
   0  sound: every file published so far is intact
   1  damaged: the differences are listed
   2  an option is invalid, there is no run, or the given dataset cannot be read
-"""
+{INTERRUPTIONS}"""
 
 
 def build_parser() -> argparse.ArgumentParser:

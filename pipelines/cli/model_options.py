@@ -84,14 +84,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
         ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),
         ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "memory for contrast prefixes that rows share"),
+        ("--max-batch-tokens", _DEFAULTS.max_batch_tokens, "tokens per forward pass, padding included"),
     ):
         group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
-    group.add_argument(
-        "--max-batch-tokens",
-        type=int,
-        metavar="N",
-        help="tokens per padded forward pass (default: what fits the device)",
-    )
 
 
 def _color(text: str) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from pipelines.run.job import Job, OnChanged
 from pipelines.run.score_unit import Layout
 from pipelines.sources.redacted import without_secrets
 from scorer.command_line.parser import Parser, not_empty
+from scorer.command_line.process import INTERRUPTIONS
 from scorer.config import ScorerConfig
 from scorer.errors import ConfigError, MissingPackageError
 from scorer.extras import needing
@@ -85,21 +86,23 @@ output:
 
   While a run is in progress, _progress.json and a line printed every ten seconds show how far it is.
 
-  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing. A
+  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing, if
+  its files still have their sizes; --verify compares their contents. What is damaged is made again, with a warning. A
   command that would produce different scores from those in the output is refused with a list of the differences.
 
 exit status:
   0  finished; the summary counts failed rows
-  1  stopped, or standard output cannot be written; repeat the command to resume
+  1  stopped, or standard output cannot be written
   2  an option, the input or the output is invalid; nothing was scored
   3  finished, but more rows failed than --max-failed-rows allows; all scores are kept
-  130  interrupted; repeat the command to resume
+{interruptions}
+  After 1, 130 and 143, repeat the command to resume.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; defaults come from :class:`ScorerConfig`."""
-    epilog = _EPILOG.replace("{methods}", describe_methods())
+    epilog = _EPILOG.replace("{methods}", describe_methods()).replace("{interruptions}", INTERRUPTIONS.rstrip())
     parser = Parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)
@@ -150,6 +153,12 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         "--force-new-run",
         **SWITCH,
         help="if the output belongs to another run, write to a new folder beside it: OUTPUT-2, OUTPUT-3, …",
+    )
+    group.add_argument(
+        "--verify",
+        **SWITCH,
+        help="read every published file and compare its SHA-256 with its marker's, in a finished run too; publish a "
+        "damaged one again. Otherwise only sizes are compared",
     )
     group.add_argument(
         "--dry-run",
@@ -247,6 +256,7 @@ def make_job(options: argparse.Namespace) -> Job:
         rows_per_unit=options.rows_per_unit,
         on_changed=options.on_changed,
         row_timeout=options.row_timeout or None,
+        verify=options.verify,
         config=lambda root: to_yaml(build_parser(), options, root),
     )
 

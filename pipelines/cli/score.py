@@ -21,9 +21,9 @@ from pipelines.progress.line import ProgressLine
 from pipelines.progress.ray_metrics import RayMetrics
 from pipelines.progress.watch import Display, ProgressWatch
 from pipelines.run.executor import Executor
-from pipelines.run.job import Job, PreparedRun, prepare
+from pipelines.run.job import Job, prepare
 from pipelines.sources.account import describe_account
-from scorer.command_line.process import INTERRUPTED, fail
+from scorer.command_line.process import fail, fail_interrupted
 from scorer.display.printable import printable
 from scorer.errors import ConfigError, TokensightError
 
@@ -69,9 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, WRONG)
     except (TokensightError, OSError) as error:
         return fail(error, STOPPED, "the scores so far are kept; repeat the command to resume")
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED, "the scores so far are kept; repeat the command to resume")
-    report = _write_report(options, job, run)
+    except KeyboardInterrupt as error:
+        return fail_interrupted(error, "the scores so far are kept; repeat the command to resume")
+    if options.verify:
+        _say(f"verified: {len(run.plans):,} published files, each with the SHA-256 of its marker")
+    report = _write_report(options, job, unchanged=summary == run.stored)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)
     return FINISHED if verdict is None else fail(verdict, TOO_MANY_FAILED)
@@ -84,14 +86,13 @@ def _watch(options: argparse.Namespace, executor: Executor, job: Job) -> Progres
     return ProgressWatch(displays, lambda: executor.workers)
 
 
-def _write_report(options: argparse.Namespace, job: Job, run: PreparedRun) -> str | None:
+def _write_report(options: argparse.Namespace, job: Job, *, unchanged: bool) -> str | None:
     """Write the report; return where, or None. A failure is logged only, since the scores are complete without it."""
     local = isinstance(job.store, LocalStore)
     if options.no_report or (options.report is None and not local):
         return None
     destination = options.report or str(Path(job.store.root) / "report.html")
-    finished_before = run.summary is not None
-    if options.report is None and finished_before and Path(destination).exists():
+    if options.report is None and unchanged and Path(destination).exists():
         return destination  # repeating a finished run writes nothing
     try:
         from pipelines.report.page import write_report

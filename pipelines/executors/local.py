@@ -47,11 +47,12 @@ class LocalExecutor:
         worker = _LocalWorker(work)
         try:
             for unit in units:
-                if not attempts.begin(work.store, unit, "score"):
+                attempt = attempts.begin(work.store, unit, "score", work.session)
+                if attempt is None:
                     suspects.append(unit)
                     continue
                 try:
-                    marker = worker.run(unit)
+                    marker = worker.run(unit, attempt.cut)
                 except HungError:
                     suspects.append(unit)
                 else:
@@ -85,7 +86,7 @@ class _LocalWorker:
         self._encoder = work.engine.encoder()
         self._scorer = work.engine.scorer()
 
-    def run(self, unit: Unit) -> UnitMarker:
+    def run(self, unit: Unit, cut: int | None) -> UnitMarker:
         """Encode, score and commit a unit.
 
         Raises:
@@ -99,7 +100,7 @@ class _LocalWorker:
             self._encoder = self._work.engine.encoder()
             raise
         try:
-            scored = self._call(self._work.score, unit, encoded, WatchedScorer(self._scorer, self._heartbeat))
+            scored = self._call(self._work.score, unit, encoded, WatchedScorer(self._scorer, self._heartbeat), cut)
         except HungError:
             self._replace()
             self._scorer = self._work.engine.scorer()

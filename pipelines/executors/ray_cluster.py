@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import site
 import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -34,15 +38,28 @@ def connect(address: str | None = None) -> None:
     try:
         # A submitted job's workers import from the working directory that was submitted with it.
         paths = None if _SUBMITTED in os.environ else _OwnPaths()
-        if address is not None or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, job_config=paths)
-            return
-        # "local", because the default would join whatever cluster was last started on this machine.
-        cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", job_config=paths, num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
+        with _keeping_sigterm():
+            if address is not None or os.environ.get("RAY_ADDRESS"):
+                ray.init(address=address, job_config=paths)
+                return
+            # "local", because the default would join whatever cluster was last started on this machine.
+            cpus = max(LOCAL_CPUS, os.cpu_count() or 1)
+            quiet = {"include_dashboard": False, "logging_level": logging.ERROR}
+            ray.init(address="local", job_config=paths, num_cpus=cpus, **quiet)
     except (ConnectionError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise ConfigError(f"no Ray cluster at {where}: {error}; check the address, or leave it out") from error
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM: Ray's exits with status 15, and says nothing."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def cluster_size() -> ClusterSize:

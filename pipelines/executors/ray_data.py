@@ -169,8 +169,8 @@ class EncodeActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit: Unit = pickle.loads(batch[_UNIT][0].as_buffer())
         encoder = _loaded(self._encoder)
-        begun = attempts.begin(self._work.store, unit, "encode")
-        encoded = self._work.encode(unit, encoder) if begun else None
+        attempt = attempts.begin(self._work.store, unit, "encode", self._work.session)
+        encoded = None if attempt is None else self._work.encode(unit, encoder)
         payload = pickle.dumps((unit, encoded), protocol=pickle.HIGHEST_PROTOCOL)
         # large_binary: a unit with many large images may exceed the 2 GiB that binary's offsets reach.
         return pa.table({_PAYLOAD: pa.array([payload], pa.large_binary())})
@@ -195,8 +195,9 @@ class ScoreActor:
         scored = None
         with self._scoring:
             # The attempt begins inside the lock, so a crash does not count against a unit that is only waiting.
-            if encoded is not None and attempts.begin(self._work.store, unit, "score"):
-                scored = self._work.score(unit, encoded, scorer)
+            attempt = None if encoded is None else attempts.begin(self._work.store, unit, "score", self._work.session)
+            if attempt is not None:
+                scored = self._work.score(unit, encoded, scorer, attempt.cut)
         marker = None if scored is None else self._work.commit(unit, scored).to_bytes()
         actor = ray.get_runtime_context().get_actor_id()
         return pa.table({_MARKER: pa.array([marker], pa.binary()), _ACTOR: [actor]})

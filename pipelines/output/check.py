@@ -6,19 +6,20 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.output.commit import PublishedShard
 from pipelines.output.contents import UNKNOWN, Output, Problem, read_unit_markers
-from pipelines.output.reader import BATCH_ROWS, ScoredBatch, opened, scored_batch
+from pipelines.output.reader import BATCH_ROWS, UNREADABLE, ScoredBatch, digest, opened, scored_batch
 from pipelines.output.record import RunRecord
 from pipelines.output.row_check import RowCheck
 from pipelines.output.store import Store
 from scorer import columns
 from scorer.columns import Column
+from scorer.errors import explain
 from scorer.table import FORMAT_VERSION, METADATA_KEY
 
 Consumer = Callable[[ScoredBatch], None]
@@ -44,6 +45,8 @@ def check_shard(
 ) -> Iterator[Problem]:
     """Check one published file."""
 
+    mend = "run the same command again with --verify to publish it again"
+
     def problem(what: str, remedy: str = "delete the file and run the same command again") -> Problem:
         return Problem(shard.name, f"{what}; {remedy}")
 
@@ -51,17 +54,17 @@ def check_shard(
         with opened(store, shard.name, whole=not quick) as file:
             size = file.seek(0, io.SEEK_END)
             if size != shard.size:
-                yield problem(f"it has {size:,} bytes, but its marker says {shard.size:,}")
+                yield problem(f"it has {size:,} bytes, but its marker says {shard.size:,}", mend)
             file.seek(0)
-            if not quick and _digest(file) != shard.sha256:
-                yield problem("its SHA-256 differs from its marker's")
+            if not quick and digest(file) != shard.sha256:
+                yield problem("its SHA-256 differs from its marker's", mend)
             with pq.ParquetFile(file) as parquet:
                 for what in _check_file(parquet, shard, record, consume, quick):
                     yield problem(what)
     except FileNotFoundError:
         yield problem("it was published but is missing", "run the same command again to rewrite it")
-    except (pa.ArrowException, OSError) as error:
-        yield problem(f"it is not a readable Parquet file ({str(error).strip()})")
+    except (*UNREADABLE, OSError) as error:
+        yield problem(f"it is not a readable Parquet file ({explain(error)})", mend)
 
 
 def _check_file(
@@ -136,7 +139,7 @@ def _difference(actual: Any, expected: Any) -> str:
 def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
     """Check units that are committed and not yet published: a resumed run reads them."""
     for unit, marker in read_unit_markers(output.store, output.open_units).items():
-        remedy = "delete the marker and run the same command again to rescore its rows"
+        remedy = "run the same command again to score its rows again"
         key = f"_commits/{unit}.json"
         if marker is None:
             yield Problem(key, f"it is not a unit's marker; {remedy}")
@@ -144,9 +147,3 @@ def _check_units(output: Output, quick: bool) -> Iterator[Problem]:
             yield Problem(key, f"the file that it names, {marker.key}, is missing; {remedy}")
         elif not quick and hashlib.sha256(output.store.get(marker.key)).hexdigest() != marker.sha256:
             yield Problem(key, f"the file that it names, {marker.key}, has a different SHA-256; {remedy}")
-
-
-def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
-    file.seek(0)
-    return digest

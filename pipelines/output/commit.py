@@ -13,6 +13,10 @@ markers. Nothing here deletes anything.
 On a store that checks for an existing object before the write rather than during it, two creators can both win a
 unit's marker, and the later marker stays. Equal scores make equal files, so both markers then name the same file. If
 the scores differ by rounding, the publisher reads the markers again afterwards, and publishes again if they changed.
+
+A disk or a hand may still damage what was written. A damaged marker counts as absent, and so does one whose unit file
+is damaged or missing: the unit is scored again, and the marker, which a create leaves alone, is replaced on purpose.
+Two processes that replace it at once are two winners, as above.
 """
 
 from __future__ import annotations
@@ -20,9 +24,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,12 +36,39 @@ import pyarrow.parquet as pq
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, total
+from scorer.documents import parse_object
 from scorer.errors import RunError
 from scorer.summary import SUCCESS
+
+log = logging.getLogger(__name__)
 
 UNITS: Final = "_units/"
 COMMITS: Final = "_commits/"
 PUBLISHED: Final = "_published/"
+
+_STEM: Final = re.compile(r"[0-9a-f]+-[0-9a-f]+(-\d+-\d+)?")
+"""``<name>-<content>`` of a published shard's marker; a unit's goes on with ``-<start>-<stop>``."""
+
+_RESCORE: Final = "run the same command again to score its rows again"
+
+
+class DamagedError(RunError):
+    """Something that was committed is damaged. The message names it, and what to do if scoring again does not help."""
+
+
+class DamagedUnitsError(DamagedError):
+    """Units of a shard are damaged, so it cannot be published before they are scored again.
+
+    Attributes:
+        units: their ids, in row order.
+    """
+
+    def __init__(self, message: str, units: Sequence[str]) -> None:
+        super().__init__(message)
+        self.units = tuple(units)
+
+    def __reduce__(self) -> tuple[type[DamagedUnitsError], tuple[str, tuple[str, ...]]]:
+        return (type(self), (str(self), self.units))  # the default forgets the units
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +86,10 @@ class UnitMarker:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UnitMarker:
-        document = json.loads(data)
-        return cls(document["unit"], document["key"], document["sha256"], Tally.from_dict(document))
+        """Parse a marker. Raise ValueError if it is damaged."""
+        document = parse_object(data)
+        unit, key, sha256 = _texts(document, "unit", "key", "sha256")
+        return cls(unit, key, sha256, Tally.from_dict(document))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +107,18 @@ class PublishedShard:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PublishedShard:
-        document = json.loads(data)
-        return cls(document["name"], document["bytes"], document["sha256"], Tally.from_dict(document))
+        """Parse a marker. Raise ValueError if it is damaged."""
+        document = parse_object(data)
+        (name, sha256), size = _texts(document, "name", "sha256"), document.get("bytes")
+        if type(size) is not int:
+            raise ValueError(f"its bytes are {size!r:.40}, not a whole number")
+        return cls(name, size, sha256, Tally.from_dict(document))
 
 
 def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> UnitMarker:
     """Write a scored unit and claim it. Return the winning marker, which is another attempt's if that came first.
+
+    A marker that is damaged, or whose file is, has not won: it is replaced.
 
     Raises:
         RunError: the table, the tally and the unit differ in their number of rows.
@@ -94,35 +135,56 @@ def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> Unit
     store.put(key, data)
     if store.create(_marker_key(unit), marker.to_bytes()):
         return marker
-    return read_marker(store, unit)
+    winner = find_marker(store, unit)
+    if winner is not None:
+        return winner
+    store.put(_marker_key(unit), marker.to_bytes())
+    log.warning("%s/%s was replaced: rows %d to %d of %s are scored again", store.root, _marker_key(unit), *_span(unit))
+    return marker
 
 
 def find_marker(store: Store, unit: Unit) -> UnitMarker | None:
-    """Return the marker of a unit; None if it is not committed."""
+    """Return the marker of a unit; None if it is not committed, or damaged, or the file that it names is damaged.
+
+    Reads that file: call it only where a unit may have been committed before, which is rare.
+    """
     try:
-        return read_marker(store, unit)
-    except FileNotFoundError:
+        marker = read_marker(store, unit)
+        read_unit(store, unit, marker)
+    except (FileNotFoundError, DamagedError):
         return None
+    return marker
 
 
 def read_marker(store: Store, unit: Unit) -> UnitMarker:
-    """Read the marker of a committed unit."""
-    return UnitMarker.from_bytes(store.get(_marker_key(unit)))
+    """Read the marker of a committed unit.
+
+    Raises:
+        FileNotFoundError: the unit is not committed.
+        DamagedError: the marker is damaged, or another unit's.
+    """
+    key = _marker_key(unit)
+    try:
+        marker = UnitMarker.from_bytes(store.get(key))
+        if (marker.unit, marker.tally.rows) != (unit.id, unit.rows):
+            raise ValueError(f"it counts {marker.tally.rows} rows of unit {marker.unit}, not {unit.rows} of {unit.id}")
+    except ValueError as error:
+        raise DamagedError(f"{store.root}/{key} is not the marker of its unit: {error}; {_RESCORE}") from error
+    return marker
 
 
 def read_unit(store: Store, unit: Unit, marker: UnitMarker) -> pa.Table:
     """Read a committed unit's rows.
 
     Raises:
-        RunError: the file is missing or does not match its marker.
+        DamagedError: the file is missing or does not match its marker.
     """
-    remedy = f"delete {store.root}/{_marker_key(unit)} and run the same command again to rescore its {unit.rows} rows"
     try:
         data = store.get(marker.key)
     except FileNotFoundError:
-        raise RunError(f"{store.root}/{marker.key} is committed but missing; {remedy}") from None
+        raise DamagedError(f"{store.root}/{marker.key} is committed but missing; {_RESCORE}") from None
     if hashlib.sha256(data).hexdigest() != marker.sha256:
-        raise RunError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {remedy}")
+        raise DamagedError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {_RESCORE}")
     with pq.ParquetFile(io.BytesIO(data)) as file:
         return file.read(use_threads=False)  # it is small, and several shards are published at a time
 
@@ -134,17 +196,24 @@ def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> Publishe
         empty: a table with the published schema and no rows.
 
     Raises:
-        RunError: a unit's file is missing or damaged, or the units do not add up to the shard.
+        DamagedUnitsError: markers or files of units are damaged, or files are missing.
+        RunError: the units do not add up to the shard.
     """
-    markers = _read_markers(store, planned)
-    while True:
-        published = _write_shard(store, planned, markers, empty)
-        key, document = _published_key(planned), published.to_bytes()
-        if not store.create(key, document) and read_published(store, planned).sha256 != published.sha256:
-            store.put(key, document)
-        used, markers = markers, _read_markers(store, planned)
-        if [marker.key for marker in markers] == [marker.key for marker in used]:
-            return published
+    try:
+        markers = _read_markers(store, planned)
+        while True:
+            published = _write_shard(store, planned, markers, empty)
+            key, document = _published_key(planned), published.to_bytes()
+            if not store.create(key, document):
+                found = find_published(store, planned)
+                if found is None or found.sha256 != published.sha256:
+                    store.put(key, document)
+            used, markers = markers, _read_markers(store, planned)
+            if [marker.key for marker in markers] == [marker.key for marker in used]:
+                return published
+    except DamagedError as error:
+        damaged = [unit.id for unit in planned.units if find_marker(store, unit) is None]
+        raise DamagedUnitsError(str(error), damaged) from error
 
 
 def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
@@ -170,9 +239,22 @@ def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker]
     return PublishedShard(shard.name, size, sha256, total(marker.tally for marker in markers))
 
 
-def read_published(store: Store, planned: ShardPlan) -> PublishedShard:
-    """Read the marker of a published shard."""
-    return PublishedShard.from_bytes(store.get(_published_key(planned)))
+def find_published(store: Store, planned: ShardPlan) -> PublishedShard | None:
+    """Return the marker of a published shard; None if it is absent or damaged, which a warning says."""
+    key = _published_key(planned)
+    try:
+        found = PublishedShard.from_bytes(store.get(key))
+        if (found.name, found.tally.rows) != (planned.shard.name, planned.shard.rows):
+            raise ValueError(f"it counts {found.tally.rows} rows of {found.name}, not {planned.shard.rows}")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        log.warning(
+            "%s/%s is not the marker of %s: %s; it is replaced when the file is published again",
+            *(store.root, key, planned.shard.name, error),
+        )
+        return None
+    return found
 
 
 class OutputState:
@@ -180,8 +262,9 @@ class OutputState:
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = sizes
-        self._committed = _stems(sizes, COMMITS)
-        self._published = _stems(sizes, PUBLISHED)
+        # An empty marker is known to be damaged without being read.
+        self._committed = frozenset(stems((key for key in sizes if sizes[key]), COMMITS))
+        self._published = frozenset(stems((key for key in sizes if sizes[key]), PUBLISHED))
         self._contents: dict[str, set[str]] = {}
         for stem in self._committed | self._published:
             name, content, *_ = stem.split("-")
@@ -191,6 +274,11 @@ class OutputState:
     def is_finished(self) -> bool:
         """Whether a run has finished here; its input may have grown since."""
         return SUCCESS in self.sizes
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was committed or published here."""
+        return bool(self._contents)
 
     def is_committed(self, unit: Unit) -> bool:
         """Whether this unit has a marker."""
@@ -217,8 +305,23 @@ def _check_rows(unit: Unit, table: pa.Table) -> None:
         raise RunError(f"unit {unit.id} of shard {unit.shard.name} does not hold rows {unit.start} to {unit.stop - 1}")
 
 
-def _stems(sizes: Mapping[str, int], prefix: str) -> frozenset[str]:
-    return frozenset(key.removeprefix(prefix).removesuffix(".json") for key in sizes if key.startswith(prefix))
+def stems(keys: Iterable[str], prefix: str) -> Iterator[str]:
+    """Yield what the markers in a folder are named after; other files that someone put there are passed over."""
+    for key in keys:
+        stem = key.removeprefix(prefix).removesuffix(".json")
+        if key == f"{prefix}{stem}.json" and _STEM.fullmatch(stem):
+            yield stem
+
+
+def _texts(document: Mapping[str, Any], *names: str) -> list[str]:
+    wrong = [name for name in names if not isinstance(document.get(name), str)]
+    if wrong:
+        raise ValueError(f"its {wrong[0]} is {document.get(wrong[0])!r:.40}, not a string")
+    return [document[name] for name in names]
+
+
+def _span(unit: Unit) -> tuple[int, int, str]:
+    return unit.start, unit.stop - 1, unit.shard.name
 
 
 def _marker_key(unit: Unit) -> str:

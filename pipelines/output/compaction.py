@@ -15,20 +15,20 @@ shard again without scoring it: if a published file is destroyed later, a rerun 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from pipelines.output.attempts import ATTEMPTS
 from pipelines.output.check import check
-from pipelines.output.commit import COMMITS, UNITS, PublishedShard, read_published
+from pipelines.output.commit import COMMITS, UNITS, PublishedShard, find_published
 from pipelines.output.contents import Output, Problem
 from pipelines.output.documents import as_json
 from pipelines.output.objects import remove
 from pipelines.output.plan import ShardPlan
+from pipelines.output.reader import is_intact
 from pipelines.output.store import Store
+from scorer.documents import parse_object
 from scorer.errors import RunError
 
 KEY: Final = "_compacted.json"
@@ -85,23 +85,31 @@ def compact(output: Output) -> Superseded:
 
 
 def read_compacted(store: Store) -> frozenset[str]:
-    """Read the keys of the shards whose units were removed."""
+    """Read the keys of the shards whose units were removed.
+
+    Raises:
+        RunError: they cannot be read.
+    """
     try:
-        return frozenset(json.loads(store.get(KEY))["shards"])
+        document = parse_object(store.get(KEY))
+        if not isinstance(document.get("shards"), list) or not all(isinstance(key, str) for key in document["shards"]):
+            raise ValueError("it has no list of shards")
+        return frozenset(document["shards"])
     except FileNotFoundError:
         return frozenset()
+    except ValueError as error:
+        raise RunError(
+            f"{store.root}/{KEY} cannot be read: {error}; make sure that no other command works on this output, delete "
+            "the file and run the same command again"
+        ) from error
 
 
 def published_before(store: Store, planned: ShardPlan) -> PublishedShard | None:
     """Return the published shard if its units have been removed and its file is intact; otherwise None."""
     if planned.key not in read_compacted(store):
         return None
-    try:
-        shard = read_published(store, planned)
-        digest = hashlib.sha256(store.get(shard.name)).hexdigest()
-    except FileNotFoundError:
-        return None
-    return shard if digest == shard.sha256 else None
+    shard = find_published(store, planned)
+    return shard if shard is not None and is_intact(store, shard) else None
 
 
 def _belongs(key: str, prefix: str, stems: Iterable[str]) -> bool:

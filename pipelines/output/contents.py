@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipelines.output.commit import COMMITS, PUBLISHED, PublishedShard, UnitMarker
+from pipelines.output.commit import COMMITS, PUBLISHED, PublishedShard, UnitMarker, stems
 from pipelines.output.record import KEY as RECORD
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
 from pipelines.output.summary import REMEDY, ShardEntry, Summary, parse
 from pipelines.output.tally import Tally
-from scorer.errors import ConfigError, RunError
+from scorer.errors import ConfigError
 from scorer.summary import SUCCESS
 
 THREADS: Final = 16
@@ -54,7 +54,7 @@ class Output:
     @property
     def units(self) -> list[str]:
         """Ids of the committed units."""
-        return [key.removeprefix(COMMITS).removesuffix(".json") for key in self.sizes if key.startswith(COMMITS)]
+        return list(stems(self.sizes, COMMITS))
 
     @property
     def open_units(self) -> list[str]:
@@ -102,16 +102,16 @@ def look(store: Store) -> Output:
     record = _record(store, problems)
     summary = _summary(store, sizes, problems)
     listed = {} if summary is None else {shard["name"]: shard for shard in summary["shards"]}
-    shards, stems = _published(store, sizes, listed, problems)
+    shards, published = _published(store, sizes, listed, problems)
     for name, entry in listed.items():
         if name not in shards:
             remedy = "run the same command again to rewrite it"
             problems.append(Problem(name, f"_SUCCESS lists it, but it has no marker in {PUBLISHED}; {remedy}"))
             shards[name] = _as_listed(entry)
         elif shards[name].sha256 != entry["sha256"]:
-            remedy = "let the run finish, or run the same command again, to rewrite _SUCCESS"
+            remedy = "let the run finish, or run the same command again with --verify"
             problems.append(Problem(name, f"_SUCCESS and its marker give different SHA-256s; {remedy}"))
-    return Output(store, sizes, record, summary, dict(sorted(shards.items())), stems, tuple(problems))
+    return Output(store, sizes, record, summary, dict(sorted(shards.items())), published, tuple(problems))
 
 
 def read_unit_markers(store: Store, units: Iterable[str]) -> dict[str, UnitMarker | None]:
@@ -120,7 +120,7 @@ def read_unit_markers(store: Store, units: Iterable[str]) -> dict[str, UnitMarke
     def read(unit: str) -> UnitMarker | None:
         try:
             return UnitMarker.from_bytes(store.get(f"{COMMITS}{unit}.json"))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError):
             return None
 
     units = list(units)
@@ -134,8 +134,8 @@ def _record(store: Store, problems: list[Problem]) -> RunRecord | None:
         return RunRecord.from_bytes(store.get(RECORD))
     except FileNotFoundError:
         problems.append(Problem(RECORD, f"it is missing; {remedy}"))
-    except RunError:
-        problems.append(Problem(RECORD, f"it cannot be read, or has another version; {remedy}"))
+    except ValueError as error:
+        problems.append(Problem(RECORD, f"it cannot be read: {error}; {remedy}"))
     return None
 
 
@@ -153,25 +153,25 @@ def _published(
     store: Store, sizes: Mapping[str, int], listed: Mapping[str, ShardEntry], problems: list[Problem]
 ) -> tuple[dict[str, PublishedShard], dict[str, str]]:
     """Read the markers by shard name. A rescored shard has several; the one that matches the existing file counts."""
-    keys = sorted(key for key in sizes if key.startswith(PUBLISHED))
+    keys = [f"{PUBLISHED}{stem}.json" for stem in sorted(stems(sizes, PUBLISHED))]
     with ThreadPoolExecutor(THREADS) as pool:
         documents = list(pool.map(store.get, keys))
     shards: dict[str, PublishedShard] = {}
-    stems: dict[str, str] = {}
+    found: dict[str, str] = {}
     fits: dict[str, tuple[bool, bool]] = {}
     for key, document in zip(keys, documents, strict=True):
         try:
             shard = PublishedShard.from_bytes(document)
-        except (ValueError, KeyError, TypeError) as error:
-            remedy = "delete it and run the same command again"
-            problems.append(Problem(key, f"it is not the marker of a published file ({error!r}); {remedy}"))
+        except ValueError as error:
+            remedy = "run the same command again with --verify to replace it"
+            problems.append(Problem(key, f"it is not the marker of a published file ({error}); {remedy}"))
             continue
         said = listed[shard.name]["sha256"] if shard.name in listed else None
         fit = (sizes.get(shard.name) == shard.size, shard.sha256 == said)
         if shard.name not in shards or fit > fits[shard.name]:
             shards[shard.name], fits[shard.name] = shard, fit
-            stems[shard.name] = key.removeprefix(PUBLISHED).removesuffix(".json")
-    return shards, stems
+            found[shard.name] = key.removeprefix(PUBLISHED).removesuffix(".json")
+    return shards, found
 
 
 def _as_listed(entry: ShardEntry) -> PublishedShard:

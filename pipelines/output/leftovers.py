@@ -2,7 +2,8 @@
 
 There are three kinds, and nothing else is ever touched:
 
-- a unit file whose unit's marker names another file. Markers are created once, so it will never be read.
+- a unit file whose unit's marker names another file. Markers are created once, and a damaged one is replaced by one
+  that names a file written just before, so it will never be read.
 - a unit file whose unit has no marker. It may be about to be committed, so it counts only if nothing at all was
   written to the output within the given age: then no running process could commit it.
 - a local temporary file, ``.<name>.<32 digits>``, whose process died before moving it into place.
@@ -123,7 +124,7 @@ def _still(store: Store, leftover: Leftover) -> bool:
         marker = UnitMarker.from_bytes(store.get(f"{COMMITS}{match['unit']}.json"))
     except FileNotFoundError:
         return leftover.kind == "uncommitted attempt"
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         return False
     return marker.key != leftover.item.key
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from pipelines.output.commit import PublishedShard
 from pipelines.output.store import Store
 from pipelines.output.store.local import LocalStore
 from scorer.columns import REQUIRED
 from scorer.decoding import plain_column, scored_rows, token_column
+from scorer.errors import TableError, explain
 from scorer.table import columns_in
 from scorer.training.rows import Rows, ScoredRow
 from scorer.types import Float32Array, Int32Array, Int64Array
@@ -30,6 +33,8 @@ from scorer.types import Float32Array, Int32Array, Int64Array
 BATCH_ROWS: Final = 1024
 WINDOW_ROWS: Final = 64
 """Rows are sampled in windows of this many consecutive rows, which one read covers."""
+UNREADABLE: Final = (pa.ArrowException, UnicodeDecodeError)
+"""What decoding a damaged Parquet file raises, besides OSError; the second by a text whose bytes are no UTF-8."""
 MAX_SHARDS: Final = 64
 MAX_ROWS: Final = 20_000
 MAX_TOKENS: Final = 200_000
@@ -71,6 +76,23 @@ def opened(store: Store, key: str, *, whole: bool) -> Iterator[IO[bytes]]:
         fs.get_file(path, str(copy))
         with copy.open("rb") as file:
             yield file
+
+
+def is_intact(store: Store, shard: PublishedShard) -> bool:
+    """Whether a published file exists and has the bytes that its marker says; reads all of it."""
+    try:
+        with opened(store, shard.name, whole=True) as file:
+            return digest(file) == shard.sha256
+    except FileNotFoundError:
+        return False
+
+
+def digest(file: IO[bytes]) -> str:
+    """Return the SHA-256 of a file from its start, and leave it there."""
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
+    file.seek(0)
+    return found
 
 
 # --- in batches ----------------------------------------------------------------------------------------------------
@@ -134,10 +156,10 @@ def scored_batches(output: str, shard: str) -> Iterator[ScoredBatch]:
     """Yield the scored rows of one published file, in order; ``output`` is a local path or an fsspec URL.
 
     Raises:
-        TableError: a required column is missing.
+        TableError: the file cannot be read, or a required column is missing.
     """
     path = join(output, shard)
-    with fsspec.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+    with _readable(path), fsspec.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
         columns_in(parquet.schema_arrow, path)
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(_STATISTICS), use_threads=False):
             yield scored_batch(shard, batch)
@@ -182,16 +204,28 @@ def read_rows(output: str, windows: Sequence[Window]) -> dict[Window, list[Score
     """Read the scored rows of every window, in order; failed rows are left out.
 
     Raises:
-        TableError: a required column is missing.
+        TableError: a file cannot be read, or a required column is missing.
     """
     rows: dict[Window, list[ScoredRow]] = {window: [] for window in windows}
     for shard in sorted({window.shard for window in windows}):
         own = sorted(window for window in windows if window.shard == shard)
         path = join(output, shard)
-        with fsspec.open(path, "rb") as file:
+        with _readable(path), fsspec.open(path, "rb") as file:
             for window, piece in _slices(path, pq.ParquetFile(file), own):
                 rows[window] += (row for row in Rows(scored_rows(piece), shard) if isinstance(row, ScoredRow))
     return rows
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Raise what a damaged or missing file raises as TableError."""
+    try:
+        yield
+    except (*UNREADABLE, OSError) as error:
+        raise TableError(
+            f"{path} cannot be read ({explain(error)}); if it is missing or damaged, run the scoring command again "
+            "with --verify to publish it again"
+        ) from error
 
 
 def join(folder: str, name: str) -> str:

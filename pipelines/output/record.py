@@ -9,12 +9,25 @@ from typing import Any, Final
 
 from pipelines.output.documents import as_json
 from pipelines.output.store import Store
+from scorer.documents import parse_object
 from scorer.errors import OtherRunError
 
 KEY: Final = "_run.json"
 CONFIG: Final = "_config.yaml"
 """The options that would repeat the run; the program reads it only on request."""
 FORMAT: Final = 1
+
+_KINDS: Final = {
+    "started_at": str,
+    "input": str,
+    "fingerprint": dict,
+    "source": dict,
+    "method": dict,
+    "layout": str,
+    "rows_per_unit": int,
+    "choices": dict,
+}
+"""The JSON type of every field of a record."""
 
 _INFORMATIVE: Final = ("fingerprint.model", "fingerprint.revision")
 """Not compared: the digests of weights, tokenizer and processor identify a model better than where it was found."""
@@ -47,13 +60,14 @@ class RunRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RunRecord:
-        """Parse a document. Raise OtherRunError if it has another format."""
-        try:
-            document = json.loads(data)
-            document.setdefault("choices", {})  # absent from outputs of earlier releases
-            return cls(**{name: document[name] for name in cls.__slots__})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise OtherRunError(f"{KEY} is not from this version ({error!r}); choose another --output") from error
+        """Parse a document. Raise ValueError if it is damaged or has another format."""
+        document = {"choices": {}, **parse_object(data)}  # outputs of earlier releases lack them
+        if document.get("format") != FORMAT:
+            raise ValueError(f"its format is {document.get('format')!r:.40}, but this release reads {FORMAT}")
+        for name, kind in _KINDS.items():
+            if type(document.get(name)) is not kind:
+                raise ValueError(f"its {name} is {document.get(name)!r:.40}, not of type {kind.__name__}")
+        return cls(**{name: document[name] for name in cls.__slots__})
 
     def metadata(self) -> dict[str, Any]:
         """Return the part that is stored in the schema metadata of every table."""
@@ -79,11 +93,20 @@ class RunRecord:
 
 
 def read_record(store: Store) -> RunRecord | None:
-    """Read the record of an output; None for a new output."""
+    """Read the record of an output; None for a new output.
+
+    Raises:
+        OtherRunError: it is damaged or has another format.
+    """
     try:
         return RunRecord.from_bytes(store.get(KEY))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise OtherRunError(
+            f"{store.root}/{KEY}, which says how the scores were computed, cannot be read: {error}; restore it from a "
+            "copy, choose another --output, or give --force-new-run to start in a new folder beside it"
+        ) from error
 
 
 def claim(store: Store, record: RunRecord) -> RunRecord:

@@ -9,8 +9,9 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 ``failed``, ``bytes``, ``sha256``), ``files`` (:class:`pipelines.sources.account.FilesAccount`: the input's files
 ``seen``, ``read``, and ``passed_over`` with the reason), ``choices``
 (:meth:`pipelines.sources.columns.Choices.to_dict`: the ``columns`` that were read by role, why each was ``taken``,
-which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary).
-``rows`` = ``ok`` + ``text_only`` + ``failed``.
+which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary),
+``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent from an older
+summary). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Summary(TypedDict):
     shards: list[ShardEntry]
     files: NotRequired[FilesAccount]
     choices: NotRequired[dict[str, Any]]
+    cut: NotRequired[dict[str, int]]
 
 
 def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Source) -> Summary:
@@ -91,6 +93,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
         "tokens_per_second": tally.tokens / seconds if seconds else None,
         "paths": dict(tally.paths),
         "padding_waste": tally.usage.waste,
+        "cut": dict(tally.cut),
         "model": record.fingerprint.get("model"),
         "method": dict(record.method),
         "contrast": record.fingerprint.get("contrast"),

@@ -47,13 +47,15 @@ class Tally:
         tokens: scored tokens, of rows ok.
         failures: failed rows, by failure code.
         paths: scored rows, by how they were scored: ``fast``; ``plain`` if the model has no fast path or failed the
-            self-check (:attr:`scorer.engine.Scorer.path`); ``isolated`` if one by one, after their workers had died.
+            self-check (:attr:`scorer.engine.Scorer.path`); ``isolated`` if in a process of its own, after their workers
+            had died.
         usage: tokens that the model ran, without and with padding.
         sessions: for every process that scored some of the rows, when it began to score its first unit and committed
             its last one (seconds since the epoch). The sum of these spans is a run's working time without pauses.
         stages: working seconds by stage, over all workers: ``read``, ``encode``, ``score`` and, for units committed by
             this process, ``write``.
         text_only: rows without an image, which keep their tokens with weights of 1.
+        cut: rows whose unit did not fit in memory, by the smaller budget in tokens that its batches were cut to.
     """
 
     rows: int = 0
@@ -65,6 +67,7 @@ class Tally:
     sessions: Mapping[str, Span] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict, compare=False)
     text_only: int = 0
+    cut: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -92,6 +95,7 @@ class Tally:
             sessions,
             _sum(self.stages, other.stages),
             self.text_only + other.text_only,
+            _sum(self.cut, other.cut),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,15 +103,35 @@ class Tally:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tally:
-        failures = {
-            code: FailureTally(value["count"], tuple(Example(**example) for example in value["examples"]))
-            for code, value in data["failures"].items()
-        }
-        sessions = {name: (span[0], span[1]) for name, span in data["sessions"].items()}
-        usage = Usage(**data["usage"])
-        counts = (data["rows"], data["ok"], data["tokens"])
-        stages, text_only = data.get("stages", {}), data.get("text_only", 0)  # older outputs have neither
-        return cls(*counts, failures, data["paths"], usage, sessions, stages, text_only)
+        """Return the tally that :meth:`to_dict` turned into plain data. Raise ValueError if it is damaged."""
+        data = {"stages": {}, "text_only": 0, "cut": {}, **data}  # older outputs have none of these
+        try:
+            failures = {
+                code: FailureTally(_whole(value["count"]), tuple(Example(**example) for example in value["examples"]))
+                for code, value in data["failures"].items()
+            }
+            return cls(
+                rows=_whole(data["rows"]),
+                ok=_whole(data["ok"]),
+                tokens=_whole(data["tokens"]),
+                failures=failures,
+                paths={name: _whole(count) for name, count in data["paths"].items()},
+                usage=Usage(**{name: _whole(count) for name, count in data["usage"].items()}),
+                sessions={name: (float(start), float(end)) for name, (start, end) in data["sessions"].items()},
+                stages={name: float(seconds) for name, seconds in data["stages"].items()},
+                text_only=_whole(data["text_only"]),
+                cut={tokens: _whole(rows) for tokens, rows in data["cut"].items()},
+            )
+        except KeyError as error:
+            raise ValueError(f"it has no {error.args[0]}") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"its counts cannot be read ({error})") from error
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"one of its counts is {value!r:.40}, not a whole number")
+    return value
 
 
 def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:
@@ -125,6 +149,7 @@ def tally_results(
     session: str,
     span: Span,
     stages: Mapping[str, float],
+    cut: int | None = None,
 ) -> Tally:
     """Count one unit's results."""
     failures: dict[str, FailureTally] = {}
@@ -150,6 +175,7 @@ def tally_results(
         sessions={session: span},
         stages=stages,
         text_only=text_only,
+        cut={} if cut is None else {str(cut): len(results)},
     )
 
 

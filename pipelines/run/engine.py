@@ -27,7 +27,7 @@ class RowScorer(Protocol):
 
     @property
     def path(self) -> str:
-        """How scores are currently computed; see :attr:`scorer.engine.Scorer.path`."""
+        """How the last scores were computed; see :attr:`scorer.engine.Scorer.path`."""
         ...
 
     @property
@@ -35,11 +35,22 @@ class RowScorer(Protocol):
         """Tokens that the model has run so far."""
         ...
 
-    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]: ...
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        """See :meth:`scorer.engine.Scorer.score_batches`: results follow from the arguments alone.
+
+        Raises:
+            BatchTooLargeError: a batch of several rows did not fit in memory.
+        """
+        ...
 
 
 class Engine(Protocol):
     """Loads the two halves where they are needed."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """The run's budget of one forward pass; it belongs to the fingerprint."""
+        ...
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that determines the scores, without loading weights."""
@@ -69,6 +80,10 @@ class CheckpointEngine:
     model: str
     config: ScorerConfig
     revision: str | None = None
+
+    @property
+    def max_batch_tokens(self) -> int:
+        return self.config.max_batch_tokens
 
     def fingerprint(self) -> dict[str, Any]:
         with needing("a reference model"):

@@ -14,6 +14,7 @@ from pipelines.run.captions import EncodedRow, take_apart
 from pipelines.run.engine import Engine, RowScorer
 from pipelines.run.score_unit import encode_rows, score_rows
 from pipelines.sources import ReadRow, Source
+from scorer.errors import BatchTooLargeError
 from scorer.types import EncodedSample
 
 WINDOWS: Final = 12
@@ -88,12 +89,14 @@ def sample_rows(source: Source, units: Sequence[Unit], engine: Engine) -> tuple[
     return found, time.monotonic() - started
 
 
-def calibrate(rows: Sequence[SampledRow], encode_seconds: float, scorer: RowScorer) -> Calibration:
+def calibrate(
+    rows: Sequence[SampledRow], encode_seconds: float, scorer: RowScorer, max_batch_tokens: int
+) -> Calibration:
     """Score the sampled rows and average what was measured. The first batch is a warm-up and is not timed."""
     good = [row.encoded for row in rows if row.parts]
     parts = [part for row in rows for part in row.parts]
     count = max(1, len(rows))
-    score_seconds, flops = (None, None) if not good else _score(good, scorer)
+    score_seconds, flops = (None, None) if not good else _score(good, scorer, max_batch_tokens)
     share = len(good) / count
     return Calibration(
         rows=len(rows),
@@ -112,26 +115,39 @@ def _input_tokens(part: EncodedSample) -> int:
     return contrast if part.text_only else len(part.clean.input_ids) + contrast
 
 
-def _score(rows: Sequence[EncodedRow], scorer: RowScorer) -> tuple[float, float]:
+def _score(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> tuple[float, float]:
     """Return seconds and FLOPs per row. Batches grow while there is time, because a run's batches are large."""
     count, left = min(_FIRST_ROWS, len(rows)), SECONDS
-    score_rows(rows[:count], scorer)  # loads kernels, checks the fast path, fills the cache of shared prefixes
+    max_batch_tokens = _score_in_memory(
+        rows[:count], scorer, max_batch_tokens
+    )  # loads kernels, checks the fast path, fills the cache of shared prefixes
     while True:
         started = time.monotonic()
-        score_rows(rows[:count], scorer)
+        max_batch_tokens = _score_in_memory(rows[:count], scorer, max_batch_tokens)
         took = time.monotonic() - started
         left -= took
         if count == len(rows) or 4 * took > left:
-            return took / count, _flops(rows[:count], scorer) / count
+            return took / count, _flops(rows[:count], scorer, max_batch_tokens) / count
         count = min(4 * count, len(rows))
 
 
-def _flops(rows: Sequence[EncodedRow], scorer: RowScorer) -> int:
+def _score_in_memory(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> int:
+    """Score rows in batches that fit in memory. Return the budget that they took."""
+    while True:
+        try:
+            score_rows(rows, scorer, max_batch_tokens)
+        except BatchTooLargeError as error:
+            max_batch_tokens = error.smaller
+        else:
+            return max_batch_tokens
+
+
+def _flops(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> int:
     if scorer.usage.tokens == 0:  # the engine runs no model
         return 0
     from scorer.forward.flops import count_flops
 
-    return count_flops(lambda: score_rows(rows, scorer))
+    return count_flops(lambda: score_rows(rows, scorer, max_batch_tokens))
 
 
 def _windows(units: Sequence[Unit]) -> Iterator[Unit]:

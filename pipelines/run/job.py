@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import posixpath
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pipelines.output.commit import OutputState, PublishedShard, read_published
+from pipelines.output import attempts
+from pipelines.output.commit import DamagedUnitsError, OutputState, PublishedShard, find_published
 from pipelines.output.documents import as_json, now
 from pipelines.output.plan import DEFAULT_ROWS_PER_UNIT, ShardPlan, Unit, plan
+from pipelines.output.reader import is_intact
 from pipelines.output.record import CONFIG, RunRecord, claim, compare, confirm_writable, read_record
+from pipelines.output.record import KEY as RECORD
 from pipelines.output.store import Store
 from pipelines.output.summary import Summary, current_summary, read_summary, summarize, summary_of
 from pipelines.output.tally import Tally
@@ -35,6 +38,9 @@ OnChanged = Literal["error", "rescore"]
 _READERS = 32
 _READ_TOGETHER = 64
 """Threads that read the markers of published shards, and markers per batch: a bucket takes at least 30 ms to answer."""
+
+_DIGESTS = 8
+"""Published files that are read at once to compare their digests; a remote one takes its size of temporary space."""
 
 _UNNAMED = "one that was not complete yet"
 """A vanished shard of which nothing was published: its markers hold only a digest of its name."""
@@ -67,6 +73,8 @@ class Job:
         on_changed: whether a shard whose content changed is an error or is rescored as a whole, and whether one that
             vanished is an error or is left out of the summary.
         row_timeout: seconds; see :class:`pipelines.run.score_unit.UnitWork`.
+        verify: read all published files and compare their digests, in a finished run too. Otherwise only sizes are
+            compared, which takes no more than the listing.
         config: serializes the options that would repeat the job, given the output's root; stored in a new output.
     """
 
@@ -79,6 +87,7 @@ class Job:
     rows_per_unit: int | None = None
     on_changed: OnChanged = "error"
     row_timeout: float | None = None
+    verify: bool = False
     config: Callable[[str], bytes] | None = None
 
 
@@ -89,6 +98,8 @@ class PreparedRun:
     Attributes:
         changed: names of the shards whose content changed since they were scored; they are rescored and republished.
         summary: the stored summary of a finished run that needs no more work; None if there is work to do.
+        stored: the stored summary of a run that finished before, whether or not there is work to do now.
+        verify: see :class:`Job`.
     """
 
     record: RunRecord
@@ -97,6 +108,8 @@ class PreparedRun:
     state: OutputState
     changed: frozenset[str] = frozenset()
     summary: Summary | None = None
+    stored: Summary | None = None
+    verify: bool = False
 
     @property
     def pending(self) -> list[Unit]:
@@ -104,7 +117,7 @@ class PreparedRun:
         return [] if self.summary is not None else self._pending(self._published())
 
     def execute(self, executor: Executor, watch: Watch) -> Summary:
-        """Score, publish and summarize. Return the summary. A finished run writes nothing.
+        """Score, publish and summarize. Return the summary. A finished and intact run writes nothing.
 
         Raises:
             RunError: a unit was never committed, or the rows do not add up.
@@ -119,6 +132,11 @@ class PreparedRun:
         watch.begin(rows, rows - sum(unit.rows for unit in pending))
         try:
             published |= self._score(executor, watch, pending, published)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            # This process ends by itself, so no row killed it: what is in flight will be tried again like the rest.
+            with suppress(RunError):  # the store may be what failed; then an attempt too many is counted
+                attempts.end_session(self.work.store, self.work.session)
+            raise
         finally:
             watch.end()
         shards = [published[planned.shard.name] for planned in self.plans]
@@ -139,20 +157,18 @@ class PreparedRun:
         left: dict[str, int] = {}
         for unit in pending:
             left[unit.shard.name] = left.get(unit.shard.name, 0) + 1
-        futures: set[Future[PublishedShard]] = set()
-        found: dict[str, PublishedShard] = {}
+        publishing = _Publishing(executor, self.work)
         for planned in self.plans:
             if planned.shard.name not in done and planned.shard.name not in left:
-                futures.add(executor.publish(self.work, planned))
-                futures = _collect(futures, found)
+                publishing.add(planned)
         for marker in executor.score(self.work, pending):
             watch.add(marker.tally)
             planned = plans[marker.unit]
             left[planned.shard.name] -= 1
             if left[planned.shard.name] == 0:
-                futures.add(executor.publish(self.work, planned))
-            futures = _collect(futures, found)
-        _collect(futures, found, at_most=0)
+                publishing.add(planned)
+        damaged = publishing.finish()
+        found = publishing.published | (self._mend(executor, damaged) if damaged else {})
         missing = [name for name, count in left.items() if count]
         if missing:
             raise RunError(
@@ -161,22 +177,63 @@ class PreparedRun:
             )
         return found
 
+    def _mend(self, executor: Executor, damaged: Sequence[_Damaged]) -> dict[str, PublishedShard]:
+        """Score damaged units again and publish their shards. They were counted as committed, so no watch is told.
+
+        Raises:
+            DamagedUnitsError: a shard has damaged units again: the storage cannot be relied on.
+        """
+        plans = {one.planned.shard.name: one.planned for one in damaged}
+        units = [unit for one in damaged for unit in one.planned.units if unit.id in one.error.units]
+        for one in damaged:
+            log.warning(
+                "%s: %d of its units are scored again: %s", one.planned.shard.name, len(one.error.units), one.error
+            )
+        publishing = _Publishing(executor, self.work)
+        for _ in executor.score(self.work, units):
+            pass
+        for planned in plans.values():
+            publishing.add(planned)
+        for one in publishing.finish():
+            raise one.error
+        return publishing.published
+
     def _pending(self, published: Mapping[str, PublishedShard]) -> list[Unit]:
         """Find the units to score. A published shard needs none, whether or not its markers have been removed."""
         plans = [planned for planned in self.plans if planned.shard.name not in published]
         return [unit for planned in plans for unit in planned.units if not self.state.is_committed(unit)]
 
     def _published(self) -> dict[str, PublishedShard]:
-        """Find the shards that are complete: published from their current content, with the file still at full size."""
+        """Find the shards that are complete: published from their current content, and still as their markers say.
+
+        A warning names each other one that was published; it is published again.
+        """
         plans = [p for p in self.plans if self.state.is_published(p) and p.shard.name not in self.changed]
         batches = [plans[i : i + _READ_TOGETHER] for i in range(0, len(plans), _READ_TOGETHER)]
 
         def read(batch: Sequence[ShardPlan]) -> list[PublishedShard]:
-            return [read_published(self.work.store, planned) for planned in batch]
+            found = (find_published(self.work.store, planned) for planned in batch)
+            return [shard for shard in found if shard is not None]
 
         with ThreadPoolExecutor(_READERS) as pool:
             shards = [shard for found in pool.map(read, batches) for shard in found]
-        return {shard.name: shard for shard in shards if self.state.sizes.get(shard.name) == shard.size}
+        with ThreadPoolExecutor(_DIGESTS) as pool:
+            faults = list(pool.map(self._fault, shards))
+        for shard, fault in zip(shards, faults, strict=True):
+            if fault is not None:
+                log.warning("%s/%s %s; it is published again", self.work.store.root, shard.name, fault)
+        return {shard.name: shard for shard, fault in zip(shards, faults, strict=True) if fault is None}
+
+    def _fault(self, shard: PublishedShard) -> str | None:
+        """Say what is wrong with a published file; None if nothing is, as far as it is checked."""
+        size = self.state.sizes.get(shard.name)
+        if size is None:
+            return "is missing"
+        if size != shard.size:
+            return f"has {size:,} bytes, but its marker says {shard.size:,}"
+        if self.verify and not is_intact(self.work.store, shard):
+            return "is damaged: its SHA-256 differs from its marker's"
+        return None
 
 
 def prepare(job: Job, *, write: bool = True) -> PreparedRun:
@@ -246,11 +303,16 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         session=uuid.uuid4().hex,
         row_timeout=job.row_timeout,
     )
-    done = None if changed or finished is None else current_summary(finished, plans, state)
-    return PreparedRun(record, work, plans, state, frozenset(changed), done)
+    done = None if changed or job.verify or finished is None else current_summary(finished, plans, state)
+    return PreparedRun(record, work, plans, state, frozenset(changed), done, finished, job.verify)
 
 
 def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Shard]) -> None:
+    if state.is_begun:
+        raise OtherRunError(
+            f"output {store.root} holds committed rows but no {RECORD}, which says how they were scored; restore it "
+            "from a copy, choose another --output, or give --force-new-run to start in a new folder beside it"
+        )
     taken = [shard.name for shard in shards if shard.name in state.sizes]
     if taken:
         raise OtherRunError(
@@ -283,32 +345,65 @@ def _vanished_shards(
     planned = {one.shard.name for one in plans}
     if summary is not None:
         return sorted(entry["name"] for entry in summary["shards"] if entry["name"] not in planned)
-    keys = state.absent(plans)
-    return [_UNNAMED if key is None else PublishedShard.from_bytes(store.get(key)).name for key in keys]
+    return [_UNNAMED if key is None else _published_name(store, key) for key in state.absent(plans)]
+
+
+def _published_name(store: Store, key: str) -> str:
+    try:
+        return PublishedShard.from_bytes(store.get(key)).name
+    except ValueError:
+        return f"the one of the damaged {key}"
 
 
 def _is_current(store: Store, planned: ShardPlan) -> bool:
     """Whether the published file was made from the shard's current content."""
-    expected = read_published(store, planned)
-    try:
-        return hashlib.sha256(store.get(expected.name)).hexdigest() == expected.sha256
-    except FileNotFoundError:
-        return False
+    expected = find_published(store, planned)
+    return expected is not None and is_intact(store, expected)
 
 
-def _collect(
-    futures: set[Future[PublishedShard]], found: dict[str, PublishedShard], at_most: int = MAX_PUBLISHING
-) -> set[Future[PublishedShard]]:
-    """Move the results of finished ``futures`` to ``found``; wait until at most ``at_most`` are left."""
-    while True:
-        done = {future for future in futures if future.done()}
-        for future in done:
-            shard = future.result()
-            found[shard.name] = shard
-        futures = futures - done
-        if len(futures) <= at_most:
-            return futures
-        wait(futures, return_when=FIRST_COMPLETED)
+@dataclass(frozen=True, slots=True)
+class _Damaged:
+    """A shard that could not be published because some of its units are damaged."""
+
+    planned: ShardPlan
+    error: DamagedUnitsError
+
+
+class _Publishing:
+    """Shards that an executor publishes, at most :data:`MAX_PUBLISHING` of them at a time."""
+
+    def __init__(self, executor: Executor, work: UnitWork) -> None:
+        self.published: dict[str, PublishedShard] = {}
+        self._executor, self._work = executor, work
+        self._futures: dict[Future[PublishedShard], ShardPlan] = {}
+        self._damaged: list[_Damaged] = []
+
+    def add(self, planned: ShardPlan) -> None:
+        """Begin to publish a shard. Raises what publishing an earlier one raised."""
+        try:
+            self._futures[self._executor.publish(self._work, planned)] = planned
+        except DamagedUnitsError as error:  # this process publishes, at once
+            self._damaged.append(_Damaged(planned, error))
+        self._collect(MAX_PUBLISHING)
+
+    def finish(self) -> list[_Damaged]:
+        """Wait for all of them; return those with damaged units. Raises what publishing one raised."""
+        self._collect(0)
+        return self._damaged
+
+    def _collect(self, at_most: int) -> None:
+        while True:
+            for future in [future for future in self._futures if future.done()]:
+                planned = self._futures.pop(future)
+                try:
+                    shard = future.result()
+                except DamagedUnitsError as error:
+                    self._damaged.append(_Damaged(planned, error))
+                else:
+                    self.published[shard.name] = shard
+            if len(self._futures) <= at_most:
+                return
+            wait(self._futures, return_when=FIRST_COMPLETED)
 
 
 def _check_totals(summary: Summary, rows: int) -> None:

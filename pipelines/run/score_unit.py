@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipelines.output import attempts
 from pipelines.output.commit import PublishedShard, UnitMarker, commit_unit, publish_shard
 from pipelines.output.compaction import published_before
 from pipelines.output.plan import ShardPlan, Unit
@@ -23,7 +24,7 @@ from pipelines.run.engine import Engine, RowEncoder, RowScorer
 from pipelines.sources import ReadRow, Shard, Source
 from pipelines.sources.rows import own_error
 from scorer import columns
-from scorer.errors import ConfigError, FailureCode, RunError
+from scorer.errors import BatchTooLargeError, ConfigError, FailureCode, RunError
 from scorer.results import Failure, Result
 from scorer.table import build_table
 from scorer.types import EncodedSample, Usage
@@ -52,6 +53,7 @@ class ScoredUnit:
         path: how the rows were scored; see :class:`pipelines.output.tally.Tally`.
         usage: tokens that the model ran for them.
         stages: seconds by stage so far.
+        cut: the smaller budget in tokens that the batches had to be cut to; None if the run's budget fitted.
     """
 
     results: Sequence[Result]
@@ -59,6 +61,7 @@ class ScoredUnit:
     path: str
     usage: Usage
     stages: Mapping[str, float]
+    cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +84,67 @@ class UnitWork:
     session: str
     row_timeout: float | None = None
 
-    def encode(self, unit: Unit, encoder: RowEncoder) -> EncodedUnit:
+    def encode(self, unit: Unit, encoder: RowEncoder, known: Mapping[int, Failure] | None = None) -> EncodedUnit:
         """Read and encode the unit's rows. Uses the CPU only.
+
+        Args:
+            known: failures of rows that must not be touched again, by row number.
 
         Raises:
             RunError: the source returned more or fewer rows than asked for.
         """
         started = time.monotonic()
-        rows = self.source.read(unit.shard, unit.start, unit.stop)
+        rows = self._read(unit, known or {})
         if len(rows) != unit.rows:
             raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {unit.rows} rows asked for, {len(rows)} read")
         read = time.monotonic()
         encoded = encode_rows(rows, encoder)
         return EncodedUnit(encoded, {"read": read - started, "encode": time.monotonic() - read})
 
-    def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer) -> ScoredUnit:
+    def _read(self, unit: Unit, known: Mapping[int, Failure]) -> list[ReadRow]:
+        """Read the unit's rows around those whose failures are known."""
+        rows: list[ReadRow] = []
+        start = unit.start
+        for row_index in (*sorted(known), unit.stop):
+            if start < row_index:
+                rows += self.source.read(unit.shard, start, row_index)
+            if row_index in known:
+                rows.append(known[row_index])
+            start = row_index + 1
+        return rows
+
+    def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer, cut: int | None = None) -> ScoredUnit:
         """Score encoded rows: the only step that needs the model.
+
+        Batches follow from the rows and the run's budget. If they do not fit in memory, the whole unit is scored again
+        with a smaller budget, which is recorded first: every later attempt then forms the same batches.
+
+        Args:
+            cut: the smaller budget that an earlier attempt had to take.
 
         Raises:
             RunError: the results do not match the rows one to one.
         """
         started, clock = time.time(), time.monotonic()
         before = scorer.usage
-        results = score_rows(encoded.rows, scorer)
+        while True:
+            try:
+                results = score_rows(encoded.rows, scorer, cut or self.engine.max_batch_tokens)
+                break
+            except BatchTooLargeError as error:
+                problem, smaller = error, error.smaller
+            cut = attempts.cut(self.store, unit, smaller)
+            log.warning(
+                "unit %s of %s: %s; it is scored in batches of at most %d. If this happens often, start a new output "
+                "with a smaller --max-batch-tokens",
+                unit.id,
+                unit.shard.name,
+                problem,
+                cut,
+            )
         _check_coverage(unit, encoded.rows, results)
         stages = {**encoded.stages, "score": time.monotonic() - clock}
-        return ScoredUnit(results, started, scorer.path, scorer.usage - before, stages)
+        return ScoredUnit(results, started, scorer.path, scorer.usage - before, stages, cut)
 
     def commit(self, unit: Unit, scored: ScoredUnit) -> UnitMarker:
         """Commit one result per row, in order. The returned marker also counts the seconds that this took."""
@@ -121,6 +159,7 @@ class UnitWork:
             session=self.session,
             span=(scored.started, time.time()),
             stages=scored.stages,
+            cut=scored.cut,
         )
         marker = commit_unit(self.store, unit, table, tally)
         return replace(marker, tally=marker.tally + Tally(stages={"write": time.monotonic() - clock}))
@@ -167,32 +206,44 @@ def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow
     return encoded
 
 
-def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer) -> list[Result]:
-    """Score rows together; if that raises, score them one by one, so that only the row at fault fails.
+def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> list[Result]:
+    """Score rows together; if that raises, find the rows that raise alone and score the others together again.
 
     Raises:
+        BatchTooLargeError: a batch did not fit in memory, or raised although none of its rows raises alone.
         Exception: what the scorer raised, if it raised on every row: then the model is at fault, not the rows.
     """
-    return join_captions(rows, _score_apart(take_apart(rows), scorer))
+    return join_captions(rows, _score_apart(take_apart(rows), scorer, max_batch_tokens))
 
 
-def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer) -> list[Result]:
+def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer, max_batch_tokens: int) -> list[Result]:
     try:
-        return scorer.score_encoded(rows)
+        return scorer.score_batches(rows, max_batch_tokens)
+    except BatchTooLargeError:
+        raise
     except Exception:
         log.exception("scoring %d rows raised; trying them one by one", len(rows))
-    results: list[Result] = []
+    alone: list[Result] = []
     errors: list[Exception] = []
     for row in rows:
         try:
-            results += scorer.score_encoded([row])
+            alone += scorer.score_batches([row], max_batch_tokens)
         except Exception as error:
             log.exception("scoring row %s raised", row.sample_id)
             errors.append(error)
             message = f"the model raised {type(error).__name__}: {error}"
-            results.append(Failure(row.sample_id, FailureCode.SCORING_FAILED, message))
+            alone.append(Failure(row.sample_id, FailureCode.SCORING_FAILED, message))
     _raise_if_every_row_raised(errors, rows)
-    return results
+    if max_batch_tokens == 1:  # no row shares a batch with another
+        return alone
+    sound = [result if isinstance(result, Failure) else row for row, result in zip(rows, alone, strict=True)]
+    try:
+        return scorer.score_batches(sound, max_batch_tokens)
+    except BatchTooLargeError:
+        raise
+    except Exception as error:
+        problem = f"a batch raised {type(error).__name__}: {error}, although none of its rows raises alone"
+        raise BatchTooLargeError(problem, 1) from error
 
 
 def _raise_if_every_row_raised(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:

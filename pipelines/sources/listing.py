@@ -18,6 +18,7 @@ from fsspec.utils import glob_translate
 
 from pipelines.sources.account import HIDDEN, NO_SUFFIX, PassedOver, describe_reasons
 from pipelines.sources.walking import BROKEN, FILE, FOLDER, Entry, entry_of, walk, walk_listed
+from scorer.documents import is_text
 from scorer.errors import ConfigError
 from scorer.storage import open_url
 
@@ -116,11 +117,10 @@ def list_files(url: str, suffixes: tuple[str, ...], passes_over: re.Pattern[str]
     files = []
     for one in found:
         size, path = one.entry.size, one.entry.path
+        if not is_text(one.name):
+            raise ConfigError(f"the name of the shard {one.name!r} is not valid UTF-8; rename it")
         try:
-            one.name.encode()
             files.append(FileInfo(path, one.name, size, _etag(fs, path, size, one.info)))
-        except UnicodeEncodeError:
-            raise ConfigError(f"the name of the shard {one.name!r} is not valid UTF-8; rename it") from None
         except OSError as error:
             raise _unreadable(url, error) from error
     return Listing(sorted(files, key=lambda file: file.name), passed_over)

@@ -12,10 +12,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from scorer.checkpoint.intact import check_documents, check_weights
 from scorer.checkpoint.loading import load_model
 from scorer.checkpoint.processor import load_processor
 from scorer.config import ScorerConfig
-from scorer.errors import ModelError
+from scorer.errors import ModelError, explain
 from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION, Family
 
 _FILES: Final = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "tokenizer*")
@@ -64,13 +65,21 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
-        """The transformers configuration. Raises ModelError if it does not parse or needs remote code."""
+        """The transformers configuration, without a choice of attention: that is the user's, and in the fingerprint.
+
+        Raises:
+            ModelError: a document is damaged, or the configuration needs remote code.
+        """
         from transformers import AutoConfig
 
+        check_documents(self.path, self.name)
         try:
-            return AutoConfig.from_pretrained(self.path, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"the configuration of model {self.name} cannot be read: {error}") from error
+            config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
+            config._attn_implementation = None  # of its parts too; a file may name any kernel of the hub
+            return config
+        except Exception as error:  # a value of the wrong type surfaces as any of them
+            said = f"the configuration of model {self.name} cannot be read: {explain(error)}"
+            raise ModelError(f"{said}; check {self.path / 'config.json'}") from error
 
     @property
     def family(self) -> Family:
@@ -105,22 +114,22 @@ class Checkpoint:
         return sys.maxsize if limit is None else int(limit)  # a recurrent model has no limit
 
     def load_processor(self) -> Any:
-        """Load tokenizer, image processor and chat template. Raises ModelError if a part is missing."""
+        """Load tokenizer, image processor and chat template. Raises ModelError if a part is missing or damaged."""
         return load_processor(self.path, self.config.model_type, self.family)
 
     def load_model(self, config: ScorerConfig) -> Any:
         """Load the model in evaluation mode, frozen, on its device. Raises ModelError if it cannot be loaded."""
-        return load_model(self.path, self.name, config, text_only=self.family.text_only)
+        check_weights(self.path, self.name)
+        return load_model(self.path, self.name, config, self.config, text_only=self.family.text_only)
 
     def weights_digest(self) -> str:
-        """Return the SHA-256 over the names and contents of all safetensors files. Raises ModelError without any."""
-        files = sorted(self.path.glob("*.safetensors"))
-        if not files:
-            raise ModelError(
-                f"model {self.name} has no *.safetensors file in {self.path}; other formats are not loaded: convert "
-                "the weights to safetensors"
-            )
-        return digest_of_files(files)
+        """Return the SHA-256 over the names and contents of all safetensors files.
+
+        Raises:
+            ModelError: there are none, or one is damaged.
+        """
+        check_weights(self.path, self.name)
+        return digest_of_files(sorted(self.path.glob("*.safetensors")))
 
 
 def digest_of_files(files: Sequence[Path]) -> str:

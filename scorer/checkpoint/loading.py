@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from scorer.config import ScorerConfig
-from scorer.errors import ModelError
+from scorer.errors import ModelError, explain
 from scorer.extras import require
 
+log = logging.getLogger(__name__)
 
-def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) -> Any:
+
+def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *, text_only: bool) -> Any:
     """Load a model from a checkpoint's directory, in evaluation mode, frozen, on its device.
 
     Args:
         path: the directory.
         name: the checkpoint's name as the user gave it, for messages.
+        model_config: the checkpoint's transformers configuration, which names no attention of its own.
         text_only: load a causal language model instead of a vision-language model.
 
     Raises:
@@ -26,11 +31,13 @@ def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) 
     import torch
 
     options: dict[str, Any] = {
+        "config": model_config,
         "dtype": getattr(torch, config.dtype),
         # Requested by name, sdpa fails for a class without it (Gemma 2); left unset, such a class falls back to eager.
         "attn_implementation": None if config.attention == "sdpa" else config.attention,
         "use_safetensors": True,
         "trust_remote_code": False,
+        "use_kernels": False,
     }
     device = resolve_device(config.device)
     if config.attention == "flash_attention_2":
@@ -41,16 +48,62 @@ def load_model(path: Path, name: str, config: ScorerConfig, *, text_only: bool) 
     if config.quantization is not None:
         options["quantization_config"] = quantization_config(config.quantization)
         options.setdefault("device_map", {"": device})
+    _turn_off_hub_kernels()
     try:
-        model = _model_class(text_only).from_pretrained(path, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"the weights of model {name} cannot be loaded: {error}") from error
+        model, found = _model_class(text_only).from_pretrained(path, output_loading_info=True, **options)
+    except Exception as error:  # a value of the wrong type in a document surfaces as any of them
+        raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}") from error
+    _refuse_other_attention(model, name, config.attention)
+    _blank_missing(model, name, found["missing_keys"])
     if config.adapter is not None:
         model = _adapted(model, config.adapter)
     model = model.eval().requires_grad_(False)
     if "device_map" not in options:
         model = model.to(device)
     return model
+
+
+def _blank_missing(model: Any, name: str, missing: Collection[str]) -> None:
+    """Set parameters that the weight files lack to NaN, and warn: transformers made them up at random.
+
+    Some checkpoints lack a part that no score needs, such as a pooling head. Any score that does need one is NaN, which
+    fails its row.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    absent = {key: own[key] for key in missing if key in own}  # a buffer is computed, not made up
+    if not absent:
+        return
+    log.warning(
+        "the weights of model %s lack %d of its parameters, the first is %s: they are NaN, and so is every score that "
+        "depends on one; download or save the model again",
+        *(name, len(absent), min(absent)),
+    )
+    for parameter in absent.values():
+        if parameter.is_floating_point():
+            parameter.data.fill_(float("nan"))
+
+
+def _turn_off_hub_kernels() -> None:
+    """Have transformers download no kernels from the hub.
+
+    Where the package kernels is installed, some models would run them, and no fingerprint names them. The variable
+    ``USE_HUB_KERNELS`` is read when transformers is imported, which a trainer in this process may have done already.
+    """
+    from transformers.integrations import hub_kernels
+
+    hub_kernels._kernels_enabled = False
+
+
+def _refuse_other_attention(model: Any, name: str, asked: str) -> None:
+    """Refuse a model with a part that does not run the attention that its fingerprint says."""
+    allowed = ("sdpa", "eager") if asked == "sdpa" else (asked,)
+    for part in model.modules():
+        actual = getattr(getattr(part, "config", None), "_attn_implementation", asked)
+        if actual not in allowed:
+            raise ModelError(
+                f"the part {type(part).__name__} of model {name} runs attention {actual!r}, but {asked!r} was asked "
+                "for; choose another --attention"
+            )
 
 
 def _model_class(text_only: bool) -> Any:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 from scorer.checkpoint.text_processor import TextProcessor
-from scorer.errors import ModelError
+from scorer.errors import ModelError, explain
 from scorer.families import Family
 
 IMAGE_BACKEND: Final = "pil"
@@ -36,8 +37,11 @@ def load_processor(path: Path, model_type: str, family: Family) -> Any:
         options, _ = processor_class.get_processor_dict(path)
         parts = [_load_part(processor_class, name, path) for name in processor_class.get_attributes()]
         processor = _without_missing_parts(processor_class, family).from_args_and_dict(parts, options)
-    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        raise ModelError(f"the processor of the model in {path} cannot be loaded: {error}") from error
+    except ModelError:
+        raise
+    except Exception as error:  # tokenizers raises no narrower class
+        said = f"the processor of the model in {path} cannot be loaded: {explain(error)}"
+        raise ModelError(f"{said}; check its tokenizer and processor files") from error
     _with_fast_tokenizer(processor, path)
     if getattr(processor, "image_token", None) is None:
         raise ModelError(f"the processor {type(processor).__name__} of the model in {path} has no image token")
@@ -79,9 +83,15 @@ def _processor_class(path: Path, model_type: str, family: Family) -> Any:
         return processor_class_from_name(family.processor)
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         file = path / name
-        named = json.loads(file.read_text()).get("processor_class") if file.is_file() else None
+        named = json.loads(file.read_bytes()).get("processor_class") if file.is_file() else None
         if named is not None:
-            return processor_class_from_name(named)
+            found = processor_class_from_name(named) if isinstance(named, str) else None
+            if found is None:
+                raise ModelError(
+                    f"{file} names the processor class {named!r}, which transformers {version('transformers')} lacks; "
+                    "use a version that has it, or a model whose files name another"
+                )
+            return found
     if model_type not in PROCESSOR_MAPPING_NAMES:
         raise ModelError(
             f"the model in {path} names no processor class, and transformers lists none for type {model_type!r}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scorer.errors import ModelError
+from scorer.errors import ModelError, explain
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class TextProcessor:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-            raise ModelError(f"the tokenizer of the model in {path} cannot be loaded: {error}") from error
+        except Exception as error:  # tokenizers raises no narrower class
+            raise ModelError(
+                f"the tokenizer of the model in {path} cannot be loaded: {explain(error)}; check its tokenizer files"
+            ) from error
         template = tokenizer.chat_template or template_without_chat
         if not isinstance(template, str):
             raise ModelError(f"the model in {path} has several chat templates or none; exactly one is needed")

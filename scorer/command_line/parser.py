@@ -9,9 +9,10 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from scorer.command_line.process import WRONG, fail
+from scorer.documents import is_text
 
 _INDENT: Final = 28
 _WIDTH: Final = 112
@@ -78,6 +79,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog, usage, description, epilog, formatter_class=HelpFormatter, allow_abbrev=False, add_help=True
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but refuse bytes that are no UTF-8: documents that record an option hold text."""
+        for word in sys.argv[1:] if args is None else args:
+            if not is_text(word):
+                self.error(f"the argument {word!r} is not valid UTF-8; rename the file or folder")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         sys.exit(fail(message, WRONG))

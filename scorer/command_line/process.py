@@ -1,10 +1,12 @@
-"""Run a command: what Ctrl-C, a closed or full standard output and a missing package look like, in one place."""
+"""Run a command: what signals, a closed or full standard output and a missing package look like, in one place."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,23 +17,36 @@ from scorer.errors import MissingPackageError
 STOPPED: Final = 1
 WRONG: Final = 2
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+INTERRUPTIONS: Final = f"""\
+  {INTERRUPTED}  interrupted (Ctrl-C, SIGINT)
+  {TERMINATED}  terminated (SIGTERM)
+"""
+"""The last lines of every command's list of exit statuses."""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM. What ends well on Ctrl-C ends well on it."""
 
 
 def run_command(run: Callable[[], int], *, owns_process: bool) -> int:
     """Run a command and return its exit status.
 
     A reader that closes standard output, such as ``head``, ends the command quietly with 0; if standard output cannot
-    be written for another reason, the status is 1. Ctrl-C is 130 and a missing package 2. Each is one line on standard
-    error. Characters that an output's encoding lacks are escaped.
+    be written for another reason, the status is 1. Ctrl-C is 130, SIGTERM 143 and a missing package 2. Each is one line
+    on standard error. Characters that an output's encoding lacks are escaped.
 
     Args:
         run: imports and runs the command, and returns its exit status.
-        owns_process: whether the process ends after the command; an interrupted one then ends without waiting for the
-            threads that still run.
+        owns_process: whether the process ends after the command. SIGTERM is then handled as Ctrl-C is, and an
+            interrupted command ends without waiting for the threads that still run.
     """
     ending = _Ending()
     if owns_process:
         atexit.register(ending.leave)  # first in, last out: libraries clean up before it
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)
     _prepare_streams()
     stdout = sys.stdout
     output = _Output(stdout)
@@ -47,8 +62,8 @@ def run_command(run: Callable[[], int], *, owns_process: bool) -> int:
             ending.status = 0
         else:
             ending.status = fail(f"standard output cannot be written: {error.cause}; free or replace it", STOPPED)
-    except KeyboardInterrupt:
-        ending.status = fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        ending.status = fail_interrupted(error)
     except MissingPackageError as error:
         ending.status = fail(error, WRONG)
     finally:
@@ -64,15 +79,26 @@ def fail(error: object, status: int, advice: str | None = None) -> int:
     return status
 
 
+def fail_interrupted(error: KeyboardInterrupt, advice: str | None = None) -> int:
+    """Print how the command was interrupted, and advice; return the status."""
+    if isinstance(error, TerminatedError):
+        return fail("terminated", TERMINATED, advice)
+    return fail("interrupted", INTERRUPTED, advice)
+
+
 class _Ending:
     status = 0
 
     def leave(self) -> None:
         """End an interrupted process at once: the interpreter would stop daemon threads inside torch's or pyarrow's
         C++, which aborts the process ("terminate called without an active exception")."""
-        if self.status == INTERRUPTED:
+        if self.status in (INTERRUPTED, TERMINATED):
             sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            os._exit(self.status)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise TerminatedError
 
 
 class _OutputError(Exception):

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,8 @@ from scorer.checkpoint.files import Checkpoint
 from scorer.config import ScorerConfig
 from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, OtherImage
 from scorer.encoding.control_tokens import control_tokens, first_token
-from scorer.encoding.image_processing import ProcessedImage, digest_of, join_pixels, process_images
+from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
+from scorer.encoding.image_shape import check_processed
 from scorer.encoding.images import load_image
 from scorer.encoding.pixels import pixel_table
 from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
@@ -96,7 +98,7 @@ class Encoder:
         if self.family.text_only or sample.text_only:
             return self._encode_text(sample)
         _check_images(sample, self.family)
-        images = [self._load(image) for image in sample.images]
+        images = self._load(sample.images)
         processed = self._process(images)
         rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
         kept = self._labels_that_fit(rendered)
@@ -149,8 +151,20 @@ class Encoder:
         """Run the model's own processor on a conversation; return tensors by the model's argument names."""
         return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
 
-    def _load(self, source: ImageSource) -> Image:
-        return load_image(source, max_bytes=self.config.max_image_bytes, max_pixels=self.config.max_image_pixels)
+    def _load(self, sources: Sequence[ImageSource]) -> list[Image]:
+        """Decode a sample's images, all of them upright and none that would cost more than its pixels.
+
+        The contrasts that replace an image keep its size, so what is accepted here bounds them too.
+        """
+        check = partial(
+            check_processed,
+            self._processor,
+            image_options(self._processor),
+            self.family,
+            several=len(sources) > 1,
+        )
+        limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_image_pixels}
+        return [load_image(source, **limits, check_shape=check) for source in sources]
 
     def _process(self, images: list[Image]) -> list[ProcessedImage]:
         return process_images(self._processor, self.family, images, self.pixel_table)
@@ -228,7 +242,7 @@ class Encoder:
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
                 f"contrast {self.config.contrast!r} needs one for each image",
             )
-        others = self._process([self._load(image) for image in sample.contrast_images])
+        others = self._process(self._load(sample.contrast_images))
         rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
         branch = self._branch(sample, rendered, kept, others)
         if len(branch.input_ids) > self.checkpoint.context_length:

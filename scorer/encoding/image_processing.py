@@ -49,7 +49,7 @@ def process_images(
             processor's own floats.
 
     Raises:
-        RowError: ``image_unreadable`` if the processor refuses an image (an extreme aspect ratio, say).
+        RowError: ``image_shape`` if the processor refuses an image (an extreme aspect ratio, say).
     """
     if len(images) == 1 or not family.joint_images:
         return [process_image(processor, family, image, table) for image in images]
@@ -60,6 +60,12 @@ def process_images(
         pixels = {n: array[i : i + 1] if array.shape[0] == len(images) else array[i:] for n, array in every.items()}
         processed.append(ProcessedImage(replacement, pixels, digest_of(pixels)))
     return processed
+
+
+def image_options(processor: Any) -> dict[str, Any]:
+    """Return the options that a processor calls its image processor with."""
+    merged = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="np")
+    return dict(merged["images_kwargs"])
 
 
 def _run(
@@ -93,14 +99,13 @@ def _as_bytes(array: npt.NDArray[Any], table: Float32Array) -> PixelArray | None
 def _outputs(
     processor: Any, family: Family, arranged: Sequence[Any], images: Sequence[Image], switches: Mapping[str, bool]
 ) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
-    options = processor._merge_kwargs(tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="np")
     try:
-        outputs, replacements = processor._process_images(arranged, **options["images_kwargs"] | switches)
+        outputs, replacements = processor._process_images(arranged, **{**image_options(processor), **switches})
     except ValueError as error:
         sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
         raise RowError(
-            FailureCode.IMAGE_UNREADABLE,
-            f"the model's image processor refuses an image of {sizes} pixels: {error}",
+            FailureCode.IMAGE_SHAPE,
+            f"the model's image processor refuses an image of {sizes} pixels: {error}; crop, pad or enlarge it",
         ) from error
     names = family.pixel_names
     if names is None:
@@ -115,13 +120,14 @@ def process_image(processor: Any, family: Family, image: Image, table: Float32Ar
         table: as in :func:`process_images`.
 
     Raises:
-        RowError: ``image_unreadable`` if the processor refuses the image (an extreme aspect ratio, say).
+        RowError: ``image_shape`` if the processor refuses the image's size, or makes too few tokens of it;
+            ``image_unreadable`` if a tile would count as padding.
     """
     pixels, replacements = _run(processor, family, [image], [image], table)
     tokens = replacements[0].count(str(processor.image_token))
     if tokens < family.min_image_tokens:
         raise RowError(
-            FailureCode.IMAGE_UNREADABLE,
+            FailureCode.IMAGE_SHAPE,
             f"an image of {image.width} x {image.height} pixels takes {tokens} image tokens; the model's class needs "
             f"{family.min_image_tokens}: enlarge the image",
         )

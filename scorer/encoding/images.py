@@ -15,6 +15,7 @@ from typing import IO, Final, NoReturn
 from PIL import Image, ImageFile, ImageOps
 
 from scorer.encoding.image_formats import FORMATS
+from scorer.encoding.image_shape import CheckShape, check_side
 from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.types import ImageSource
 
@@ -27,7 +28,9 @@ _PATH_ERRORS: Final = frozenset(
 """Permanent errors of a path. Any other file-system error may be transient and must not be blamed on the row."""
 
 
-def load_image(source: ImageSource, *, max_bytes: int, max_pixels: int) -> Image.Image:
+def load_image(
+    source: ImageSource, *, max_bytes: int, max_pixels: int, check_shape: CheckShape | None = None
+) -> Image.Image:
     """Decode one image: apply its EXIF rotation, then convert it to RGB, bit for bit as transformers' ``load_image``.
 
     Alpha is dropped, not blended. 16-bit gray is clipped at 255 rather than scaled, which turns most such images white;
@@ -41,23 +44,25 @@ def load_image(source: ImageSource, *, max_bytes: int, max_pixels: int) -> Image
         source: encoded bytes, a local path, or a PIL image, which is not modified.
         max_bytes: limit for the encoded image, in bytes; a larger file is not read.
         max_pixels: limit for width × height, checked on the header before anything is decoded.
+        check_shape: is called with the width and height of the upright image and may refuse them: before decoding,
+            unless the file may say that the image is turned.
 
     Returns:
         A fully decoded RGB image without metadata, which the caller may modify.
 
     Raises:
-        RowError: IMAGE_MISSING, IMAGE_FORMAT, IMAGE_TOO_LARGE or IMAGE_UNREADABLE.
+        RowError: IMAGE_MISSING, IMAGE_FORMAT, IMAGE_TOO_LARGE, IMAGE_SHAPE or IMAGE_UNREADABLE.
         ConfigError: ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set in this process.
         OSError: reading fails for a reason that is not the row's fault (an I/O error, too many open files).
     """
     if isinstance(source, Image.Image):
-        return _decode(source, "image", max_pixels)
+        return _decode(source, "image", max_pixels, check_shape)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _load_bytes(bytes(source), "image", max_bytes, max_pixels)
+        return _load_bytes(bytes(source), "image", max_bytes, max_pixels, check_shape)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         name = f"image {os.fsdecode(path)[-200:]!r}"  # a path is data too and ends up in a message
-        return _load_bytes(_read_file(path, name, max_bytes), name, max_bytes, max_pixels)
+        return _load_bytes(_read_file(path, name, max_bytes), name, max_bytes, max_pixels, check_shape)
     if source is None:
         raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; give bytes, a local path or a PIL image")
     raise RowError(
@@ -90,7 +95,7 @@ def _refuse_path(name: str, reason: str, error: Exception) -> NoReturn:
     raise RowError(FailureCode.IMAGE_MISSING, f"{name} cannot be opened ({reason}); {remedy}") from error
 
 
-def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int) -> Image.Image:
+def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int, check_shape: CheckShape | None) -> Image.Image:
     if not data:
         raise RowError(FailureCode.IMAGE_MISSING, f"{name} is empty (0 bytes); give an encoded image")
     if len(data) > max_bytes:
@@ -101,7 +106,7 @@ def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int) -> Imag
             "their missing part gray; set it to False while scoring"
         )
     with io.BytesIO(data) as stream:
-        return _decode(_open(stream, data, name, max_pixels), name, max_pixels)
+        return _decode(_open(stream, data, name, max_pixels), name, max_pixels, check_shape)
 
 
 def _open(stream: IO[bytes], data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -130,7 +135,7 @@ def _open(stream: IO[bytes], data: bytes, name: str, max_pixels: int) -> Image.I
     )
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _decode(image: Image.Image, name: str, max_pixels: int, check_shape: CheckShape | None) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise RowError(
@@ -140,6 +145,9 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         )
     if width * height == 0:
         raise RowError(FailureCode.IMAGE_UNREADABLE, f"{name} has {width}×{height} = 0 pixels; give a larger image")
+    check_side(name, width, height)
+    if check_shape is not None and not _may_be_turned(image):
+        check_shape(width, height)
     try:
         upright = ImageOps.exif_transpose(image)  # always a copy
         # Alpha is dropped anyway, and Pillow warns if it cannot keep a palette's.
@@ -147,8 +155,15 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
     except Exception as error:
         _refuse_decoding(f"{name} ({image.format or image.mode}, {width}×{height})", error)
+    if check_shape is not None:
+        check_shape(*rgb.size)
     rgb.info.clear()
     return rgb
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    """Return whether the header has a place for an orientation. Reading it here would make Pillow remember it."""
+    return hasattr(image, "tag_v2") or any("exif" in str(key).lower() or "xmp" in str(key) for key in image.info)
 
 
 def _refuse_decoding(name: str, error: Exception) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from scorer.contrasts import CONTRASTS, Capability
+from scorer.families.resizing import Resizing, by_size
 from scorer.types import Int64Array, PixelArray, Turn
 
 TokenInputs = Callable[[Int64Array, int, int], dict[str, Int64Array]]
@@ -17,6 +18,10 @@ TokenInputs = Callable[[Int64Array, int, int], dict[str, Int64Array]]
 
 SampleInputs = Callable[[Any, Sequence[Turn], Int64Array, Mapping[str, PixelArray]], dict[str, npt.NDArray[Any]]]
 """(processor, turns, input ids [T], pixels) → extra inputs of one sample, each with a leading axis of 1."""
+
+
+ProcessedPixels = Callable[[Resizing], int]
+"""(image before its processor) → an upper bound of the pixels that the processor makes of it."""
 
 
 def no_sample_inputs(
@@ -48,6 +53,7 @@ class Family:
             its outputs.
         joint_images: whether the image processor treats several images of one sample differently from a single image,
             so that they must be passed together, as a nested list: [[a, b]].
+        processed_pixels: see :data:`ProcessedPixels`; an image that would become too many is refused undecoded.
         min_image_tokens: the fewest placeholder tokens per image that the model's class can handle.
         token_inputs: extra per-token inputs of a full forward pass (token types); continuations of a cached prefix get
             none.
@@ -84,6 +90,7 @@ class Family:
 
     pixel_names: tuple[str, ...] | None = ("pixel_values",)
     joint_images: bool = False
+    processed_pixels: ProcessedPixels = by_size
     min_image_tokens: int = 0
     token_inputs: TokenInputs = no_token_inputs
     rope_index: bool = False

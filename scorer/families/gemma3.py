@@ -1,6 +1,7 @@
 """Gemma 3: an image's tokens see each other in both directions; its class applies no logit soft-cap."""
 
 from scorer.families.base import Family
+from scorer.families.resizing import with_crops
 from scorer.types import Int64Array
 
 
@@ -9,4 +10,4 @@ def image_token_types(ids: Int64Array, first_label: int, image_token_id: int) ->
     return {"token_type_ids": (ids == image_token_id).astype(ids.dtype)}
 
 
-GEMMA3 = Family(token_inputs=image_token_types)
+GEMMA3 = Family(processed_pixels=with_crops, token_inputs=image_token_types)

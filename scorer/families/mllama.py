@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from scorer.contrasts import Capability
 from scorer.families.base import Family
+from scorer.families.resizing import to_a_canvas
 from scorer.types import Int64Array, PixelArray, Turn
 
 
@@ -29,6 +30,7 @@ def cross_attention_mask(
 
 MLLAMA = Family(
     pixel_names=("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"),
+    processed_pixels=to_a_canvas,
     image_axis=1,
     sample_inputs=cross_attention_mask,
     # Text before the first image attends to all images of the batch's largest sample: the class masks what follows

@@ -3,6 +3,7 @@
 import numpy as np
 
 from scorer.families.base import Family
+from scorer.families.resizing import by_area
 from scorer.types import Int64Array
 
 
@@ -11,4 +12,6 @@ def modalities(ids: Int64Array, first_label: int, image_token_id: int) -> dict[s
     return {"mm_token_type_ids": (ids == image_token_id).astype(np.int64)}
 
 
-QWEN_VL = Family(pixel_names=("pixel_values", "image_grid_thw"), token_inputs=modalities, rope_index=True)
+QWEN_VL = Family(
+    pixel_names=("pixel_values", "image_grid_thw"), processed_pixels=by_area, token_inputs=modalities, rope_index=True
+)

@@ -2,9 +2,11 @@
 
 from scorer.contrasts import Capability
 from scorer.families.base import Family
+from scorer.families.resizing import unknown
 
 UNLISTED_VISION = Family(
     pixel_names=None,
+    processed_pixels=unknown,
     several_images=False,
     class_forward=True,
     batched=False,

@@ -6,35 +6,18 @@ largest batch runs first, so that a lack of memory shows at once and not after h
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
+from scorer.errors import BatchTooLargeError
+
 Row = TypeVar("Row")
 Scored = TypeVar("Scored")
-
-logger = logging.getLogger(__name__)
 
 MAX_PADDING: Final = 0.04
 """The share of padding in a batch's text tokens above which the batch is closed early."""
 FILL: Final = 8
 """A batch of at least budget / FILL tokens already keeps the device busy, so it may be closed early."""
-
-
-class TokenBudget:
-    """The budget of one padded forward pass, rows × longest row in tokens; halved for good when memory runs out.
-
-    Attributes:
-        tokens: the current budget.
-    """
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-
-    def halve(self, failed: int) -> None:
-        """Halve the budget, or ``failed`` if that is smaller: the tokens of a batch that did not fit."""
-        self.tokens = max(1, min(self.tokens, failed) // 2)
-        logger.warning("a batch of %d tokens ran out of memory; continuing with at most %d", failed, self.tokens)
 
 
 def plan_batches(
@@ -85,37 +68,32 @@ def map_batches(
     length: Callable[[Row], int],
     text: Callable[[Row], int],
     group: Callable[[Row], Hashable],
-    budget: TokenBudget,
+    max_tokens: int,
     score: Callable[[list[Row]], list[Scored]],
     is_out_of_memory: Callable[[Exception], bool],
     too_large: Callable[[Row, Exception], Scored],
 ) -> list[Scored]:
     """Apply ``score`` to batches of rows and return results in row order; :func:`plan_batches` forms the batches.
 
-    A batch that runs out of memory halves the budget and is split; earlier results are kept. A row that does not fit
-    alone gets the result of ``too_large``.
+    A row that does not fit alone gets the result of ``too_large``.
 
     Raises:
+        BatchTooLargeError: a batch of several rows does not fit. Nothing is kept: which rows share a batch must
+            follow from the rows and the budget alone, so the caller starts again with a smaller budget.
         AssertionError: ``score`` did not return one result per row.
     """
     results: dict[int, Scored] = {}
-    waiting = list(range(len(rows)))
-    while waiting:
-        left = [rows[i] for i in waiting]
-        plan = plan_batches([*map(length, left)], budget.tokens, [*map(group, left)], [*map(text, left)])
-        for batch in ([waiting[k] for k in one] for one in plan):
-            try:
-                scored = score([rows[i] for i in batch])
-            except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    results[batch[0]] = too_large(rows[batch[0]], error)
-                    continue
-                budget.halve(len(batch) * max(length(rows[i]) for i in batch))
-                break  # plan the remaining rows again
-            if len(scored) != len(batch):
-                raise AssertionError(f"{len(batch)} rows went in, {len(scored)} came out")
-            results.update(zip(batch, scored, strict=True))
-        waiting = [i for i in range(len(rows)) if i not in results]
+    for batch in plan_batches([*map(length, rows)], max_tokens, [*map(group, rows)], [*map(text, rows)]):
+        try:
+            scored = score([rows[i] for i in batch])
+        except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) > 1:
+                tokens = len(batch) * max(length(rows[i]) for i in batch)
+                raise BatchTooLargeError(f"a batch of {tokens} tokens ran out of memory", tokens // 2) from error
+            scored = [too_large(rows[batch[0]], error)]
+        if len(scored) != len(batch):
+            raise AssertionError(f"{len(batch)} rows went in, {len(scored)} came out")
+        results.update(zip(batch, scored, strict=True))
     return [results[i] for i in range(len(rows))]

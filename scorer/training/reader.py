@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scorer.errors import TableError
+from scorer.errors import TableError, explain
 from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
@@ -108,8 +108,11 @@ class PublishedWeights:
                 yield from parquet.iter_batches(batch_size=1024, columns=chosen and list(chosen))
         except FileNotFoundError as error:
             raise TableError(f"{path} is gone, though the run published it; run the job again to restore it") from error
-        except pa.ArrowInvalid as error:
-            raise TableError(f"{path} is not a readable Parquet file ({error}); run the job again") from error
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(
+                f"{path} is not a readable Parquet file ({explain(error)}); run the job again with --verify to publish "
+                "it again"
+            ) from error
 
     def _check(self, name: str, parquet: pq.ParquetFile) -> list[str]:
         """Refuse a file that is not the one that was published; return the names of the run's columns in it."""
@@ -192,7 +195,7 @@ def _summary(fs: Any, path: str) -> Mapping[str, Any] | None:
     """Return the summary of a run; None if the file is absent, truncated, or written by another program."""
     try:
         return parse_summary(fs.cat_file(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
 
 

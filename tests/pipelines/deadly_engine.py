@@ -64,12 +64,12 @@ class _DeadlyEncoder:
 
 
 class _DeadlyScorer(WrappedScorer[DeadlyEngine]):
-    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         if any(isinstance(row, EncodedSample) and "deadly" in row.clean.pixels for row in rows):
             # To this thread: to the process, another thread may take it, and this one commits the row meanwhile.
             signal.raise_signal(signal.SIGSEGV)
             time.sleep(60)  # a handler may have put it off for its own words
-        return self.inner.score_encoded(rows)
+        return self.inner.score_batches(rows, max_batch_tokens)
 
 
 def _words(sample: Sample) -> list[str]:

@@ -25,19 +25,25 @@ from scorer.types import Branch, EncodedSample, Sample, Usage
 
 @dataclass(frozen=True, slots=True)
 class FakeEngine:
-    """See the module. Scores depend on the text and ``seed`` only.
+    """See the module. Scores depend on the text, on ``seed`` and, as rounding makes a real model's, on the batch.
 
     Attributes:
         seed: part of the fingerprint; another seed gives other scores.
         seconds_per_row: how long scoring a row takes.
         poison: scoring any batch that holds a text with this string raises, as a broken model would.
         optional: names of the optional columns that it gives.
+        by_batch: whether scores depend on which rows share a batch.
+        refused: encoding a text with one of these words fails, so that the others are batched without it.
+        max_batch_tokens: a few rows' words.
     """
 
     seed: int = 0
     seconds_per_row: float = 0.0
     poison: str | None = None
     optional: tuple[str, ...] = ()
+    by_batch: bool = True
+    refused: tuple[str, ...] = ()
+    max_batch_tokens: int = 24
 
     def fingerprint(self) -> dict[str, Any]:
         named = {"columns": list(self.optional)} if self.optional else {}
@@ -47,7 +53,7 @@ class FakeEngine:
         return self
 
     def encoder(self) -> RowEncoder:
-        return _FakeEncoder()
+        return _FakeEncoder(self.refused)
 
     def scorer(self) -> RowScorer:
         return _FakeScorer(self)
@@ -59,7 +65,10 @@ class FakeEngine:
         return "no device"
 
 
+@dataclass(frozen=True, slots=True)
 class _FakeEncoder:
+    refused: tuple[str, ...] = ()
+
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
         text = sample.scored_texts[0]
         words = list(re.finditer(r"\S+", text))
@@ -67,6 +76,8 @@ class _FakeEncoder:
             return Failure(sample.sample_id, FailureCode.TEXT_MISSING, "the text is empty")
         if any(image == b"corrupt" for image in sample.images):
             return Failure(sample.sample_id, FailureCode.IMAGE_UNREADABLE, "the image does not decode")
+        if any(word.group() in self.refused for word in words):
+            return Failure(sample.sample_id, FailureCode.TEXT_INVALID, "the text has a refused word")
         starts = [len(text[: word.start()].encode()) for word in words]
         ends = [len(text[: word.end()].encode()) for word in words]
         ids = np.array([_hash(word.group()) for word in words], dtype=np.int64)
@@ -97,18 +108,34 @@ class _FakeScorer:
     path: str = "fake"
     usage: Usage = field(default_factory=Usage)
 
-    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         if self.engine.poison is not None:
             poison = _hash(self.engine.poison)
             if any(isinstance(row, EncodedSample) and poison in row.token_ids for row in rows):
                 raise RuntimeError("the fake model was given poison")
         time.sleep(self.engine.seconds_per_row * len(rows))
-        return [row if isinstance(row, Failure) else self._score(row) for row in rows]
+        scored = iter(self._score_all([row for row in rows if isinstance(row, EncodedSample)], max_batch_tokens))
+        return [row if isinstance(row, Failure) else next(scored) for row in rows]
 
-    def _score(self, row: EncodedSample) -> Result:
+    def _score_all(self, rows: Sequence[EncodedSample], max_batch_tokens: int) -> list[Result]:
+        """Fill batches in order: the rule is simpler than the real one's, and as much a function of rows and budget."""
+        batches: list[list[EncodedSample]] = []
+        for row in rows:
+            if not batches or sum(one.length for one in (*batches[-1], row)) > max_batch_tokens:
+                batches.append([])
+            batches[-1].append(row)
+        return [result for batch in batches for result in self._score_batch(batch)]
+
+    def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
+        texts = "".join(row.text_hash for row in rows)
+        rounding = np.float32(1 + (_hash(texts) % 1000) / 1e5 if self.engine.by_batch else 1)
+        return [self._score(row, rounding) for row in rows]
+
+    def _score(self, row: EncodedSample, rounding: np.float32) -> Result:
         seed = hashlib.blake2b(f"{self.engine.seed}{row.text_hash}".encode(), digest_size=8).digest()
         random = np.random.default_rng(int.from_bytes(seed, "little"))
         clean, contrast = -random.exponential(size=(2, len(row.token_ids))).astype(np.float32)
+        contrast *= rounding
         raw = {"logit_gap": (clean - contrast) * np.float32(2), "logprob_clean": clean, "logprob_contrast": contrast}
         further = [column for column in columns.optional() if column.name in self.engine.optional]
         raw |= {column.name: random.exponential(size=len(clean)).astype(column.dtype) for column in further}

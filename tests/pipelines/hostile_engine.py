@@ -59,8 +59,8 @@ class _HostileEncoder:
 
 
 class _HostileScorer(WrappedScorer[HostileEngine]):
-    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         for name, harm in HARM.items():
             if any(isinstance(row, EncodedSample) and name in row.clean.pixels for row in rows):
                 harm()
-        return self.inner.score_encoded(rows)
+        return self.inner.score_batches(rows, max_batch_tokens)

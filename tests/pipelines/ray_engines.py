@@ -84,8 +84,8 @@ class _LoggingEncoder:
 
 
 class _LoggingScorer(WrappedScorer[LoggingEngine]):
-    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
-        results = self.inner.score_encoded(rows)
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        results = self.inner.score_batches(rows, max_batch_tokens)
         self.engine.write("score", len(rows))
         return results
 

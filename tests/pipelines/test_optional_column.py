@@ -47,7 +47,7 @@ def data(tmp_path: Path) -> Path:
 
 def alone(text: str) -> TokenScores:
     encoded = ENGINE.encoder().try_encode(Sample.caption("", b"i", text))
-    (result,) = ENGINE.scorer().score_encoded([encoded])
+    (result,) = ENGINE.scorer().score_batches([encoded], 8192)
     assert isinstance(result, TokenScores)
     return result
 

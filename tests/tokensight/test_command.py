@@ -172,3 +172,11 @@ def test_a_subcommand_is_one_line_of_the_table(
     assert "toy" in help_text() and "play" in help_text()
     assert main(["toy", "--fast"]) == 7
     assert given == [["--fast"]]
+
+
+@pytest.mark.parametrize("name", ["score", "inspect", "compact", "export"])
+def test_every_command_lists_its_exit_statuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    listed = capsys.readouterr().out.partition("exit status:")[2]
+    assert {"0", "2", "130", "143"} <= {line.split()[0] for line in listed.splitlines() if line.strip()}

@@ -117,9 +117,9 @@ class WatchedScorer:
     def usage(self) -> Usage:
         return self._inner.usage
 
-    def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         with self._heartbeat.beating(lambda: self._inner.usage):
-            return self._inner.score_encoded(rows)
+            return self._inner.score_batches(rows, max_batch_tokens)
 
 
 def end_process_on_hang(heartbeat: Heartbeat) -> None:

@@ -1,36 +1,41 @@
-"""Score a unit whose workers died or hung: its rows one by one, in a sacrificial process.
+"""Score a unit whose workers died or hung, in a sacrificial process, without the rows at fault.
 
-If that process dies, the row at fault is known rather than guessed: it is the row that was sent last. A row on which it
-dies :data:`MAX_DEATHS` times is stored as failed with ``worker_crash``, or with ``row_timeout`` if it took too long
-each time; a new process continues with the next row.
+The unit may have been in flight when its machine was lost, so it is first tried once more as it is. If the process
+dies, its rows are tried one by one: then the row at fault is known rather than guessed, since it is the row that was
+sent last. A row on which :data:`MAX_DEATHS` processes die is stored as failed with ``worker_crash``, or with
+``row_timeout`` if it took too long each time. The others are then scored together, in the batches that they would have
+formed without it: which rows share a batch decides the rounding of their scores, and must not depend on what happened.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from pipelines.executors.isolation.process import RowWorker, WorkerDiedError
+from pipelines.output import attempts
 from pipelines.output.commit import UnitMarker, find_marker
 from pipelines.output.plan import Unit
 from pipelines.run.score_unit import ScoredUnit, UnitWork
 from scorer.errors import FailureCode, RunError
 from scorer.results import Failure, Result, TokenScores
-from scorer.types import Usage
 
 log = logging.getLogger(__name__)
 
 MAX_DEATHS: Final = 2
-"""Processes that may die on one row: the first may have been killed for a reason outside the row."""
+"""Processes that may die on one row, or on a unit's batches: the first may have been killed for another reason."""
 MAX_BLAMED: Final = 8
 """Rows of a unit that may fail in these ways while none is scored; at this number, the rows are not to blame."""
-_BLAMED: Final = (FailureCode.SCORING_FAILED, FailureCode.WORKER_CRASH, FailureCode.ROW_TIMEOUT)
+_CUT: Final = 8
+"""What the budget is divided by when rows survive alone but a process dies of their batches."""
+_DEADLY: Final = (FailureCode.WORKER_CRASH, FailureCode.ROW_TIMEOUT)
+_BLAMED: Final = (FailureCode.SCORING_FAILED, *_DEADLY)
 
 
 def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
-    """Score a unit row by row in sacrificial processes, and commit it.
+    """Score a unit in sacrificial processes, and commit it.
 
     Raises:
         RunError: no row can be scored: then the model or the machine is at fault, not the rows.
@@ -38,25 +43,58 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     committed = find_marker(work.store, unit)
     if committed is not None:
         return committed
-    log.warning("unit %s of %s: its workers died or hung; trying its rows one by one", unit.id, unit.shard.name)
-    started = time.time()
-    results: list[Result] = []
+    log.warning("unit %s of %s: its workers died or hung; scoring it in a process of its own", unit.id, unit.shard.name)
     worker = RowWorker(work)
     try:
-        for row_index in range(unit.start, unit.stop):
-            results.append(_score_row(worker, Unit(f"{unit.id}+{row_index}", unit.shard, row_index, row_index + 1)))
-            _refuse_if_none_is_scored(unit, results)
+        try:
+            scored = worker.score(unit, {}, attempts.cut_of(work.store, unit))
+        except WorkerDiedError as death:
+            log.warning("unit %s of %s: the process died (%s); trying its rows one by one", *_names(unit), death.cause)
+            scored = _score_survivors(work, worker, unit, _find_deadly(worker, unit))
     finally:
         worker.close()
-    stages = {"score": time.time() - started}
-    return work.commit(unit, ScoredUnit(results, started, "isolated", Usage(), stages))
+    return work.commit(unit, replace(scored, path="isolated"))
+
+
+def _find_deadly(worker: RowWorker, unit: Unit) -> dict[int, Failure]:
+    """Try rows one by one; return the failures of those on which processes die, by row number."""
+    results: list[Result] = []
+    for row_index in range(unit.start, unit.stop):
+        row = Unit(f"{unit.id}+{row_index}", unit.shard, row_index, row_index + 1)
+        results.append(_score_row(worker, row))
+        _refuse_if_none_is_scored(unit, results)
+    return {
+        row_index: result
+        for row_index, result in enumerate(results, unit.start)
+        if isinstance(result, Failure) and result.code in _DEADLY
+    }
+
+
+def _score_survivors(work: UnitWork, worker: RowWorker, unit: Unit, deadly: Mapping[int, Failure]) -> ScoredUnit:
+    """Score the other rows together, in smaller batches if processes die of these although no row is at fault."""
+    cut = attempts.cut_of(work.store, unit)
+    while True:
+        deaths: list[str] = []
+        while len(deaths) < MAX_DEATHS:
+            try:
+                return worker.score(unit, deadly, cut)
+            except WorkerDiedError as death:
+                deaths.append(death.cause)
+        tokens = cut or work.engine.max_batch_tokens
+        if tokens == 1:
+            raise RunError(
+                f"unit {unit.id} of shard {unit.shard.name}: each row was scored alone, but processes die "
+                f"({', '.join(deaths)}) when they are scored one after the other; check the memory of the worker"
+            )
+        cut = attempts.cut(work.store, unit, max(1, tokens // _CUT))
+        log.warning("unit %s of %s: the process died (%s); batches of %d tokens", *_names(unit), deaths[-1], cut)
 
 
 def _score_row(worker: RowWorker, row: Unit) -> Result:
     deaths: list[WorkerDiedError] = []
     for _ in range(MAX_DEATHS):
         try:
-            return worker.score(row)
+            return worker.score_row(row)
         except WorkerDiedError as death:
             deaths.append(death)
     sample_id = next((death.sample_id for death in deaths if death.sample_id), row.shard.row_id(row.start))
@@ -80,3 +118,7 @@ def _refuse_if_none_is_scored(unit: Unit, results: Sequence[Result]) -> None:
             f"unit {unit.id} of shard {unit.shard.name}: {len(blamed)} rows were tried one by one and none can be "
             f"scored, the last because {blamed[-1].message}; check the model, the memory and the device of the worker"
         )
+
+
+def _names(unit: Unit) -> tuple[str, str]:
+    return unit.id, unit.shard.name

@@ -1,4 +1,4 @@
-"""Start the sacrificial process in which rows are tried one by one, send it rows, and end it when it hangs."""
+"""Start the sacrificial process in which a unit is tried, send it rows, and end it when it hangs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipelines.executors.isolation.heartbeat import HUNG_STATUS
 from pipelines.output.plan import Unit
-from pipelines.run.score_unit import UnitWork
+from pipelines.run.score_unit import ScoredUnit, UnitWork
 from scorer.errors import RunError
-from scorer.results import Result
+from scorer.results import Failure, Result
 
 
 class WorkerDiedError(Exception):
@@ -23,7 +25,7 @@ class WorkerDiedError(Exception):
 
     Attributes:
         cause: what it died of.
-        sample_id: id of the row it died on; None if it died before the row was read.
+        sample_id: id of the row it died on; None if it died before the row was read, or on several rows.
         hung: whether it was ended because it hung.
     """
 
@@ -42,7 +44,22 @@ class RowWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
-    def score(self, row: Unit) -> Result:
+    def score(self, unit: Unit, known: Mapping[int, Failure], cut: int | None) -> ScoredUnit:
+        """Encode and score a unit without the rows whose failures are known; see :meth:`UnitWork.score`.
+
+        Raises:
+            WorkerDiedError: the process died, or ended itself because a row or a batch took longer than
+                ``row_timeout``.
+            RunError: the process died before it was sent the unit.
+            Exception: what the process raised, as for :meth:`score_row`.
+        """
+        if self._process is None:
+            self._start()
+        self._send((unit, dict(known), cut))
+        scored: ScoredUnit = self._receive(None)  # the process itself watches how long each step takes
+        return scored
+
+    def score_row(self, row: Unit) -> Result:
         """Score a unit of one row.
 
         Raises:
@@ -102,15 +119,17 @@ class RowWorker:
                 raise WorkerDiedError(f"no answer for {timeout:g} s", sample_id, hung=True)
             answer = self._connection.recv()
         except (EOFError, ConnectionResetError):
-            cause = _cause_of_death(self._process.wait())
+            status = self._process.wait()
             self.close()
-            raise WorkerDiedError(cause, sample_id) from None
+            raise WorkerDiedError(_cause_of_death(status), sample_id, hung=status == HUNG_STATUS) from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
 def _cause_of_death(status: int) -> str:
+    if status == HUNG_STATUS:
+        return "a row or batch took longer than --row-timeout"
     if status >= 0:
         return f"exit status {status}"
     killed = -status == signal.SIGKILL  # sent by the kernel when memory runs out, or by a user

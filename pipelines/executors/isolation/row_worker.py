@@ -1,8 +1,9 @@
-"""The sacrificial process: it scores rows one by one, and reports each row's id before it encodes and scores it.
+"""The sacrificial process: it scores a unit, or one row, and reports that row's id before it encodes and scores it.
 
 ``python -m pipelines.executors.isolation.row_worker FD`` is started by :mod:`pipelines.executors.isolation.process`,
-which holds the other end of the connection. It receives the work once, then units of one row; for each, it sends the
-row's id once the row is read, then the result. It exits when the other end is closed, including by its parent's death.
+which holds the other end of the connection. It receives the work once. Then it receives units of one row: for each, it
+sends the row's id once the row is read, then the result; or a unit with the failures of its rows that are known and the
+budget it was cut to: it sends a ScoredUnit. It exits when the other end is closed, including by its parent's death.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from pipelines.output.plan import Unit
+from pipelines.executors.isolation.heartbeat import Heartbeat, WatchedEncoder, WatchedScorer, end_process_on_hang
 from pipelines.run.score_unit import UnitWork, encode_rows, score_rows
 from scorer.errors import RunError, TokensightError
 
@@ -27,19 +28,26 @@ def serve(connection: Connection) -> None:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:  # sent as a RunError, because this one may not survive pickling
-            logging.getLogger(__name__).exception("scoring row by row failed")
-            connection.send(RunError(f"scoring row by row failed: {type(error).__name__}: {error}"))
+            logging.getLogger(__name__).exception("scoring in a process of its own failed")
+            connection.send(RunError(f"scoring in a process of its own failed: {type(error).__name__}: {error}"))
 
 
 def _answer(connection: Connection) -> None:
     work: UnitWork = connection.recv()
     encoder, scorer = work.engine.encoder(), work.engine.scorer()
+    heartbeat = Heartbeat(work.row_timeout)
+    end_process_on_hang(heartbeat)
     connection.send(None)
     while True:
-        unit: Unit = connection.recv()
-        rows = work.source.read(unit.shard, unit.start, unit.stop)
+        asked = connection.recv()
+        if isinstance(asked, tuple):
+            unit, known, cut = asked
+            encoded = work.encode(unit, WatchedEncoder(encoder, heartbeat), known)
+            connection.send(work.score(unit, encoded, WatchedScorer(scorer, heartbeat), cut))
+            continue
+        rows = work.source.read(asked.shard, asked.start, asked.stop)
         connection.send(rows[0].sample_id)
-        connection.send(score_rows(encode_rows(rows, encoder), scorer)[0])
+        connection.send(score_rows(encode_rows(rows, encoder), scorer, work.engine.max_batch_tokens)[0])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scorer.command_line.parser import Parser, local_path, not_empty
-from scorer.command_line.process import WRONG, fail, run_command
+from scorer.command_line.process import INTERRUPTIONS, WRONG, fail, run_command
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
 from scorer.method_options import add_method_options, describe_methods
@@ -48,6 +48,12 @@ Rows that failed are left out and counted; rows without an image are kept, with 
 beside the output file.
 """
 
+_EPILOG = """\
+exit status:
+  0  written
+  2  an option, the weights or the dataset is invalid
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after an error."""
@@ -69,7 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser("tokensight export", _DESCRIPTION, f"methods and their parameters:\n{describe_methods()}")
+    parser = Parser(
+        "tokensight export",
+        _DESCRIPTION,
+        _EPILOG + INTERRUPTIONS + f"\nmethods and their parameters:\n{describe_methods()}",
+    )
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument(
         "--weights",

@@ -150,5 +150,5 @@ def _metadata(published: PublishedWeights) -> dict[str, Any]:
     """Return the metadata of the first file with rows; all files of a run have the same."""
     for name in published.shards:
         for batch in published.batches(name, columns=["status"]):
-            return read_metadata(batch.schema)
+            return read_metadata(batch.schema, f"{published.root}/{name}")
     return {}

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scorer.base64_images import decode_base64, find_base64
-from scorer.errors import ConfigError, TableError
+from scorer.errors import ConfigError, TableError, TokensightError, explain
 from scorer.messages import answer_messages, is_messages_prompt, parse_conversation, question_turn
 from scorer.training.export.columns import (
     IMAGE_OPTION,
@@ -78,7 +78,7 @@ def read_examples(table: WeightTable, data: Path | None, columns: ColumnsByShard
         columns: those that the run read.
 
     Raises:
-        TableError: a file is absent or has another number of rows, or a text is not the one that was scored.
+        TableError: a file is absent or damaged or has another number of rows, or a text is not the one that was scored.
         ConfigError: the dataset is needed but not given, its format cannot be exported, or it lacks a column.
     """
     format = columns.common.format
@@ -101,12 +101,22 @@ def read_examples(table: WeightTable, data: Path | None, columns: ColumnsByShard
         count, scored = 0, table.published.rows_of(shard)
         for count, record in enumerate(records, 1):
             if count <= scored and (row := table.row(shard, count - 1)).ok:
-                yield from _examples(record(), row, read, folder)
+                yield from _examples(_record(record, row), row, read, folder)
         if count != scored:
             raise TableError(
                 f"{data}: the file of shard {shard} has {count} rows, the run scored {scored}; "
                 "give the dataset as it was scored"
             )
+
+
+def _record(record: Record, row: WeightRow) -> Mapping[str, Any]:
+    try:
+        return record()
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise TableError(
+            f"{row.name}: its record in the dataset cannot be read ({explain(error)}); give the dataset as it was "
+            "scored"
+        ) from error
 
 
 def _examples(record: Mapping[str, Any], row: WeightRow, columns: RunColumns, folder: Path | None) -> Iterator[Example]:
@@ -199,6 +209,15 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _read(path: Path, format: str, columns: RunColumns) -> Iterator[Record]:
+    try:
+        yield from _records(path, format, columns)
+    except TokensightError:
+        raise
+    except (ValueError, pa.ArrowException, OSError) as error:
+        raise TableError(f"{path} cannot be read ({explain(error)}); give the dataset as it was scored") from error
+
+
+def _records(path: Path, format: str, columns: RunColumns) -> Iterator[Record]:
     if format == "parquet":
         with pq.ParquetFile(path) as file:
             columns.refuse_absent(file.schema_arrow.names, str(path))

@@ -17,6 +17,7 @@ from scorer.errors import ModelError, RunError
 from tests.conftest import ROOT
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, snapshot, write_dataset
+from tests.pipelines.outputs import flip
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,25 @@ def test_a_finished_run_given_again_writes_nothing(
     assert len(reports) == 1
     assert score.main(command(dataset, output, "--report", str(output.parent / "other.html"))) == 0
     assert (output.parent / "other.html").exists(), "a report that is asked for by name is written"
+
+
+def test_a_finished_run_is_verified_on_request(
+    dataset: Path, output: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert score.main(command(dataset, output, "--no-report")) == 0
+    before, first = snapshot(output), capsys.readouterr()
+    assert score.main(command(dataset, output, "--no-report", "--verify")) == 0
+    again = capsys.readouterr()
+    assert snapshot(output) == before
+    assert again.out == first.out
+    assert "verified: 3 published files, each with the SHA-256 of its marker" in again.err
+    assert "verify" not in (output / "_config.yaml").read_text()
+    flip(output / "a.parquet")
+    assert score.main(command(dataset, output, "--no-report")) == 0
+    assert (output / "a.parquet").read_bytes() != before["a.parquet"][1], "sizes do not tell"
+    assert score.main(command(dataset, output, "--no-report", "--verify")) == 0
+    assert (output / "a.parquet").read_bytes() == before["a.parquet"][1]
+    assert "a.parquet is damaged: its SHA-256 differs" in caplog.text
 
 
 def test_a_report_that_fails_is_no_failure_of_the_run(

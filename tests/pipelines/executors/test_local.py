@@ -14,6 +14,7 @@ from pipelines.executors import local
 from pipelines.executors.local import LocalExecutor
 from pipelines.run.job import prepare
 from scorer.errors import RunError
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, caption_table, make_job, run
 from tests.pipelines.hostile_engine import HostileEngine
 
@@ -36,14 +37,14 @@ def write(root: Path, harm: dict[int, str], rows: int = 25) -> Path:
 
 def test_hostile_rows_fail_alone(tmp_path: Path) -> None:
     data = write(tmp_path / "data", HARM)
-    run(make_job(data / "clean", tmp_path / "expected"))
+    run(make_job(data / "hostile", tmp_path / "expected", FakeEngine(refused=tuple(HARM.values()))))
     job = make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=TIMEOUT)
     watch = RecordingWatch()
     summary = prepare(job).execute(LocalExecutor(), watch)
     assert watch.rows == summary["rows"] == 25
     found = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     clean = pq.read_table(tmp_path / "expected" / "a.parquet").to_pylist()
-    assert {i: row["status"] for i, row in enumerate(found) if row["status"] not in (clean[i]["status"],)} == STATUS
+    assert {i: row["status"] for i, row in enumerate(found) if row["status"] != clean[i]["status"]} == STATUS
     assert [row for i, row in enumerate(found) if i not in HARM] == [
         row for i, row in enumerate(clean) if i not in HARM
     ]

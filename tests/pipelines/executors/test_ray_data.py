@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import accumulate
 from pathlib import Path
@@ -18,8 +19,10 @@ from pipelines.run.job import prepare
 from scorer.errors import ModelError
 from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.executors.test_local import write as write_hostile
+from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, make_job, published, run, snapshot, write_dataset
 from tests.pipelines.hostile_engine import HostileEngine
+from tests.pipelines.outputs import flip, problems, stop_after
 from tests.pipelines.ray_engines import LoggingEngine, UnloadableEngine
 
 pytestmark = [
@@ -81,15 +84,16 @@ def test_a_row_that_kills_its_worker_is_quarantined(dataset: Path, output: Path,
     assert "died on this row 2 times" in example["message"]
     assert (output / "b.parquet").read_bytes() == expected["b.parquet"]
     rows = pq.read_table(output / "a.parquet").to_pylist()
-    clean = pq.read_table(output.parent / "local" / "a.parquet").to_pylist()
+    run(make_job(dataset, output.parent / "without", FakeEngine(refused=("57",))))
+    clean = pq.read_table(output.parent / "without" / "a.parquet").to_pylist()
     assert [row for row in rows if row["row_index"] != 57] == [row for row in clean if row["row_index"] != 57]
-    assert engine.loads <= 1 + MAX_ATTEMPTS + MAX_DEATHS + 1, "bounded: the actor's lives, and the sacrifices"
+    assert engine.loads <= 1 + MAX_ATTEMPTS + 1 + MAX_DEATHS + 1, "bounded: the actor's lives, and the sacrifices"
 
 
 def test_rows_that_hang_or_kill_their_encoder_fail_alone(tmp_path: Path) -> None:
     harm = {2: "hang-encode", 7: "killed-encode", 17: "hang-score", 22: "gulp-score"}
     data = write_hostile(tmp_path / "data", harm)
-    run(make_job(data / "clean", tmp_path / "expected"))
+    run(make_job(data / "hostile", tmp_path / "expected", FakeEngine(refused=tuple(harm.values()))))
     job = make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=2.0)
     summary = prepare(job).execute(RayDataExecutor(ONE), RecordingWatch())
     found = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
@@ -109,3 +113,13 @@ def test_rows_that_hang_or_kill_their_encoder_fail_alone(tmp_path: Path) -> None
 def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Path, output: Path) -> None:
     with pytest.raises(ModelError, match="the weights are not what they seemed"):
         prepare(make_job(dataset, output, UnloadableEngine())).execute(RayDataExecutor(ONE), RecordingWatch())
+
+
+def test_damaged_units_are_scored_again(dataset: Path, output: Path, expected: dict[str, bytes]) -> None:
+    stop_after(2, dataset, output)
+    markers = sorted((output / "_commits").iterdir())
+    flip(output / json.loads(markers[0].read_bytes())["key"])
+    markers[1].write_bytes(b"{")
+    prepare(make_job(dataset, output)).execute(RayDataExecutor(ONE), RecordingWatch())
+    assert published(output, list(SHARDS)) == expected
+    assert problems(output) == []

@@ -22,6 +22,7 @@ from typing import IO, Any
 from pipelines.executors.local import LocalExecutor
 from pipelines.output.commit import UnitMarker, find_marker
 from pipelines.output.plan import Unit
+from pipelines.run.engine import Engine
 from pipelines.run.job import Job, prepare
 from pipelines.run.score_unit import UnitWork
 from tests.pipelines.fake_engine import FakeEngine
@@ -153,9 +154,9 @@ class Stage:
             assert shard["sha256"] == digest(objects[shard["name"]])
 
 
-def make_stage(dataset: Path) -> Stage:
+def make_stage(dataset: Path, engine: Engine | None = None) -> Stage:
     """``dataset`` holds :data:`SHARDS`."""
-    job = make_job(dataset, "unused", rows_per_unit=ROWS_PER_UNIT)
+    job = make_job(dataset, "unused", engine, rows_per_unit=ROWS_PER_UNIT)
     passed = Countdown(None)
     store = DictStore({}, passed)
     Stage(job, {}, 0).run(store, CountingExecutor())

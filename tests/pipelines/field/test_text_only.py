@@ -319,7 +319,7 @@ def test_several_texts_without_an_image_are_text_only_together() -> None:
 
     engine = FakeEngine()
     row = encode_row(Captions("a", (), Turn("user", ("Say it.",)), ("a red kite", "two boats"), ()), engine.encoder())
-    (result,) = join_captions([row], engine.scorer().score_encoded(take_apart([row])))
+    (result,) = join_captions([row], engine.scorer().score_batches(take_apart([row]), 8192))
     assert isinstance(result, TokenScores)
     assert result.text_only
     assert result.token_turns.tolist() == [0, 0, 0, 1, 1]

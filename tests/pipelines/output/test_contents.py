@@ -64,7 +64,7 @@ def test_a_unit_that_waits_is_checked(tmp_path: Path, damage: str) -> None:
         marker.write_text("[]")
     (found,) = problems(output)
     assert found.key == f"_commits/{marker.name}"
-    assert "delete the marker and run the same command again" in found.message
+    assert "run the same command again to score its rows again" in found.message
     assert bool(problems(output, quick=True)) == (damage != "other bytes")
 
 

@@ -28,11 +28,11 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
 
 
 DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda _: b"", "Expecting value"),
+    "empty": (lambda _: b"", "it is empty"),
     "torn": (lambda data: data[: len(data) // 2], "Expecting|Unterminated|Invalid"),
-    "not text": (lambda _: b"\xff", "decode"),
-    "a list": (lambda _: b"[1]", "not an object with a list of shards"),
-    "no shards": (edited(lambda d: d.pop("shards")), "not an object with a list of shards"),
+    "not text": (lambda _: b"\xff", "it is not UTF-8: byte 0 is 0xff"),
+    "a list": (lambda _: b"[1]", "not an object"),
+    "no shards": (edited(lambda d: d.pop("shards")), "it has no list of shards"),
     "a shard without a name": (edited(lambda d: d["shards"][0].pop("name")), "lacks a name or a number of rows"),
     "a shard that is text": (edited(lambda d: d["shards"].append("x")), "lacks a name or a number of rows"),
     "a shard without its digest": (
@@ -71,7 +71,7 @@ def test_what_needs_a_finished_run_refuses_another(copy: Path, absent: str) -> N
 
 def test_a_torn_record_is_refused(copy: Path) -> None:
     (copy / "_run.json").write_text("{")
-    with pytest.raises(OtherRunError, match=r"_run\.json is not from this version"):
+    with pytest.raises(OtherRunError, match=r"_run\.json, .* cannot be read: it is not JSON"):
         read_finished(open_store(str(copy)))
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.run.captions import take_apart
 from pipelines.run.job import prepare
 from pipelines.run.score_unit import EncodedRow, encode_rows, score_rows
 from pipelines.sources import Shard
@@ -29,9 +30,10 @@ def encoded(texts: Sequence[str] = TEXTS) -> list[EncodedRow]:
 
 
 def test_a_row_on_which_the_model_raises_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
-    clean = FakeEngine().scorer().score_encoded(encoded())
+    others = [row if i != 1 else Failure("1", FailureCode.SCORING_FAILED, "") for i, row in enumerate(encoded())]
+    clean = FakeEngine().scorer().score_batches(take_apart(others), 8192)
     with caplog.at_level(logging.ERROR):
-        results = score_rows(encoded(), FakeEngine(poison="poison").scorer())
+        results = score_rows(encoded(), FakeEngine(poison="poison").scorer(), 8192)
     assert [type(result) for result in results] == [TokenScores, Failure, TokenScores, TokenScores]
     failed = results[1]
     assert isinstance(failed, Failure)
@@ -45,12 +47,12 @@ def test_a_row_on_which_the_model_raises_fails_alone(caplog: pytest.LogCaptureFi
 
 def test_a_model_that_fails_on_every_row_is_not_the_rows_fault() -> None:
     with pytest.raises(RuntimeError, match="poison"):
-        score_rows(encoded(["poison"] * 3), FakeEngine(poison="poison").scorer())
+        score_rows(encoded(["poison"] * 3), FakeEngine(poison="poison").scorer(), 8192)
 
 
 def test_a_single_row_that_raises_is_that_rows_fault() -> None:
     rows = [*encoded(["poison"]), Failure("x", FailureCode.IMAGE_MISSING, "none")]
-    results = score_rows(rows, FakeEngine(poison="poison").scorer())
+    results = score_rows(rows, FakeEngine(poison="poison").scorer(), 8192)
     assert [isinstance(result, Failure) and result.code for result in results] == [
         FailureCode.SCORING_FAILED,
         FailureCode.IMAGE_MISSING,
@@ -88,13 +90,13 @@ class Misaligned:
 
 
 class ShortScorer(Misaligned):
-    def score_encoded(self, rows: Sequence[EncodedRow]) -> list[Result]:
-        return FakeEngine().scorer().score_encoded(rows)[:-1]
+    def score_batches(self, rows: Sequence[EncodedRow], max_batch_tokens: int) -> list[Result]:
+        return FakeEngine().scorer().score_batches(rows, 8192)[:-1]
 
 
 class ShuffledScorer(Misaligned):
-    def score_encoded(self, rows: Sequence[EncodedRow]) -> list[Result]:
-        return FakeEngine().scorer().score_encoded(rows)[::-1]
+    def score_batches(self, rows: Sequence[EncodedRow], max_batch_tokens: int) -> list[Result]:
+        return FakeEngine().scorer().score_batches(rows, 8192)[::-1]
 
 
 @pytest.mark.parametrize("scorer", [ShortScorer(), ShuffledScorer()])

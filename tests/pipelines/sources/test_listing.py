@@ -284,6 +284,14 @@ def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
         names(tmp_path)
 
 
+@pytest.mark.parametrize("url", ["{}", "{}/*.parquet", "{}/a.parquet"])
+def test_a_folder_whose_name_is_not_text_is_refused(tmp_path: Path, url: str) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    write_dataset(tmp_path / "x", {"a.parquet": 1}).rename(folder)
+    with pytest.raises(ConfigError, match=r"which is not valid UTF-8; rename the file or folder"):
+        names(url.format(folder))
+
+
 def test_an_input_without_shards_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"has no file that ends in .*; passed over: 1 \.txt \(a\.txt\)"):

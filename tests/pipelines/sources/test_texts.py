@@ -39,13 +39,13 @@ def data(tmp_path: Path) -> Path:
 def alone(text: str) -> TokenScores:
     """The scores of a text that is the only one of its row."""
     encoded = FakeEngine().encoder().try_encode(Sample.caption("", b"i", text))
-    (result,) = FakeEngine().scorer().score_encoded([encoded])
+    (result,) = FakeEngine(by_batch=False).scorer().score_batches([encoded], 8192)
     assert isinstance(result, TokenScores)
     return result
 
 
 def test_a_row_stays_a_row_and_token_turns_name_the_text(data: Path, tmp_path: Path) -> None:
-    summary = run(make_job(data, tmp_path / "out"))
+    summary = run(make_job(data, tmp_path / "out", engine=FakeEngine(by_batch=False)))
     assert (summary["rows"], summary["ok"], summary["failed"]) == (6, 4, 2)
     rows = list(read_weights(tmp_path / "out"))
     assert [row.row_index for row in rows] == list(range(6))
@@ -105,7 +105,7 @@ def row(*texts: str, image: bytes = b"i", sample_id: str = "r") -> Captions:
 def test_one_text_that_fails_fails_its_row_and_says_which(caplog: pytest.LogCaptureFixture) -> None:
     rows = [row("a", "some poison", sample_id="bad"), row("b", "c", sample_id="good")]
     with caplog.at_level(logging.CRITICAL):
-        bad, good = score_rows(encode_rows(rows, FakeEngine().encoder()), FakeEngine(poison="poison").scorer())
+        bad, good = score_rows(encode_rows(rows, FakeEngine().encoder()), FakeEngine(poison="poison").scorer(), 8192)
     assert isinstance(bad, Failure)
     assert (bad.sample_id, bad.code) == ("bad", FailureCode.SCORING_FAILED)
     assert bad.message.startswith("turn 1 of 2: ")
@@ -124,8 +124,8 @@ def test_equal_pixels_travel_once() -> None:
 
 def test_a_scorer_that_drops_a_text_is_found() -> None:
     class Short:
-        def score_encoded(self, rows: object) -> list[TokenScores]:
+        def score_batches(self, rows: object, max_batch_tokens: int) -> list[TokenScores]:
             return [alone("a")]
 
     with pytest.raises(RunError, match="2 turns went in and 1 results came out"):
-        score_rows(encode_rows([row("a", "b")], FakeEngine().encoder()), Short())  # type: ignore[arg-type]
+        score_rows(encode_rows([row("a", "b")], FakeEngine().encoder()), Short(), 8192)  # type: ignore[arg-type]

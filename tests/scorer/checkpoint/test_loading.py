@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,55 @@ def test_attention_backends_agree_and_are_recorded(chatml_model: Path) -> None:
     np.testing.assert_allclose(scores(eager), scores(sdpa), atol=1e-5)
 
 
+def attention_of(scorer: Scorer) -> set[str]:
+    """What every part of the model runs."""
+    parts = scorer.model.model.modules()
+    return {part.config._attn_implementation for part in parts if hasattr(part, "config")}
+
+
+FILES_ATTENTION: dict[str, dict[str, Any]] = {
+    "the other": {"_attn_implementation": "eager"},
+    "the other's own name": {"_attn_implementation": "sdpa"},
+    "by part": {"_attn_implementation": {"text_config": "eager", "vision_config": "sdpa"}},
+    "nested": {"text_config": {"_attn_implementation": "eager"}, "vision_config": {"_attn_implementation": "eager"}},
+    "a kernel of the hub": {"_attn_implementation": "kernels-community/flash-attn2"},
+    "a nested kernel": {"text_config": {"_attn_implementation": "kernels-community/flash-attn2"}},
+    "public": {"attn_implementation": "eager", "use_kernels": True},
+    "no name": {"_attn_implementation": 3},
+}
+
+
+@pytest.mark.parametrize("asked", ["sdpa", "eager"])
+@pytest.mark.parametrize("says", FILES_ATTENTION)
+def test_the_attention_asked_for_runs_whatever_the_files_name(
+    chatml_model: Path, tmp_path: Path, says: str, asked: str
+) -> None:
+    model = Path(shutil.copytree(chatml_model, tmp_path / "model"))
+    document = json.loads((model / "config.json").read_text())
+    for name, value in FILES_ATTENTION[says].items():
+        document[name] = {**document[name], **value} if isinstance(document.get(name), dict) else value
+    (model / "config.json").write_text(json.dumps(document))
+    scorer = load(model, attention=asked)
+    assert attention_of(scorer) == {asked}
+    assert scorer.fingerprint["attention"] == asked
+
+
+def test_a_part_with_another_attention_is_refused(chatml_model: Path) -> None:
+    model = load(chatml_model).model.model
+    loading._refuse_other_attention(model, "m", "sdpa")
+    model.config.vision_config._attn_implementation = "kernels-community/flash-attn2"
+    with pytest.raises(ModelError, match=r"runs attention 'kernels-community/flash-attn2', but 'sdpa' was asked for"):
+        loading._refuse_other_attention(model, "m", "sdpa")
+
+
+def test_kernels_of_the_hub_are_off(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import hub_kernels
+
+    monkeypatch.setattr(hub_kernels, "_kernels_enabled", True)  # also shows that the name is still transformers' own
+    load(chatml_model)
+    assert not hub_kernels._kernels_enabled
+
+
 def test_the_decoder_is_compiled_once_for_all_lengths_and_change_no_score(
     chatml_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +225,7 @@ def test_the_decoder_is_compiled_once_for_all_lengths_and_change_no_score(
     scorer = load(chatml_model, compile=True)
     np.testing.assert_allclose(scores(scorer), scores(load(chatml_model)), atol=1e-5)
     assert scorer.self_check is not None and scorer.self_check.passed
-    assert scorer.fingerprint == load(chatml_model).fingerprint
+    assert scorer.fingerprint != load(chatml_model).fingerprint, "compiled code rounds differently"
     graphs = len(seen)
     assert graphs == 1, "one serves all blocks"
     scorer.score([Sample.caption(str(n), picture(64, 48, n), "a red kite over two boats " * n) for n in (5, 9)])
@@ -223,7 +274,7 @@ def test_weights_in_another_format_are_refused(chatml_model: Path, tmp_path: Pat
 
 def test_fingerprint_names_what_decides_scores(chatml_model: Path, tmp_path: Path) -> None:
     base = load(chatml_model).fingerprint
-    assert base == load(chatml_model, max_batch_tokens=77).fingerprint
+    assert base != load(chatml_model, max_batch_tokens=77).fingerprint, "it decides which rows share a batch"
     assert base != load(chatml_model, contrast="masked").fingerprint
     for file in chatml_model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.scorer.families.checkpoints import internvl, llava, llava_next, llava_onevision, mistral3, pixtral, qwen_vl
+from tests.scorer.families.checkpoints import (
+    deepseek_vl,
+    gemma3,
+    idefics3,
+    instructblip,
+    internvl,
+    llava,
+    llava_next,
+    llava_onevision,
+    mistral3,
+    mllama,
+    paligemma,
+    pixtral,
+    qwen_vl,
+)
 from tests.scorer.families.samples import Case
 
 CHATML: Final = ("<|im_start|>", "<|im_end|>")
@@ -33,6 +48,20 @@ CASES: Final[dict[str, tuple[Any, dict[str, Any]]]] = {
     ),
 }
 """Name → the checkpoint's builder, and the rest of its :class:`Case`."""
+
+
+MAKERS: Final[dict[str, Callable[[Path], Path]]] = {
+    **{name: make for name, (make, _) in CASES.items()},
+    "deepseek_vl": deepseek_vl.make,
+    "gemma3": gemma3.make,
+    "idefics3": idefics3.make_idefics3,
+    "instructblip": instructblip.make,
+    "mllama": mllama.make,
+    "paligemma": partial(paligemma.make, version=1),
+    "paligemma2": partial(paligemma.make, version=2),
+    "smolvlm": idefics3.make_smolvlm,
+}
+"""Name → the checkpoint's builder, for every family and its variants."""
 
 
 def case_of(name: str, checkpoint: Callable[[Any], Path]) -> Case:

@@ -293,7 +293,7 @@ class FamilySuite(ScoreSuite):
         result = case.shared().encoder.try_encode(caption("a", size, "A kite."))
         if size in case.refused:
             assert isinstance(result, Failure)
-            assert result.code is FailureCode.IMAGE_UNREADABLE
+            assert result.code is FailureCode.IMAGE_SHAPE
             assert f"{size[0]} x {size[1]}" in result.message
         else:
             assert isinstance(result, EncodedSample)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,23 +18,11 @@ from scorer.encoding.pixels import pixel_table
 from scorer.families import FAMILIES
 from scorer.forward.transfer import join_on_device
 from scorer.types import BytePixels, Float32Array, PixelArray
-from tests.scorer.families.cases import CASES
-from tests.scorer.families.checkpoints import deepseek_vl, gemma3, idefics3, instructblip, mllama, paligemma
+from tests.scorer.families.cases import MAKERS
 from tests.scorer.families.harness import encode, one_at_a_time
 from tests.scorer.families.samples import Case, caption, two_images
 from tests.scorer.scoring import picture
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    **{name: make for name, (make, _) in CASES.items()},
-    "deepseek_vl": deepseek_vl.make,
-    "gemma3": gemma3.make,
-    "idefics3": idefics3.make_idefics3,
-    "instructblip": instructblip.make,
-    "mllama": mllama.make,
-    "paligemma": partial(paligemma.make, version=1),
-    "paligemma2": partial(paligemma.make, version=2),
-    "smolvlm": idefics3.make_smolvlm,
-}
 AS_BYTES = {
     "deepseek_vl": True,
     "gemma3": True,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorer.forward.batching import FILL, TokenBudget, map_batches, plan_batches
+from scorer.errors import BatchTooLargeError
+from scorer.forward.batching import FILL, map_batches, plan_batches
 
 
 @given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 400))
@@ -63,13 +64,13 @@ def test_captions_of_one_image_are_not_parted_for_padding() -> None:
     assert plan_batches(lengths, 400, groups=["a", "a", "a", "b"]) == [[0, 1, 2], [3]]
 
 
-def run(rows: list[str], budget: TokenBudget, score: Callable[[list[str]], list[str]]) -> list[str]:
+def run(rows: list[str], max_tokens: int, score: Callable[[list[str]], list[str]]) -> list[str]:
     return map_batches(
         rows,
         length=len,
         text=len,
         group=id,
-        budget=budget,
+        max_tokens=max_tokens,
         score=score,
         is_out_of_memory=lambda error: "memory" in str(error),
         too_large=lambda row, error: f"too large: {error}",
@@ -78,15 +79,15 @@ def run(rows: list[str], budget: TokenBudget, score: Callable[[list[str]], list[
 
 @given(st.lists(st.text(max_size=8), max_size=30))
 def test_results_come_back_in_the_rows_order(rows: list[str]) -> None:
-    assert run(rows, TokenBudget(20), lambda batch: [row.upper() for row in batch]) == [row.upper() for row in rows]
+    assert run(rows, 20, lambda batch: [row.upper() for row in batch]) == [row.upper() for row in rows]
 
 
 def test_a_lost_result_is_an_error() -> None:
     with pytest.raises(AssertionError, match="2 rows went in, 1 came out"):
-        run(["a", "b"], TokenBudget(20), lambda batch: batch[:-1])
+        run(["a", "b"], 20, lambda batch: batch[:-1])
 
 
-def test_out_of_memory_halves_the_batch_goes_on_and_is_remembered() -> None:
+def test_a_batch_out_of_memory_ends_it_and_names_the_budget_to_try() -> None:
     sizes: list[int] = []
 
     def score(batch: list[str]) -> list[str]:
@@ -96,13 +97,19 @@ def test_out_of_memory_halves_the_batch_goes_on_and_is_remembered() -> None:
         return [row.upper() for row in batch]
 
     rows = [f"row {i % 10}" for i in range(40)]
-    budget = TokenBudget(200)
-    assert run(rows, budget, score) == [row.upper() for row in rows]
-    assert sizes[:3] == [200, 100, 50]
-    assert budget.tokens == 25
+    budget, tries = 200, 0
+    while True:
+        try:
+            results = run(rows, budget, score)
+            break
+        except BatchTooLargeError as error:
+            budget, tries = error.smaller, tries + 1
+    assert results == [row.upper() for row in rows]
+    assert (sizes[:3], budget, tries) == ([200, 100, 50], 25, 3)
+    again = sizes[3:]
     sizes.clear()
     run(rows, budget, score)
-    assert max(sizes) <= 25, "the size that worked is kept"
+    assert sizes == again, "the batches follow from the rows and the budget, whatever failed before"
 
 
 def test_a_row_too_large_alone_fails_alone() -> None:
@@ -111,7 +118,7 @@ def test_a_row_too_large_alone_fails_alone() -> None:
             raise RuntimeError("out of memory")
         return [row.upper() for row in batch]
 
-    assert run(["a", "b" * 11, "c"], TokenBudget(100), score) == ["A", "too large: out of memory", "C"]
+    assert run(["a", "b" * 11, "c"], 12, score) == ["A", "too large: out of memory", "C"]
 
 
 def test_other_errors_are_not_swallowed() -> None:
@@ -119,4 +126,4 @@ def test_other_errors_are_not_swallowed() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        run(["a"], TokenBudget(10), score)
+        run(["a"], 10, score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from scorer import Sample, Scorer, TokenScores
+from scorer.errors import BatchTooLargeError
 from scorer.forward import FastPath, fast, prefix, score_two_forwards
 from scorer.forward.model import ReferenceModel
 from scorer.types import EncodedSample, Usage
@@ -172,6 +174,62 @@ def test_a_sound_fast_path_stays(chatml_model: Path) -> None:
     assert scorer.path == scorer.fingerprint["path"] == "fast"
     assert scorer.self_check is not None
     assert scorer.self_check.passed
+
+
+def test_each_call_of_score_batches_checks_the_fast_path_on_its_own_rows(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of a unit must not depend on what the process scored before."""
+    scorer = load(chatml_model)
+    rows = encode(scorer, samples())
+    expected = scorer.score_batches(rows, 8192)
+    assert scorer.path == "fast"
+    sound = prefix.run_prefix
+
+    def shifted(model: ReferenceModel, row: Any, length: int) -> prefix.Prefix:
+        return sound(model, replace(row, positions=row.positions + 1), length)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(fast, "run_prefix", shifted)
+        broken.setattr(scorer._fast._cache, "_kept", OrderedDict())  # type: ignore[union-attr]
+        results = scorer.score_batches(rows, 8192)
+        assert scorer.path == "plain"
+    for result, other in zip(results, expected, strict=True):
+        assert isinstance(result, TokenScores)
+        assert isinstance(other, TokenScores)
+        np.testing.assert_allclose(result.logit_gap, other.logit_gap, atol=TOLERANCE)
+    again = scorer.score_batches(rows, 8192)
+    assert scorer.path == "fast"
+    for result, other in zip(again, expected, strict=True):
+        assert isinstance(result, TokenScores)
+        assert isinstance(other, TokenScores)
+        assert result.logit_gap.tolist() == other.logit_gap.tolist()
+
+
+def test_batches_that_do_not_fit_in_memory_are_the_caller_s_to_cut(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = load(chatml_model)
+    rows = encode(scorer, samples())
+    expected = scorer.score_batches(rows, 150)
+    sound, sizes = FastPath.score, list[int]()
+
+    def tight(path: FastPath, batch: Any) -> Any:
+        sizes.append(len(batch) * max(row.length for row in batch))
+        if len(batch) > 1 and sizes[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sound(path, batch)
+
+    monkeypatch.setattr(FastPath, "score", tight)
+    with pytest.raises(BatchTooLargeError, match=r"a batch of \d+ tokens ran out of memory") as caught:
+        scorer.score_batches(rows, 1000)
+    assert caught.value.smaller == sizes[0] // 2
+    cut = scorer.score_batches(rows, 150)
+    assert [r.logit_gap.tolist() for r in cut if isinstance(r, TokenScores)] == [
+        r.logit_gap.tolist() for r in expected if isinstance(r, TokenScores)
+    ]
+    assert len(scorer.score_encoded(rows)) == len(rows), "a service cuts by itself, for good"
+    assert scorer.max_batch_tokens < 8192
 
 
 def test_what_was_run_is_counted_with_its_padding(chatml_model: Path) -> None:

@@ -171,6 +171,30 @@ def test_another_dataset_is_refused(
     assert not file.exists()
 
 
+@pytest.mark.parametrize("cut", [0, 40, -9], ids=["empty", "torn", "no footer"])
+@pytest.mark.parametrize("damaged", ["data", "weights"])
+def test_a_damaged_file_is_named(scored: Scored, tmp_path: Path, capsys: Captured, damaged: str, cut: int) -> None:
+    folders = {name: Path(shutil.copytree(getattr(scored, name), tmp_path / name)) for name in ("data", "weights")}
+    file = next(file for file in sorted(folders[damaged].rglob("*.parquet")) if "_units" not in file.parts)
+    file.write_bytes(file.read_bytes()[:cut])
+    arguments = ["--weights", str(folders["weights"]), "--data", str(folders["data"])]
+    assert main(["--to", "jsonl", *arguments, "--output", str(tmp_path / "x.jsonl")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {file} ")
+    assert error.endswith({"data": "as it was scored", "weights": "with --verify to publish it again"}[damaged])
+
+
+def test_a_damaged_record_is_named(llava_scored: Path, tmp_path: Path, capsys: Captured) -> None:
+    data = Path(shutil.copytree(llava_scored / "data", tmp_path / "data"))
+    records = json.loads((data / "train.json").read_text())
+    (data / "train.json").write_text(json.dumps([records[0], 3, *records[2:]]))
+    arguments = ["--weights", str(llava_scored / "weights"), "--data", str(data / "train.json")]
+    assert main(["--to", "jsonl", *arguments, "--output", str(tmp_path / "x.jsonl")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: row 1 of train.parquet"), error
+    assert "its record in the dataset cannot be read (TypeError: " in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -51,7 +51,7 @@ def test_every_row_of_every_shard(data: Path, tmp_path: Path, layout: str, store
 def rescored(caption: str) -> TokenScores:
     engine = FakeEngine()
     sample = engine.encoder().try_encode(Sample.caption("", b"ok", caption))
-    (scores,) = engine.scorer().score_encoded([sample])
+    (scores,) = engine.scorer().score_batches([sample], 8192)
     assert isinstance(scores, TokenScores)
     return scores
 

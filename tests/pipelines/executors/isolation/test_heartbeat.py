@@ -74,7 +74,7 @@ def test_a_batch_that_comes_through_is_a_sign_of_life(clock: list[float], grows:
         path = "fake"
         usage = Usage(7, 7)
 
-        def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
+        def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
             for _ in rows:
                 clock[0] += 9
                 hung.append(heartbeat.hangs())
@@ -83,7 +83,7 @@ def test_a_batch_that_comes_through_is_a_sign_of_life(clock: list[float], grows:
 
     rows = [Failure(str(i), None, "") for i in range(3)]  # type: ignore[arg-type]  # no more is needed of them
     scorer = WatchedScorer(Batches(), heartbeat)
-    scorer.score_encoded(rows)
+    scorer.score_batches(rows, 8192)
     assert hung == ([False] * 3 if grows else [False, True, True])
     assert (scorer.path, scorer.usage) == ("fake", Usage(7 + 15 * grows, 7 + 15 * grows))
 
@@ -95,7 +95,7 @@ def test_an_abandoned_thread_does_no_more_even_where_errors_are_rows() -> None:
     with pytest.raises(AbandonedError):
         encode_rows(samples, WatchedEncoder(FakeEngine().encoder(), heartbeat))
     with pytest.raises(AbandonedError):
-        WatchedScorer(FakeEngine().scorer(), heartbeat).score_encoded([])
+        WatchedScorer(FakeEngine().scorer(), heartbeat).score_batches([], 8192)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,43 @@ def prepared(dataset: Path, output: Path, **engine: Any) -> tuple[PreparedRun, U
 def test_attempts_are_counted_by_stage_and_unit(dataset: Path, output: Path) -> None:
     run_, unit = prepared(dataset, output)
     store, other = run_.work.store, run_.plans[0].units[0]
-    assert [attempts.begin(store, unit, "score") for _ in range(4)] == [True, True, False, False]
-    assert attempts.begin(store, unit, "encode")
-    assert attempts.begin(store, other, "score")
+    begun = [attempts.begin(store, unit, "score", "a") for _ in range(4)]
+    assert begun == [attempts.Attempt(), attempts.Attempt(), None, None]
+    assert attempts.begin(store, unit, "encode", "a")
+    assert attempts.begin(store, other, "score", "a")
+
+
+def test_attempts_of_a_session_that_ended_by_itself_do_not_count(dataset: Path, output: Path) -> None:
+    run_, unit = prepared(dataset, output)
+    store = run_.work.store
+    for session in "abcd":
+        assert attempts.begin(store, unit, "score", session), "the earlier ones were interrupted"
+        attempts.end_session(store, session)
+    assert attempts.begin(store, unit, "score", "e")
+    assert attempts.begin(store, unit, "score", "f")
+    assert attempts.begin(store, unit, "score", "g") is None, "e and f may have died of a row"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"/../x y"])
+def test_damaged_records_count_as_attempts_and_name_the_cut(dataset: Path, output: Path, damage: bytes) -> None:
+    run_, unit = prepared(dataset, output)
+    store = run_.work.store
+    attempts.begin(store, unit, "score", "a")
+    store.put(f"_attempts/{unit.id}.score.1", damage)
+    assert attempts.begin(store, unit, "score", "b")
+    assert attempts.begin(store, unit, "score", "c") is None
+    store.put(f"_attempts/{unit.id}.cut.1", damage)
+    with pytest.raises(RunError, match=r"cut\.1 does not hold the number of tokens.*delete it and run"):
+        attempts.cut_of(store, unit)
+
+
+def test_a_cut_is_kept_for_later_attempts_and_only_shrinks(dataset: Path, output: Path) -> None:
+    run_, unit = prepared(dataset, output)
+    store, other = run_.work.store, run_.plans[0].units[0]
+    assert attempts.begin(store, unit, "score", "a") == attempts.Attempt(None)
+    assert [attempts.cut(store, unit, tokens) for tokens in (4096, 1024, 4096)] == [4096, 1024, 1024]
+    assert attempts.begin(store, unit, "score", "b") == attempts.Attempt(1024)
+    assert attempts.cut_of(store, other) is None
 
 
 @pytest.mark.parametrize("how", ["deadly", "deadly_to_encode"])
@@ -65,12 +99,12 @@ def test_a_process_that_dies_says_of_what_and_on_which_row(dataset: Path, output
     sacrifice = RowWorker(run_.work)
     rows = [Unit("row", unit.shard, i, i + 1) for i in range(5, 9)]
     try:
-        assert isinstance(sacrifice.score(rows[0]), Failure)  # it has no caption
-        assert isinstance(sacrifice.score(rows[1]), TokenScores)
+        assert isinstance(sacrifice.score_row(rows[0]), Failure)  # it has no caption
+        assert isinstance(sacrifice.score_row(rows[1]), TokenScores)
         with pytest.raises(WorkerDiedError, match="SIGSEGV") as caught:
-            sacrifice.score(rows[2])
+            sacrifice.score_row(rows[2])
         assert caught.value.sample_id == "a.parquet7"
-        assert isinstance(sacrifice.score(rows[3]), TokenScores), "by a fresh process"
+        assert isinstance(sacrifice.score_row(rows[3]), TokenScores), "by a fresh process"
     finally:
         sacrifice.close()
     assert DeadlyEngine(log=run_.work.engine.log).loads == 2  # type: ignore[attr-defined]
@@ -91,7 +125,7 @@ def test_the_process_imports_nothing_of_the_working_directory(
 def test_a_run_that_dies_of_a_row_comes_to_its_end(dataset: Path, output: Path) -> None:
     """Without Ray: the command, given again and again by whoever watches over it."""
     clean = output.parent / "clean"
-    run(make_job(dataset, clean))
+    run(make_job(dataset, clean, FakeEngine(refused=(DEADLY,))))
     log = output.parent / "log"
     command = [
         sys.executable,
@@ -105,7 +139,9 @@ def test_a_run_that_dies_of_a_row_comes_to_its_end(dataset: Path, output: Path) 
     codes = [subprocess.run(command, cwd=ROOT, capture_output=True).returncode for _ in range(3)]
     assert codes == [-signal.SIGSEGV, -signal.SIGSEGV, 0]
     assert_quarantined(output, clean)
-    assert len(log.read_text().split()) == 3 + isolation.MAX_DEATHS + 1, "each run, each that died for it, the last"
+    assert len(log.read_text().split()) == 4 + isolation.MAX_DEATHS + 1, (
+        "each run, the whole unit, each that died of the row, the last"
+    )
 
 
 def assert_quarantined(output: Path, clean: Path) -> None:
@@ -148,4 +184,4 @@ def test_where_every_row_is_deadly_the_rows_are_not_blamed(
     run_, unit = prepared(dataset, output, deadly="kite")
     with pytest.raises(RunError, match=r"2 rows were tried one by one and none can be scored.*check the model"):
         isolate(run_.work, unit)
-    assert DeadlyEngine(log=str(output.parent / "log")).loads == 2 * isolation.MAX_DEATHS
+    assert DeadlyEngine(log=str(output.parent / "log")).loads == 1 + 2 * isolation.MAX_DEATHS
