@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from scorer.command_line.process import STOPPED, WRONG, fail, run_command
+from scorer.command_line.process import STOPPED, WRONG, TerminatedError, fail, run_command
 from scorer.errors import ConfigError, TokensightError
 from scorer.extras import needing
 
@@ -61,7 +61,11 @@ def serve(settings: Settings) -> int:
     socket = config.bind_socket()
     host, port = socket.getsockname()[:2]
     logger.info("listening", extra=with_fields(host=host, port=port))
-    server.run(sockets=[socket])
+    try:
+        server.run(sockets=[socket])
+    except TerminatedError:  # uvicorn raises the signal again once it has stopped, which is how a service ends well
+        if not server.started:
+            raise
     if died and isinstance(died[0], TokensightError | OSError):
         return fail(died[0], STOPPED)
     return STOPPED if died or not server.started else 0

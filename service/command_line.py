@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from scorer.command_line.parser import Parser
+from scorer.command_line.process import INTERRUPTIONS
 from scorer.errors import ConfigError
 from service.problems import reason
 from service.settings import PREFIX, Settings
@@ -22,7 +23,8 @@ exit status:
   0  stopped after answering accepted requests
   1  the model cannot be loaded, or failed while serving
   2  an option or variable is invalid
-  130  interrupted
+{INTERRUPTIONS}
+  SIGTERM ends with 0 if the service was ready: it answers what it has accepted first.
 """
 
 

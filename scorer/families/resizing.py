@@ -168,8 +168,8 @@ def by_tiles(image: Resizing) -> int:
 def by_longest_edge_then_tiles(image: Resizing) -> int:
     """Resize to a longest edge, then up to whole tiles, and add an overview (Idefics3 and SmolVLM)."""
     longest, tile = image.edge("size", "longest_edge"), image.edge("max_image_size", "longest_edge")
-    first = by_size(image)
     scale = longest / max(image.width, image.height) if image.setting("do_resize") else 1
+    first = image.scaled(scale, 2) if image.setting("do_resize") else by_size(image)  # sides are made even
     width, height = (_up(side * scale + 1, tile) for side in (image.width, image.height))
     return max(first, (width + tile) * (height + tile))
 

@@ -140,7 +140,7 @@ def test_sigterm_finishes_what_was_accepted(process: Process) -> None:
     for thread in threads:
         thread.join(60)
     assert [answer.status for answer in answers] == [200] * 12
-    process.wait()
+    assert process.wait() == 0, "a service that is told to stop ends well"
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", process.live.port), 5)
     assert not [entry for entry in process.log if entry["level"] in ("ERROR", "CRITICAL")]

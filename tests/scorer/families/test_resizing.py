@@ -87,7 +87,7 @@ def before(encoder: Encoder, size: tuple[int, int], count: int) -> Resizing:
 def test_the_prediction_bounds_what_the_processor_makes(name: str, encoder: GetEncoder, resized: list[int]) -> None:
     made = encoder(name)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(st.tuples(SIDES, SIDES), st.sampled_from([1, 2]))
     @example((1, 1), 1)
     @example((1, 2000), 1)
@@ -96,6 +96,7 @@ def test_the_prediction_bounds_what_the_processor_makes(name: str, encoder: GetE
     @example((500, 3), 2)
     @example((81, 1), 1)  # a side that rounds to none of Qwen-VL's patches
     @example((11, 68), 1)  # patches that Mistral 3 merges
+    @example((64, 2048), 1)  # a side that Idefics3 makes even
     def check(size: tuple[int, int], count: int) -> None:
         count = count if made.family.several_images else 1
         predicted = made.family.processed_pixels(before(made, size, count))

@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("store", ["directory", "memory"])
 def test_every_row_of_every_shard(data: Path, tmp_path: Path, layout: str, store: str) -> None:
     output = str(tmp_path / "out") if store == "directory" else f"memory://read-{tmp_path.name}-{layout}/out"
-    summary = run(make_job(data, output, layout=layout, method=Method("prior")))
+    summary = run(make_job(data, output, FakeEngine(by_batch=False), layout=layout, method=Method("prior")))
     published = read_weights(output)
     assert sorted(published.shards) == sorted(SHARDS)
     assert published.summary == summary
@@ -49,7 +49,7 @@ def test_every_row_of_every_shard(data: Path, tmp_path: Path, layout: str, store
 
 
 def rescored(caption: str) -> TokenScores:
-    engine = FakeEngine()
+    engine = FakeEngine(by_batch=False)
     sample = engine.encoder().try_encode(Sample.caption("", b"ok", caption))
     (scores,) = engine.scorer().score_batches([sample], 8192)
     assert isinstance(scores, TokenScores)
