@@ -173,7 +173,7 @@ class Scorer:
                 return self._score_all(rows, self.max_batch_tokens, self._score_batch)
             except BatchTooLargeError as error:
                 self.max_batch_tokens = error.smaller
-                logger.warning("%s; continuing with at most %d", error, error.smaller)
+                logger.warning("%s; continuing with batches of at most %d tokens", error, error.smaller)
 
     def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         """Score encoded samples such that their scores follow from these rows and this budget alone.

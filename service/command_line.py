@@ -24,7 +24,7 @@ exit status:
   1  the model cannot be loaded, or failed while serving
   2  an option or variable is invalid
 {INTERRUPTIONS}
-  SIGTERM ends with 0 if the service was ready: it answers what it has accepted first.
+  After SIGTERM, a service that was ready answers what it has accepted and ends with 0; 143 is one that was not ready.
 """
 
 

@@ -85,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 ProblemError(
                     503,
                     "too_many_connections",
-                    f"all of max_connections={self.limits.connections} connections are in use; try again later",
+                    f"all {self.limits.connections} connections (max_connections) are being answered; try again later",
                     {"Retry-After": "1"},
                 )
             )
@@ -172,11 +172,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> ProblemError:
         self.metrics.rejects.labels("head_too_large").inc()
-        part = "body's chunks and trailers" if self._begun and self._head_complete else "request's line and headers"
+        part, remedy = (
+            ("framing of the body's chunks and its trailers take", "send larger chunks or fewer trailers")
+            if self._begun and self._head_complete
+            else ("request's line and headers take", "shorten the URL, or send fewer or shorter headers")
+        )
         return ProblemError(
             431,
             "head_too_large",
-            f"the {part} take more than max_head_bytes={self.limits.head_bytes}; send fewer or shorter ones",
+            f"the {part} more than max_head_bytes={self.limits.head_bytes}; {remedy}",
         )
 
     # time

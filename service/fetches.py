@@ -53,7 +53,7 @@ class Fetches:
         parts = self.fetcher.check(url)
         if self._count >= self._total:
             self._metrics.rejects.labels("fetches").inc()
-            raise busy(f"{self._count} images are being fetched, as many as max_fetches={self._total}", 1)
+            raise busy(f"{self._count} images are being fetched, as many as max_fetches={self._total} allows", 1)
         bytes_taken = _Taken(self._pending)
         try:
             yield await self._fetched(url, (parts.host, parts.port), bytes_taken)
@@ -93,9 +93,9 @@ class Fetches:
             if not limit.expired():
                 raise
             why = (
-                "its host did not answer"
+                "its host did not send it in time"
                 if job is not None
-                else f"the {self._per_host} fetches before it from this host (max_fetches_per_host) did not end"
+                else f"it waited for the {self._per_host} fetches that one host may have at once (max_fetches_per_host)"
             )
             raise RowError(
                 FailureCode.IMAGE_NOT_FETCHED,

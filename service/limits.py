@@ -74,7 +74,8 @@ class PendingBytes:
                 self.size += size
                 return
         self._metrics.rejects.labels("memory").inc()
-        raise busy(f"bodies and fetched images in progress hold {self.size} bytes, max_pending_bytes={self.limit}", 1)
+        held = f"bodies and fetched images in progress hold {self.size} bytes"
+        raise busy(f"{held}, and {size} more would exceed max_pending_bytes={self.limit}", 1)
 
     def give_back(self, size: int) -> None:
         with self._lock:

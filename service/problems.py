@@ -135,7 +135,9 @@ def install(app: FastAPI) -> None:
     async def on_unexpected(request: Request, error: Exception) -> Response:
         # Starlette answers it outside all other middleware, so nothing else adds the headers of every response.
         headers = standard_headers(request_id(request.scope))
-        problem = ProblemError(500, "internal_error", "the service failed; look up the request id in its log", headers)
+        problem = ProblemError(
+            500, "internal_error", "the service failed; its log has the cause under this request_id", headers
+        )
         return problem_response(problem, request.scope)
 
     app.add_exception_handler(ProblemError, on_problem)

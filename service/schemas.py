@@ -82,7 +82,7 @@ class ImageIn(Strict):
     )
 
     base64: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        None, description="a JPEG, PNG, WebP, GIF, BMP or TIFF in base64 without line breaks"
+        None, description="an image file (JPEG, PNG, WebP, GIF, …) in base64 without line breaks"
     )
     data_url: Annotated[str, StringConstraints(min_length=1)] | None = Field(None, description="data:image/…;base64,…")
     url: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = Field(
@@ -184,7 +184,7 @@ class BatchRequest(Strict):
     )
 
     items: Annotated[list[ScoreRequest | Any], Field(min_length=1)] = Field(
-        description="each is a ScoreRequest; anything else becomes the error of its item, and fails no other"
+        description="each must be a ScoreRequest; an item that is not gets an error of its own, and the others are scored"
     )
 
 
@@ -243,8 +243,8 @@ def weights_request() -> type[RawScoresIn]:
         for column in columns.raw()
     }
     doc = (
-        "Raw scores of one sample, one entry per token; null where undefined. All lists must be equally long, which "
-        "this schema cannot say."
+        "Raw scores of one sample, one entry per token; null where undefined. All lists must have the same length, "
+        "which this schema cannot express."
     )
     return create_model("WeightsRequest", __base__=RawScoresIn, __doc__=doc, **fields)
 

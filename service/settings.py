@@ -71,17 +71,22 @@ class Settings(BaseSettings):
     torch_threads: int = Field(0, ge=0, description="threads of the model on a CPU; 0: OMP_NUM_THREADS or all cores")
 
     queue_size: int = Field(256, ge=1, description="maximum samples accepted and not yet answered; beyond that: 429")
-    request_seconds: float = Field(30.0, gt=0, description="deadline of a request, seconds; after that: 504")
+    request_seconds: float = Field(
+        30.0, gt=0, description="deadline of a request, seconds; after that: 504, or 408 if its body has not arrived"
+    )
     drain_seconds: float = Field(30.0, gt=0, description="time to answer accepted requests after SIGTERM, seconds")
     heartbeat_seconds: float = Field(
         60.0, gt=0, description="silence of the model's thread after which it is not ready, seconds"
     )
 
     max_connections: int = Field(
-        512, ge=1, description="maximum open connections; beyond that: an idle one is closed, or 503 if there is none"
+        512, ge=1, description="maximum open connections; beyond that: an idle one is closed; if none is idle: 503"
     )
     max_head_bytes: int = Field(
-        32 * 2**10, ge=1024, description="maximum size of a request's line and headers, bytes; beyond that: 431"
+        32 * 2**10,
+        ge=1024,
+        description="maximum size of a request's line and headers, and of its trailers and chunk framing, bytes; beyond "
+        "that: 431",
     )
     head_seconds: float = Field(
         10.0, gt=0, description="time for a request's line and headers to arrive, seconds; after that: 408"
@@ -101,10 +106,10 @@ class Settings(BaseSettings):
         10.0, gt=0, description="time limit for fetching an image, waiting for its host included, seconds"
     )
     max_fetches: int = Field(
-        128, ge=1, description="maximum images that are being fetched or wait for their host; beyond that: 429"
+        128, ge=1, description="maximum images being fetched or waiting for their host; beyond that: 429"
     )
     max_fetches_per_host: int = Field(
-        16, ge=1, description="maximum images that are being fetched from one host at once; others wait"
+        16, ge=1, description="maximum images being fetched from one host at once; others wait"
     )
 
     @field_validator("api_keys", "contrasts", "allow_image_host", mode="before")

@@ -59,7 +59,7 @@ def _failures(failures: Mapping[str, Any]) -> Iterator[str]:
 
 def _cut(rows: Mapping[str, int]) -> Iterator[str]:
     for tokens, count in rows.items():
-        yield f"{count:,} rows did not fit in memory and were scored in batches of at most {int(tokens):,} tokens"
+        yield f"{count:,} rows: their batches did not fit in memory, and were cut to at most {int(tokens):,} tokens"
 
 
 def _slow_paths(paths: Mapping[str, int]) -> Iterator[str]:

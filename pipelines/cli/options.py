@@ -86,8 +86,8 @@ output:
 
   While a run is in progress, _progress.json and a line printed every ten seconds show how far it is.
 
-  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing, if
-  its files still have their sizes; --verify compares their contents. What is damaged is made again, with a warning. A
+  To resume a run that was stopped for any reason, repeat the same command. Repeating a finished run does nothing if
+  its files still have their sizes; --verify compares their contents. What is damaged is rebuilt, with a warning. A
   command that would produce different scores from those in the output is refused with a list of the differences.
 
 exit status:
@@ -157,8 +157,8 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--verify",
         **SWITCH,
-        help="read every published file and compare its SHA-256 with its marker's, in a finished run too; publish a "
-        "damaged one again. Otherwise only sizes are compared",
+        help="read every published file, in a finished run too, and compare its SHA-256 with its marker's; publish a "
+        "damaged one again. Without this, only sizes are compared",
     )
     group.add_argument(
         "--dry-run",

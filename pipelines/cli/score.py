@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return fail_interrupted(error, "the scores so far are kept; repeat the command to resume")
     if options.verify:
-        _say(f"verified: {len(run.plans):,} published files, each with the SHA-256 of its marker")
+        _say(f"verified: {len(run.plans):,} published files; each has the SHA-256 that its marker gives")
     report = _write_report(options, job, unchanged=summary == run.stored)
     print(render_summary(summary, job.store.root, report, packaged=options.model is None), flush=True)
     verdict = options.max_failed_rows.verdict(summary)

@@ -103,7 +103,8 @@ def _tokens(store: Store, key: str) -> int:
         return int(record.split()[0])
     except (ValueError, IndexError):
         raise RunError(
-            f"{store.root}/{key} does not hold the number of tokens that a unit was cut to, but {record[:40]!r}; "
+            f"{store.root}/{key} should hold the number of tokens to which a unit's batches were cut, but holds "
+            f"{record[:40]!r}; "
             "delete it and run the same command again"
         ) from None
 

@@ -53,7 +53,18 @@ _RESCORE: Final = "run the same command again to score its rows again"
 
 
 class DamagedError(RunError):
-    """Something that was committed is damaged. The message names it, and what to do if scoring again does not help."""
+    """Something that was committed is damaged.
+
+    Attributes:
+        problem: what is damaged, and how. The message ends in a remedy, which a run that mends the damage leaves out.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; {_RESCORE}")
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[str]]:
+        return (type(self), (self.problem,))  # the default would pass the message, and add the remedy once more
 
 
 class DamagedUnitsError(DamagedError):
@@ -63,12 +74,12 @@ class DamagedUnitsError(DamagedError):
         units: their ids, in row order.
     """
 
-    def __init__(self, message: str, units: Sequence[str]) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, units: Sequence[str]) -> None:
+        super().__init__(problem)
         self.units = tuple(units)
 
-    def __reduce__(self) -> tuple[type[DamagedUnitsError], tuple[str, tuple[str, ...]]]:
-        return (type(self), (str(self), self.units))  # the default forgets the units
+    def __reduce__(self) -> tuple[type[DamagedUnitsError], tuple[str, tuple[str, ...]]]:  # type: ignore[override]
+        return (type(self), (self.problem, self.units))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +122,7 @@ class PublishedShard:
         document = parse_object(data)
         (name, sha256), size = _texts(document, "name", "sha256"), document.get("bytes")
         if type(size) is not int:
-            raise ValueError(f"its bytes are {size!r:.40}, not a whole number")
+            raise ValueError(f"its size in bytes is {size!r:.40}, not a whole number")
         return cls(name, size, sha256, Tally.from_dict(document))
 
 
@@ -139,7 +150,10 @@ def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> Unit
     if winner is not None:
         return winner
     store.put(_marker_key(unit), marker.to_bytes())
-    log.warning("%s/%s was replaced: rows %d to %d of %s are scored again", store.root, _marker_key(unit), *_span(unit))
+    log.warning(
+        "%s/%s, or the file that it names, was damaged; it was replaced after rows %d to %d of %s were scored again",
+        *(store.root, _marker_key(unit), *_span(unit)),
+    )
     return marker
 
 
@@ -169,7 +183,7 @@ def read_marker(store: Store, unit: Unit) -> UnitMarker:
         if (marker.unit, marker.tally.rows) != (unit.id, unit.rows):
             raise ValueError(f"it counts {marker.tally.rows} rows of unit {marker.unit}, not {unit.rows} of {unit.id}")
     except ValueError as error:
-        raise DamagedError(f"{store.root}/{key} is not the marker of its unit: {error}; {_RESCORE}") from error
+        raise DamagedError(f"{store.root}/{key} is not the marker of its unit: {error}") from error
     return marker
 
 
@@ -182,9 +196,9 @@ def read_unit(store: Store, unit: Unit, marker: UnitMarker) -> pa.Table:
     try:
         data = store.get(marker.key)
     except FileNotFoundError:
-        raise DamagedError(f"{store.root}/{marker.key} is committed but missing; {_RESCORE}") from None
+        raise DamagedError(f"{store.root}/{marker.key} is committed but missing") from None
     if hashlib.sha256(data).hexdigest() != marker.sha256:
-        raise DamagedError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs); {_RESCORE}")
+        raise DamagedError(f"{store.root}/{marker.key} is not what was committed (its SHA-256 differs)")
     with pq.ParquetFile(io.BytesIO(data)) as file:
         return file.read(use_threads=False)  # it is small, and several shards are published at a time
 
@@ -213,7 +227,7 @@ def publish_shard(store: Store, planned: ShardPlan, empty: pa.Table) -> Publishe
                 return published
     except DamagedError as error:
         damaged = [unit.id for unit in planned.units if find_marker(store, unit) is None]
-        raise DamagedUnitsError(str(error), damaged) from error
+        raise DamagedUnitsError(error.problem, damaged) from error
 
 
 def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:

@@ -187,7 +187,8 @@ class PreparedRun:
         units = [unit for one in damaged for unit in one.planned.units if unit.id in one.error.units]
         for one in damaged:
             log.warning(
-                "%s: %d of its units are scored again: %s", one.planned.shard.name, len(one.error.units), one.error
+                "%s: %s; units that are scored again: %d",
+                *(one.planned.shard.name, one.error.problem, len(one.error.units)),
             )
         publishing = _Publishing(executor, self.work)
         for _ in executor.score(self.work, units):

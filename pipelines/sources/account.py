@@ -79,7 +79,8 @@ def describe_account(files: FilesAccount) -> str:
         text += f"; members passed over: {describe_reasons(files['members_passed_over'])}"
     if "without_id" in files:
         reason = files["without_id"]
-        text += f"; {reason['count']:,} without the id that others have, their rows are SHARD#ROW ({_examples(reason)})"
+        count, named = reason["count"], "their rows are named SHARD#ROW"
+        text += f"; {count:,} have no id, although others do: {named} ({_examples(reason)})"
     return text
 
 

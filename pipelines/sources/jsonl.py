@@ -46,7 +46,7 @@ def refuse_utf16(start: bytes) -> None:
 def _refuse_array(start: bytes) -> None:
     """Raise ValueError if the first line opens an array of records: most lines would each fail as a row."""
     if _ARRAY.match(start):
-        raise ValueError("it is one JSON array, not a record a line; name it .json, or give --format json")
+        raise ValueError("it is one JSON array, not one record per line; name it .json, or give --format json")
 
 
 def _parse(line: bytes) -> Record:

@@ -144,7 +144,9 @@ def _refuse_other_name(record: Mapping[str, Any], columns: Columns, role: str, c
     other = next((name for name, value in record.items() if value and name not in read and name.lower() in names), None)
     if other is not None:
         of = columns.roles()[role]
-        raise RowError(code, f"the row has nothing in {of!r}, which is read, but has {other!r}; give all rows one name")
+        raise RowError(
+            code, f"the row has nothing in {of!r}, which is read, but has {other!r}; use one name in all rows"
+        )
 
 
 def _refuse_markup(text: str, *, asked: bool) -> None:
@@ -179,7 +181,7 @@ def _refuse_interleaved(images: Any, texts: list[Any]) -> None:
         return
     if all((image is None) != (text is None) for image, text in zip(images, texts, strict=True)):
         problem = (
-            f"the row is a document of {len(texts)} parts, each a text or an image, and no captions; write it as "
+            f"the row is a document of {len(texts)} parts, each a text or an image, not captions; write it as "
             "messages, with its parts in order"
         )
         raise RowError(FailureCode.TEXT_INVALID, problem)

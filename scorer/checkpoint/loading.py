@@ -74,8 +74,8 @@ def _blank_missing(model: Any, name: str, missing: Collection[str]) -> None:
     if not absent:
         return
     log.warning(
-        "the weights of model %s lack %d of its parameters, the first is %s: they are NaN, and so is every score that "
-        "depends on one; download or save the model again",
+        "the weights of model %s lack %d of its parameters, the first is %s: they are set to NaN, and every row whose "
+        "scores depend on one fails; download or save the model again",
         *(name, len(absent), min(absent)),
     )
     for parameter in absent.values():

@@ -130,7 +130,9 @@ def test_a_name_that_takes_too_long_to_resolve_is_given_up() -> None:
         guarded = Fetcher(("images.example.org",), seconds=0.5, resolve=resolve, is_allowed=first_loopback)
         metrics = Metrics()
         fetches = Fetches(guarded, 4, 4, PendingBytes(1000, metrics), metrics)
-        with pytest.raises(RowError, match=r"within image_fetch_seconds=0\.5: its host did not answer") as caught:
+        with pytest.raises(
+            RowError, match=r"within image_fetch_seconds=0\.5: its host did not send it in time"
+        ) as caught:
             async with fetches.image("http://images.example.org/"):
                 pass
         assert caught.value.code is FailureCode.IMAGE_NOT_FETCHED

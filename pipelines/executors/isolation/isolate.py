@@ -83,11 +83,13 @@ def _score_survivors(work: UnitWork, worker: RowWorker, unit: Unit, deadly: Mapp
         tokens = cut or work.engine.max_batch_tokens
         if tokens == 1:
             raise RunError(
-                f"unit {unit.id} of shard {unit.shard.name}: each row was scored alone, but processes die "
-                f"({', '.join(deaths)}) when they are scored one after the other; check the memory of the worker"
+                f"unit {unit.id} of shard {unit.shard.name}: each row can be scored alone, but a process that scores them "
+                f"one after the other dies ({', '.join(deaths)}); give the worker more memory"
             )
         cut = attempts.cut(work.store, unit, max(1, tokens // _CUT))
-        log.warning("unit %s of %s: the process died (%s); batches of %d tokens", *_names(unit), deaths[-1], cut)
+        log.warning(
+            "unit %s of %s: the process died (%s); trying batches of at most %d tokens", *_names(unit), deaths[-1], cut
+        )
 
 
 def _score_row(worker: RowWorker, row: Unit) -> Result:

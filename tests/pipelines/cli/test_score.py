@@ -76,7 +76,7 @@ def test_a_finished_run_is_verified_on_request(
     again = capsys.readouterr()
     assert snapshot(output) == before
     assert again.out == first.out
-    assert "verified: 3 published files, each with the SHA-256 of its marker" in again.err
+    assert "verified: 3 published files; each has the SHA-256 that its marker gives" in again.err
     assert "verify" not in (output / "_config.yaml").read_text()
     flip(output / "a.parquet")
     assert score.main(command(dataset, output, "--no-report")) == 0

@@ -638,7 +638,7 @@ def test_an_id_that_only_the_last_of_many_shards_has_is_found(tmp_path: Path) ->
     assert WeightTable.open(tmp_path / "out").find(7).shard == "69.parquet"
     files = json.loads((tmp_path / "out" / "_SUCCESS").read_bytes())["files"]
     assert files["without_id"] == {"count": 69, "examples": ["00.parquet", "01.parquet", "02.parquet"]}
-    said = "; 69 without the id that others have, their rows are SHARD#ROW (00.parquet, 01.parquet, 02.parquet, …)"
+    said = "; 69 have no id, although others do: their rows are named SHARD#ROW (00.parquet, 01.parquet, 02.parquet, …)"
     assert describe_account(files).endswith(said)
 
 

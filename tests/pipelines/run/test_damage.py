@@ -1,4 +1,4 @@
-"""What a disk or a hand damaged is made again by the next run, or refused by name."""
+"""What is damaged on disk or by hand is rebuilt by the next run, or refused by name."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TestAnUnfinishedRun:
         run(make_job(dataset, output))
         assert published(output) == whole
         assert problems(output) == []
-        assert f"{marker.name} was replaced" in caplog.text
+        assert f"{marker.name}, or the file that it names, was damaged; it was replaced after rows" in caplog.text
 
     @pytest.mark.parametrize(
         "damage", [flip, lambda path: path.unlink(), lambda path: path.write_bytes(b"")], ids=["flip", "gone", "empty"]
@@ -96,7 +96,8 @@ class TestAnUnfinishedRun:
         run(make_job(dataset, output), watch)
         assert published(output) == whole
         assert problems(output) == []
-        assert "1 of its units are scored again" in caplog.text and file.name in caplog.text
+        assert f"{file.name} is" in caplog.text and "; units that are scored again: 1\n" in caplog.text
+        assert "run the same command again" not in caplog.text, "this run mends it"
         assert watch.begun is not None and watch.begun[1] + watch.rows == watch.begun[0], "no row is counted twice"
 
     def test_replaces_the_marker_if_the_scores_differ_by_rounding(self, dataset: Path, output: Path) -> None:
@@ -291,7 +292,7 @@ class TestAFinishedRun:
         run(make_job(dataset, output, verify=True))
         assert published(output) == whole
         assert problems(output) == []
-        assert "2 of its units are scored again" in caplog.text
+        assert "; units that are scored again: 2\n" in caplog.text
 
     @pytest.mark.parametrize("damage", DAMAGE)
     def test_replaces_a_damaged_marker(self, dataset: Path, output: Path, damage: str) -> None:

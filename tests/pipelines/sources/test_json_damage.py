@@ -67,7 +67,7 @@ def test_another_encoding_is_refused_by_its_name(tmp_path: Path, name: str, enco
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_an_array_with_a_record_a_line_is_not_json_lines(tmp_path: Path, text: str, mark: bytes) -> None:
     (tmp_path / "x.jsonl").write_bytes(mark + text.encode())
-    with pytest.raises(ConfigError, match=r"it is one JSON array, not a record a line; .* --format json"):
+    with pytest.raises(ConfigError, match=r"it is one JSON array, not one record per line; .* --format json"):
         source(tmp_path).shards()
     rows = read_all(source(tmp_path / "x.jsonl", format="json", columns=Columns(image="none")))
     assert texts(rows) == ["a", "b"]

@@ -151,7 +151,7 @@ def test_no_score_rests_on_a_parameter_that_the_weights_lack(
     scorer = Scorer.load(model, ScorerConfig(device="cpu"))
     (result,) = scorer.score([Sample.caption("1", picture(64, 64, 1), "a red circle")])
     assert isinstance(result, Failure) and result.code == "non_finite"
-    assert re.search(r"lack \d of its parameters, the first is \S+: they are NaN", caplog.text)
+    assert re.search(r"lack \d of its parameters, the first is \S+: they are set to NaN", caplog.text)
 
 
 def split(model: Path) -> None:
