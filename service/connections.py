@@ -85,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 ProblemError(
                     503,
                     "too_many_connections",
-                    f"all {self.limits.connections} connections (max_connections) are being answered; try again later",
+                    f"all of max_connections={self.limits.connections} connections are being answered; try again later",
                     {"Retry-After": "1"},
                 )
             )

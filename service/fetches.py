@@ -95,7 +95,7 @@ class Fetches:
             why = (
                 "its host did not send it in time"
                 if job is not None
-                else f"it waited for the {self._per_host} fetches that one host may have at once (max_fetches_per_host)"
+                else f"it waited behind others from this host (max_fetches_per_host={self._per_host} at once)"
             )
             raise RowError(
                 FailureCode.IMAGE_NOT_FETCHED,

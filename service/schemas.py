@@ -184,7 +184,7 @@ class BatchRequest(Strict):
     )
 
     items: Annotated[list[ScoreRequest | Any], Field(min_length=1)] = Field(
-        description="each must be a ScoreRequest; an item that is not gets an error of its own, and the others are scored"
+        description="each must be a ScoreRequest; one that is not gets an error of its own, and the others are scored"
     )
 
 

@@ -85,8 +85,8 @@ class Settings(BaseSettings):
     max_head_bytes: int = Field(
         32 * 2**10,
         ge=1024,
-        description="maximum size of a request's line and headers, and of its trailers and chunk framing, bytes; beyond "
-        "that: 431",
+        description="maximum size of a request's line and headers, and of its trailers and chunk framing, bytes; "
+        "beyond that: 431",
     )
     head_seconds: float = Field(
         10.0, gt=0, description="time for a request's line and headers to arrive, seconds; after that: 408"

@@ -135,8 +135,8 @@ class UnitWork:
                 problem, smaller = error, error.smaller
             cut = attempts.cut(self.store, unit, smaller)
             log.warning(
-                "unit %s of %s: %s; it is scored again in batches of at most %d tokens. If this happens often, start a new output "
-                "with a smaller --max-batch-tokens",
+                "unit %s of %s: %s; it is scored again in batches of at most %d tokens. If this happens often, start "
+                "a new output with a smaller --max-batch-tokens",
                 unit.id,
                 unit.shard.name,
                 problem,

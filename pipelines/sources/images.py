@@ -171,8 +171,8 @@ class ImageResolver:
             raise RowError(FailureCode.IMAGE_MISSING, f"{problem}; name the images' folder with --image-root")
         target = self.fs._strip_protocol(path) if scheme else posixpath.normpath(posixpath.join(self.folder, path))
         if len(target.encode(errors="surrogatepass")) > _MAX_NAME:
-            problem = f"image {path[:200]!r} has a name of more than {_MAX_NAME} bytes, too long for any store; give it a shorter one"
-            raise RowError(FailureCode.IMAGE_MISSING, problem)
+            problem = f"image {path[:200]!r} has a name of more than {_MAX_NAME} bytes, too long for any store"
+            raise RowError(FailureCode.IMAGE_MISSING, f"{problem}; give it a shorter one")
         try:
             size = self.fs.info(target)["size"]
             if size > self.max_bytes:

@@ -43,7 +43,11 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     committed = find_marker(work.store, unit)
     if committed is not None:
         return committed
-    log.warning("unit %s of %s: its workers died or hung; scoring it in a process of its own", unit.id, unit.shard.name)
+    log.warning(
+        "unit %s of %s: its workers died or hung, or its file was damaged; scoring it in a process of its own",
+        unit.id,
+        unit.shard.name,
+    )
     worker = RowWorker(work)
     try:
         try:
@@ -83,8 +87,8 @@ def _score_survivors(work: UnitWork, worker: RowWorker, unit: Unit, deadly: Mapp
         tokens = cut or work.engine.max_batch_tokens
         if tokens == 1:
             raise RunError(
-                f"unit {unit.id} of shard {unit.shard.name}: each row can be scored alone, but a process that scores them "
-                f"one after the other dies ({', '.join(deaths)}); give the worker more memory"
+                f"unit {unit.id} of shard {unit.shard.name}: each row can be scored alone, but a process that scores "
+                f"them one after the other dies ({', '.join(deaths)}); give the worker more memory"
             )
         cut = attempts.cut(work.store, unit, max(1, tokens // _CUT))
         log.warning(
