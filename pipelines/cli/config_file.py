@@ -66,6 +66,10 @@ def _read(url: str, options: dict[str, argparse.Action]) -> Iterator[tuple[str, 
         raise ConfigError(f"--config {url!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"--config {url!r} is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"--config {url!r} is nested too deeply; give options with values, lists or mappings"
+        ) from error
     if root is None:
         return
     if not isinstance(root, yaml.MappingNode):
@@ -100,6 +104,8 @@ def _words(option: argparse.Action, node: Any, where: str) -> list[str]:
     values = list(_values(node, where, name))
     if not values:
         return []
+    if any("\0" in value for value in values):
+        raise ConfigError(f"{where}: {name.lstrip('-')} holds a NUL character, which no option accepts; remove it")
     if option.dest in _SEPARATED:
         values = [",".join(values)]
     if len(values) > 1 and not isinstance(option, argparse._AppendAction):

@@ -29,11 +29,16 @@ class HungError(Exception):
     """A row of the unit hangs."""
 
 
+class _TooManyHungError(RunError):
+    """More threads were abandoned than :data:`MAX_ABANDONED`."""
+
+
 class LocalExecutor:
     """See :class:`pipelines.run.executor.Executor`.
 
     A row that kills this process ends the run; when the command has been repeated often enough, the row is isolated.
-    A row that hangs is abandoned with its thread, and isolated after all other units.
+    A row that hangs is abandoned with its thread, and isolated after all other units. If too many hang, the run ends
+    once theirs are isolated, so that the command gets further each time it is repeated.
     """
 
     @property
@@ -44,6 +49,7 @@ class LocalExecutor:
         if not units:
             return
         suspects: list[Unit] = []
+        too_many: RunError | None = None
         worker = _LocalWorker(work)
         try:
             for unit in units:
@@ -55,6 +61,10 @@ class LocalExecutor:
                     marker = worker.run(unit, attempt.cut)
                 except HungError:
                     suspects.append(unit)
+                except _TooManyHungError as error:
+                    suspects.append(unit)
+                    too_many = error
+                    break
                 else:
                     yield marker
         finally:
@@ -64,6 +74,8 @@ class LocalExecutor:
             _free_device()
         for unit in suspects:
             yield self.isolate(work, unit)
+        if too_many is not None:
+            raise too_many
 
     def isolate(self, work: UnitWork, unit: Unit) -> UnitMarker:
         """Score a unit whose workers died or hung."""
@@ -132,7 +144,7 @@ class _LocalWorker:
         self._thread, self._heartbeat = None, Heartbeat(self._heartbeat.timeout)
         self._abandoned += 1
         if self._abandoned > MAX_ABANDONED:
-            raise RunError(
+            raise _TooManyHungError(
                 f"rows of {self._abandoned} units hung for over {self._heartbeat.timeout:g} s each, and this process "
                 "cannot stop them; raise --row-timeout if rows are slow rather than stuck, or use --executor ray, "
                 "which ends a process that hangs"

@@ -100,6 +100,8 @@ class UnitMarker:
         """Parse a marker. Raise ValueError if it is damaged."""
         document = parse_object(data)
         unit, key, sha256 = _texts(document, "unit", "key", "sha256")
+        if key != f"{UNITS}{unit}.{sha256}.parquet":
+            raise ValueError(f"its key is {key!r:.80}, not the file of its unit and digest")
         return cls(unit, key, sha256, Tally.from_dict(document))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
@@ -117,8 +118,8 @@ class Tally:
                 failures=failures,
                 paths={name: _whole(count) for name, count in data["paths"].items()},
                 usage=Usage(**{name: _whole(count) for name, count in data["usage"].items()}),
-                sessions={name: (float(start), float(end)) for name, (start, end) in data["sessions"].items()},
-                stages={name: float(seconds) for name, seconds in data["stages"].items()},
+                sessions={name: (_seconds(start), _seconds(end)) for name, (start, end) in data["sessions"].items()},
+                stages={name: _seconds(seconds) for name, seconds in data["stages"].items()},
                 text_only=_whole(data["text_only"]),
                 cut={tokens: _whole(rows) for tokens, rows in data["cut"].items()},
             )
@@ -132,6 +133,13 @@ def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"one of its counts is {value!r:.40}, not a whole number")
     return value
+
+
+def _seconds(value: Any) -> float:
+    """Return a time. NaN, infinity and what is larger than any float would spread to the summary, and are no JSON."""
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"one of its times is {value!r:.40}, not a number of seconds")
+    return float(value)
 
 
 def _sum(ours: Mapping[str, N], theirs: Mapping[str, N]) -> dict[str, N]:

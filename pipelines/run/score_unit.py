@@ -27,7 +27,7 @@ from scorer import columns
 from scorer.errors import BatchTooLargeError, ConfigError, FailureCode, RunError
 from scorer.results import Failure, Result
 from scorer.table import build_table
-from scorer.types import EncodedSample, Usage
+from scorer.types import Usage
 from scorer.weights import Method
 
 log = logging.getLogger(__name__)
@@ -189,8 +189,8 @@ def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow
     """Encode rows. If the encoder raises on a row, which it should not, only that row fails.
 
     Raises:
-        Exception: what is the run's and not a row's, by :func:`pipelines.sources.rows.own_error`; or what the encoder
-            raised, if it raised on every row.
+        Exception: what is the run's and not a row's, by :func:`pipelines.sources.rows.own_error`.
+        RunError: the encoder raised on each of several rows.
     """
     encoded: list[EncodedRow] = []
     errors: list[Exception] = []
@@ -202,7 +202,7 @@ def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow
             log.warning("row %s: %s", row.sample_id, own.message)
             errors.append(error)
             encoded.append(Failure(row.sample_id, own.code, own.message))
-    _raise_if_every_row_raised(errors, rows)
+    _raise_if_every_row_raised("the encoder", errors, rows)
     return encoded
 
 
@@ -211,32 +211,39 @@ def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: 
 
     Raises:
         BatchTooLargeError: a batch did not fit in memory, or raised although none of its rows raises alone.
-        Exception: what the scorer raised, if it raised on every row: then the model is at fault, not the rows.
+        RunError: the scorer raised on each of several rows: then the model is at fault, not the rows.
     """
-    return join_captions(rows, _score_apart(take_apart(rows), scorer, max_batch_tokens))
+    return join_captions(rows, _score_apart(rows, scorer, max_batch_tokens))
 
 
-def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer, max_batch_tokens: int) -> list[Result]:
+def _score_apart(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> list[Result]:
+    """Return one result for each entry of :func:`pipelines.run.captions.take_apart`."""
+    parts = take_apart(rows)
     try:
-        return scorer.score_batches(rows, max_batch_tokens)
+        return scorer.score_batches(parts, max_batch_tokens)
     except BatchTooLargeError:
         raise
     except Exception:
         log.exception("scoring %d rows raised; trying them one by one", len(rows))
     alone: list[Result] = []
-    errors: list[Exception] = []
+    errors: list[Exception] = []  # one per row of which nothing can be scored, however many captions it has
     for row in rows:
-        try:
-            alone += scorer.score_batches([row], max_batch_tokens)
-        except Exception as error:
-            log.exception("scoring row %s raised", row.sample_id)
-            errors.append(error)
-            message = f"the model raised {type(error).__name__}: {error}"
-            alone.append(Failure(row.sample_id, FailureCode.SCORING_FAILED, message))
-    _raise_if_every_row_raised(errors, rows)
+        captions = take_apart([row])
+        raised: list[Exception] = []
+        for part in captions:
+            try:
+                alone += scorer.score_batches([part], max_batch_tokens)
+            except Exception as error:
+                log.exception("scoring row %s raised", row.sample_id)
+                raised.append(error)
+                message = f"the model raised {type(error).__name__}: {error}"
+                alone.append(Failure(row.sample_id, FailureCode.SCORING_FAILED, message))
+        if len(raised) == len(captions):
+            errors.append(raised[0])
+    _raise_if_every_row_raised("the model", errors, rows)
     if max_batch_tokens == 1:  # no row shares a batch with another
         return alone
-    sound = [result if isinstance(result, Failure) else row for row, result in zip(rows, alone, strict=True)]
+    sound = [result if isinstance(result, Failure) else part for part, result in zip(parts, alone, strict=True)]
     try:
         return scorer.score_batches(sound, max_batch_tokens)
     except BatchTooLargeError:
@@ -246,14 +253,18 @@ def _score_apart(rows: Sequence[EncodedSample | Failure], scorer: RowScorer, max
         raise BatchTooLargeError(problem, 1) from error
 
 
-def _raise_if_every_row_raised(errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
-    """Raise the first error if several rows were tried and all raised: then the encoder or the model is at fault.
+def _raise_if_every_row_raised(who: str, errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
+    """Raise RunError if several rows were tried and all raised: then the encoder or the model is at fault.
 
     Otherwise a whole dataset could be stored as failed. (A single row may well be at fault itself.)
     """
-    tried = sum(not isinstance(row, Failure) for row in rows)
-    if len(errors) == tried > 1:
-        raise errors[0]
+    tried = [row for row in rows if not isinstance(row, Failure)]
+    if len(errors) == len(tried) > 1:
+        raise RunError(
+            f"{who} raised on each of {len(tried)} rows, {tried[0].sample_id} to {tried[-1].sample_id}, first "
+            f"{type(errors[0]).__name__}: {errors[0]}; the rows are not blamed: check the model, its dtype and its "
+            "device, and put right or remove the rows if it scores others"
+        ) from errors[0]
 
 
 def merge(original: pa.Table, ours: pa.Table) -> pa.Table:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _DRAWN_KEPT: Final = 64
+_RUST: Final = "pyo3_runtime"
+"""The module that the exception of a panic in Rust says it is from."""
 
 
 class Encoder:
@@ -137,11 +139,19 @@ class Encoder:
         return self._encoded(sample, rendered, kept, branch, branch)
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
-        """Encode one sample, returning a row's error as a :class:`Failure` instead of raising it."""
+        """Encode one sample, returning a row's error as a :class:`Failure` instead of raising it.
+
+        Raises:
+            RuntimeError: the tokenizer panicked. Its own exception is no Exception, and would end the worker.
+        """
         try:
             return self.encode(sample)
         except RowError as error:
             return Failure(sample.sample_id, error.code, error.message)
+        except BaseException as error:
+            if type(error).__module__ != _RUST:
+                raise
+            raise RuntimeError(f"the tokenizer panicked: {error}") from error
 
     def render(self, messages: list[dict[str, Any]]) -> str:
         """Render Hugging Face messages into the prompt that the model's processor receives."""

@@ -4,6 +4,7 @@ memory, and so on for every word of :data:`HARM` and both stages. Importable by 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +24,14 @@ def _gulp() -> None:
     np.empty(1 << 60, dtype=np.uint8)
 
 
+def _clutch() -> None:
+    """Hang and keep the interpreter's lock: no thread of Python's can run."""
+    re.match("(a+)+$", "a" * 60 + "b")
+
+
 HARM: Final[dict[str, Callable[[], object]]] = {
     "hang": lambda: time.sleep(3600),
+    "clutch": _clutch,
     "slow": lambda: time.sleep(0.2),
     "nap": lambda: time.sleep(2),
     "gulp": _gulp,

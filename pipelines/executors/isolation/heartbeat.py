@@ -22,6 +22,8 @@ from scorer.types import EncodedSample, Sample, Usage
 
 HUNG_STATUS: Final = 86
 """Exit status of a process that ended itself because it hung."""
+LAST_RESORT_STATUS: Final = 1
+"""Exit status of a process that :func:`put_off_last_resort` ended; faulthandler knows no other."""
 _MAX_POLL: Final = 1.0
 _STDERR: Final = 2
 
@@ -79,10 +81,12 @@ class Heartbeat:
         self._check()
         self._usage, self._before = usage, usage()
         self._since = time.monotonic()
+        put_off_last_resort(self)  # here: if the block holds the interpreter's lock from the start, no watcher can run
         try:
             yield
         finally:
             self._since = None
+            put_off_last_resort(self)
         self._check()
 
     def _check(self) -> None:
@@ -129,7 +133,9 @@ def end_process_on_hang(heartbeat: Heartbeat) -> None:
 
 
 def put_off_last_resort(heartbeat: Heartbeat) -> None:
-    """End this process with status 1 unless this is called again in time; a watcher calls it at each poll.
+    """End this process with :data:`LAST_RESORT_STATUS` unless this is called again in time.
+
+    The step that is watched calls it when it begins and ends, and its watcher at each poll.
 
     This catches C code that hangs while holding the global interpreter lock: no Python thread can run then, and only
     faulthandler's timer, which needs no lock, still does.

@@ -6,18 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pipelines.executors.isolation.heartbeat import HUNG_STATUS
+from pipelines.executors.isolation.heartbeat import HUNG_STATUS, LAST_RESORT_STATUS
 from pipelines.output.plan import Unit
 from pipelines.run.score_unit import ScoredUnit, UnitWork
 from scorer.errors import RunError
 from scorer.results import Failure, Result
+
+_HUNG: Final = "a row or batch took longer than --row-timeout"
 
 
 class WorkerDiedError(Exception):
@@ -56,22 +59,23 @@ class RowWorker:
         if self._process is None:
             self._start()
         self._send((unit, dict(known), cut))
-        scored: ScoredUnit = self._receive(None)  # the process itself watches how long each step takes
+        scored: ScoredUnit = self._receive(None)
         return scored
 
     def score_row(self, row: Unit) -> Result:
         """Score a unit of one row.
 
         Raises:
-            WorkerDiedError: the process died on the row, or was ended because it took longer than ``row_timeout``.
+            WorkerDiedError: the process died on the row, or ended itself because a step took longer than
+                ``row_timeout``, which is each caption's encoding and each batch's scoring, as in any other worker.
             RunError: the process died before it reached the row.
             Exception: what the process raised: the model does not load, or the shard cannot be read.
         """
         if self._process is None:
             self._start()
         self._send(row)
-        sample_id = self._receive(None)  # sent once the row is read; no timeout, because storage may take any time
-        result: Result = self._receive(sample_id, self._work.row_timeout)
+        sample_id = self._receive(None)  # sent once the row is read
+        result: Result = self._receive(sample_id)
         return result
 
     def close(self) -> None:
@@ -110,26 +114,29 @@ class RowWorker:
         with suppress(BrokenPipeError, ConnectionResetError):  # the process is dead, which receiving reports
             self._connection.send(message)
 
-    def _receive(self, sample_id: str | None, timeout: float | None = None) -> Any:
+    def _receive(self, sample_id: str | None) -> Any:
+        """Wait for an answer, for any time: storage may take it, and the process itself watches the other steps."""
         assert self._connection is not None
         assert self._process is not None
+        since = time.monotonic()
         try:
-            if not self._connection.poll(timeout):
-                self.close()
-                raise WorkerDiedError(f"no answer for {timeout:g} s", sample_id, hung=True)
             answer = self._connection.recv()
         except (EOFError, ConnectionResetError):
             status = self._process.wait()
             self.close()
-            raise WorkerDiedError(_cause_of_death(status), sample_id, hung=status == HUNG_STATUS) from None
+            hung = self._has_hung(status, time.monotonic() - since)
+            raise WorkerDiedError(_HUNG if hung else _cause_of_death(status), sample_id, hung) from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def _has_hung(self, status: int, seconds: float) -> bool:
+        """Whether the process ended itself because it hung. A library may use the last resort's status too, at once."""
+        timeout = self._work.row_timeout
+        return status == HUNG_STATUS or (status == LAST_RESORT_STATUS and timeout is not None and seconds > timeout)
+
 
 def _cause_of_death(status: int) -> str:
-    if status == HUNG_STATUS:
-        return "a row or batch took longer than --row-timeout"
     if status >= 0:
         return f"exit status {status}"
     killed = -status == signal.SIGKILL  # sent by the kernel when memory runs out, or by a user

@@ -3,7 +3,8 @@
 ``python -m pipelines.executors.isolation.row_worker FD`` is started by :mod:`pipelines.executors.isolation.process`,
 which holds the other end of the connection. It receives the work once. Then it receives units of one row: for each, it
 sends the row's id once the row is read, then the result; or a unit with the failures of its rows that are known and the
-budget it was cut to: it sends a ScoredUnit. It exits when the other end is closed, including by its parent's death.
+budget it was cut to: it sends a ScoredUnit. It watches each step itself, as every worker does, and ends itself when one
+hangs, also if its parent is gone. It exits when the other end is closed, including by its parent's death.
 """
 
 from __future__ import annotations
@@ -34,20 +35,22 @@ def serve(connection: Connection) -> None:
 
 def _answer(connection: Connection) -> None:
     work: UnitWork = connection.recv()
-    encoder, scorer = work.engine.encoder(), work.engine.scorer()
     heartbeat = Heartbeat(work.row_timeout)
+    encoder = WatchedEncoder(work.engine.encoder(), heartbeat)
+    scorer = WatchedScorer(work.engine.scorer(), heartbeat)
     end_process_on_hang(heartbeat)
     connection.send(None)
     while True:
         asked = connection.recv()
         if isinstance(asked, tuple):
             unit, known, cut = asked
-            encoded = work.encode(unit, WatchedEncoder(encoder, heartbeat), known)
-            connection.send(work.score(unit, encoded, WatchedScorer(scorer, heartbeat), cut))
+            encoded = work.encode(unit, encoder, known)
+            connection.send(work.score(unit, encoded, scorer, cut))
             continue
         rows = work.source.read(asked.shard, asked.start, asked.stop)
         connection.send(rows[0].sample_id)
-        connection.send(score_rows(encode_rows(rows, encoder), scorer, work.engine.max_batch_tokens)[0])
+        row = encode_rows(rows, encoder)
+        connection.send(score_rows(row, scorer, work.engine.max_batch_tokens)[0])
 
 
 if __name__ == "__main__":

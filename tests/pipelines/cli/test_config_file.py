@@ -83,6 +83,8 @@ MISTAKES = [
     ("truncate: [true]", "truncate is a sequence; it must be true or false"),
     ("- input", "must map options to values"),
     ("input: [", "is not valid YAML"),
+    ("[" * 5000, "is nested too deeply"),
+    ('prompt: "a\\0b"', "prompt holds a NUL character"),
     ("input: !!python/object/apply:os.system [x]\nnope: 1", "there is no option 'nope'"),
 ]
 

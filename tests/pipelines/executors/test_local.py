@@ -12,7 +12,10 @@ import pytest
 
 from pipelines.executors import local
 from pipelines.executors.local import LocalExecutor
+from pipelines.output.commit import UnitMarker
+from pipelines.output.plan import Unit
 from pipelines.run.job import prepare
+from pipelines.run.score_unit import UnitWork
 from scorer.errors import RunError
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import RecordingWatch, caption_table, make_job, run
@@ -49,10 +52,8 @@ def test_hostile_rows_fail_alone(tmp_path: Path) -> None:
         row for i, row in enumerate(clean) if i not in HARM
     ]
     for i in (8, 17):
-        assert (
-            "in time (no answer for 0.7 s, no answer for 0.7 s), even when it was alone; raise --row-timeout"
-            in (found[i]["error"])
-        )
+        cause = "a row or batch took longer than --row-timeout"
+        assert f"in time ({cause}, {cause}), even when it was alone; raise --row-timeout" in found[i]["error"]
     assert "the encoder raised" in found[12]["error"]
     assert "Unable to allocate" in found[14]["error"]
     assert run(job)["failed"] == summary["failed"], "a finished run"
@@ -77,8 +78,26 @@ def test_an_abandoned_thread_commits_nothing(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out" / "a.parquet").equals(table)
 
 
-def test_a_run_in_which_everything_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Isolating(LocalExecutor):
+    """Isolates as if a process scored the unit; the real one takes seconds for each row."""
+
+    def __init__(self) -> None:
+        self.isolated: list[int] = []
+
+    def isolate(self, work: UnitWork, unit: Unit) -> UnitMarker:
+        self.isolated.append(unit.start)
+        return work.run(unit, FakeEngine().encoder(), FakeEngine().scorer())
+
+
+def test_a_run_in_which_everything_hangs_ends_and_gets_further_when_it_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local, "MAX_ABANDONED", 2)
     data = write(tmp_path / "data", dict.fromkeys(range(25), "hang-encode"))
+    job = make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=0.1)
+    executor = Isolating()
     with pytest.raises(RunError, match=r"rows of 3 units hung for over 0\.1 s each.*--executor ray"):
-        run(make_job(data / "hostile", tmp_path / "out", HostileEngine(), row_timeout=0.1))
+        prepare(job).execute(executor, RecordingWatch())
+    assert executor.isolated == [0, 5, 10]
+    assert prepare(job).execute(executor, RecordingWatch())["rows"] == 25
+    assert executor.isolated == [0, 5, 10, 15, 20]

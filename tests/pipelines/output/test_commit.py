@@ -91,10 +91,22 @@ def test_a_unit_of_other_rows_is_never_published(work: UnitWork, planned: ShardP
         score(work, unit)
     # Rows that were mixed up before they were written: the digest is right, the rows are not.
     unit, other = planned.units[0], read_marker(work.store, planned.units[1])
-    wrong = commit.UnitMarker(unit.id, other.key, other.sha256, other.tally)
+    key = f"_units/{unit.id}.{other.sha256}.parquet"
+    work.store.put(key, work.store.get(other.key))
+    wrong = commit.UnitMarker(unit.id, key, other.sha256, other.tally)
     work.store.put(f"_commits/{unit.id}.json", wrong.to_bytes())
     with pytest.raises(RunError, match="does not hold rows 0 to 4"):
         publish_shard(work.store, planned, EMPTY)
+
+
+@pytest.mark.parametrize("key", ["_units/\0", "../elsewhere.parquet", "_run.json", "\ud800"])
+def test_a_marker_that_names_another_file_is_no_marker(work: UnitWork, planned: ShardPlan, key: str) -> None:
+    unit = planned.units[0]
+    marker = score(work, unit)
+    damaged = commit.UnitMarker(unit.id, key, marker.sha256, marker.tally)
+    work.store.put(f"_commits/{unit.id}.json", damaged.to_bytes())
+    assert commit.find_marker(work.store, unit) is None
+    assert score(work, unit).key == marker.key == commit.read_marker(work.store, unit).key, "it is replaced"
 
 
 def test_a_shard_with_a_unit_too_few_is_never_published(work: UnitWork, planned: ShardPlan) -> None:

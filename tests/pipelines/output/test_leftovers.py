@@ -107,13 +107,13 @@ def test_beside_a_run_at_work_only_lost_attempts_go(dataset: Path, output: Path)
 def test_an_attempt_that_is_committed_meanwhile_stays(dataset: Path, output: Path) -> None:
     stop_after(1, dataset, output)
     waiting = uncommitted_attempt(output)
-    unit = waiting.name.split(".")[0]
+    unit, digest, _ = waiting.name.split(".")
     age(output, 100)
     store = open_store(str(output))
     leftovers = find_leftovers(store, DAY).found
     assert len(leftovers) == 1
     marker = UnitMarker.from_bytes(sorted((output / "_commits").iterdir())[0].read_bytes())
-    store.create(f"_commits/{unit}.json", UnitMarker(unit, f"_units/{waiting.name}", "", marker.tally).to_bytes())
+    store.create(f"_commits/{unit}.json", UnitMarker(unit, f"_units/{waiting.name}", digest, marker.tally).to_bytes())
     assert list(delete_leftovers(store, leftovers)) == []
     assert waiting.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -39,6 +40,8 @@ DAMAGE: dict[str, Damage] = {
     "a number for a name": lambda path: edit(path, lambda d: d.update(sha256=3)),
     "a list for counts": lambda path: edit(path, lambda d: d.update(failures=[1])),
     "a word for a count": lambda path: edit(path, lambda d: d.update(rows="5")),
+    "a time that is none": lambda path: edit(path, lambda d: d.update(sessions={"a": [math.nan, 1.0]})),
+    "a time beyond floats": lambda path: edit(path, lambda d: d.update(stages={"read": 10**400})),
     "other rows": lambda path: edit(path, lambda d: d.update(rows=d["rows"] + 1)),
 }
 

@@ -13,11 +13,11 @@ import pytest
 from pipelines.run.captions import take_apart
 from pipelines.run.job import prepare
 from pipelines.run.score_unit import EncodedRow, encode_rows, score_rows
-from pipelines.sources import Shard
+from pipelines.sources import Captions, Shard
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import FailureCode, RunError
 from scorer.results import Failure, Result, TokenScores
-from scorer.types import EncodedSample, Sample, Usage
+from scorer.types import EncodedSample, Sample, Turn, Usage
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import make_job
 
@@ -46,7 +46,8 @@ def test_a_row_on_which_the_model_raises_fails_alone(caplog: pytest.LogCaptureFi
 
 
 def test_a_model_that_fails_on_every_row_is_not_the_rows_fault() -> None:
-    with pytest.raises(RuntimeError, match="poison"):
+    said = r"the model raised on each of 3 rows, 0 to 2, first RuntimeError: .* poison; .* check the model"
+    with pytest.raises(RunError, match=said):
         score_rows(encoded(["poison"] * 3), FakeEngine(poison="poison").scorer(), 8192)
 
 
@@ -57,6 +58,18 @@ def test_a_single_row_that_raises_is_that_rows_fault() -> None:
         FailureCode.SCORING_FAILED,
         FailureCode.IMAGE_MISSING,
     ]
+
+
+def test_the_captions_of_a_row_are_one_row_when_all_raise() -> None:
+    captions = Captions("many", (b"ok",), Turn.question(1, "Describe."), ("poison", "more poison"))
+    others = [Failure("x", FailureCode.IMAGE_MISSING, "none")]
+    rows = encode_rows([captions, *others], FakeEngine().encoder())
+    failed, _ = score_rows(rows, FakeEngine(poison="poison").scorer(), 8192)
+    assert isinstance(failed, Failure)
+    assert (failed.sample_id, failed.code) == ("many", FailureCode.SCORING_FAILED)
+    assert failed.message.startswith("turn 0 of 2: the model raised RuntimeError")
+    with pytest.raises(RunError, match="each of 2 rows"):
+        score_rows([*rows, *rows], FakeEngine(poison="poison").scorer(), 8192)
 
 
 class BrokenEncoder:
@@ -74,7 +87,7 @@ def test_a_row_on_which_the_encoder_raises_fails_alone() -> None:
     samples = [Sample.caption(str(i), b"ok", "text") for i in range(3)]
     rows = encode_rows(samples, BrokenEncoder(AssertionError("spans"), only="1"))
     assert [isinstance(row, Failure) for row in rows] == [False, True, False]
-    with pytest.raises(AssertionError):
+    with pytest.raises(RunError, match=r"the encoder raised on each of 3 rows, 0 to 2, first AssertionError: spans"):
         encode_rows(samples, BrokenEncoder(AssertionError("spans")))
 
 

@@ -11,6 +11,7 @@ import pytest
 from pipelines.executors.isolation import heartbeat as module
 from pipelines.executors.isolation.heartbeat import (
     HUNG_STATUS,
+    LAST_RESORT_STATUS,
     AbandonedError,
     Heartbeat,
     WatchedEncoder,
@@ -103,18 +104,19 @@ def test_an_abandoned_thread_does_no_more_even_where_errors_are_rows() -> None:
     [
         ("time.sleep(60)", HUNG_STATUS, "no row or batch was finished for 0.4 s"),
         # Holds the interpreter's lock: no thread of Python's can tell.
-        ("re.match('(a+)+$', 'a' * 60 + 'b')", 1, "Timeout"),
+        ("re.match('(a+)+$', 'a' * 60 + 'b')", LAST_RESORT_STATUS, "Timeout"),
         ("time.sleep(0.1)", 0, "through"),
     ],
 )
-def test_a_process_that_hangs_ends_itself(stuck: str, status: int, said: str) -> None:
+@pytest.mark.parametrize("before", [0.2, 0.0])
+def test_a_process_that_hangs_ends_itself(before: float, stuck: str, status: int, said: str) -> None:
     program = f"""
 import re, sys, time
 from pipelines.executors.isolation.heartbeat import Heartbeat, end_process_on_hang
 heartbeat = Heartbeat(0.4)
 end_process_on_hang(heartbeat)
 with heartbeat.beating():
-    time.sleep(0.2)
+    time.sleep({before})
     {stuck}
 print("through", file=sys.stderr)
 time.sleep(1.0)  # not watched any more

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.executors.isolation import isolate as isolation
+from pipelines.executors.isolation.heartbeat import HUNG_STATUS, LAST_RESORT_STATUS
 from pipelines.executors.isolation.isolate import RowWorker, WorkerDiedError, isolate
 from pipelines.output import attempts
 from pipelines.output.plan import Unit
@@ -22,7 +24,8 @@ from scorer.results import Failure, TokenScores
 from tests.conftest import ROOT
 from tests.pipelines.deadly_engine import DeadlyEngine
 from tests.pipelines.fake_engine import FakeEngine
-from tests.pipelines.helpers import make_job, run, write_dataset
+from tests.pipelines.helpers import caption_table, make_job, run, write_dataset
+from tests.pipelines.hostile_engine import HostileEngine
 from tests.pipelines.ray_engines import UnloadableEngine
 
 SHARDS = {"a.parquet": 12, "b.parquet": 5}
@@ -108,6 +111,45 @@ def test_a_process_that_dies_says_of_what_and_on_which_row(dataset: Path, output
     finally:
         sacrifice.close()
     assert DeadlyEngine(log=run_.work.engine.log).loads == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.timeout(120)
+def test_a_row_whose_steps_are_each_in_time_is_not_blamed_beside_one_that_kills(output: Path) -> None:
+    """Its encoding and its batch are watched one by one when it shares a unit, and must be so when it is alone."""
+    table = caption_table(3).to_pydict()
+    table["caption"][0] += " nap-encode nap-score"  # 2 seconds each
+    table["caption"][1] += " killed-encode"
+    (data := output.parent / "data").mkdir()
+    pq.write_table(pa.table(table, caption_table(0).schema), data / "a.parquet")
+    run_ = prepare(make_job(data, output, HostileEngine(), row_timeout=3.0))
+    assert isolate(run_.work, run_.plans[0].units[0]).tally.failures.keys() == {"worker_crash"}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("word", ["hang-encode", "hang-score", "clutch-encode"])
+def test_a_process_that_hangs_on_a_row_ends_without_its_parent_too(output: Path, word: str) -> None:
+    table = caption_table(1).to_pydict()
+    table["caption"][0] += f" {word}"
+    (data := output.parent / "data").mkdir()
+    pq.write_table(pa.table(table, caption_table(0).schema), data / "a.parquet")
+    run_ = prepare(make_job(data, output, HostileEngine(), row_timeout=0.4))
+    (unit,) = run_.plans[0].units
+    with pytest.raises(WorkerDiedError, match="longer than --row-timeout") as caught:
+        RowWorker(run_.work).score_row(unit)
+    assert (caught.value.hung, caught.value.sample_id) == (True, "0")
+    orphan = RowWorker(run_.work)
+    orphan._start()
+    process, connection = orphan._process, orphan._connection
+    assert process is not None
+    assert connection is not None
+    orphan._send(unit)
+    assert orphan._receive(None) == "0", "it has begun with the row"
+    connection.close()
+    try:
+        assert process.wait(timeout=30) in (HUNG_STATUS, LAST_RESORT_STATUS)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_process_imports_nothing_of_the_working_directory(
