@@ -262,8 +262,8 @@ def _raise_if_every_row_raised(who: str, errors: Sequence[Exception], rows: Sequ
     if len(errors) == len(tried) > 1:
         raise RunError(
             f"{who} raised on each of {len(tried)} rows, {tried[0].sample_id} to {tried[-1].sample_id}, first "
-            f"{type(errors[0]).__name__}: {errors[0]}; the rows are not blamed: check the model, its dtype and its "
-            "device, and put right or remove the rows if it scores others"
+            f"{type(errors[0]).__name__}: {errors[0]}; check the model, its dtype and its device; if the model scores "
+            "other rows, repair or remove these"
         ) from errors[0]
 
 

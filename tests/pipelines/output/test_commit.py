@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.output import commit
-from pipelines.output.commit import OutputState, commit_unit, publish_shard, read_marker, read_unit
+from pipelines.output.commit import (
+    DamagedError,
+    DamagedUnitsError,
+    OutputState,
+    commit_unit,
+    publish_shard,
+    read_marker,
+    read_unit,
+)
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.tally import Tally
 from pipelines.run.job import prepare
@@ -175,3 +184,10 @@ def test_the_state_is_read_off_one_listing(work: UnitWork, planned: ShardPlan) -
     assert [state.is_committed(unit) for unit in planned.units] == [True, False, False, False, False]
     assert not state.is_published(planned)
     assert not state.is_changed(planned)
+
+
+@pytest.mark.parametrize("error", [DamagedError("a is damaged"), DamagedUnitsError("a is damaged", ["u"])])
+def test_a_damage_keeps_its_message_from_one_process_to_another(error: DamagedError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == "a is damaged; run the same command again to score its rows again"
+    assert vars(copy) == vars(error)
