@@ -72,7 +72,7 @@ def test_damaged_records_count_as_attempts_and_name_the_cut(dataset: Path, outpu
     assert attempts.begin(store, unit, "score", "b")
     assert attempts.begin(store, unit, "score", "c") is None
     store.put(f"_attempts/{unit.id}.cut.1", damage)
-    with pytest.raises(RunError, match=r"cut\.1 does not hold the number of tokens.*delete it and run"):
+    with pytest.raises(RunError, match=r"cut\.1 should hold the number of tokens.*delete it and run"):
         attempts.cut_of(store, unit)
 
 
