@@ -40,7 +40,7 @@ class Stopped:
     said: list[str] = field(default_factory=list)
 
     def stop(self, with_signal: signal.Signals) -> int:
-        """Begin a run, wait until it attempts or isolates the first unit, send the signal, and return the exit status."""
+        """Begin a run, wait until it attempts or isolates the first unit, send the signal; return the exit status."""
         before = self.attempts(), sacrificial()
         with self._begin() as run:
             deadline = time.monotonic() + PATIENCE
