@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
 
     max_connections: int = Field(
-        512, ge=1, description="maximum open connections; beyond that: an idle one is closed, or 503 if there is none"
+        512, ge=1, description="maximum open connections; beyond that: one that waits for its client closes, or 503"
     )
     max_head_bytes: int = Field(
         32 * 2**10, ge=1024, description="maximum size of a request's line and headers, bytes; beyond that: 431"
