@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         10.0, gt=0, description="time limit for fetching an image, waiting for its host included, seconds"
     )
     max_fetches: int = Field(
-        128, ge=1, description="maximum images that are being fetched or wait for their host; beyond that: 429"
+        128, ge=1, description="maximum images that are being fetched, and beyond which none may wait for its host: 429"
     )
     max_fetches_per_host: int = Field(
         16, ge=1, description="maximum images that are being fetched from one host at once; others wait"
