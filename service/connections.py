@@ -20,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.metrics import Metrics
 from service.problems import MEDIA_TYPE, ProblemError, standard_headers
 
+_PIPELINED: Final = 32
+"""Requests of one connection that may wait while an earlier one is answered. One read of 256 KiB can hold 10,000."""
 _LINGER_SECONDS: Final = 1.0
 _LINGER_BYTES: Final = 2**20
 """How long a refused client may go on sending, and how much. If its bytes met a closed socket, it might not see the
@@ -53,8 +55,10 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol within :class:`ConnectionLimits`.
 
     Beyond ``connections``, the connection that has waited longest for a request makes room for the new one: it is idle,
-    or an attacker's. If all of them are being answered, the new one gets 503. Every refusal is a problem by RFC 9457,
-    after which the connection closes.
+    or an attacker's. If there is none, one whose body is incomplete or whose response is not read does. If the service
+    is at work for all of them, the new one gets 503. Every refusal is a problem by RFC 9457, after which the connection
+    closes. Beyond 32 pipelined requests, the connection closes after their responses, and clients send the rest again
+    by RFC 9112, 9.3.2.
     """
 
     limits: ClassVar[ConnectionLimits]
@@ -72,6 +76,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """Bytes received that are no part of a complete head or of a body: it bounds what the parser itself collects. The
     rest of a read that completes a head is not counted, which is 256 KiB at most."""
     _refusal: ProblemError | None = None
+    _answers_the_rest: bool = False
+    """More requests were pipelined than may wait."""
     _discards: bool = False
 
     # connections
@@ -99,10 +105,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         others = [one for one in self.connections if isinstance(one, GuardedProtocol) and one is not self]
-        waiting = [one for one in others if not one._is_answering()]
+        waiting = [one for one in others if one._waits_for_client()]
         if not waiting:
             return False
-        oldest = min(waiting, key=lambda one: one._waiting_since)
+        oldest = min(waiting, key=lambda one: (one._is_answering(), one._waiting_since))
         self.metrics.rejects.labels("connection_idle").inc()
         self.connections.discard(oldest)
         oldest._end()
@@ -110,6 +116,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
+    def _waits_for_client(self) -> bool:
+        if not self._is_answering() or self.flow.write_paused:
+            return True
+        return not self.pipeline and bool(self.cycle.more_body)
 
     def _end(self) -> None:
         # close() would wait for a client that does not read what is still unsent.
@@ -151,7 +162,22 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _RefusedError
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) == _PIPELINED:
+            self._answers_the_rest = True
+            raise _RefusedError
+        upgrades = self.parser.should_upgrade()
+        if upgrades and any(_announces_body(*header) for header in self.headers):
+            # The parser would take the body for the next request.
+            self._refusal = ProblemError(
+                400,
+                "upgrade_with_body",
+                "the request has a body and asks for another protocol, which is not offered; send it as HTTP/1.1, "
+                "without the header Upgrade",
+            )
+            raise _RefusedError
         super().on_headers_complete()
+        if upgrades:
+            self._answer_and_close()
         self._head_complete, self._unparsed = True, 0
         # One second more than the application's own limit, whose answer says why.
         self._start(self.limits.body_seconds + 1, self._body_late)
@@ -243,8 +269,21 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # refusals
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing, where uvicorn advises to install a library for WebSockets."""
+
+    def _answer_and_close(self) -> None:
+        """Answer what has been read, and read no more."""
+        self._stop()
+        self._discards = True
+        self.cycle.keep_alive = False
+
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser refuses, or what it was stopped for; called by uvicorn."""
+        if self._answers_the_rest:
+            self.metrics.rejects.labels("pipeline").inc()
+            self._answer_and_close()
+            return
         self._refuse(self._refusal or ProblemError(400, "http_invalid", "the request is not valid HTTP/1.1"))
 
     def _refuse(self, problem: ProblemError) -> None:
@@ -266,6 +305,10 @@ class GuardedProtocol(HttpToolsProtocol):
 def guarded(limits: ConnectionLimits, metrics: Metrics) -> type[GuardedProtocol]:
     """Return the protocol class for ``uvicorn.Config(http=…)``, which creates its instances itself."""
     return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits, "metrics": metrics})
+
+
+def _announces_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
 
 
 def _rendered(problem: ProblemError) -> bytes:

@@ -2,7 +2,7 @@
 
 Every fetch in progress has a thread, and there are as many threads as fetches, so none waits for another host's. Of one
 host, ``per_host`` are in progress at once; further ones wait without a thread, and waiting counts towards the time
-limit.
+limit. However many wait for one host, an image of another host that has a free place is fetched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Fetches:
 
     Args:
         fetcher: Fetches one image; its ``seconds`` limit the whole, waiting included.
-        total: Fetches in progress or waiting; beyond that, 429.
+        total: Fetches in progress, for which there are threads, and fetches in progress or waiting beyond which no
+            other may wait: 429.
         per_host: Fetches in progress from one host and port.
         pending: The bytes of a fetched image count here until its sample is encoded.
     """
@@ -39,7 +40,8 @@ class Fetches:
         self._pending = pending
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(total, "fetch")  # starts a thread only if no other is idle
-        self._count = 0
+        self._count = 0  # in progress or waiting
+        self._running = 0
         self._hosts: dict[tuple[str, int], _Host] = {}
 
     @asynccontextmanager
@@ -51,14 +53,20 @@ class Fetches:
             ProblemError: 429 if too many fetches, or too many bytes, are in progress.
         """
         parts = self.fetcher.check(url)
-        if self._count >= self._total:
-            self._metrics.rejects.labels("fetches").inc()
-            raise busy(f"{self._count} images are being fetched, as many as max_fetches={self._total} allows", 1)
+        self._check_room((parts.host, parts.port))
         bytes_taken = _Taken(self._pending)
         try:
             yield await self._fetched(url, (parts.host, parts.port), bytes_taken)
         finally:
             bytes_taken.give_back()
+
+    def _check_room(self, key: tuple[str, int]) -> None:
+        host = self._hosts.get(key)
+        must_wait = host is not None and host.fetches >= self._per_host
+        used = self._count if must_wait else self._running
+        if used >= self._total:
+            self._metrics.rejects.labels("fetches").inc()
+            raise busy(f"{used} images are being fetched, as many as max_fetches={self._total}", 1)
 
     async def _fetched(self, url: str, key: tuple[str, int], bytes_taken: _Taken) -> bytes:
         seconds = self.fetcher.seconds
@@ -75,6 +83,7 @@ class Fetches:
             if not host.fetches:
                 del self._hosts[key]
             if job is not None:
+                self._running -= 1
                 host.slots.release()
 
         def thread_ended(_: Future[bytes]) -> None:
@@ -86,6 +95,7 @@ class Fetches:
             async with limit:
                 await host.slots.acquire()
                 job = self._pool.submit(self.fetcher.fetch, url, deadline, bytes_taken.take)
+                self._running += 1
                 # A client may leave, and a name may take longer to resolve; the slot is free when the thread is.
                 job.add_done_callback(thread_ended)
                 return await asyncio.wrap_future(job)

@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     )
 
     max_connections: int = Field(
-        512, ge=1, description="maximum open connections; beyond that: an idle one is closed; if none is idle: 503"
+        512,
+        ge=1,
+        description="maximum open connections; beyond that, one that waits for its client is closed; if there is none: 503",
     )
     max_head_bytes: int = Field(
         32 * 2**10,
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
         10.0, gt=0, description="time limit for fetching an image, waiting for its host included, seconds"
     )
     max_fetches: int = Field(
-        128, ge=1, description="maximum images being fetched or waiting for their host; beyond that: 429"
+        128, ge=1, description="maximum images being fetched at once; beyond that, none may wait for its host: 429"
     )
     max_fetches_per_host: int = Field(
         16, ge=1, description="maximum images being fetched from one host at once; others wait"

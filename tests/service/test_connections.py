@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from service.scorer_pool import ScorerPool
-from tests.service.held import answer_of, gauge, head
-from tests.service.helpers import KEY, Live, app_of, eventually, serving
+from tests.service.held import answer_of, gauge, head, held
+from tests.service.helpers import KEY, Live, app_of, eventually, request, serving
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 HEAD_BYTES = 4096
@@ -222,15 +222,104 @@ def test_connections_are_bounded_and_the_longest_idle_makes_room(models: ScorerP
 
 
 def test_connections_that_are_being_answered_are_not_closed_for_new_ones(models: ScorerPool) -> None:
-    with serving(app_of(models, max_connections=3)) as live, ExitStack() as stack:
+    body = json.dumps(request()).encode()
+    with held(models, max_connections=3) as (live, model), ExitStack() as stack:
         busy = [stack.enter_context(connected(live)) for _ in range(3)]
         for connection in busy:
-            connection.sendall(head("Content-Length: 2"))  # and its body, later
+            connection.sendall(head(f"Content-Length: {len(body)}") + body)
+        assert model.entered.wait(60)
         time.sleep(0.3)
         with connected(live) as connection:
             problem = refusal(connection, 503, "too_many_connections")
             assert "max_connections=3" in problem["detail"]
+        model.gate.set()
         for connection in busy:
-            connection.sendall(b"{}")
-            assert answer_of(connection)[0] == 422
+            assert answer_of(connection)[0] == 200
         assert live.send("GET", "/health/live").status == 200, "they are idle now, and make room"
+
+
+def test_bodies_that_do_not_arrive_make_room_after_idle_connections(models: ScorerPool) -> None:
+    """Otherwise as many of them as connections are allowed would shut everybody out for request_seconds."""
+    with serving(app_of(models, max_connections=3)) as live, ExitStack() as stack:
+        slow = [stack.enter_context(connected(live)) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(head("Content-Length: 2").replace(b"/v1/score", b"/v1/weights"))
+        idle = stack.enter_context(connected(live))
+        time.sleep(0.3)
+        assert live.send("GET", "/health/live").status == 200
+        assert closed(idle), "the idle one is newer, and goes first"
+        for _ in range(3):
+            slow.append(stack.enter_context(connected(live)))
+            slow[-1].sendall(head("Content-Length: 2"))
+        time.sleep(0.3)
+        assert live.send("GET", "/health/live").status == 200
+        assert closed(slow[0])
+        slow[-1].sendall(b"{}")
+        assert answer_of(slow[-1])[0] == 422, "the newest is answered"
+
+
+def test_responses_that_nobody_reads_make_room(models: ScorerPool) -> None:
+    """They would be given up after request_seconds only, and never if a few bytes were read now and then."""
+    with serving(app_of(models, max_connections=2)) as live, ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(10)
+            connection.connect(("127.0.0.1", live.port))
+            connection.sendall(b"GET /reference/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        time.sleep(0.5)
+        assert live.send("GET", "/health/live").status == 200
+
+
+def read_to_the_end(connection: socket.socket, seconds: float = 5.0) -> tuple[bytes, bool]:
+    """What the server sends, and whether it has closed the connection."""
+    connection.settimeout(seconds)
+    data = b""
+    with suppress(TimeoutError):
+        while piece := connection.recv(65536):
+            data += piece
+        return data, True
+    return data, False
+
+
+def test_pipelined_requests_are_bounded(live: Live) -> None:
+    """Without a bound, one read of 256 KiB makes 10,000 requests, and each response lets in another such read: in ten
+    seconds, ten connections took 300 MB, and other clients waited for 20 s."""
+    one = GET + b"\r\n"
+    with connected(live) as connection:
+        connection.sendall(one * 2000)
+        data, ended = read_to_the_end(connection)
+        assert ended
+        assert data.count(b"HTTP/1.1 200 OK") == 33, "that being answered, and 32 that wait"
+        assert data.count(b"connection: close") == 1
+        assert data.endswith(b'{"status":"live"}')
+    with connected(live) as connection:  # negative control
+        connection.sendall(one * 33)
+        data, ended = read_to_the_end(connection, 1.0)
+        assert (data.count(b"HTTP/1.1 200 OK"), ended) == (33, False)
+    assert gauge(live, 'rejects_total{reason="pipeline"}') == 1
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 36", "Transfer-Encoding: chunked"])
+def test_a_body_behind_an_upgrade_is_not_taken_for_a_request(live: Live, framing: str) -> None:
+    """The parser ends at the headers of a request that asks for an upgrade, whatever its body."""
+    with connected(live) as connection:
+        connection.sendall(head(framing, "Connection: Upgrade", "Upgrade: h2c"))
+        time.sleep(0.2)
+        with suppress(ConnectionError):
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        problem = refusal(connection, 400, "upgrade_with_body")
+        assert "without the header Upgrade" in problem["detail"]
+
+
+def test_an_upgrade_is_ignored_and_ends_the_connection(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """curl --http2 and Java's client ask for one. What follows would belong to the other protocol."""
+    for protocol in (b"h2c", b"websocket"):
+        with connected(live) as connection:
+            asking = GET + b"Connection: Upgrade\r\nContent-Length: 0\r\nUpgrade: " + protocol + b"\r\n\r\n"
+            connection.sendall(asking + GET + b"\r\n")
+            data, ended = read_to_the_end(connection)
+        assert ended
+        assert data.count(b"HTTP/1.1 200 OK") == 1
+        assert b"connection: close" in data
+    assert not [one for one in caplog.records if "WebSocket" in one.message]

@@ -94,13 +94,29 @@ def test_beyond_the_total_images_are_told_to_come_again(models: ScorerPool) -> N
             threads = in_threads(live, [url(port)] * 4)
             eventually(lambda: gauge(live, "in_flight") == 4)
             time.sleep(0.1)
-            answer = score(live, url(good.port))
+            answer = score(live, url(port))
             assert (answer.status, answer.json()["code"], answer.headers["retry-after"]) == (429, "queue_full", "1")
             assert "max_fetches=4" in answer.json()["detail"]
             assert live.send("POST", "/v1/score", {"image": {"base64": "AAAA"}, "text": "A."}).status == 415
+            assert score(live, url(good.port)).status == 200, "it need not wait for its host"
             for thread in threads:
                 thread.join(30)
-            assert score(live, url(good.port)).status == 200, "the places are free again"
+            in_threads(live, [url(port)])[0].join(30)
+            assert gauge(live, 'rejects_total{reason="fetches"}') == 1, "the places are free again"
+
+
+def test_beyond_the_threads_no_host_is_asked(models: ScorerPool) -> None:
+    with silent() as one, silent() as other, site(body(picture())) as good:
+        app = app_of(models, fetcher=fetcher(one, other, good.port), max_fetches=4, max_fetches_per_host=2)
+        with serving(app) as live:
+            threads = in_threads(live, [url(one)] * 2 + [url(other)] * 2)
+            eventually(lambda: gauge(live, "in_flight") == 4)
+            time.sleep(0.1)
+            answer = score(live, url(good.port))
+            assert (answer.status, answer.json()["code"]) == (429, "queue_full")
+            for thread in threads:
+                thread.join(30)
+            eventually(lambda: score(live, url(good.port)).status == 200)
 
 
 def test_a_client_that_leaves_does_not_free_a_place_that_its_thread_still_holds(models: ScorerPool) -> None:
