@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.metrics import Metrics
 from service.problems import MEDIA_TYPE, ProblemError, standard_headers
 
-_PIPELINED: Final = 32
+_PIPELINED: Final = 8
 """Requests of one connection that may wait while an earlier one is answered. One read of 256 KiB can hold 10,000."""
 _LINGER_SECONDS: Final = 1.0
 _LINGER_BYTES: Final = 2**20
@@ -57,7 +57,7 @@ class GuardedProtocol(HttpToolsProtocol):
     Beyond ``connections``, the connection that has waited longest for a request makes room for the new one: it is idle,
     or an attacker's. If there is none, one whose body is incomplete or whose response is not read does. If the service
     is at work for all of them, the new one gets 503. Every refusal is a problem by RFC 9457, after which the connection
-    closes. Beyond 32 pipelined requests, the connection closes after their responses, and clients send the rest again
+    closes. Beyond 8 pipelined requests, the connection closes after their responses, and clients send the rest again
     by RFC 9112, 9.3.2.
     """
 

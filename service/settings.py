@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         512,
         ge=1,
-        description="maximum open connections; beyond that, one that waits for its client is closed; if there is none: 503",
+        description="maximum open connections; beyond that, one that waits for its client is closed; without one: 503",
     )
     max_head_bytes: int = Field(
         32 * 2**10,
