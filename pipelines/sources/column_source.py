@@ -181,7 +181,8 @@ class ColumnSource(ABC):
     def _reader(self, shard: Shard) -> RowReader:
         fs, _ = open_input(self.url)
         resolver = self.images.resolver(fs, shard.path)
-        return RowReader(self.columns_of(shard), shard, resolver, self.prompt, self.max_text_bytes)
+        image_named = self._asked.image is not None
+        return RowReader(self.columns_of(shard), shard, resolver, self.prompt, self.max_text_bytes, image_named)
 
 
 @contextmanager

@@ -62,13 +62,19 @@ def own_error(error: Exception, who: str, code: FailureCode = FailureCode.ROW_UN
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Reads rows of one shard."""
+    """Reads rows of one shard.
+
+    Attributes:
+        image_named: whether the user said where images are. If not, and no column was found, a row that has one after
+            all must not pass for one without.
+    """
 
     columns: Columns
     shard: Shard
     resolver: ImageResolver
     prompt: str
     max_text_bytes: int = MAX_TEXT_BYTES
+    image_named: bool = True
 
     def rows(self, records: Sequence[Record], first: int) -> list[ReadRow]:
         """Turn records into consecutive rows, starting at row ``first`` of the shard; one entry per record."""
@@ -107,7 +113,7 @@ class RowReader:
         if columns.contrast_image is not None:
             contrast = self.resolver.images(_values(record, columns.contrast_image))
         prompt = _value(record, columns.prompt) if columns.prompt is not None else None
-        if not images and columns.image:
+        if not images and (columns.image or not self.image_named):
             _refuse_other_name(record, columns, "image", FailureCode.IMAGE_MISSING)
         if prompt is None and columns.prompt is not None:
             _refuse_other_name(record, columns, "prompt", FailureCode.TEXT_INVALID)
@@ -142,6 +148,11 @@ def _refuse_other_name(record: Mapping[str, Any], columns: Columns, role: str, c
     read = columns.names()
     names = {"image": IMAGE_NAMES, "prompt": QUESTION_NAMES}[role]
     other = next((name for name, value in record.items() if value and name not in read and name.lower() in names), None)
+    if other is not None and role == "image" and not columns.image:
+        problem = (
+            f"no column of images was found in the first rows, but the row has {other!r}; name it with --image-column"
+        )
+        raise RowError(code, f"{problem}, or give --image-column none")
     if other is not None:
         of = columns.roles()[role]
         raise RowError(

@@ -268,6 +268,22 @@ def test_a_row_of_another_name_is_not_a_row_without(tmp_path: Path) -> None:
     assert sample(whole).turns[0].content == (IMAGE, "What?")
 
 
+def test_an_image_beside_messages_of_earlier_rows_that_hold_theirs_is_not_dropped(tmp_path: Path) -> None:
+    (tmp_path / "p.png").write_bytes(PNG)
+    parts = [{"type": "image", "image": "p.png"}, {"type": "text", "text": "What?"}]
+    asked = [{"role": "user", "content": parts}, said("assistant", "Red.")]
+    plain = [said("user", "What?"), said("assistant", "Red.")]
+    rows = [*[{"messages": asked}] * 40, {"messages": plain, "image": "p.png"}, {"messages": plain, "image": None}]
+    json_lines(tmp_path, *rows)
+    held, beside, alone = read_all(source(tmp_path))[39:]
+    assert len(sample(held).images) == 1
+    assert failure(beside).code is FailureCode.IMAGE_MISSING
+    assert "the row has 'image'; name it with --image-column, or give --image-column none" in failure(beside).message
+    assert sample(alone).images == ()
+    unread = read_all(source(tmp_path, columns=Columns(image=())))[40]
+    assert sample(unread).images == (), "the user said so"
+
+
 def test_several_answers_to_a_prompt_of_messages_fail(tmp_path: Path) -> None:
     asked = [[said("user", "What?")]] * 2
     one, two = rows_of(tmp_path, image=images(2), prompt=asked, answer=[["Red."], ["Red.", "A square."]])
