@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -28,6 +28,11 @@ _PARSED_HERE = (
     schemas.Problem,
 )
 """Request and problem models that appear in no signature, so FastAPI does not find them."""
+
+_DESCRIPTION: Final = """\
+Score how much each token of a text depends on its image, with a frozen reference model, and derive training weights
+from the scores.
+"""
 
 
 def create_app(settings: Settings | None = None, scoring: ScoringService | None = None) -> FastAPI:
@@ -77,7 +82,7 @@ def create_app(settings: Settings | None = None, scoring: ScoringService | None 
 
 def _description(app: FastAPI, settings: Settings) -> dict[str, Any]:
     if app.openapi_schema is None:
-        description = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+        description = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
         _, further = models_json_schema(
             [(model, "validation") for model in _PARSED_HERE], ref_template="#/components/schemas/{model}"
         )
