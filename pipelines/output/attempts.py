@@ -26,6 +26,7 @@ from pipelines.output.store import Store
 from scorer.errors import RunError
 
 ATTEMPTS: Final = "_attempts/"
+ENDED: Final = ".ended"
 MAX_ATTEMPTS: Final = 2
 """Attempts at a unit in each stage before it is isolated."""
 
@@ -123,7 +124,7 @@ def _has_ended(store: Store, session: str) -> bool:
 
 
 def _ended_key(session: str) -> str:
-    return f"{ATTEMPTS}{session}.ended"
+    return f"{ATTEMPTS}{session}{ENDED}"
 
 
 def _cut_key(unit: Unit, number: int) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.output.attempts import ATTEMPTS
+from pipelines.output.attempts import ATTEMPTS, ENDED
 from pipelines.output.check import check
 from pipelines.output.commit import COMMITS, UNITS, PublishedShard, find_published
 from pipelines.output.contents import Output, Problem
@@ -113,8 +113,10 @@ def published_before(store: Store, planned: ShardPlan) -> PublishedShard | None:
 
 
 def _belongs(key: str, prefix: str, stems: Iterable[str]) -> bool:
-    """Whether ``<prefix><name>-<content>-<start>-<stop>.…`` belongs to one of these shards."""
+    """Whether ``<prefix><name>-<content>-<start>-<stop>.…`` belongs to one of these shards, or is a session's end."""
     if not key.startswith(prefix):
         return False
+    if key.startswith(ATTEMPTS) and key.endswith(ENDED):
+        return True
     name, content, *_ = [*key.removeprefix(prefix).split("-"), ""]
     return f"{name}-{content}" in stems

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.output import attempts
 from pipelines.output.check import check
 from pipelines.output.commit import publish_shard
 from pipelines.output.compaction import compact, published_before, superseded
@@ -38,6 +39,15 @@ def test_a_compacted_output_is_what_readers_see_and_little_else(dataset: Path, o
     assert (output_now.state, output_now.rows_committed) == ("finished", ROWS)
     assert list(check(output_now, lambda _: None)) == []
     assert compact(output_now).keys == ()
+
+
+def test_what_interrupted_sessions_left_goes_too(dataset: Path, output: Path) -> None:
+    stop_after(2, dataset, output)
+    attempts.end_session(open_store(str(output)), "interrupted")
+    run(make_job(dataset, output))
+    assert list((output / "_attempts").glob("*.ended"))
+    compact(look(open_store(str(output))))
+    assert not list((output / "_attempts").glob("*"))
 
 
 @pytest.mark.parametrize("remote", [False, True])
