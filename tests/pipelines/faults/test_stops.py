@@ -7,20 +7,21 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.executors.isolation.isolate import isolate
 from pipelines.output import attempts
-from pipelines.run.engine import RowScorer
 from pipelines.run.job import PreparedRun, prepare
 from scorer.errors import BatchTooLargeError
 from scorer.results import Failure, Result, TokenScores
-from scorer.types import EncodedSample, Usage
+from scorer.types import EncodedSample
 from tests.pipelines.faults.packaged import BUDGET, KillingEngine, LoadedEngine, packaged_engine, write_pictures
 from tests.pipelines.faults.stops import ROWS_PER_UNIT, SHARDS, STATUS, Stopped
 from tests.pipelines.helpers import make_job, run
+from tests.pipelines.ray_engines import WrappedScorer
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_a_unit_that_is_cut_says_so_and_is_cut_alike_when_it_is_scored_again(pic
     encoder, scorer = LoadedEngine().encoder(), LoadedEngine().scorer()
     assert attempts.begin(work.store, unit, "score", "first") == attempts.Attempt()
     encoded = work.encode(unit, encoder)
-    first = work.score(unit, encoded, Tight(scorer, fits=BUDGET // 2))
+    first = work.score(unit, encoded, Tight(None, scorer, fits=BUDGET // 2))
     assert first.cut is not None
     assert first.cut <= BUDGET // 2
     attempt = attempts.begin(work.store, unit, "score", "second")
@@ -113,24 +114,15 @@ def test_what_failed_before_does_not_change_later_scores(pictures: Path, tmp_pat
     encoder, scorer = packaged_engine().encoder(), packaged_engine().scorer()
     units = [job.work.encode(unit, encoder) for unit in job.plans[0].units]
     fresh = gaps(job.work.score(job.plans[0].units[1], units[1], packaged_engine().scorer()).results)
-    job.work.score(job.plans[0].units[0], units[0], Tight(scorer, fits=64))
+    job.work.score(job.plans[0].units[0], units[0], Tight(None, scorer, fits=64))
     assert gaps(job.work.score(job.plans[0].units[1], units[1], scorer).results) == fresh
 
 
-@dataclass
-class Tight:
+@dataclass(frozen=True)
+class Tight(WrappedScorer[Any]):
     """A device on which batches of more than so many tokens run out of memory."""
 
-    inner: RowScorer
     fits: int
-
-    @property
-    def path(self) -> str:
-        return self.inner.path
-
-    @property
-    def usage(self) -> Usage:
-        return self.inner.usage
 
     def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         if max_batch_tokens > self.fits:
