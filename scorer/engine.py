@@ -8,33 +8,32 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from os import PathLike
 from typing import Any, Final
 
-import numpy as np
-import torch
-
 from scorer import forward
+from scorer.assembly import Assembly, Scores
 from scorer.checkpoint.files import Checkpoint
 from scorer.checkpoint.fingerprint import fingerprint
 from scorer.config import ScorerConfig
 from scorer.contrasts import Capability
 from scorer.encoding.encoder import Encoder
-from scorer.errors import BatchTooLargeError, FailureCode
-from scorer.forward import LabelScores, verify
-from scorer.forward.batching import map_batches
-from scorer.forward.self_check import TOLERANCE, Pair, SelfCheck, compare
+from scorer.errors import BatchTooLargeError
+from scorer.forward import FastPathDiffersError, Item, verify
+from scorer.forward.batching import plain_batches, windows
+from scorer.forward.self_check import TOLERANCE, SelfCheck, compare, of_each_kind
 from scorer.mini import MODEL_PATH
 from scorer.results import Failure, Result, TokenScores
-from scorer.types import BoolArray, EncodedSample, Sample, Usage
+from scorer.types import EncodedSample, Sample, Usage
 
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 256
 """Samples per chunk when encoding runs ahead of scoring; batches are formed within a chunk."""
-_CHECKED: Final = 2
-"""Rows of each :meth:`Scorer.score_batches` that are also scored by two full passes."""
+_Fast = Callable[[Iterable[EncodedSample], int], Iterator[tuple[Item, Scores]]]
+"""(rows, budget) → each branch's scores, on the fast path."""
 
 
 class Scorer:
@@ -93,6 +92,7 @@ class Scorer:
         if self.checkpoint.family.fast:
             self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
         self._path = "plain" if self._fast is None else "fast"
+        self._checked: set[str] = set()
         self.self_check: SelfCheck | None = None
         self._fingerprint: dict[str, Any] | None = None
 
@@ -165,96 +165,109 @@ class Scorer:
     def score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         """Score encoded samples; failures pass through in place.
 
-        The scores may depend, within rounding, on what was scored before: batches become smaller for good when memory
-        runs out, and the first batch decides whether the fast path is used. :meth:`score_batches` has no memory.
+        The scores may depend, within rounding, on what was scored before: contrast prefixes are kept, batches become
+        smaller for good when memory runs out, and the fast path is checked on the first rows of each kind.
+        :meth:`score_batches` has no memory.
         """
+        self._look_once([row for row in rows if isinstance(row, EncodedSample) and not row.text_only])
         while True:
             try:
-                return self._score_all(rows, self.max_batch_tokens, self._score_batch)
+                return self._score(rows, self.max_batch_tokens, None if self._fast is None else self._fast.score_kept)
             except BatchTooLargeError as error:
                 self.max_batch_tokens = error.smaller
                 logger.warning("%s; continuing with batches of at most %d tokens", error, error.smaller)
 
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         """Score encoded samples such that their scores follow from these rows and this budget alone.
 
-        Each call checks the fast path on its own first rows; if it fails, all its rows are scored by two full passes.
+        Rows are read once, as they are needed, and their images are dropped once they are scored. Each call checks the
+        fast path on a few of its own rows; if it fails, all rows are scored by two full passes.
 
         Raises:
             BatchTooLargeError: a batch did not fit in memory. No row is scored; try a smaller budget.
         """
         self._path = "plain" if self._fast is None else "fast"
-        if self._fast is None:
-            return self._score_all(rows, max_batch_tokens, self._score_plain)
-        try:
-            return self._score_all(rows, max_batch_tokens, self._checking(self._fast))
-        except _FastPathDiffersError:
-            self._path = "plain"
-            return self._score_all(rows, max_batch_tokens, self._score_plain)
+        fast = None if self._fast is None else partial(self._fast.score_rows, look=self._agrees)
+        return self._score(rows, max_batch_tokens, fast)
 
-    def _score_all(
-        self,
-        rows: Sequence[EncodedSample | Failure],
-        max_batch_tokens: int,
-        score: Callable[[list[EncodedSample]], list[Result]],
+    def _score(
+        self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int, fast: _Fast | None
     ) -> list[Result]:
-        """Score rows in batches by ``score``.
+        """Score rows by ``fast``, or by two full passes if that is None or fails its check.
 
         Text-only rows form batches of their own, so that the scores of the others do not depend on them.
         """
-        encoded = [row for row in rows if isinstance(row, EncodedSample)]
-        paired = iter(_in_batches([row for row in encoded if not row.text_only], max_batch_tokens, score))
-        texts = [row for row in encoded if self._runs_alone(row)]
-        alone = iter(_in_batches(texts, max_batch_tokens, self._score_texts))
+        assembly = Assembly(self.model.family.text_only)
+        numbers: list[int] = []
+        texts: list[tuple[int, EncodedSample]] = []
 
-        def result(row: EncodedSample) -> Result:
-            if not row.text_only:
-                return next(paired)
-            return next(alone) if self._runs_alone(row) else _text_result(row, None)
+        def paired() -> Iterator[EncodedSample]:
+            for number, row in assembly.take(rows):
+                if not row.text_only:
+                    numbers.append(number)
+                    yield row
+                elif self._runs_alone(row):
+                    texts.append((number, row))
 
-        return [result(row) if isinstance(row, EncodedSample) else row for row in rows]
+        waiting = paired()
+        try:
+            scored = self._plain(waiting, max_batch_tokens) if fast is None else fast(waiting, max_batch_tokens)
+            self._put(assembly, numbers, scored)
+        except FastPathDiffersError as error:
+            self._path = "plain"
+            self._put(assembly, numbers, self._plain(chain(error.rows, waiting), max_batch_tokens))
+        self._put(assembly, [number for number, _ in texts], self._texts([row for _, row in texts], max_batch_tokens))
+        return assembly.results()
+
+    def _put(self, assembly: Assembly, numbers: Sequence[int], scored: Iterable[tuple[Item, Scores]]) -> None:
+        for (i, branch), scores in scored:
+            (assembly.clean if branch == "clean" else assembly.contrast)(numbers[i], scores)
+
+    def _plain(self, rows: Iterable[EncodedSample], max_batch_tokens: int) -> Iterator[tuple[Item, Scores]]:
+        """Yield both branches' scores by two full passes, a window of rows at a time."""
+        first = 0
+        for window in windows(rows):
+            pairs = plain_batches(window, max_batch_tokens, partial(forward.score_two_forwards, self.model))
+            for i, pair in enumerate(pairs, first):
+                clean, contrast = pair if isinstance(pair, tuple) else (pair, pair)
+                yield (i, "clean"), clean
+                yield (i, "contrast"), contrast
+            first += len(window)
 
     def _runs_alone(self, row: EncodedSample) -> bool:
         """Whether the row is text-only and the model can score it: its first label needs a token before it."""
         can = Capability.TEXT_ALONE in self.model.family.capabilities
         return row.text_only and can and len(row.contrast.label_index) > 0
 
-    def _score_texts(self, rows: list[EncodedSample]) -> list[Result]:
-        scores = forward.score_text(self.model, rows)
-        return [_text_result(row, one) for row, one in zip(rows, scores, strict=True)]
+    def _texts(self, rows: list[EncodedSample], max_batch_tokens: int) -> Iterator[tuple[Item, Scores]]:
+        """Yield the scores of text-only rows."""
+        if self.path == "fast" and self._fast is not None:
+            yield from self._fast.score_texts(rows, max_batch_tokens)
+            return
+        alone = plain_batches(rows, max_batch_tokens, partial(forward.score_text, self.model))
+        yield from (((i, "contrast"), scores) for i, scores in enumerate(alone))
 
-    def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
-        if self._fast is None:
-            return self._score_plain(rows)
-        pairs = self._fast.score(rows)
-        if self.self_check is None and not self._agrees(rows, pairs):
+    def _look_once(self, rows: list[EncodedSample]) -> None:
+        """Check the fast path on rows of each kind that was not checked before; if it fails, give it up."""
+        if self._fast is None or not rows:
+            return
+        kinds = {kind: few for kind, few in of_each_kind(rows).items() if kind not in self._checked}
+        self._checked.update(kinds)
+        if kinds and not self._agrees([row for few in kinds.values() for row in few]):
             self._fast, self._path = None, "plain"
-            return self._score_plain(rows)
-        return self._results(rows, pairs)
 
-    def _score_plain(self, rows: list[EncodedSample]) -> list[Result]:
-        return self._results(rows, forward.score_two_forwards(self.model, rows))
-
-    def _checking(self, fast: forward.FastPath) -> Callable[[list[EncodedSample]], list[Result]]:
-        """Return a function that scores batches on the fast path and checks the first rows of the first.
-
-        It raises _FastPathDiffersError if the check fails.
-        """
-        checked = False
-
-        def score(rows: list[EncodedSample]) -> list[Result]:
-            nonlocal checked
-            pairs = fast.score(rows)
-            if not checked and not self._agrees(rows[:_CHECKED], pairs[:_CHECKED]):
-                raise _FastPathDiffersError
-            checked = True
-            return self._results(rows, pairs)
-
-        return score
-
-    def _agrees(self, rows: list[EncodedSample], fast: list[Pair]) -> bool:
+    def _agrees(self, rows: list[EncodedSample]) -> bool:
         """Whether the fast path's scores of these rows differ from two full passes by no more than rounding."""
-        self.self_check = compare(fast, forward.score_two_forwards(self.model, rows), self.config.dtype)
+        assert self._fast is not None
+        try:
+            fast = self._fast.score(rows)
+            plain = [pair for row in rows for pair in forward.score_two_forwards(self.model, [row])]
+        except (RuntimeError, BatchTooLargeError) as error:
+            if not (isinstance(error, BatchTooLargeError) or forward.is_out_of_memory(error)):
+                raise
+            # A row that does not fit alone fails by itself later.
+            return len(rows) == 1 or all(self._agrees([row]) for row in rows)
+        self.self_check = compare(fast, plain, self.config.dtype)
         if not self.self_check.passed:
             logger.warning(
                 "the fast path differs from two full forward passes by %.3g (limit %.3g, %s): rows of model %s are "
@@ -265,31 +278,6 @@ class Scorer:
                 self.checkpoint.name,
             )
         return self.self_check.passed
-
-    def _results(self, rows: list[EncodedSample], pairs: list[Pair]) -> list[Result]:
-        return [
-            _result(row, clean, contrast, self.model.family.text_only)
-            for row, (clean, contrast) in zip(rows, pairs, strict=True)
-        ]
-
-
-class _FastPathDiffersError(Exception):
-    """The fast path failed its check."""
-
-
-def _in_batches(
-    rows: Sequence[EncodedSample], max_tokens: int, score: Callable[[list[EncodedSample]], list[Result]]
-) -> list[Result]:
-    return map_batches(
-        rows,
-        length=lambda row: row.length,
-        text=lambda row: row.length - int(row.clean.label_index[0]),
-        group=lambda row: row.clean.pixels_digest,
-        max_tokens=max_tokens,
-        score=score,
-        is_out_of_memory=_is_out_of_memory,
-        too_large=_too_large,
-    )
 
 
 def _check_samples(samples: object) -> None:
@@ -316,57 +304,3 @@ def _encode_ahead(encoder: Encoder, samples: Iterable[Sample], threads: int) -> 
             if not waiting:
                 return
             yield [waiting.popleft().result() for _ in range(min(_CHUNK, len(waiting)))]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Recognise CUDA's error, and the CPU allocator's, which has no dedicated type."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _too_large(row: EncodedSample, error: Exception) -> Result:
-    return Failure(
-        row.sample_id,
-        FailureCode.SCORING_FAILED,
-        f"the row's {row.length} tokens alone do not fit in the device's memory ({error}); use a smaller dtype or "
-        "--truncate",
-    )
-
-
-def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_only: bool) -> Result:
-    scores = _scores(row, clean, contrast)
-    bad = ~np.isfinite(scores.logprob_contrast)
-    if not text_only:  # without images there is no clean branch, and its scores are NaN by definition
-        bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
-    return _non_finite(row, bad) if bad.any() else scores
-
-
-def _text_result(row: EncodedSample, alone: LabelScores | None) -> Result:
-    """Return a text-only row's result; ``alone`` are the scores of its text, None if the model cannot run it."""
-    undefined = forward.undefined_scores(len(row.token_ids))
-    scores = _scores(row, undefined, undefined if alone is None else alone)
-    bad = ~np.isfinite(scores.logprob_contrast)
-    return _non_finite(row, bad) if alone is not None and bad.any() else scores
-
-
-def _scores(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> TokenScores:
-    return TokenScores(
-        sample_id=row.sample_id,
-        token_ids=row.token_ids,
-        token_starts=row.token_starts,
-        token_ends=row.token_ends,
-        token_turns=row.token_turns,
-        text_hash=row.text_hash,
-        logit_gap=clean.logit - contrast.logit,
-        logprob_clean=clean.logprob,
-        logprob_contrast=contrast.logprob,
-        text_only=row.text_only,
-    )
-
-
-def _non_finite(row: EncodedSample, bad: BoolArray) -> Failure:
-    return Failure(
-        row.sample_id,
-        FailureCode.NON_FINITE,
-        f"the model returned NaN or infinity for {int(bad.sum())} of {len(bad)} tokens, first at token "
-        f"{int(bad.argmax())}; a wider dtype (--dtype bfloat16 or float32) usually helps",
-    )

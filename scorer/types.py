@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -122,9 +122,15 @@ class BytePixels:
 
     @property
     def by_channel(self) -> npt.NDArray[np.uint8]:
-        """``values`` as uint8 [N, 3, M]; in both layouts, each channel is contiguous."""
-        leading = self.shape[:1] if len(self.shape) == 2 else self.shape[:-3]
-        return self.values.reshape(math.prod(leading), 3, -1)
+        """``values`` as uint8 [N, 3, M]."""
+        found: npt.NDArray[np.uint8] = self.by_channel_of(self.values)
+        return found
+
+    @staticmethod
+    def by_channel_of(values: Any) -> Any:
+        """Return an array or tensor of pixels as [N, 3, M]; in both layouts, each channel is contiguous."""
+        leading = values.shape[:1] if len(values.shape) == 2 else values.shape[:-3]
+        return values.reshape(math.prod(leading), 3, -1)
 
     def __getitem__(self, images: slice) -> BytePixels:
         """Return some of the images: a slice along the leading axis."""
@@ -203,6 +209,11 @@ class EncodedSample:
     clean: Branch
     contrast: Branch
     text_only: bool = False
+
+    def without_images(self) -> EncodedSample:
+        """Return the sample without its pixels."""
+        clean, contrast = (replace(one, pixels={}) for one in (self.clean, self.contrast))
+        return replace(self, clean=clean, contrast=contrast)
 
     @property
     def length(self) -> int:

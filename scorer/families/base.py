@@ -16,6 +16,23 @@ TokenInputs = Callable[[Int64Array, int, int], dict[str, Int64Array]]
 """(input ids [T], position of the first label, image token id) → extra per-token inputs [T] of a full forward pass."""
 
 
+Blocks = Callable[[Int64Array, int, int], Int64Array]
+"""(input ids [T], position of the first label, image token id) → numbers of the blocks of tokens that see each other in
+both directions, int64 [T], -1 for a causal token."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerInputs:
+    """What a class computes from its images' grids, by argument name: on the host, and on the device."""
+
+    host: dict[str, npt.NDArray[Any]]
+    device: dict[str, npt.NDArray[Any]]
+
+
+Tower = Callable[[Any, Sequence[Mapping[str, PixelArray]]], TowerInputs]
+"""(transformers model, each image's tensors) → inputs that its vision tower would otherwise compute on the device. The
+boundaries of its attention's windows, ``…seqlens``, are int32 [n + 1] on the host."""
+
 SampleInputs = Callable[[Any, Sequence[Turn], Int64Array, Mapping[str, PixelArray]], dict[str, npt.NDArray[Any]]]
 """(processor, turns, input ids [T], pixels) → extra inputs of one sample, each with a leading axis of 1."""
 
@@ -55,14 +72,17 @@ class Family:
             so that they must be passed together, as a nested list: [[a, b]].
         processed_pixels: see :data:`ProcessedPixels`; an image that would become too many is refused undecoded.
         min_image_tokens: the fewest placeholder tokens per image that the model's class can handle.
-        token_inputs: extra per-token inputs of a full forward pass (token types); continuations of a cached prefix get
-            none.
+        token_inputs: extra per-token inputs of a full forward pass (token types); a packed batch gets none.
         rope_index: whether positions come from ``model.model.get_rope_index``, int64 [3, T] (multimodal rotary
             embedding).
+        tower: see :data:`Tower`; None for a vision tower that attends to whole images of one size.
         first_position: the position of the first token.
         softcap: (configuration) → the logit soft-cap that the model's *class* applies; None if it applies none.
         image_axis: the axis of the pixels along which one sample's images are joined. Samples are joined along axis 0.
         zero_is_padding: whether the model treats a tile of zeros as padding and drops it.
+        blocks: see :data:`Blocks`; None if every token is causal. It says in numbers what ``token_inputs`` makes the
+            class do.
+        blocks_ignore_window: whether tokens of one block see each other beyond a sliding window, too.
         whole_prefix: whether tokens before the first label see each other in both directions, so that a prefix can
             only end there.
         template: Jinja template of the prompt, for a processor that builds its prompt in code. It replaces the chat
@@ -93,7 +113,10 @@ class Family:
     processed_pixels: ProcessedPixels = by_size
     min_image_tokens: int = 0
     token_inputs: TokenInputs = no_token_inputs
+    blocks: Blocks | None = None
+    blocks_ignore_window: bool = False
     rope_index: bool = False
+    tower: Tower | None = None
     first_position: int = 0
     softcap: Callable[[Any], float | None] = lambda config: None
     image_axis: int = 0

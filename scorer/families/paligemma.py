@@ -32,6 +32,11 @@ def suffix_token_types(ids: Int64Array, first_label: int, image_token_id: int) -
     return {"token_type_ids": (np.arange(len(ids)) >= first_label).astype(ids.dtype)}
 
 
+def prefix_block(ids: Int64Array, first_label: int, image_token_id: int) -> Int64Array:
+    """Return one block for all that stands before the first label."""
+    return np.where(np.arange(len(ids)) < first_label, 0, -1)
+
+
 def softcap(config: Any) -> float | None:
     """Return the language model's soft-cap, which the class applies; only PaliGemma 2 has one."""
     cap: float | None = getattr(config.get_text_config(), "final_logit_softcapping", None)
@@ -40,6 +45,8 @@ def softcap(config: Any) -> float | None:
 
 PALIGEMMA = Family(
     token_inputs=suffix_token_types,
+    blocks=prefix_block,
+    blocks_ignore_window=True,
     first_position=1,
     softcap=softcap,
     whole_prefix=True,

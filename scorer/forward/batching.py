@@ -1,4 +1,4 @@
-"""Decide which rows share a forward pass, and how large it may be.
+"""Decide which rows share a padded forward pass, and how large it may be.
 
 The longest rows come first. The rows of a batch then have nearly equal lengths, which keeps padding low, and the
 largest batch runs first, so that a lack of memory shows at once and not after hours.
@@ -6,12 +6,14 @@ largest batch runs first, so that a lack of memory shows at once and not after h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from scorer.errors import BatchTooLargeError
+from scorer.forward.memory import HELD_BYTES, is_out_of_memory
+from scorer.forward.staging import total_bytes
+from scorer.types import EncodedSample
 
-Row = TypeVar("Row")
 Scored = TypeVar("Scored")
 
 MAX_PADDING: Final = 0.04
@@ -63,36 +65,46 @@ def _padding(texts: Sequence[int]) -> float:
     return 1.0 - sum(texts) / (len(texts) * max(texts)) if max(texts) else 0.0
 
 
-def map_batches(
-    rows: Sequence[Row],
-    length: Callable[[Row], int],
-    text: Callable[[Row], int],
-    group: Callable[[Row], Hashable],
-    max_tokens: int,
-    score: Callable[[list[Row]], list[Scored]],
-    is_out_of_memory: Callable[[Exception], bool],
-    too_large: Callable[[Row, Exception], Scored],
-) -> list[Scored]:
-    """Apply ``score`` to batches of rows and return results in row order; :func:`plan_batches` forms the batches.
+def windows(rows: Iterable[EncodedSample]) -> Iterator[list[EncodedSample]]:
+    """Yield rows in order, in lists whose images take about :data:`HELD_BYTES`; they follow from the rows alone."""
+    held: list[EncodedSample] = []
+    nbytes = 0
+    for row in rows:
+        held.append(row)
+        nbytes += total_bytes([row.clean.pixels, row.contrast.pixels])
+        if nbytes >= HELD_BYTES:
+            yield held
+            held, nbytes = [], 0
+    if held:
+        yield held
 
-    A row that does not fit alone gets the result of ``too_large``.
+
+def plain_batches(
+    rows: Sequence[EncodedSample], max_tokens: int, score: Callable[[list[EncodedSample]], list[Scored]]
+) -> list[Scored | Exception]:
+    """Apply ``score`` to padded batches of rows and return results in row order; :func:`plan_batches` forms them.
+
+    A row that alone does not fit in memory gets the error.
 
     Raises:
         BatchTooLargeError: a batch of several rows does not fit. Nothing is kept: which rows share a batch must
             follow from the rows and the budget alone, so the caller starts again with a smaller budget.
         AssertionError: ``score`` did not return one result per row.
     """
-    results: dict[int, Scored] = {}
-    for batch in plan_batches([*map(length, rows)], max_tokens, [*map(group, rows)], [*map(text, rows)]):
+    results: dict[int, Scored | Exception] = {}
+    lengths = [row.length for row in rows]
+    texts = [row.length - int(row.clean.label_index[0]) for row in rows]
+    for batch in plan_batches(lengths, max_tokens, [row.clean.pixels_digest for row in rows], texts):
+        scored: list[Scored | Exception]
         try:
-            scored = score([rows[i] for i in batch])
+            scored = list(score([rows[i] for i in batch]))
         except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
             if not is_out_of_memory(error):
                 raise
             if len(batch) > 1:
-                tokens = len(batch) * max(length(rows[i]) for i in batch)
+                tokens = len(batch) * max(lengths[i] for i in batch)
                 raise BatchTooLargeError(f"a batch of {tokens} tokens ran out of memory", tokens // 2) from error
-            scored = [too_large(rows[batch[0]], error)]
+            scored = [error]
         if len(scored) != len(batch):
             raise AssertionError(f"{len(batch)} rows went in, {len(scored)} came out")
         results.update(zip(batch, scored, strict=True))

@@ -1,129 +1,233 @@
-"""Score on the fast path: whatever rows share is run once.
+"""Score on the fast path: run what rows share once, and both branches packed without padding.
 
-* Clean branch: rows with the same image share a prefix; other rows take one full pass.
+* Clean branch: rows with the same image share it, and the prompt if that is the same.
 * Constant contrasts (:attr:`scorer.contrasts.Contrast.constant`) are the same for every row with the same prompt and
-  image size, and hidden image tokens are not run at all. So only caption tokens run, after a prefix kept across calls.
+  image size, and hidden image tokens are not run at all. So little more than caption tokens runs.
 * Other contrasts depend on the row's own image, so they take a second full pass.
 """
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-
-import numpy as np
-import torch
-from torch import Tensor
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Literal
 
 from scorer.contrasts import CONTRASTS
-from scorer.forward.labels import LabelScores, label_scores
+from scorer.errors import BatchTooLargeError
+from scorer.forward.attention import Backend
+from scorer.forward.labels import LabelScores
+from scorer.forward.memory import is_out_of_memory
 from scorer.forward.model import ForwardRow, ReferenceModel
-from scorer.forward.plain import full_forward
-from scorer.forward.prefix import Prefix, PrefixCache, continue_prefixes, run_prefix
-from scorer.types import EncodedSample
+from scorer.forward.packed import PackedForward, PreparedBatch
+from scorer.forward.packing import Batch, Packer
+from scorer.forward.segments import KeptSegment, Path, cuts_of
+from scorer.forward.self_check import of_each_kind
+from scorer.types import Branch, EncodedSample
 
-Cut = tuple[bytes, int]
-"""A place where a row may be cut: the key of the prefix before it, and the prefix's length in tokens."""
+Scores = LabelScores | Exception
+"""A branch's scores, or the error of a row that alone does not fit in memory."""
+Look = Callable[[list[EncodedSample]], bool]
+BranchName = Literal["clean", "contrast"]
+Pair = tuple[LabelScores, LabelScores]
+Item = tuple[int, BranchName]
+"""A row's number and one of its branches."""
+
+_NO_LIMIT: Final = 2**62
 
 
 class FastPath:
-    """Scores batches, and keeps contrast prefixes across calls.
+    """Scores rows in packed batches, and keeps contrast prefixes across calls if told to.
 
     Args:
         model: the reference model; its family must be verified for the fast path.
         contrast: the name of the contrast.
-        cache_bytes: memory for contrast prefixes, in bytes.
+        cache_bytes: memory for contrast prefixes that are kept across calls, in bytes.
+        backend: see :class:`PackedForward`.
+        bucket: see :class:`PackedForward`.
     """
 
-    def __init__(self, model: ReferenceModel, contrast: str, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        model: ReferenceModel,
+        contrast: str,
+        cache_bytes: int = 0,
+        backend: Backend | None = None,
+        bucket: int | None = None,
+    ) -> None:
         self._model = model
         self._constant = CONTRASTS[contrast].constant
-        self._cache = PrefixCache(cache_bytes)
+        self._cache = KeptSegments(cache_bytes)
+        self._forward = PackedForward(model, backend, bucket)
 
-    @torch.inference_mode()
-    def score(self, samples: Sequence[EncodedSample]) -> list[tuple[LabelScores, LabelScores]]:
-        """Return the (clean, contrast) scores of each sample in a batch."""
-        clean = [self._model.prepare(sample.clean) for sample in samples]
-        clean_scores = label_scores(self._model, clean, self._shared_images(clean))
-        contrast = [self._model.prepare(sample.contrast) for sample in samples]
-        contrast_scores = label_scores(self._model, contrast, self._contrast_states(contrast))
-        return list(zip(clean_scores, contrast_scores, strict=True))
+    def score(self, samples: Sequence[EncodedSample]) -> list[Pair]:
+        """Return the (clean, contrast) scores of each sample, run as one batch with what is kept.
 
-    def _shared_images(self, rows: Sequence[ForwardRow]) -> list[Tensor]:
-        """Run the clean branch; a prefix is run separately only if at least two rows of the batch share it."""
-        cuts = [self._cuts(row) for row in rows]
-        seen = Counter(key for row in cuts for key, _ in row)
-        chosen = [next((cut for cut in row if seen[cut[0]] > 1), None) for row in cuts]
-        return self._run(rows, chosen, PrefixCache(0))
+        Raises:
+            BatchTooLargeError, RuntimeError: they do not fit in memory.
+        """
+        return _pairs(len(samples), self.score_kept(samples, _NO_LIMIT))
 
-    def _contrast_states(self, rows: Sequence[ForwardRow]) -> list[Tensor]:
-        if not self._constant:
-            return full_forward(self._model, rows)
-        if not all(row.attend.all() for row in rows):
-            window = self._model.sliding_window or sys.maxsize
-            # A sliding window counts places in the sequence, not positions, so hidden tokens must keep theirs.
-            if max(len(row.ids) for row in rows) > window:
-                return full_forward(self._model, rows)
-            rows = [self._model.text_only(row) for row in rows]
-        cuts = [self._cuts(row) for row in rows]
-        seen = Counter(key for row in cuts for key, _ in row)
-        chosen = []
-        for row, places in zip(rows, cuts, strict=True):
-            # The cut depends only on the batch, not on the state of the cache: where a row is cut changes the rounding
-            # of its scores, and a resumed run must produce the same bytes as an uninterrupted one. A prefix with images
-            # is worth keeping for later rows even if no other row of this batch shares it; a text prefix is not.
-            shared = (cut for cut in places if seen[cut[0]] > 1)
-            chosen.append(next(shared, places[-1] if places and row.pixels else None))
-        return self._run(rows, chosen, self._cache)
+    def score_kept(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[tuple[Item, Scores]]:
+        """Yield the scores of each branch of each row; both branches share batches, which use what is kept.
 
-    def _cuts(self, row: ForwardRow) -> list[Cut]:
-        cuts = _cuts(row, self._model.image_token_id)
-        return cuts[:1] if self._model.family.whole_prefix else cuts
+        The scores depend, within rounding, on what is kept. The arguments and errors are those of :meth:`score_rows`.
+        """
+        return self._scores(self._kept_batches(rows, budget), keep=True)
 
-    def _run(self, rows: Sequence[ForwardRow], cuts: Sequence[Cut | None], cache: PrefixCache) -> list[Tensor]:
-        """Continue rows from their prefixes, equal prefix lengths together; rows without a cut take one full pass."""
-        whole = [i for i, cut in enumerate(cuts) if cut is None]
-        states = dict(zip(whole, full_forward(self._model, [rows[i] for i in whole]), strict=True)) if whole else {}
-        by_length: defaultdict[int, dict[int, bytes]] = defaultdict(dict)
-        for i, cut in enumerate(cuts):
-            if cut is not None:
-                by_length[cut[1]][i] = cut[0]
-        for length, keys in by_length.items():
-            prefixes: dict[bytes, Prefix] = {}
-            for i, key in keys.items():
-                if key not in prefixes:
-                    prefixes[key] = cache.get(key) or run_prefix(self._model, rows[i], length)
-                    cache.put(key, prefixes[key])
-            members = list(keys)
-            continued = continue_prefixes(self._model, [rows[i] for i in members], [prefixes[keys[i]] for i in members])
-            states.update(zip(members, continued, strict=True))
-        return [states[i] for i in range(len(rows))]
+    def score_rows(
+        self, rows: Iterable[EncodedSample], budget: int, look: Look | None = None
+    ) -> Iterator[tuple[Item, Scores]]:
+        """Yield the scores of each branch of each row, as they are computed; they follow from the arguments alone.
+
+        Rows are read as they are needed. Constant contrasts hold no images of their own, so they wait until all rows
+        are there, and each prefix is run as seldom as the budget allows.
+
+        Args:
+            rows: the rows.
+            budget: the most tokens of a batch; a row that alone has more is a batch by itself.
+            look: called once, before anything is scored, with a few rows of each kind among those that wait; returns
+                whether the fast path's scores of them are right.
+
+        Yields:
+            ((row number, branch), scores); instead of scores, the error if the row alone does not fit in memory.
+
+        Raises:
+            BatchTooLargeError: a batch of several rows does not fit in memory.
+            FastPathDiffersError: ``look`` returned False.
+        """
+        return self._scores(self._batches(rows, budget, look), keep=False)
+
+    def score_texts(self, rows: Sequence[EncodedSample], budget: int) -> Iterator[tuple[Item, Scores]]:
+        """Yield the scores of text-only rows; see :meth:`score_rows`."""
+        return self._scores(self._text_batches(rows, budget), keep=False)
+
+    def _text_batches(self, rows: Sequence[EncodedSample], budget: int) -> Iterator[Batch[Item]]:
+        packer: Packer[Item] = Packer(budget)
+        for i, row in enumerate(rows):
+            packer.add((i, "contrast"), self._path(packer, row.contrast))
+        yield from packer.rest()
+
+    def _kept_batches(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[Batch[Item]]:
+        packer: Packer[Item] = Packer(budget)
+        for i, row in enumerate(rows):
+            packer.add((i, "clean"), self._path(packer, row.clean))
+            contrast = self._path(packer, row.contrast)
+            if self._keeps(contrast):
+                contrast.root.kept = contrast.root.kept or self._cache.get(contrast.root.key)
+            packer.add((i, "contrast"), contrast)
+        yield from packer.rest()
+
+    def _batches(self, rows: Iterable[EncodedSample], budget: int, look: Look | None) -> Iterator[Batch[Item]]:
+        now: Packer[Item] = Packer(budget)
+        later: Packer[Item] = Packer(budget) if self._constant else now
+        packers = (now,) if later is now else (now, later)
+        unseen: list[EncodedSample] = []
+
+        def check() -> None:
+            nonlocal look
+            if look is not None and unseen and not look([r for few in of_each_kind(unseen).values() for r in few]):
+                raise FastPathDiffersError(unseen)
+            look = None
+            unseen.clear()
+
+        for i, row in enumerate(rows):
+            now.add((i, "clean"), self._path(now, row.clean))
+            later.add((i, "contrast"), self._path(later, row.contrast))
+            if look is not None:
+                unseen.append(row)
+            for packer in packers:
+                for batch in packer.full():
+                    check()
+                    yield batch
+        check()
+        for packer in packers:
+            yield from packer.rest()
+
+    def _path(self, packer: Packer[Item], branch: Branch) -> Path:
+        row = self._model.prepare(branch)
+        if not row.attend.all():
+            row = self._model.text_only(row)
+        return packer.path(row, cuts_of(row, self._model.image_token_id, self._model.family.whole_prefix))
+
+    def _keeps(self, path: Path) -> bool:
+        """Whether later calls may need the path's root: a prefix with an image that all contrasts of its kind share."""
+        row: ForwardRow = path.row
+        return self._constant and bool(row.pixels) and path.root.stop <= int(row.label_index[0])
+
+    def _scores(self, batches: Iterator[Batch[Item]], keep: bool) -> Iterator[tuple[Item, Scores]]:
+        """Run batches; the next one is prepared in a thread while the device works on this one."""
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            running: tuple[Batch[Item], PreparedBatch] | None = None
+            for batch in batches:
+                prepared = pool.submit(self._forward.prepare, [path for _, path in batch])
+                if running is not None:
+                    yield from self._run(*running, keep)
+                running = batch, prepared.result()
+            if running is not None:
+                yield from self._run(*running, keep)
+
+    def _run(self, batch: Batch[Item], prepared: PreparedBatch, keep: bool) -> Iterator[tuple[Item, Scores]]:
+        wanted = {
+            path.root.key
+            for (_, branch), path in batch
+            if keep and branch == "contrast" and path.root.kept is None and self._keeps(path) and self._cache.limit
+        }
+        try:
+            scores, kept = self._forward.run(prepared, wanted)
+        except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) > 1:
+                tokens = len(prepared.layout.ids)
+                raise BatchTooLargeError(f"a batch of {tokens} tokens ran out of memory", tokens // 2) from error
+            yield batch[0][0], error
+            return
+        for key, segment in kept.items():
+            self._cache.put(key, segment)
+        yield from ((item, one) for (item, _), one in zip(batch, scores, strict=True))
 
 
-def _cuts(row: ForwardRow, image_token_id: int) -> list[Cut]:
-    """Return where a row may be cut, longest prefix first: before its first label, and after its last image.
+class FastPathDiffersError(Exception):
+    """The fast path failed its check; ``rows`` were read and are not scored."""
 
-    Rows with the same prompt share the first cut; rows with different prompts can still share the second. There is no
-    cut if an image follows a label, because its features would belong after the cut.
-    """
-    images = np.flatnonzero(row.ids == image_token_id)
-    first_label = int(row.label_index[0])
-    places = [first_label]
-    if len(images):
-        after_images = int(images[-1]) + 1
-        places = [place for place in dict.fromkeys((first_label, after_images)) if place <= first_label]
-        if after_images > first_label:
-            return []
-    return [(_prefix_key(row, place), place) for place in places]
+    def __init__(self, rows: Sequence[EncodedSample]) -> None:
+        super().__init__(f"the fast path failed its check before {len(rows)} rows")
+        self.rows = rows
 
 
-def _prefix_key(row: ForwardRow, length: int) -> bytes:
-    """Return a key over tokens, positions and pixels; equal keys mean equal prefixes."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(length.to_bytes(8, "little"))
-    digest.update(row.ids[:length].tobytes())
-    digest.update(row.positions[:, :length].tobytes())
-    digest.update(row.pixels_digest)
-    return digest.digest()
+def _pairs(count: int, found: Iterable[tuple[Item, Scores]]) -> list[Pair]:
+    scores = {}
+    for item, one in found:
+        if isinstance(one, Exception):
+            raise one
+        scores[item] = one
+    return [(scores[i, "clean"], scores[i, "contrast"]) for i in range(count)]
+
+
+class KeptSegments:
+    """Kept roots by key; above a limit in bytes, the least recently used ones are dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self._kept: OrderedDict[bytes, KeptSegment] = OrderedDict()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._kept
+
+    def get(self, key: bytes) -> KeptSegment | None:
+        """Return what is kept under ``key`` and mark it as used; None if there is nothing."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: bytes, segment: KeptSegment) -> None:
+        """Keep a root, unless it is larger than the limit."""
+        if segment.nbytes > self.limit or key in self._kept:
+            return
+        self._kept[key] = segment
+        self.nbytes += segment.nbytes
+        while self.nbytes > self.limit:
+            _, dropped = self._kept.popitem(last=False)
+            self.nbytes -= dropped.nbytes

@@ -31,32 +31,39 @@ def undefined_scores(count: int) -> LabelScores:
 
 
 def label_scores(model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequence[Tensor]) -> list[LabelScores]:
-    """Return the raw logit and log-probability of each row's labels, projecting a chunk of labels at a time.
-
-    Naive form::
-
-        logits = lm_head(hidden).float();  logit = logits[i, labels[i]];  logprob = log_softmax(logits)[i, labels[i]]
+    """Return the raw logit and log-probability of each row's labels.
 
     Args:
         rows: B rows with N_b labels each.
         hidden: B tensors [N_b, D], the states that predict the labels.
     """
-    both = [values.cpu().numpy() for values in project_labels(model, rows, hidden)]
-    splits = np.cumsum([len(row.label_index) for row in rows])[:-1]
-    return [LabelScores(*pair) for pair in zip(*(np.split(values, splits) for values in both), strict=True)]
-
-
-def project_labels(
-    model: ReferenceModel, rows: Sequence[ForwardRow], hidden: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return logits and log-probabilities, float32 [N] on the device, of all rows' labels end to end."""
-    states = torch.cat(list(hidden))  # [N, D]
+    states = torch.cat(list(hidden))
     labels = torch.from_numpy(np.concatenate([row.ids[row.label_index] for row in rows])).to(states.device)
+    return split_scores(project_labels(model, states, labels), [len(row.label_index) for row in rows])
+
+
+def project_labels(model: ReferenceModel, states: Tensor, labels: Tensor) -> Tensor:
+    """Return the raw logits and log-probabilities of labels, float32 [2, N] on the device, a chunk at a time.
+
+    Naive form::
+
+        logits = lm_head(states).float();  logit = logits[i, labels[i]];  logprob = log_softmax(logits)[i, labels[i]]
+
+    Args:
+        states: [N, D], the states that predict the labels.
+        labels: int64 [N].
+    """
     chunk = max(1, LOGITS_CHUNK // model.vocabulary)
-    logit, logprob = [], []
+    found = []
     for h, y in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
         logits = model.project(h)  # [chunk, V]
-        label_logit = logits.gather(-1, y[:, None].to(logits.device))[:, 0]
-        logit.append(label_logit)
-        logprob.append(label_logit - logits.logsumexp(-1))
-    return torch.cat(logit), torch.cat(logprob)
+        logit = logits.gather(-1, y[:, None].to(logits.device))[:, 0]
+        found.append(torch.stack([logit, logit - logits.logsumexp(-1)]))
+    return torch.cat(found, dim=1)
+
+
+def split_scores(both: Tensor, counts: Sequence[int]) -> list[LabelScores]:
+    """Read :func:`project_labels`'s result from the device, which waits for it, and split it into rows' scores."""
+    logit, logprob = both.cpu().numpy()
+    splits = np.cumsum(counts)[:-1]
+    return [LabelScores(*pair) for pair in zip(np.split(logit, splits), np.split(logprob, splits), strict=True)]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scorer.families import Family
-from scorer.families.base import image_token_id
+from scorer.families.base import TowerInputs, image_token_id
+from scorer.forward.attention import BatchAttention, packed_attention
 from scorer.forward.compilation import compile_decoder
 from scorer.forward.transfer import join_on_device, to_device
 from scorer.types import BoolArray, Branch, Int64Array, PixelArray, Usage
@@ -30,6 +31,9 @@ class ForwardRow:
         pixels: image tensors by argument name; empty if the row has no images.
         pixels_digest: identifies ``pixels``.
         token_inputs: extra per-token inputs of a full forward pass, int64 [T] each.
+        places: int64 [T], each token's place in the row before hidden tokens were taken out.
+        blocks: int64 [T], numbers of the blocks of tokens that see each other in both directions, -1 for a causal
+            token; None if all are causal.
     """
 
     ids: Int64Array
@@ -39,6 +43,8 @@ class ForwardRow:
     pixels: Mapping[str, PixelArray]
     pixels_digest: bytes
     token_inputs: Mapping[str, Int64Array]
+    places: Int64Array
+    blocks: Int64Array | None
 
 
 class ReferenceModel:
@@ -63,6 +69,8 @@ class ReferenceModel:
         self.sliding_window = _sliding_window(model.config.get_text_config())
         self._softcap = family.softcap(model.config)
         self.usage = Usage()
+        self._towers = _configurations(model.model.visual) if family.tower is not None else []
+        self._text = _text_configurations(model) if family.fast else []
 
     @property
     def device(self) -> torch.device:
@@ -84,6 +92,8 @@ class ReferenceModel:
             pixels=branch.pixels,
             pixels_digest=branch.pixels_digest,
             token_inputs=self._token_inputs(branch.input_ids, branch.label_index),
+            places=np.arange(len(branch.input_ids)),
+            blocks=self._blocks(branch.input_ids, branch.label_index),
         )
 
     def text_only(self, row: ForwardRow) -> ForwardRow:
@@ -99,7 +109,13 @@ class ReferenceModel:
             pixels={},
             pixels_digest=b"",
             token_inputs=self._token_inputs(ids, label_index),
+            places=np.flatnonzero(keep),
+            blocks=self._blocks(ids, label_index),
         )
+
+    def _blocks(self, ids: Int64Array, label_index: Int64Array) -> Int64Array | None:
+        blocks = self.family.blocks
+        return None if blocks is None else blocks(ids, int(label_index[0]), self.image_token_id)
 
     def _token_inputs(self, ids: Int64Array, label_index: Int64Array) -> dict[str, Int64Array]:
         return self.family.token_inputs(ids, int(label_index[0]), self.image_token_id)
@@ -113,11 +129,11 @@ class ReferenceModel:
             return np.tile(np.arange(length, dtype=np.int64), (3, 1))
         # No mask here: it would renumber the tokens after a hidden image.
         tokens = self._token_inputs(branch.input_ids, branch.label_index)
-        types = {name: to_device(values[None], self.device) for name, values in tokens.items()}
-        grids = {n: to_device(np.asarray(p), self.device) for n, p in branch.pixels.items() if n.endswith("grid_thw")}
-        ids = to_device(branch.input_ids[None], self.device)
-        positions, _ = self.model.model.get_rope_index(ids, **types, **grids)  # [3, 1, T]
-        return np.asarray(positions[:, 0].cpu().numpy(), dtype=np.int64)
+        # On the host: on a device, each row would wait for it many times.
+        types = {name: torch.from_numpy(values[None]) for name, values in tokens.items()}
+        grids = {n: torch.from_numpy(np.asarray(p)) for n, p in branch.pixels.items() if n.endswith("grid_thw")}
+        positions, _ = self.model.model.get_rope_index(torch.from_numpy(branch.input_ids[None]), **types, **grids)
+        return np.asarray(positions[:, 0].numpy(), dtype=np.int64)  # of [3, 1, T]
 
     def hidden(
         self,
@@ -158,6 +174,36 @@ class ReferenceModel:
         states: Tensor = outputs.logits if self.family.class_forward else outputs.last_hidden_state
         return states
 
+    def tower_inputs(self, images: Sequence[Mapping[str, PixelArray]]) -> TowerInputs:
+        """Return what the vision tower needs besides the pixels; see :data:`scorer.families.base.Tower`."""
+        if self.family.tower is None or not images:
+            return TowerInputs({}, {})
+        return self.family.tower(self.model, images)
+
+    def packed_hidden(
+        self, ids: Tensor, positions: Tensor, images: Mapping[str, Tensor], attention: BatchAttention
+    ) -> Tensor:
+        """Return last hidden states [N, D] of one packed batch.
+
+        Args:
+            ids: int64 [1, N].
+            positions: int64 [A, 1, N]; A is 1 or 3.
+            images: the tensors of all images in the batch's order, by argument name.
+            attention: who attends to whom, and how.
+        """
+        eager = bool(attention.capture) or bool(attention.kept)
+        with packed_attention(self._text, self._towers, attention), self.eager() if eager else nullcontext():
+            outputs = self._base(
+                input_ids=ids,
+                # Without a mask, transformers would look for packed rows in the positions, and wait for the answer.
+                attention_mask=torch.ones_like(ids),
+                position_ids=positions if len(positions) > 1 else positions[0],
+                use_cache=False,
+                **images,
+            )
+        states: Tensor = outputs.last_hidden_state[0]
+        return states
+
     def project(self, hidden: Tensor) -> Tensor:
         """Return float32 logits [n, V] of hidden states [n, D], as the model's class computes them."""
         if self.family.class_forward:
@@ -176,6 +222,20 @@ class ReferenceModel:
         for out, row in zip(padded, rows, strict=True):
             out[: len(row)] = row
         return to_device(padded, self.device)
+
+
+def _text_configurations(model: Any) -> list[Any]:
+    return [*_configurations(model.get_decoder()), model.config, model.config.get_text_config()]
+
+
+def _configurations(module: Any) -> list[Any]:
+    """Return the configurations that a module's parts read, each once: transformers copies some of them."""
+    found = {}
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            found[id(config)] = config
+    return list(found.values())
 
 
 def _capped(logits: Tensor, cap: float) -> Tensor:

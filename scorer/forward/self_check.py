@@ -1,4 +1,4 @@
-"""Check the fast path against two full forward passes, on the first batch of a process."""
+"""Check the fast path against two full forward passes, on a few rows of each kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from scorer.forward import LabelScores
+from scorer.forward.labels import LabelScores
+from scorer.types import EncodedSample
 
 Pair = tuple[LabelScores, LabelScores]
 
@@ -50,3 +51,20 @@ def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Return the largest difference; infinite if only one side is NaN or infinite, or if infinities differ in sign."""
     differ = ~((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))
     return float(np.nan_to_num(np.abs(ours[differ] - theirs[differ]), nan=np.inf, posinf=np.inf).max(initial=0.0))
+
+
+def of_each_kind(rows: Sequence[EncodedSample]) -> dict[str, list[EncodedSample]]:
+    """Return a few rows of each kind: the longest, two that share an image, and the first; each row once."""
+    chosen: dict[str, list[EncodedSample]] = {"longest": [max(rows, key=lambda row: row.length)]}
+    first_of: dict[bytes, EncodedSample] = {}
+    for row in rows:
+        other = first_of.setdefault(row.clean.pixels_digest, row)
+        if other is not row:
+            chosen["shared image"] = [other, row]
+            break
+    chosen["first"] = [rows[0]]
+    seen: set[int] = set()
+    return {
+        kind: [row for row in few if id(row) not in seen and not seen.add(id(row))]  # type: ignore[func-returns-value]
+        for kind, few in chosen.items()
+    }

@@ -1,0 +1,154 @@
+"""Run a packed batch: one vision call and one decoder call over segments end to end, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorer.forward.attention import (
+    Attention,
+    Backend,
+    BatchAttention,
+    FlexAttention,
+    Keys,
+    SegmentedAttention,
+    tower_attention,
+)
+from scorer.forward.labels import LabelScores, project_labels, split_scores
+from scorer.forward.model import ReferenceModel
+from scorer.forward.segments import KeptSegment, Layout, Path, lay_out
+from scorer.forward.staging import StagedArrays, join_pixels, normalised_pixels
+from scorer.types import Usage
+
+BUCKETS: Final = 64
+"""A batch's total is rounded up to a multiple of budget / BUCKETS tokens, so that few shapes occur."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedBatch:
+    """A batch in host memory, ready to be copied.
+
+    Attributes:
+        paths: its rows.
+        layout: where their segments lie.
+        staged: its arrays.
+        host: arrays that the vision tower reads on the host.
+        text: the decoder's attention.
+        towers: see :class:`BatchAttention`.
+    """
+
+    paths: Sequence[Path]
+    layout: Layout
+    staged: StagedArrays
+    host: Mapping[str, Tensor]
+    text: SegmentedAttention | FlexAttention
+    towers: Mapping[bytes, Attention]
+
+
+class PackedForward:
+    """Runs packed batches of one model.
+
+    Args:
+        model: the reference model; its family must be verified for packing.
+        backend: how attention is computed; None chooses FlexAttention on CUDA, and segments elsewhere.
+        bucket: the multiple of tokens that totals are rounded up to.
+    """
+
+    def __init__(self, model: ReferenceModel, backend: Backend | None = None, bucket: int | None = None) -> None:
+        cuda = model.device.type == "cuda"
+        self.model = model
+        self.backend: Backend = backend or (FlexAttention if cuda else SegmentedAttention)
+        self._bucket = bucket
+        self._windows = {None, model.sliding_window}
+
+    def prepare(self, paths: Sequence[Path]) -> PreparedBatch:
+        """Lay a batch out and compute all its indices and masks on the host; may run in another thread."""
+        model = self.model
+        tokens = sum({id(s): s.length for path in paths for s in path.segments}.values())
+        size = None if self._bucket is None else -(-tokens // self._bucket) * self._bucket
+        layout = lay_out(paths, size, model.family.blocks_ignore_window)
+        text = self.backend(layout.plan, self._windows)
+        images = [s.row.pixels for s in layout.segments if s.parent is None and s.row.pixels]
+        inputs = model.tower_inputs(images)
+        pixels = join_pixels([{n: a for n, a in one.items() if n not in inputs.host} for one in images])
+        arrays = {
+            "input_ids": layout.ids[None],
+            "position_ids": layout.positions[:, None],
+            "reads": _reads(layout),
+            "labels": np.concatenate([path.row.ids[path.row.label_index] for path in paths]),
+            **{f"text:{name}": array for name, array in text.arrays.items()},
+        }
+        towers: dict[bytes, Attention] = {}
+        host: dict[str, Tensor] = {}
+        for name, array in inputs.host.items():
+            host[name] = torch.from_numpy(np.ascontiguousarray(array))
+            if name.endswith("seqlens"):
+                tower = tower_attention(np.diff(array).tolist(), self.backend)
+                key = array.tobytes()
+                towers[key] = tower
+                arrays |= {f"tower:{key.hex()}:{part}": value for part, value in tower.arrays.items()}
+        arrays |= {f"input:{name}": array for name, array in (pixels | inputs.device).items()}
+        return PreparedBatch(paths, layout, StagedArrays(arrays, model.device), host, text, towers)
+
+    @torch.inference_mode()
+    def run(
+        self, batch: PreparedBatch, keep: Collection[bytes] = ()
+    ) -> tuple[list[LabelScores], dict[bytes, KeptSegment]]:
+        """Return the scores of each path's labels, and what the roots in ``keep`` leave for later batches."""
+        model, layout = self.model, batch.layout
+        tensors = batch.staged.to_device()
+        batch.text.place(_under("text:", tensors))
+        for key, tower in batch.towers.items():
+            tower.place(_under(f"tower:{key.hex()}:", tensors))
+        model.usage += Usage(sum(segment.length for segment in layout.segments), len(layout.ids))
+        attention = BatchAttention(
+            batch.text,
+            batch.towers,
+            kept=_kept(layout.kept),
+            capture={key: layout.starts[key] for key in keep if key in layout.starts},
+        )
+        hidden = model.packed_hidden(
+            tensors["input_ids"],
+            tensors["position_ids"],
+            {**self._images(_under("input:", tensors)), **batch.host},
+            attention,
+        )  # [N, D]
+        kept = {
+            key: KeptSegment(tuple(layers), hidden[layout.starts[key][1] - 1].clone())
+            for key, layers in attention.captured.items()
+        }
+        if layout.kept:
+            hidden = torch.cat([hidden, torch.stack([one.last_hidden for one in layout.kept])])
+        scores = project_labels(model, hidden[tensors["reads"]], tensors["labels"])
+        return split_scores(scores, [len(reads) for reads in layout.reads]), kept
+
+    def _images(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        pixels = normalised_pixels(tensors, self.model.model.dtype)
+        return pixels | {name: tensor for name, tensor in tensors.items() if ":" not in name}
+
+    def score(self, paths: Sequence[Path]) -> list[LabelScores]:
+        """Prepare and run one batch."""
+        return self.run(self.prepare(paths))[0]
+
+
+def _reads(layout: Layout) -> Any:
+    """Return where all labels' states are, once the kept roots' last states follow the batch's."""
+    reads = np.concatenate(layout.reads)
+    return np.where(reads < 0, len(layout.ids) - 1 - reads, reads)
+
+
+def _kept(roots: Sequence[KeptSegment]) -> list[Keys]:
+    """Return the kept roots' keys and values end to end, by layer."""
+    return [
+        tuple(torch.cat([root.layers[i][part] for root in roots], dim=2) for part in range(2))  # type: ignore[misc]
+        for i in range(len(roots[0].layers) if roots else 0)
+    ]
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
