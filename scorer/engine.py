@@ -187,7 +187,8 @@ class Scorer:
             BatchTooLargeError: a batch did not fit in memory. No row is scored; try a smaller budget.
         """
         self._path = "plain" if self._fast is None else "fast"
-        fast = None if self._fast is None else partial(self._fast.score_rows, look=self._agrees)
+        look = partial(self._agrees, kept=False)
+        fast = None if self._fast is None else partial(self._fast.score_rows, look=look)
         return self._score(rows, max_batch_tokens, fast)
 
     def _score(
@@ -253,21 +254,26 @@ class Scorer:
             return
         kinds = {kind: few for kind, few in of_each_kind(rows).items() if kind not in self._checked}
         self._checked.update(kinds)
-        if kinds and not self._agrees([row for few in kinds.values() for row in few]):
+        if kinds and not self._agrees([row for few in kinds.values() for row in few], kept=True):
             self._fast, self._path = None, "plain"
 
-    def _agrees(self, rows: list[EncodedSample]) -> bool:
-        """Whether the fast path's scores of these rows differ from two full passes by no more than rounding."""
+    def _agrees(self, rows: list[EncodedSample], kept: bool) -> bool:
+        """Whether the fast path's scores of these rows differ from two full passes by no more than rounding.
+
+        Args:
+            rows: the rows.
+            kept: whether they are scored as :meth:`score_encoded` does: once to keep prefixes, and once with them.
+        """
         assert self._fast is not None
         try:
-            fast = self._fast.score(rows)
+            fast = [pair for _ in range(1 + kept) for pair in self._fast.score(rows, kept)]
             plain = [pair for row in rows for pair in forward.score_two_forwards(self.model, [row])]
         except (RuntimeError, BatchTooLargeError) as error:
             if not (isinstance(error, BatchTooLargeError) or forward.is_out_of_memory(error)):
                 raise
             # A row that does not fit alone fails by itself later.
-            return len(rows) == 1 or all(self._agrees([row]) for row in rows)
-        self.self_check = compare(fast, plain, self.config.dtype)
+            return len(rows) == 1 or all(self._agrees([row], kept) for row in rows)
+        self.self_check = compare(fast, plain * (1 + kept), self.config.dtype)
         if not self.self_check.passed:
             logger.warning(
                 "the fast path differs from two full forward passes by %.3g (limit %.3g, %s): rows of model %s are "

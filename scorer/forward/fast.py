@@ -60,13 +60,18 @@ class FastPath:
         self._cache = KeptSegments(cache_bytes)
         self._forward = PackedForward(model, backend, bucket)
 
-    def score(self, samples: Sequence[EncodedSample]) -> list[Pair]:
-        """Return the (clean, contrast) scores of each sample, run as one batch with what is kept.
+    def score(self, samples: Sequence[EncodedSample], kept: bool = True) -> list[Pair]:
+        """Return the (clean, contrast) scores of each sample, without a budget.
+
+        Args:
+            samples: the rows.
+            kept: whether to score as :meth:`score_kept` does; otherwise, as :meth:`score_rows`.
 
         Raises:
             BatchTooLargeError, RuntimeError: they do not fit in memory.
         """
-        return _pairs(len(samples), self.score_kept(samples, _NO_LIMIT))
+        score = self.score_kept if kept else self.score_rows
+        return _pairs(len(samples), score(samples, _NO_LIMIT))
 
     def score_kept(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[tuple[Item, Scores]]:
         """Yield the scores of each branch of each row; both branches share batches, which use what is kept.
@@ -146,7 +151,7 @@ class FastPath:
 
     def _path(self, packer: Packer[Item], branch: Branch) -> Path:
         row = self._model.prepare(branch)
-        if not row.attend.all():
+        if row.pixels and not row.attend[row.ids == self._model.image_token_id].any():
             row = self._model.text_only(row)
         return packer.path(row, cuts_of(row, self._model.image_token_id, self._model.family.whole_prefix))
 

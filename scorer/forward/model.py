@@ -15,7 +15,7 @@ from scorer.families import Family
 from scorer.families.base import TowerInputs, image_token_id
 from scorer.forward.attention import BatchAttention, packed_attention
 from scorer.forward.compilation import compile_decoder
-from scorer.forward.transfer import join_on_device, to_device
+from scorer.forward.staging import pixels_to_device, to_device
 from scorer.types import BoolArray, Branch, Int64Array, PixelArray, Usage
 
 
@@ -142,35 +142,30 @@ class ReferenceModel:
         attend: Sequence[Any],
         pixels: Sequence[Mapping[str, PixelArray]] = (),
         token_inputs: Sequence[Mapping[str, Int64Array]] = (),
-        cache: Any = None,
     ) -> Tensor:
         """Return last hidden states [B, T, D] of right-padded rows, or logits [B, T, V] for ``class_forward``.
 
         Args:
             ids: B rows of [T_b].
             positions: B rows of [A, T_b]; A is 1 or 3.
-            attend: B rows of [P + T_b]; whether a position in the cached prefix or the row may be attended to.
+            attend: B rows of [T_b]; whether a position may be attended to.
             pixels: B rows of image tensors, or empty.
             token_inputs: B rows of extra per-token inputs, or empty.
-            cache: keys and values of the P positions before each row.
         """
         self.usage += Usage(sum(map(len, ids)), len(ids) * max(map(len, ids)))
-        kwargs: dict[str, Any] = join_on_device(pixels, self.device, self.model.dtype)
+        kwargs: dict[str, Any] = pixels_to_device(pixels, self.device, self.model.dtype)
         for name in token_inputs[0] if token_inputs else {}:
             kwargs[name] = self._pad([row[name] for row in token_inputs], 0)
         place = torch.stack([self._pad([row[axis] for row in positions], 0) for axis in range(len(positions[0]))])
         if not self.family.class_forward:
             kwargs["position_ids"] = place if len(place) > 1 else place[0]
-            kwargs["past_key_values"] = cache
         # Padding is hidden by the mask, and it is a text token, so that the class expects no image for it.
-        # A cache is indexed by layer number, which would trigger a recompilation for each layer.
-        with self.eager() if cache is not None else nullcontext():
-            outputs = self._base(
-                input_ids=self._pad(ids, int(ids[0][-1])),
-                attention_mask=self._pad(attend, 0),
-                use_cache=cache is not None,
-                **kwargs,
-            )
+        outputs = self._base(
+            input_ids=self._pad(ids, int(ids[0][-1])),
+            attention_mask=self._pad(attend, 0),
+            use_cache=False,
+            **kwargs,
+        )
         states: Tensor = outputs.logits if self.family.class_forward else outputs.last_hidden_state
         return states
 
@@ -191,8 +186,7 @@ class ReferenceModel:
             images: the tensors of all images in the batch's order, by argument name.
             attention: who attends to whom, and how.
         """
-        eager = bool(attention.capture) or bool(attention.kept)
-        with packed_attention(self._text, self._towers, attention), self.eager() if eager else nullcontext():
+        with packed_attention(self._text, self._towers, attention):
             outputs = self._base(
                 input_ids=ids,
                 # Without a mask, transformers would look for packed rows in the positions, and wait for the answer.

@@ -73,7 +73,7 @@ class PackedForward:
         size = None if self._bucket is None else -(-tokens // self._bucket) * self._bucket
         layout = lay_out(paths, size, model.family.blocks_ignore_window)
         text = self.backend(layout.plan, self._windows)
-        images = [s.row.pixels for s in layout.segments if s.parent is None and s.row.pixels]
+        images = [s.row.pixels for s in layout.segments if s.start == 0 and s.row.pixels]
         inputs = model.tower_inputs(images)
         pixels = join_pixels([{n: a for n, a in one.items() if n not in inputs.host} for one in images])
         arrays = {

@@ -43,11 +43,12 @@ class KeptSegment:
 
 @dataclass(eq=False, slots=True)
 class Segment:
-    """Tokens ``start`` … ``stop`` − 1 of a row, after those of its parent.
+    """Tokens ``start`` … ``stop`` − 1 of a row; a root if ``start`` is 0.
+
+    It does not know what precedes it: such a cycle would keep its images until the next garbage collection.
 
     Attributes:
         row: a row that it is cut from; other rows may share it.
-        parent: what precedes it; None for a root.
         children: what continues it, by key.
         key: identifies a root among all rows of a model, and a child among its siblings.
         kept: its keys and values from an earlier batch; it is then not run again. Roots only.
@@ -56,7 +57,6 @@ class Segment:
     row: ForwardRow
     start: int
     stop: int
-    parent: Segment | None
     key: bytes
     children: dict[bytes, Segment] = field(default_factory=dict)
     kept: KeptSegment | None = None
@@ -101,14 +101,14 @@ class Forest:
         end = int(row.label_index[-1])
         places = [0, *sorted({cut for cut in cuts if 0 < cut < end}), end]
         segments: list[Segment] = []
-        siblings, parent = self.roots, None
+        siblings = self.roots
         for start, stop in itertools.pairwise(places):
             key = _key(row, start, stop)
             segment = siblings.get(key)
             if segment is None:
-                segment = siblings[key] = Segment(row, start, stop, parent, key)
+                segment = siblings[key] = Segment(row, start, stop, key)
             segments.append(segment)
-            siblings, parent = segment.children, segment
+            siblings = segment.children
         return Path(row, tuple(segments))
 
     def drop(self, root: Segment) -> None:
@@ -134,12 +134,13 @@ def cuts_of(row: ForwardRow, image_token_id: int, whole_prefix: bool) -> list[in
 
 
 def _key(row: ForwardRow, start: int, stop: int) -> bytes:
-    """Return a key over tokens, positions, places and, for the beginning of a row, its pixels."""
+    """Return a key over tokens, positions, places, what is hidden and, for the beginning of a row, its pixels."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update((stop - start).to_bytes(8, "little"))
     digest.update(row.ids[start:stop].tobytes())
     digest.update(row.positions[:, start:stop].tobytes())
     digest.update(row.places[start:stop].tobytes())
+    digest.update(row.attend[start:stop].tobytes())
     if start == 0:
         digest.update(row.pixels_digest)
     return digest.digest()
@@ -263,10 +264,15 @@ def _plan(
         places[own] = row.places[tokens_of]
         until[own] = span.end
         since[own] = span.start if segment.kept is not None else np.arange(span.start, span.stop)
+        # A hidden token is seen by itself alone: with no key at all, its state would be NaN.
+        hidden = ~row.attend[tokens_of]
+        until[own][hidden] = since[own][hidden] + (segment.kept is None)
         if row.blocks is not None and segment.kept is None:
             of = row.blocks[tokens_of]
             for block in np.unique(of[of >= 0]):
-                members = np.flatnonzero(of == block)
+                members = np.flatnonzero((of == block) & row.attend[tokens_of])
+                if not len(members):
+                    continue
                 since[own][members] = span.start + members[0]
                 blocks[own][members] = number
                 number += 1

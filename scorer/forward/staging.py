@@ -80,7 +80,7 @@ def join_pixels(rows: Sequence[Mapping[str, PixelArray]]) -> dict[str, Array]:
 
 def _padded(arrays: Sequence[Array]) -> Array:
     if all(array.shape[1:] == arrays[0].shape[1:] for array in arrays):
-        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        return np.concatenate(arrays)  # a copy even of one: a model may write into its input
     largest = np.max([array.shape[1:] for array in arrays], axis=0)
     joined = np.zeros((sum(map(len, arrays)), *largest), dtype=arrays[0].dtype)
     start = 0
@@ -102,7 +102,7 @@ def normalised_pixels(arrays: Mapping[str, Tensor], dtype: torch.dtype) -> dict[
         if _TABLE + name in arrays:
             tensor = _normalised(tensor, arrays[_TABLE + name])
             if _SIZES + name in arrays:
-                tensor = tensor * _inside(tensor, arrays[_SIZES + name])
+                tensor = tensor.masked_fill(~_inside(tensor, arrays[_SIZES + name]), 0.0)
         found[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return found
 
@@ -123,6 +123,18 @@ def _inside(tensor: Tensor, sizes: Tensor) -> Tensor:
         place = torch.arange(tensor.shape[axis], device=tensor.device).view(shape)
         inside = inside & (place < sizes[:, axis - 1].view(-1, *[1] * (tensor.ndim - 1)))
     return inside
+
+
+def pixels_to_device(
+    rows: Sequence[Mapping[str, PixelArray]], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Return rows' arrays joined and normalised, on the device."""
+    return normalised_pixels(StagedArrays(join_pixels(rows), device).to_device(), dtype)
+
+
+def to_device(array: Array, device: torch.device) -> Tensor:
+    """Copy an array to ``device``, keeping its dtype and shape."""
+    return StagedArrays({"": array}, device).to_device()[""]
 
 
 def total_bytes(rows: Iterable[Mapping[str, PixelArray]]) -> int:

@@ -36,6 +36,7 @@ class FlexAttention:
             self.arrays[f"counts {window}"], self.arrays[f"blocks {window}"] = _listed(seen & ~whole)
             self.arrays[f"whole counts {window}"], self.arrays[f"whole blocks {window}"] = _listed(whole)
         self._masks: dict[int | None, BlockMask] = {}
+        self._caps: dict[float, Any] = {}
 
     def place(self, tensors: Mapping[str, Tensor]) -> None:
         """Take :attr:`arrays` as tensors on the device."""
@@ -58,12 +59,18 @@ class FlexAttention:
             query,
             key,
             value,
-            score_mod=None if softcap is None else _capped(softcap),
+            score_mod=None if softcap is None else self._score_mod(softcap, query.device),
             block_mask=self._masks[self._plan.limit(window)],
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return out
+
+    def _score_mod(self, softcap: float, device: torch.device) -> Any:
+        """Return the function that caps scores; the layers share it. A compiled kernel takes the cap as a tensor."""
+        if softcap not in self._caps:
+            self._caps[softcap] = _capped(torch.full((), softcap, device=device))
+        return self._caps[softcap]
 
     def _rule(self, rules: Tensor, window: int | None) -> Any:
         since, until, places, blocks = rules
@@ -81,7 +88,7 @@ class FlexAttention:
         return allowed if window is None else allowed_near
 
 
-def _capped(cap: float) -> Any:
+def _capped(cap: Tensor) -> Any:
     def capped(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return cap * torch.tanh(score / cap)
 

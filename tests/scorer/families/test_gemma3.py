@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scorer.families import Family
-from scorer.forward import model as forward_model
 from scorer.forward import score_two_forwards
+from scorer.forward.model import ForwardRow, ReferenceModel
 from tests.scorer.families.checkpoints import gemma3
 from tests.scorer.families.harness import FamilySuite, ScoreSuite, encode, error, fast_error
 from tests.scorer.families.samples import Case, caption
@@ -66,5 +66,18 @@ class TestSlidingWindow(ScoreSuite):
 
     def test_masked_without_its_hidden_tokens_would_be_seen(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = [caption("a", (30, 50), "A red kite over two boats. " * 3)]
-        monkeypatch.setattr(forward_model, "_sliding_window", lambda config: None)
+        text_only = ReferenceModel.text_only
+
+        def moved_up(self: ReferenceModel, row: ForwardRow) -> ForwardRow:
+            short = text_only(self, row)
+            return replace(short, places=np.arange(len(short.ids)))
+
+        assert fast_error(case.load("masked"), rows) <= case.tolerance
+        monkeypatch.setattr(ReferenceModel, "text_only", moved_up)
         assert fast_error(case.load("masked"), rows) > 0.01
+
+    def test_a_window_over_an_image_s_block_would_be_seen(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [caption("a", (30, 50), "A red kite over two boats. " * 3)]
+        scorer = case.load()
+        scorer.model.family = replace(scorer.model.family, blocks=None)
+        assert fast_error(scorer, rows) > 0.01

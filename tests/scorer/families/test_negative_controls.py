@@ -17,8 +17,10 @@ from transformers import AutoProcessor
 from scorer import Sample, Scorer, contrasts
 from scorer.contrasts import EditedTokens
 from scorer.families.base import no_token_inputs
-from scorer.forward import fast, score_two_forwards
+from scorer.forward import fast, packed, score_two_forwards
+from scorer.forward.attention import tower_attention
 from scorer.forward.model import ReferenceModel
+from scorer.forward.segments import KeptSegment
 from scorer.types import Branch, EncodedSample
 from tests.scorer.families import harness, oracle
 from tests.scorer.families.cases import CASES, case_of
@@ -47,8 +49,8 @@ def few() -> list[Sample]:
 
 
 def shared() -> list[Sample]:
-    """Captions of one picture and prompt: the prefix ends right before the first label."""
-    return [caption(str(i), (50, 30), "A kite. " * i) for i in (1, 2, 3)]
+    """Captions of one picture, without a prompt."""
+    return [caption(str(i), (50, 30), "A kite. " * i, "") for i in (1, 2, 3)]
 
 
 def contrast_error(scorer: Scorer, case: Case, rows: list[Sample]) -> float:
@@ -76,25 +78,6 @@ def test_the_whole_processor_would_not_load(name: str, get: Callable[[str], Case
 
 
 # 3. Positions with gaps, no mask and no cache are taken for packed sequences.
-
-
-@pytest.mark.parametrize("name", ["llava_next", "internvl", "mistral3"])
-def test_text_only_passes_without_a_mask(
-    name: str, get: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scorer = get(name).load("masked")
-    base = scorer.model.model.model
-    forward = base.forward
-
-    def maskless(*args: Any, **kwargs: Any) -> Any:
-        mask = kwargs["attention_mask"]
-        return forward(*args, **kwargs | {"attention_mask": None if bool(mask.all()) else mask})
-
-    rows = harness.encode(scorer, few())
-    plain = harness.one_at_a_time(scorer, rows)
-    assert worst_fast(scorer, rows, plain) <= TOLERANCE
-    monkeypatch.setattr(base, "forward", maskless)
-    assert worst_fast(scorer, rows, plain) > SEEN
 
 
 def worst_fast(scorer: Scorer, rows: list[EncodedSample], plain: list[harness.Pair], size: int = 1) -> float:
@@ -125,7 +108,7 @@ def test_positions_of_a_zeroed_mask(name: str, get: Callable[[str], Case], monke
 
 
 @pytest.mark.parametrize("name", QWEN)
-def test_continuations_that_leave_positions_to_the_model(
+def test_a_packed_batch_that_leaves_positions_to_the_model(
     name: str, get: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = get(name).load()
@@ -135,11 +118,25 @@ def test_continuations_that_leave_positions_to_the_model(
     plain = harness.one_at_a_time(scorer, rows)
 
     def without_positions(*args: Any, **kwargs: Any) -> Any:
-        behind_prefix = kwargs["past_key_values"] is not None and "pixel_values" not in kwargs
-        return forward(*args, **kwargs | ({"position_ids": None} if behind_prefix else {}))
+        return forward(*args, **kwargs | {"position_ids": None})
 
     monkeypatch.setattr(base, "forward", without_positions)
-    assert worst_fast(scorer, rows, plain) > SEEN
+    if name == "qwen2_5_vl":
+        assert worst_fast(scorer, rows, plain) > SEEN
+        return
+    with pytest.raises(ValueError, match="mm_token_type_ids"):
+        worst_fast(scorer, rows, plain)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_tower_that_takes_several_images_for_one(
+    name: str, get: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = get(name).load()
+    rows = harness.encode(scorer, few())
+    plain = harness.one_at_a_time(scorer, rows)
+    monkeypatch.setattr(packed, "tower_attention", lambda lengths, backend: tower_attention([sum(lengths)], backend))
+    assert worst_fast(scorer, rows, plain, size=7) > SEEN
 
 
 @pytest.mark.parametrize("name", QWEN)
@@ -178,32 +175,29 @@ def test_a_cache_that_grows(name: str, get: Callable[[str], Case], monkeypatch: 
     scorer = get(name).load()
     rows = harness.encode(scorer, shared())
     plain = harness.one_at_a_time(scorer, rows)
-    run = fast.continue_prefixes
+    put = fast.KeptSegments.put
 
-    def growing(model: ReferenceModel, some: Any, prefixes: Any) -> Any:
-        states = run(model, some, prefixes)
-        keys = tuple(torch.roll(key, 1, dims=-2) for key in prefixes[0].keys)  # as a layer that drops its first token
-        object.__setattr__(prefixes[0], "keys", keys)
-        return states
+    def changed(self: fast.KeptSegments, key: bytes, segment: KeptSegment) -> None:
+        rolled = [(torch.roll(k, 1, dims=-2), v) for k, v in segment.layers]  # as a layer that drops its first token
+        put(self, key, replace(segment, layers=rolled))
 
-    monkeypatch.setattr(fast, "continue_prefixes", growing)
+    monkeypatch.setattr(fast.KeptSegments, "put", changed)
     assert worst_fast(scorer, rows, plain, size=7) > SEEN
 
 
-@pytest.mark.parametrize("name", ANY_GRID)
+@pytest.mark.parametrize("name", ["llava_next", "qwen3_vl"])
 def test_a_prefix_without_its_last_state(
     name: str, get: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer = get(name).load()
+    scorer = harness.plain_template(get(name).load(), bos=True)  # the image ends right before the first label
     rows = harness.encode(scorer, shared())
     plain = harness.one_at_a_time(scorer, rows)
-    run = fast.run_prefix
+    put = fast.KeptSegments.put
 
-    def forgetful(model: ReferenceModel, row: Any, length: int) -> Any:
-        made = run(model, row, length)
-        return replace(made, last_hidden=torch.zeros_like(made.last_hidden))
+    def forgetful(self: fast.KeptSegments, key: bytes, segment: KeptSegment) -> None:
+        put(self, key, replace(segment, last_hidden=torch.zeros_like(segment.last_hidden)))
 
-    monkeypatch.setattr(fast, "run_prefix", forgetful)
+    monkeypatch.setattr(fast.KeptSegments, "put", forgetful)
     assert worst_fast(scorer, rows, plain, size=7) > SEEN
 
 

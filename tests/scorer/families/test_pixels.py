@@ -16,7 +16,7 @@ from scorer.encoding.encoder import Encoder
 from scorer.encoding.image_processing import digest_of, join_pixels, process_images
 from scorer.encoding.pixels import pixel_table
 from scorer.families import FAMILIES
-from scorer.forward.transfer import join_on_device
+from scorer.forward.staging import pixels_to_device
 from scorer.types import BytePixels, Float32Array, PixelArray
 from tests.scorer.families.cases import MAKERS
 from tests.scorer.families.harness import encode, one_at_a_time
@@ -79,7 +79,7 @@ def same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, PixelArray]) -> b
 
 
 def on_device(rows: Sequence[dict[str, PixelArray]]) -> dict[str, torch.Tensor]:
-    return join_on_device(rows, CPU, torch.float32)
+    return pixels_to_device(rows, CPU, torch.float32)
 
 
 def test_every_family_is_in_the_table() -> None:
@@ -103,7 +103,7 @@ def test_pixels_on_the_device_are_those_of_the_processor(name: str, encoder: Get
     for row, own in zip(ours, theirs, strict=True):
         assert same_bits(on_device([row]), own)
     assert same_bits(on_device(ours), join_pixels(theirs))
-    half = join_on_device(ours, CPU, torch.bfloat16)["pixel_values"]
+    half = pixels_to_device(ours, CPU, torch.bfloat16)["pixel_values"]
     expected = torch.from_numpy(np.asarray(join_pixels(theirs)["pixel_values"])).to(torch.bfloat16)
     assert torch.equal(half.view(torch.int16), expected.view(torch.int16))
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scorer.errors import BatchTooLargeError
-from scorer.forward.batching import FILL, map_batches, plan_batches
+from scorer.forward import batching
+from scorer.forward.batching import FILL, plain_batches, plan_batches, windows
+from scorer.types import Branch, EncodedSample
 
 
 @given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 400))
@@ -64,66 +67,79 @@ def test_captions_of_one_image_are_not_parted_for_padding() -> None:
     assert plan_batches(lengths, 400, groups=["a", "a", "a", "b"]) == [[0, 1, 2], [3]]
 
 
-def run(rows: list[str], max_tokens: int, score: Callable[[list[str]], list[str]]) -> list[str]:
-    return map_batches(
-        rows,
-        length=len,
-        text=len,
-        group=id,
-        max_tokens=max_tokens,
-        score=score,
-        is_out_of_memory=lambda error: "memory" in str(error),
-        too_large=lambda row, error: f"too large: {error}",
-    )
+def encoded(count: int, seed: int = 0) -> list[EncodedSample]:
+    return [sample(i, 10 + (7 * i + seed) % 30) for i in range(count)]
 
 
-@given(st.lists(st.text(max_size=8), max_size=30))
-def test_results_come_back_in_the_rows_order(rows: list[str]) -> None:
-    assert run(rows, 20, lambda batch: [row.upper() for row in batch]) == [row.upper() for row in rows]
+def sample(number: int, tokens: int, pixels: int = 0) -> EncodedSample:
+    ids = np.arange(tokens)
+    image = {"p": np.zeros(pixels, dtype=np.uint8)} if pixels else {}
+    branch = Branch(ids, np.ones(tokens, dtype=np.bool_), np.arange(5, tokens), image, str(number).encode())
+    zeros = np.zeros(tokens - 5, dtype=np.int32)
+    return EncodedSample(str(number), zeros, zeros, zeros, zeros.astype(np.int16), "", branch, branch)
+
+
+def names(batch: list[EncodedSample]) -> list[str]:
+    return [row.sample_id for row in batch]
+
+
+@given(st.integers(0, 30), st.integers(0, 9))
+def test_results_come_back_in_the_rows_order(count: int, seed: int) -> None:
+    rows = encoded(count, seed)
+    assert plain_batches(rows, 60, names) == names(rows)
 
 
 def test_a_lost_result_is_an_error() -> None:
     with pytest.raises(AssertionError, match="2 rows went in, 1 came out"):
-        run(["a", "b"], 20, lambda batch: batch[:-1])
+        plain_batches([sample(0, 20), sample(1, 20)], 100, lambda batch: names(batch)[:-1])
 
 
 def test_a_batch_out_of_memory_ends_it_and_names_the_budget_to_try() -> None:
     sizes: list[int] = []
 
-    def score(batch: list[str]) -> list[str]:
-        sizes.append(len(batch) * max(map(len, batch)))
-        if sizes[-1] > 30:
-            raise RuntimeError("out of memory")
-        return [row.upper() for row in batch]
+    def score(batch: list[EncodedSample]) -> list[str]:
+        sizes.append(len(batch) * max(row.length for row in batch))
+        if sizes[-1] > 80:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return names(batch)
 
-    rows = [f"row {i % 10}" for i in range(40)]
-    budget, tries = 200, 0
+    rows = [sample(i, 20) for i in range(40)]
+    budget, tries = 400, 0
     while True:
         try:
-            results = run(rows, budget, score)
+            results = plain_batches(rows, budget, score)
             break
         except BatchTooLargeError as error:
             budget, tries = error.smaller, tries + 1
-    assert results == [row.upper() for row in rows]
-    assert (sizes[:3], budget, tries) == ([200, 100, 50], 25, 3)
+    assert results == names(rows)
+    assert (sizes[:3], budget, tries) == ([400, 200, 100], 50, 3)
     again = sizes[3:]
     sizes.clear()
-    run(rows, budget, score)
+    plain_batches(rows, budget, score)
     assert sizes == again, "the batches follow from the rows and the budget, whatever failed before"
 
 
 def test_a_row_too_large_alone_fails_alone() -> None:
-    def score(batch: list[str]) -> list[str]:
-        if max(map(len, batch)) > 10:
-            raise RuntimeError("out of memory")
-        return [row.upper() for row in batch]
+    def score(batch: list[EncodedSample]) -> list[str]:
+        if max(row.length for row in batch) > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return names(batch)
 
-    assert run(["a", "b" * 11, "c"], 12, score) == ["A", "too large: out of memory", "C"]
+    small, large, other = plain_batches([sample(0, 20), sample(1, 60), sample(2, 20)], 50, score)
+    assert (small, other) == ("0", "2")
+    assert isinstance(large, torch.OutOfMemoryError)
 
 
 def test_other_errors_are_not_swallowed() -> None:
-    def score(batch: list[str]) -> list[str]:
+    def score(batch: list[EncodedSample]) -> list[str]:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        run(["a"], 10, score)
+        plain_batches(encoded(1), 10, score)
+
+
+def test_windows_hold_images_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "HELD_BYTES", 1000)
+    rows = [sample(i, 10, pixels=150) for i in range(10)]  # both branches: 300 bytes a row
+    assert [names(window) for window in windows(iter(rows))] == [list("0123"), list("4567"), list("89")]
+    assert names(next(windows(iter([sample(0, 10, 5000)])))) == ["0"], "a row beyond the limit is a window by itself"

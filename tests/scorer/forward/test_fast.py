@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scorer import Sample, Scorer, TokenScores
 from scorer.errors import BatchTooLargeError
-from scorer.forward import FastPath, fast, prefix, score_two_forwards
+from scorer.forward import FastPath, fast, packed, packing, score_two_forwards, segments
+from scorer.forward.attention import Backend, FlexAttention, SegmentedAttention
 from scorer.forward.model import ReferenceModel
+from scorer.forward.packed import PackedForward, PreparedBatch
+from scorer.forward.segments import KeptSegment
+from scorer.forward.self_check import compare
 from scorer.types import EncodedSample, Usage
-from tests.scorer.scoring import CONTRASTS, TEXTS, TOLERANCE, load, picture, samples
+from tests.scorer.scoring import CONTRASTS, TOLERANCE, load, picture, samples
 
 
 def captions_of_one_image(count: int = 5, seed: int = 0) -> list[Sample]:
@@ -63,10 +68,10 @@ def test_a_small_cache_changes_nothing_but_speed(chatml_model: Path, limit: int)
 
 
 def test_the_cache_keeps_to_its_bytes_and_drops_the_least_recently_used() -> None:
-    def one(size: int) -> prefix.Prefix:
-        return prefix.Prefix((torch.zeros(1, 1, size, 1),), (torch.zeros(1, 1, size, 1),), torch.zeros(1))
+    def one(size: int) -> KeptSegment:
+        return KeptSegment([(torch.zeros(1, 1, size, 1), torch.zeros(1, 1, size, 1))], torch.zeros(1))
 
-    cache = prefix.PrefixCache(limit=2 * one(10).nbytes)
+    cache = fast.KeptSegments(limit=2 * one(10).nbytes)
     cache.put(b"a", one(10))
     cache.put(b"b", one(10))
     assert cache.get(b"a") is not None
@@ -78,50 +83,89 @@ def test_the_cache_keeps_to_its_bytes_and_drops_the_least_recently_used() -> Non
     assert cache.nbytes <= cache.limit
 
 
-def test_a_warm_cache_gives_the_bytes_of_a_cold_one(chatml_model: Path) -> None:
+def test_score_batches_gives_the_bytes_of_a_fresh_process_whatever_was_scored_before(chatml_model: Path) -> None:
     scorer = load(chatml_model)
     rows = encode(scorer, [*samples(), *questions()])
-    cold = [FastPath(scorer.model, "blank", 2**20).score(rows[i : i + 7]) for i in range(0, len(rows), 7)]
-    path = FastPath(scorer.model, "blank", 2**20)
-    for _ in range(2):
-        warm = [path.score(rows[i : i + 7]) for i in range(0, len(rows), 7)]
-    for ours, theirs in zip(warm, cold, strict=True):
-        for pair, expected in zip(ours, theirs, strict=True):
-            for a, b in zip(pair, expected, strict=True):
-                np.testing.assert_array_equal(a.logit, b.logit)
-                np.testing.assert_array_equal(a.logprob, b.logprob)
+    fresh = gaps(scorer.score_batches(rows, 400))
+    scorer.score_encoded(rows)  # fills what is kept
+    assert gaps(scorer.score_batches(iter(rows), 400)) == fresh
+    assert gaps(scorer.score_batches(rows, 500)) != fresh, "the budget decides the rounding, or this shows nothing"
+
+
+def gaps(results: Sequence[object]) -> list[list[float]]:
+    assert all(isinstance(result, TokenScores) for result in results)
+    return [result.logit_gap.tolist() for result in results if isinstance(result, TokenScores)]
+
+
+def test_rows_are_read_as_they_are_needed_and_their_images_let_go(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few images are in memory at a time, however many rows a unit has."""
+    scorer = load(chatml_model)
+    monkeypatch.setattr(packing, "HELD_BYTES", 60_000)
+    born: list[weakref.ref[Any]] = []
+    most = 0
+
+    def rows() -> Iterator[EncodedSample]:
+        nonlocal most
+        for i in range(60):
+            row = scorer.encoder.encode(Sample.caption(str(i), picture(30, 30, i), "A red kite. " * (1 + i % 9)))
+            born.append(weakref.ref(row.clean.pixels["pixel_values"].values))
+            most = max(most, sum(one() is not None for one in born))
+            yield row
+
+    size = next(rows()).clean.pixels["pixel_values"].values.nbytes
+    results = scorer.score_batches(rows(), 300)
+    assert [result.sample_id for result in results] == [str(i) for i in range(60)]
+    assert most < 3 * 60_000 // size < 40
+
+
+def test_contrasts_wait_for_the_whole_unit_and_run_their_prefix_once(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = load(chatml_model)
+    monkeypatch.setattr(packing, "HELD_BUDGETS", 2)
+    rows = encode(scorer, [Sample.caption(str(i), picture(30, 30, i), "A red kite.") for i in range(40)])
+    scorer.score_batches(rows[:2], 200)
+    images: list[int] = []
+    tower = scorer.model.model.model.vision_tower
+    tower.register_forward_hook(lambda m, args, kwargs, out: images.append(len(args[0])), with_kwargs=True)
+    path = FastPath(scorer.model, "blank")
+    assert len(list(path.score_rows(iter(rows), 10_000))) == 80
+    assert sum(images) == 40 + 1, "each image, and the blank once"
+
+
+def test_one_vision_call_and_one_decoder_call_a_batch(chatml_model: Path) -> None:
+    scorer = load(chatml_model)
+    calls: list[str] = []
+    base = scorer.model.model.model
+    for name in ("vision_tower", "language_model"):
+        getattr(base, name).register_forward_hook(lambda *args, name=name: calls.append(name))
+    FastPath(scorer.model, "blank").score(encode(scorer, samples()))
+    assert calls == ["vision_tower", "language_model"]
 
 
 # Negative controls: break each guard, and see the numbers move.
 
 
-def test_reading_the_first_label_behind_the_prefix_would_be_seen(
+def test_reading_the_first_label_one_state_late_would_be_seen(
     chatml_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = load(chatml_model)
-    run = fast.run_prefix
-
-    def forgetful(model: ReferenceModel, row: Any, length: int) -> prefix.Prefix:
-        made = run(model, row, length)
-        return replace(made, last_hidden=torch.zeros_like(made.last_hidden))
-
-    monkeypatch.setattr(fast, "run_prefix", forgetful)
+    reads = segments._reads
+    monkeypatch.setattr(segments, "_reads", lambda path, bases: np.maximum(reads(path, bases) - 1, 0))
     assert difference(scorer, encode(scorer, samples())) > 0.01
 
 
-def test_a_cache_that_a_forward_pass_mutates_would_be_seen(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_prefix_that_changes_would_be_seen(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = load(chatml_model)
-    rows = encode(scorer, samples())
-    run = fast.continue_prefixes
+    put = fast.KeptSegments.put
 
-    def grow(model: ReferenceModel, some: Any, prefixes: Any) -> Any:
-        states = run(model, some, prefixes)
-        keys = tuple(k + 0.5 for k in prefixes[0].keys)
-        object.__setattr__(prefixes[0], "keys", keys)
-        return states
+    def changed(self: fast.KeptSegments, key: bytes, segment: KeptSegment) -> None:
+        put(self, key, replace(segment, layers=[(k + 0.5, v) for k, v in segment.layers]))
 
-    monkeypatch.setattr(fast, "continue_prefixes", grow)
-    assert difference(scorer, rows) > 0.01
+    monkeypatch.setattr(fast.KeptSegments, "put", changed)
+    assert difference(scorer, encode(scorer, samples())) > 0.01
 
 
 def test_a_key_that_ignores_the_pixels_would_be_seen(chatml_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,17 +186,18 @@ def test_masked_without_its_positions_would_be_seen(chatml_model: Path, monkeypa
     assert difference(scorer, encode(scorer, samples())) > 0.01
 
 
+def shifted(*args: Any) -> segments.Layout:
+    """A layout that reads each state one place early."""
+    layout = segments.lay_out(*args)
+    return replace(layout, reads=[np.maximum(reads - 1, 0) for reads in layout.reads])
+
+
 def test_a_family_whose_fast_path_is_broken_falls_back(
     chatml_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = samples()
     expected = load(chatml_model).score(rows)
-    text_only = prefix.run_prefix
-
-    def shifted(model: ReferenceModel, row: Any, length: int) -> prefix.Prefix:
-        return text_only(model, replace(row, positions=row.positions + 1), length)
-
-    monkeypatch.setattr(fast, "run_prefix", shifted)
+    monkeypatch.setattr(packed, "lay_out", shifted)
     scorer = load(chatml_model)
     assert scorer.path == "fast"
     with caplog.at_level(logging.WARNING):
@@ -184,14 +229,8 @@ def test_each_call_of_score_batches_checks_the_fast_path_on_its_own_rows(
     rows = encode(scorer, samples())
     expected = scorer.score_batches(rows, 8192)
     assert scorer.path == "fast"
-    sound = prefix.run_prefix
-
-    def shifted(model: ReferenceModel, row: Any, length: int) -> prefix.Prefix:
-        return sound(model, replace(row, positions=row.positions + 1), length)
-
     with monkeypatch.context() as broken:
-        broken.setattr(fast, "run_prefix", shifted)
-        broken.setattr(scorer._fast._cache, "_kept", OrderedDict())  # type: ignore[union-attr]
+        broken.setattr(packed, "lay_out", shifted)
         results = scorer.score_batches(rows, 8192)
         assert scorer.path == "plain"
     for result, other in zip(results, expected, strict=True):
@@ -212,18 +251,19 @@ def test_batches_that_do_not_fit_in_memory_are_the_caller_s_to_cut(
     scorer = load(chatml_model)
     rows = encode(scorer, samples())
     expected = scorer.score_batches(rows, 150)
-    sound, sizes = FastPath.score, list[int]()
+    sound, sizes = PackedForward.run, list[int]()
 
-    def tight(path: FastPath, batch: Any) -> Any:
-        sizes.append(len(batch) * max(row.length for row in batch))
-        if len(batch) > 1 and sizes[-1] > 150:
+    def tight(self: PackedForward, batch: PreparedBatch, keep: Any = ()) -> Any:
+        sizes.append(len(batch.layout.ids))
+        if len(batch.paths) > 1 and sizes[-1] > 150:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return sound(path, batch)
+        return sound(self, batch, keep)
 
-    monkeypatch.setattr(FastPath, "score", tight)
+    monkeypatch.setattr(PackedForward, "run", tight)
     with pytest.raises(BatchTooLargeError, match=r"a batch of \d+ tokens ran out of memory") as caught:
         scorer.score_batches(rows, 1000)
-    assert caught.value.smaller == sizes[0] // 2
+    assert caught.value.smaller == sizes[-1] // 2
+    assert scorer.path == "fast", "rows that do not fit together are checked one by one"
     cut = scorer.score_batches(rows, 150)
     assert [r.logit_gap.tolist() for r in cut if isinstance(r, TokenScores)] == [
         r.logit_gap.tolist() for r in expected if isinstance(r, TokenScores)
@@ -232,16 +272,27 @@ def test_batches_that_do_not_fit_in_memory_are_the_caller_s_to_cut(
     assert scorer.max_batch_tokens < 8192
 
 
-def test_what_was_run_is_counted_with_its_padding(chatml_model: Path) -> None:
+def test_what_was_run_is_counted(chatml_model: Path) -> None:
     scorer = load(chatml_model, contrast="blur")
-    rows = encode(scorer, [samples()[0], samples()[len(TEXTS) + 1]])  # two images, two lengths
+    rows = encode(scorer, [Sample.caption(str(n), picture(30, 30, n), "A red kite. " * n) for n in (1, 2)])
     scorer.score_encoded(rows)
     before = scorer.usage
     assert scorer.score_encoded(rows)
     lengths = [int(row.clean.label_index[-1]) for row in rows]
+    assert scorer.usage - before == Usage(2 * sum(lengths), 2 * sum(lengths)), "there is no padding"
+
+
+@pytest.mark.parametrize("backend", [SegmentedAttention, FlexAttention])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_totals_are_rounded_up_by_a_segment_that_nothing_reads(chatml_model: Path, backend: Backend) -> None:
+    scorer = load(chatml_model)
+    rows = encode(scorer, samples()[:6])
+    plain = score_two_forwards(scorer.model, rows)
+    before = scorer.usage
+    rounded = FastPath(scorer.model, "blank", backend=backend, bucket=256).score(rows)
     run = scorer.usage - before
-    assert run == Usage(2 * sum(lengths), 2 * 2 * max(lengths))
-    assert run.waste == pytest.approx(1 - sum(lengths) / (2 * max(lengths)))
+    assert run.padded % 256 == 0 < run.padded - run.tokens < 256
+    assert compare(rounded, plain, "float32").difference < TOLERANCE
 
 
 def flops(run: Any) -> int:
@@ -266,10 +317,10 @@ def test_captions_of_one_image_share_its_forward_pass_in_any_order(chatml_model:
     scorer = load(chatml_model)
     many = [row for seed in range(4) for row in captions_of_one_image(5, seed)]
     shuffled = [many[i] for i in np.random.default_rng(0).permutation(len(many))]
-    scorer.score(many)  # warm, and checked
+    scorer.score(many)  # what is kept, and checked
 
-    passes: list[int] = []
+    images: list[int] = []
     tower = scorer.model.model.model.vision_tower
-    tower.register_forward_hook(lambda module, args, kwargs, out: passes.append(1), with_kwargs=True)
+    tower.register_forward_hook(lambda module, args, kwargs, out: images.append(len(args[0])), with_kwargs=True)
     scorer.score(shuffled)
-    assert len(passes) == 4
+    assert sum(images) == 4
