@@ -6,13 +6,11 @@ processes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,11 +18,13 @@ import numpy as np
 from scorer.checkpoint.files import Checkpoint
 from scorer.config import ScorerConfig
 from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, OtherImage
+from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
 from scorer.encoding.image_shape import check_processed
 from scorer.encoding.images import load_image
 from scorer.encoding.pixels import pixel_table
+from scorer.encoding.recent import Recent
 from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
@@ -32,12 +32,13 @@ from scorer.families.base import image_token_id
 from scorer.messages import check_text_bytes, to_messages
 from scorer.results import Failure
 from scorer.table import text_hash
-from scorer.types import IMAGE, Branch, EncodedSample, ImageSource, PixelArray, Sample, Turn
+from scorer.types import IMAGE, Branch, EncodedSample, Float32Array, ImageSource, PixelArray, Sample, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_DRAWN_KEPT: Final = 64
+_KEPT_BYTES: Final = 2**26
+"""Memory for processed images that later rows may share, in bytes."""
 _RUST: Final = "pyo3_runtime"
 """The module that the exception of a panic in Rust says it is from."""
 
@@ -73,8 +74,10 @@ class Encoder:
         needs_mean = with_images and config.blank_color is None
         mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
         self.contrast_options = config.contrast_options(mean_color)
-        self._drawn: OrderedDict[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = OrderedDict()
-        self._drawn_lock = Lock()
+        self._drawn: Recent[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = _recent()
+        self._equal_drawn: Recent[tuple[str, bytes], ProcessedImage] = _recent()
+        self._blank_colors: dict[str, Float32Array | None] = {}
+        self._blank_color = self._uniform_color()
 
     @classmethod
     def load(
@@ -88,7 +91,20 @@ class Encoder:
         _check_contrast(contrast, self.checkpoint)
         other = copy(self)
         other.config = replace(self.config, contrast=contrast)
+        other._blank_color = other._uniform_color()
         return other
+
+    def _uniform_color(self) -> Float32Array | None:
+        """Return the colour of the contrast's blanks; None if it has none, or they must be drawn."""
+        contrast = self.config.contrast
+        how = CONTRASTS[contrast].how
+        if not isinstance(how, DrawnImage) or not how.uniform:
+            return None
+        if contrast not in self._blank_colors:
+            self._blank_colors[contrast] = uniform_color(
+                self._processor, self.family, lambda size: how.draw(size, self.contrast_options), self.pixel_table
+            )
+        return self._blank_colors[contrast]
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Encode one sample.
@@ -180,18 +196,15 @@ class Encoder:
         return process_images(self._processor, self.family, images, self.pixel_table)
 
     def _draw(self, how: DrawnImage, size: tuple[int, int]) -> ProcessedImage:
-        """Draw an image of a size; it is cached, so that equal images are one object and are transferred once."""
-        key = (how, size)
-        with self._drawn_lock:
-            drawn = self._drawn.get(key)
-        if drawn is None:
+        """Draw an image of a size; equal drawn images are one object, even of different sizes."""
+
+        def make() -> ProcessedImage:
             (drawn,) = self._process([how.draw(size, self.contrast_options)])
-        with self._drawn_lock:  # another thread may have added or evicted it meanwhile
-            drawn = self._drawn.setdefault(key, drawn)
-            self._drawn.move_to_end(key)
-            if len(self._drawn) > _DRAWN_KEPT:
-                self._drawn.popitem(last=False)
-        return drawn
+            drawn = compact(drawn) if how.uniform else drawn
+            # Tiles side by side and one above the other may have equal tensors, and different texts.
+            return self._equal_drawn.get((drawn.replacement, drawn.digest), lambda: drawn)
+
+        return self._drawn.get((how, size), make)
 
     def _labels_that_fit(self, rendered: RenderedTokens) -> int:
         """Return how many labels fit in the model's context. Raises RowError if not all fit and ``truncate`` is off."""
@@ -223,7 +236,7 @@ class Encoder:
             return how.edit(clean, clean.input_ids == self.image_token_id)
         if isinstance(how, OtherImage):
             return self._other_images(sample, kept)
-        replaced = self._replaced(how, images)
+        replaced = self._replaced(how, images, processed)
         replacements = [image.replacement for image in replaced]
         if replacements != [image.replacement for image in processed]:  # else the prompt is the same
             rendered = self._chat.encode(sample.turns, replacements)
@@ -236,8 +249,12 @@ class Encoder:
             )
         return branch
 
-    def _replaced(self, how: DrawnImage | AlteredImage, images: list[Image]) -> list[ProcessedImage]:
+    def _replaced(
+        self, how: DrawnImage | AlteredImage, images: list[Image], processed: list[ProcessedImage]
+    ) -> list[ProcessedImage]:
         """Replace the images by contrast images of the same sizes."""
+        if self._blank_color is not None:
+            return [as_blank(image, self._blank_color) for image in processed]
         if isinstance(how, AlteredImage):
             return self._process([how.alter(image, self.contrast_options) for image in images])
         if self.family.joint_images and len(images) > 1:
@@ -288,6 +305,10 @@ class Encoder:
             pixels = {**pixels, **extra}
             digest += digest_of(extra)
         return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
+
+
+def _recent() -> Recent[Any, ProcessedImage]:
+    return Recent(_KEPT_BYTES, lambda image: image.nbytes)
 
 
 def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArray]:

@@ -54,6 +54,9 @@ class Family:
         joint_images: whether the image processor treats several images of one sample differently from a single image,
             so that they must be passed together, as a nested list: [[a, b]].
         processed_pixels: see :data:`ProcessedPixels`; an image that would become too many is refused undecoded.
+        uniform_blank: whether a blank image is processed to pixels of one value in each channel, and everything else
+            follows from the grid that an image of its size gets. Not where the processor pads. It is checked for each
+            checkpoint, because some can be told to pad: :mod:`scorer.encoding.blanks`.
         min_image_tokens: the fewest placeholder tokens per image that the model's class can handle.
         token_inputs: extra per-token inputs of a full forward pass (token types); continuations of a cached prefix get
             none.
@@ -91,6 +94,7 @@ class Family:
     pixel_names: tuple[str, ...] | None = ("pixel_values",)
     joint_images: bool = False
     processed_pixels: ProcessedPixels = by_size
+    uniform_blank: bool = False
     min_image_tokens: int = 0
     token_inputs: TokenInputs = no_token_inputs
     rope_index: bool = False

@@ -10,4 +10,4 @@ def image_token_types(ids: Int64Array, first_label: int, image_token_id: int) ->
     return {"token_type_ids": (ids == image_token_id).astype(ids.dtype)}
 
 
-GEMMA3 = Family(processed_pixels=with_crops, token_inputs=image_token_types)
+GEMMA3 = Family(processed_pixels=with_crops, uniform_blank=True, token_inputs=image_token_types)

@@ -7,6 +7,7 @@ IDEFICS3 = Family(
     pixel_names=("pixel_values", "pixel_attention_mask"),
     image_axis=1,
     zero_is_padding=True,
+    uniform_blank=True,
     processed_pixels=by_longest_edge_then_tiles,
 )
 
@@ -14,6 +15,7 @@ SMOLVLM = Family(
     pixel_names=("pixel_values", "pixel_attention_mask"),
     image_axis=1,
     zero_is_padding=True,
+    uniform_blank=True,
     processed_pixels=by_longest_edge_then_tiles,
     processor="Idefics3Processor",  # handles images identically; SmolVLM's own needs num2words for videos
 )

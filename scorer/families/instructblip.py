@@ -71,6 +71,7 @@ def refusal(config: Any) -> str | None:
 
 
 INSTRUCTBLIP = Family(
+    uniform_blank=True,
     template=TEMPLATE,
     image_text=image_text,
     bos_after_images=True,

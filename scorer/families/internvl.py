@@ -3,4 +3,4 @@
 from scorer.families.base import Family
 from scorer.families.resizing import by_tiles
 
-INTERNVL = Family(processed_pixels=by_tiles)
+INTERNVL = Family(processed_pixels=by_tiles, uniform_blank=True)

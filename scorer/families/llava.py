@@ -3,4 +3,4 @@
 from scorer.families.base import Family
 from scorer.families.resizing import by_size_of_a_square
 
-LLAVA = Family(pixel_names=("pixel_values", "image_sizes"), processed_pixels=by_size_of_a_square)
+LLAVA = Family(pixel_names=("pixel_values", "image_sizes"), processed_pixels=by_size_of_a_square, uniform_blank=True)

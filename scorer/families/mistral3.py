@@ -3,4 +3,4 @@
 from scorer.families.base import Family
 
 # The class fails on a batch whose only image has one token: it squeezes that axis away (28 x 28 pixels or less).
-MISTRAL3 = Family(pixel_names=("pixel_values", "image_sizes"), min_image_tokens=2)
+MISTRAL3 = Family(pixel_names=("pixel_values", "image_sizes"), uniform_blank=True, min_image_tokens=2)

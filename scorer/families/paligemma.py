@@ -39,6 +39,7 @@ def softcap(config: Any) -> float | None:
 
 
 PALIGEMMA = Family(
+    uniform_blank=True,
     token_inputs=suffix_token_types,
     first_position=1,
     softcap=softcap,

@@ -13,5 +13,9 @@ def modalities(ids: Int64Array, first_label: int, image_token_id: int) -> dict[s
 
 
 QWEN_VL = Family(
-    pixel_names=("pixel_values", "image_grid_thw"), processed_pixels=by_area, token_inputs=modalities, rope_index=True
+    pixel_names=("pixel_values", "image_grid_thw"),
+    processed_pixels=by_area,
+    uniform_blank=True,
+    token_inputs=modalities,
+    rope_index=True,
 )

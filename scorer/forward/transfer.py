@@ -1,4 +1,4 @@
-"""Move arrays to the model's device, and normalise there the pixels that travel as bytes."""
+"""Move arrays to the model's device, and normalise or fill there the pixels that travel as bytes or as one colour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scorer.types import BytePixels, PixelArray
+from scorer.types import BytePixels, PixelArray, UniformPixels
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -34,8 +34,20 @@ def join_on_device(
 
 
 def _tensor(array: PixelArray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    tensor = _normalised(array, device) if isinstance(array, BytePixels) else to_device(array, device)
+    if isinstance(array, BytePixels):
+        tensor = _normalised(array, device)
+    elif isinstance(array, UniformPixels):
+        tensor = _filled(array, device)
+    else:
+        tensor = to_device(array, device)
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _filled(pixels: UniformPixels, device: torch.device) -> Tensor:
+    """Return the pixels, float32 in their shape, equal to ``np.asarray(pixels)``; a view of three values."""
+    color = to_device(pixels.color, device)
+    flat = len(pixels.shape) == 2
+    return (color.repeat_interleave(pixels.shape[1] // 3) if flat else color[:, None, None]).expand(pixels.shape)
 
 
 def _normalised(pixels: BytePixels, device: torch.device) -> Tensor:

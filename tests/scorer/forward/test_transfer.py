@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from scorer.forward import transfer
 from scorer.forward.transfer import join_on_device, to_device
-from scorer.types import BytePixels
+from scorer.types import BytePixels, UniformPixels
 
 CPU = torch.device("cpu")
 TABLE = np.random.default_rng(0).standard_normal((3, 256)).astype(np.float32)
@@ -31,12 +32,38 @@ def test_a_level_is_looked_up_in_its_own_channel() -> None:
     np.testing.assert_array_equal(join_on_device([{"p": patches}], CPU, torch.float32)["p"], expected.reshape(2, 60))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 3, 4, 5), (4, 60)])
+def test_pixels_of_one_colour_are_filled_on_the_device(shape: tuple[int, ...]) -> None:
+    uniform = UniformPixels(shape, TABLE[:, 7].copy())
+    expected = np.empty(shape, dtype=np.float32)
+    by_channel = expected.reshape(-1, 3, shape[-1] // 3 if len(shape) == 2 else shape[-2] * shape[-1])
+    for channel in range(3):
+        by_channel[:, channel] = TABLE[channel, 7]
+    np.testing.assert_array_equal(np.asarray(uniform), expected)
+    np.testing.assert_array_equal(np.asarray(uniform[1:]), expected[1:])
+    assert np.asarray(uniform).dtype == np.float32
+    np.testing.assert_array_equal(join_on_device([{"p": uniform}], CPU, torch.float32)["p"], expected)
+    half = join_on_device([{"p": uniform}], CPU, torch.bfloat16)["p"]
+    assert torch.equal(half, torch.from_numpy(expected).to(torch.bfloat16))
+
+
+def test_a_blank_sends_its_colour_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    own = transfer.to_device
+    monkeypatch.setattr(transfer, "to_device", lambda array, device: sent.append(array.nbytes) or own(array, device))
+    joined = join_on_device([{"p": UniformPixels((1, 3, 336, 336), TABLE[:, 7].copy())}], CPU, torch.float32)["p"]
+    assert joined.nbytes == 4 * 3 * 336**2
+    assert sent == [12]
+
+
 def test_padding_is_zero_and_bytes_and_floats_share_a_batch() -> None:
-    rows = [{"p": pixels(1, 3, 2, 5)}, {"p": np.ones((2, 3, 4, 3), dtype=np.float32)}]
+    uniform = UniformPixels((1, 3, 3, 2), TABLE[:, 7].copy())
+    rows = [{"p": pixels(1, 3, 2, 5)}, {"p": np.ones((2, 3, 4, 3), dtype=np.float32)}, {"p": uniform}]
     joined = join_on_device(rows, CPU, torch.float32)["p"]
-    expected = np.zeros((3, 3, 4, 5), dtype=np.float32)
+    expected = np.zeros((4, 3, 4, 5), dtype=np.float32)
     expected[:1, :, :2, :] = np.asarray(rows[0]["p"])
-    expected[1:, :, :, :3] = 1
+    expected[1:3, :, :, :3] = 1
+    expected[3:, :, :3, :2] = np.asarray(uniform)
     np.testing.assert_array_equal(joined, expected)
 
 
@@ -61,6 +88,10 @@ def test_bytes_are_not_floats_without_a_copy() -> None:
     assert np.asarray(pixels(1, 3, 2, 2), dtype=np.float64).dtype == np.float64
     with pytest.raises(ValueError, match="copy"):
         np.asarray(pixels(1, 3, 2, 2), copy=False)
+    uniform = UniformPixels((1, 3, 2, 2), TABLE[:, 7].copy())
+    assert np.asarray(uniform, dtype=np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(uniform, copy=False)
 
 
 def test_copies_to_cuda_start_in_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
