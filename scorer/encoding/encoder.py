@@ -6,9 +6,10 @@ processes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +23,7 @@ from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
 from scorer.encoding.image_shape import check_processed
-from scorer.encoding.images import load_image
+from scorer.encoding.images import EncodedImage, load_image, read_image
 from scorer.encoding.pixels import pixel_table
 from scorer.encoding.recent import Recent
 from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
@@ -74,6 +75,7 @@ class Encoder:
         needs_mean = with_images and config.blank_color is None
         mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
         self.contrast_options = config.contrast_options(mean_color)
+        self._recent: Recent[tuple[bytes, bool, AlteredImage | None], _Prepared] = _recent()
         self._drawn: Recent[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = _recent()
         self._equal_drawn: Recent[tuple[str, bytes], ProcessedImage] = _recent()
         self._blank_colors: dict[str, Float32Array | None] = {}
@@ -116,12 +118,11 @@ class Encoder:
         if self.family.text_only or sample.text_only:
             return self._encode_text(sample)
         _check_images(sample, self.family)
-        images = self._load(sample.images)
-        processed = self._process(images)
-        rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
+        images = self._prepare(sample.images)
+        rendered = self._chat.encode(sample.turns, [image.processed.replacement for image in images])
         kept = self._labels_that_fit(rendered)
-        clean = self._branch(sample, rendered, kept, processed)
-        contrast = self._contrast(sample, images, processed, clean, rendered, kept)
+        clean = self._branch(sample, rendered, kept, [image.processed for image in images])
+        contrast = self._contrast(sample, images, clean, rendered, kept)
         return self._encoded(sample, rendered, kept, clean, contrast)
 
     def _encoded(
@@ -177,20 +178,45 @@ class Encoder:
         """Run the model's own processor on a conversation; return tensors by the model's argument names."""
         return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
 
-    def _load(self, sources: Sequence[ImageSource]) -> list[Image]:
-        """Decode a sample's images, all of them upright and none that would cost more than its pixels.
+    def _prepare(self, sources: Sequence[ImageSource]) -> list[_Prepared]:
+        """Decode and process a sample's images; one that a recent sample had is neither decoded nor processed again."""
+        how = CONTRASTS[self.config.contrast].how
+        alter = how if isinstance(how, AlteredImage) else None
+        read = [read_image(source, self.config.max_image_bytes) for source in sources]
+        several = len(read) > 1
+        if several and self.family.joint_images:
+            return self._prepared([self._load(one, several) for one in read], alter)
+
+        def prepare(one: EncodedImage | Image) -> _Prepared:
+            (prepared,) = self._prepared([self._load(one, several)], alter)
+            return prepared
+
+        # A decoded image may be changed by its owner, and reading all its pixels to see whether it was takes long.
+        return [
+            self._recent.get((_digest(one), several, alter), partial(prepare, one))
+            if isinstance(one, EncodedImage)
+            else prepare(one)
+            for one in read
+        ]
+
+    def _prepared(self, images: list[Image], alter: AlteredImage | None) -> list[_Prepared]:
+        processed = self._process(images)
+        altered: Sequence[ProcessedImage | None] = [None] * len(images)
+        if alter is not None:
+            altered = self._process([alter.alter(image, self.contrast_options) for image in images])
+        return [
+            _Prepared(image.size, clean, contrast)
+            for image, clean, contrast in zip(images, processed, altered, strict=True)
+        ]
+
+    def _load(self, image: EncodedImage | Image, several: bool) -> Image:
+        """Decode an image; it is upright, and of no shape that would cost more than its pixels.
 
         The contrasts that replace an image keep its size, so what is accepted here bounds them too.
         """
-        check = partial(
-            check_processed,
-            self._processor,
-            image_options(self._processor),
-            self.family,
-            several=len(sources) > 1,
-        )
+        check = partial(check_processed, self._processor, image_options(self._processor), self.family, several=several)
         limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_image_pixels}
-        return [load_image(source, **limits, check_shape=check) for source in sources]
+        return load_image(image, **limits, check_shape=check)
 
     def _process(self, images: list[Image]) -> list[ProcessedImage]:
         return process_images(self._processor, self.family, images, self.pixel_table)
@@ -224,8 +250,7 @@ class Encoder:
     def _contrast(
         self,
         sample: Sample,
-        images: list[Image],
-        processed: list[ProcessedImage],
+        images: list[_Prepared],
         clean: Branch,
         rendered: RenderedTokens,
         kept: int,
@@ -236,9 +261,9 @@ class Encoder:
             return how.edit(clean, clean.input_ids == self.image_token_id)
         if isinstance(how, OtherImage):
             return self._other_images(sample, kept)
-        replaced = self._replaced(how, images, processed)
+        replaced = self._replaced(how, images)
         replacements = [image.replacement for image in replaced]
-        if replacements != [image.replacement for image in processed]:  # else the prompt is the same
+        if replacements != [image.processed.replacement for image in images]:  # else the prompt is the same
             rendered = self._chat.encode(sample.turns, replacements)
         branch = self._branch(sample, rendered, kept, replaced)
         if not np.array_equal(branch.input_ids, clean.input_ids):
@@ -249,14 +274,12 @@ class Encoder:
             )
         return branch
 
-    def _replaced(
-        self, how: DrawnImage | AlteredImage, images: list[Image], processed: list[ProcessedImage]
-    ) -> list[ProcessedImage]:
+    def _replaced(self, how: DrawnImage | AlteredImage, images: list[_Prepared]) -> list[ProcessedImage]:
         """Replace the images by contrast images of the same sizes."""
-        if self._blank_color is not None:
-            return [as_blank(image, self._blank_color) for image in processed]
         if isinstance(how, AlteredImage):
-            return self._process([how.alter(image, self.contrast_options) for image in images])
+            return [image.altered for image in images if image.altered is not None]
+        if self._blank_color is not None:
+            return [as_blank(image.processed, self._blank_color) for image in images]
         if self.family.joint_images and len(images) > 1:
             return self._process([how.draw(image.size, self.contrast_options) for image in images])
         return [self._draw(how, image.size) for image in images]
@@ -269,7 +292,7 @@ class Encoder:
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
                 f"contrast {self.config.contrast!r} needs one for each image",
             )
-        others = self._process(self._load(sample.contrast_images))
+        others = [image.processed for image in self._prepare(sample.contrast_images)]
         rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
         branch = self._branch(sample, rendered, kept, others)
         if len(branch.input_ids) > self.checkpoint.context_length:
@@ -307,13 +330,36 @@ class Encoder:
         return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
 
 
-def _recent() -> Recent[Any, ProcessedImage]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """One image of a sample, ready for both branches.
+
+    Attributes:
+        size: (width, height) of the upright image, in pixels.
+        processed: the image as the model receives it.
+        altered: the same of the image as the contrast alters it; None if the contrast alters none.
+    """
+
+    size: tuple[int, int]
+    processed: ProcessedImage
+    altered: ProcessedImage | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.processed.nbytes + (0 if self.altered is None else self.altered.nbytes)
+
+
+def _recent() -> Recent[Any, Any]:
     return Recent(_KEPT_BYTES, lambda image: image.nbytes)
+
+
+def _digest(image: EncodedImage) -> bytes:
+    return hashlib.blake2b(image.data, digest_size=16).digest()
 
 
 def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArray]:
     if len(images) == 1:
-        return images[0].pixels  # the same object as the cached blank's, so it is transferred once
+        return dict(images[0].pixels)  # the same arrays in all samples that share the image or the blank
     return join_pixels([image.pixels for image in images], axis)
 
 

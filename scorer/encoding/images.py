@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+from dataclasses import dataclass
 from typing import IO, Final, NoReturn
 
 from PIL import Image, ImageFile, ImageOps
@@ -28,6 +29,52 @@ _PATH_ERRORS: Final = frozenset(
 """Permanent errors of a path. Any other file-system error may be transient and must not be blamed on the row."""
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An encoded image that has been read, within its limit, and not decoded.
+
+    Attributes:
+        data: its bytes.
+        name: what messages call it.
+    """
+
+    data: bytes
+    name: str
+
+
+def read_image(source: ImageSource, max_bytes: int) -> EncodedImage | Image.Image:
+    """Read an image's bytes; a PIL image is returned as it is.
+
+    Args:
+        source: encoded bytes, a local path, or a PIL image.
+        max_bytes: limit for the encoded image, in bytes; a larger file is not read.
+
+    Raises:
+        RowError: IMAGE_MISSING, IMAGE_FORMAT or IMAGE_TOO_LARGE.
+        OSError: reading fails for a reason that is not the row's fault (an I/O error, too many open files).
+    """
+    if isinstance(source, (Image.Image, EncodedImage)):
+        return source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        file = EncodedImage(bytes(source), "image")
+    elif isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        name = f"image {os.fsdecode(path)[-200:]!r}"  # a path is data too and ends up in a message
+        file = EncodedImage(_read_file(path, name, max_bytes), name)
+    elif source is None:
+        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; give bytes, a local path or a PIL image")
+    else:
+        raise RowError(
+            FailureCode.IMAGE_FORMAT,
+            f"the image has type {type(source).__name__}; give bytes, a local path or a PIL image",
+        )
+    if not file.data:
+        raise RowError(FailureCode.IMAGE_MISSING, f"{file.name} is empty (0 bytes); give an encoded image")
+    if len(file.data) > max_bytes:
+        _refuse_bytes(file.name, len(file.data), max_bytes)
+    return file
+
+
 def load_image(
     source: ImageSource, *, max_bytes: int, max_pixels: int, check_shape: CheckShape | None = None
 ) -> Image.Image:
@@ -41,7 +88,7 @@ def load_image(
     format has a check for it (PNG has checksums; JPEG has none).
 
     Args:
-        source: encoded bytes, a local path, or a PIL image, which is not modified.
+        source: encoded bytes, a local path, what :func:`read_image` returns, or a PIL image, which is not modified.
         max_bytes: limit for the encoded image, in bytes; a larger file is not read.
         max_pixels: limit for width × height, checked on the header before anything is decoded.
         check_shape: is called with the width and height of the upright image and may refuse them: before decoding,
@@ -55,20 +102,16 @@ def load_image(
         ConfigError: ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set in this process.
         OSError: reading fails for a reason that is not the row's fault (an I/O error, too many open files).
     """
-    if isinstance(source, Image.Image):
-        return _decode(source, "image", max_pixels, check_shape)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _load_bytes(bytes(source), "image", max_bytes, max_pixels, check_shape)
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source)
-        name = f"image {os.fsdecode(path)[-200:]!r}"  # a path is data too and ends up in a message
-        return _load_bytes(_read_file(path, name, max_bytes), name, max_bytes, max_pixels, check_shape)
-    if source is None:
-        raise RowError(FailureCode.IMAGE_MISSING, "the row has no image; give bytes, a local path or a PIL image")
-    raise RowError(
-        FailureCode.IMAGE_FORMAT,
-        f"the image has type {type(source).__name__}; give bytes, a local path or a PIL image",
-    )
+    read = read_image(source, max_bytes)
+    if isinstance(read, Image.Image):
+        return _decode(read, "image", max_pixels, check_shape)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so broken images would be scored with "
+            "their missing part gray; set it to False while scoring"
+        )
+    with io.BytesIO(read.data) as stream:
+        return _decode(_open(stream, read.data, read.name, max_pixels), read.name, max_pixels, check_shape)
 
 
 def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:
@@ -93,20 +136,6 @@ def _read_file(path: str | bytes, name: str, max_bytes: int) -> bytes:
 def _refuse_path(name: str, reason: str, error: Exception) -> NoReturn:
     remedy = "URLs are not fetched here, give a local path" if "://" in name else "check the path and its permissions"
     raise RowError(FailureCode.IMAGE_MISSING, f"{name} cannot be opened ({reason}); {remedy}") from error
-
-
-def _load_bytes(data: bytes, name: str, max_bytes: int, max_pixels: int, check_shape: CheckShape | None) -> Image.Image:
-    if not data:
-        raise RowError(FailureCode.IMAGE_MISSING, f"{name} is empty (0 bytes); give an encoded image")
-    if len(data) > max_bytes:
-        _refuse_bytes(name, len(data), max_bytes)
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ConfigError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True in this process, so broken images would be scored with "
-            "their missing part gray; set it to False while scoring"
-        )
-    with io.BytesIO(data) as stream:
-        return _decode(_open(stream, data, name, max_pixels), name, max_pixels, check_shape)
 
 
 def _open(stream: IO[bytes], data: bytes, name: str, max_pixels: int) -> Image.Image:
