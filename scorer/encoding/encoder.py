@@ -22,7 +22,7 @@ from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, 
 from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
-from scorer.encoding.image_shape import check_processed
+from scorer.encoding.image_shape import check_processed, check_side
 from scorer.encoding.images import EncodedImage, load_image, read_image
 from scorer.encoding.pixels import pixel_table
 from scorer.encoding.recent import Recent
@@ -80,6 +80,7 @@ class Encoder:
         self._equal_drawn: Recent[tuple[str, bytes], ProcessedImage] = _recent()
         self._blank_colors: dict[str, Float32Array | None] = {}
         self._blank_color = self._uniform_color()
+        self._check_blank_size()
 
     @classmethod
     def load(
@@ -94,19 +95,40 @@ class Encoder:
         other = copy(self)
         other.config = replace(self.config, contrast=contrast)
         other._blank_color = other._uniform_color()
+        other._check_blank_size()
         return other
 
     def _uniform_color(self) -> Float32Array | None:
         """Return the colour of the contrast's blanks; None if it has none, or they must be drawn."""
         contrast = self.config.contrast
         how = CONTRASTS[contrast].how
-        if not isinstance(how, DrawnImage) or not how.uniform:
+        if not isinstance(how, DrawnImage) or not how.uniform or self.config.blank_size is not None:
             return None
         if contrast not in self._blank_colors:
             self._blank_colors[contrast] = uniform_color(
                 self._processor, self.family, lambda size: how.draw(size, self.contrast_options), self.pixel_table
             )
         return self._blank_colors[contrast]
+
+    def _check_blank_size(self) -> None:
+        """Draw the blank that all images share, if there is one. Raises ModelError if its size is refused."""
+        how = CONTRASTS[self.config.contrast].how
+        size = self.config.blank_size
+        if not isinstance(how, DrawnImage) or not how.uniform or size is None:
+            return
+        width, height = size
+        given = f"--blank-size {width}x{height}"
+        if width * height > self.config.max_image_pixels:
+            raise ModelError(
+                f"{given} has {width * height} pixels, more than max_image_pixels={self.config.max_image_pixels}; "
+                "choose a smaller one"
+            )
+        try:
+            check_side(given, width, height)
+            check_processed(self._processor, image_options(self._processor), self.family, width, height, several=False)
+            self._draw(how, size)
+        except RowError as error:
+            raise ModelError(f"model {self.checkpoint.name} takes no {given}: {error.message}") from error
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Encode one sample.
@@ -260,7 +282,11 @@ class Encoder:
         if isinstance(how, EditedTokens):
             return how.edit(clean, clean.input_ids == self.image_token_id)
         if isinstance(how, OtherImage):
-            return self._other_images(sample, kept)
+            others = self._prepare(self._contrast_images(sample))
+            return self._other_branch(sample, kept, [image.processed for image in others], "contrast image")
+        size = self.config.blank_size
+        if isinstance(how, DrawnImage) and how.uniform and size is not None:
+            return self._other_branch(sample, kept, self._drawn_images(how, [size] * len(images)), "--blank-size")
         replaced = self._replaced(how, images)
         replacements = [image.replacement for image in replaced]
         if replacements != [image.processed.replacement for image in images]:  # else the prompt is the same
@@ -280,26 +306,31 @@ class Encoder:
             return [image.altered for image in images if image.altered is not None]
         if self._blank_color is not None:
             return [as_blank(image.processed, self._blank_color) for image in images]
-        if self.family.joint_images and len(images) > 1:
-            return self._process([how.draw(image.size, self.contrast_options) for image in images])
-        return [self._draw(how, image.size) for image in images]
+        return self._drawn_images(how, [image.size for image in images])
 
-    def _other_images(self, sample: Sample, kept: int) -> Branch:
-        """Build the branch with the row's contrast images, which may take a different number of tokens."""
+    def _drawn_images(self, how: DrawnImage, sizes: Sequence[tuple[int, int]]) -> list[ProcessedImage]:
+        if self.family.joint_images and len(sizes) > 1:
+            return self._process([how.draw(size, self.contrast_options) for size in sizes])
+        return [self._draw(how, size) for size in sizes]
+
+    def _contrast_images(self, sample: Sample) -> tuple[ImageSource, ...]:
         if len(sample.contrast_images) != len(sample.images):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
                 f"contrast {self.config.contrast!r} needs one for each image",
             )
-        others = [image.processed for image in self._prepare(sample.contrast_images)]
+        return sample.contrast_images
+
+    def _other_branch(self, sample: Sample, kept: int, others: list[ProcessedImage], what: str) -> Branch:
+        """Build the branch with other images of any size, which may take a different number of tokens."""
         rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
         branch = self._branch(sample, rendered, kept, others)
         if len(branch.input_ids) > self.checkpoint.context_length:
             raise RowError(
                 FailureCode.TEXT_TOO_LONG,
-                f"with the contrast image the sequence takes {len(branch.input_ids)} tokens; the model's context has "
-                f"{self.checkpoint.context_length}: use a smaller contrast image",
+                f"with the {what} the sequence takes {len(branch.input_ids)} tokens; the model's context has "
+                f"{self.checkpoint.context_length}: use a smaller {what}",
             )
         return branch
 
