@@ -49,6 +49,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         **SWITCH,
         help="truncate texts that exceed the context instead of failing their rows",
     )
+    group.add_argument(
+        "--jpeg-draft",
+        **SWITCH,
+        help="decode large JPEGs at a reduced scale where the model gets the same grid; changes pixels a little",
+    )
 
 
 def _add_contrast(parser: argparse.ArgumentParser) -> None:

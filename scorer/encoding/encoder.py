@@ -23,7 +23,8 @@ from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
 from scorer.encoding.image_shape import check_processed, check_side
-from scorer.encoding.images import EncodedImage, load_image, read_image
+from scorer.encoding.images import DecodedImage, EncodedImage, decode_image, read_image
+from scorer.encoding.jpeg_draft import check_draft, draft_scale
 from scorer.encoding.pixels import pixel_table
 from scorer.encoding.recent import Recent
 from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
@@ -72,6 +73,8 @@ class Encoder:
             bos_after_images=self.family.bos_after_images,
             separate_text=self.family.separate_text,
         )
+        if config.jpeg_draft and with_images:
+            check_draft(self._processor, self.family, checkpoint.name, str(checkpoint.config.model_type))
         needs_mean = with_images and config.blank_color is None
         mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
         self.contrast_options = config.contrast_options(mean_color)
@@ -221,24 +224,30 @@ class Encoder:
             for one in read
         ]
 
-    def _prepared(self, images: list[Image], alter: AlteredImage | None) -> list[_Prepared]:
+    def _prepared(self, decoded: list[DecodedImage], alter: AlteredImage | None) -> list[_Prepared]:
+        images = [one.image for one in decoded]
         processed = self._process(images)
         altered: Sequence[ProcessedImage | None] = [None] * len(images)
         if alter is not None:
             altered = self._process([alter.alter(image, self.contrast_options) for image in images])
         return [
-            _Prepared(image.size, clean, contrast)
-            for image, clean, contrast in zip(images, processed, altered, strict=True)
+            _Prepared(one.size, clean, contrast)
+            for one, clean, contrast in zip(decoded, processed, altered, strict=True)
         ]
 
-    def _load(self, image: EncodedImage | Image, several: bool) -> Image:
+    def _load(self, image: EncodedImage | Image, several: bool) -> DecodedImage:
         """Decode an image; it is upright, and of no shape that would cost more than its pixels.
 
         The contrasts that replace an image keep its size, so what is accepted here bounds them too.
         """
-        check = partial(check_processed, self._processor, image_options(self._processor), self.family, several=several)
-        limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_image_pixels}
-        return load_image(image, **limits, check_shape=check)
+        settings = (self._processor, image_options(self._processor), self.family)
+        return decode_image(
+            image,
+            max_bytes=self.config.max_image_bytes,
+            max_pixels=self.config.max_image_pixels,
+            check_shape=partial(check_processed, *settings, several=several),
+            choose_scale=partial(draft_scale, *settings, several=several) if self.config.jpeg_draft else None,
+        )
 
     def _process(self, images: list[Image]) -> list[ProcessedImage]:
         return process_images(self._processor, self.family, images, self.pixel_table)

@@ -2,6 +2,7 @@
 
 from scorer.families.base import Family
 from scorer.families.resizing import with_crops
+from scorer.families.targets import to_size_without_crops
 from scorer.types import Int64Array
 
 
@@ -10,4 +11,6 @@ def image_token_types(ids: Int64Array, first_label: int, image_token_id: int) ->
     return {"token_type_ids": (ids == image_token_id).astype(ids.dtype)}
 
 
-GEMMA3 = Family(processed_pixels=with_crops, uniform_blank=True, token_inputs=image_token_types)
+GEMMA3 = Family(
+    processed_pixels=with_crops, targets=to_size_without_crops, uniform_blank=True, token_inputs=image_token_types
+)

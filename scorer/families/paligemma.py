@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from scorer.families.base import Family
+from scorer.families.targets import to_size
 from scorer.types import Int64Array
 
 TEMPLATE: Final = (
@@ -39,6 +40,7 @@ def softcap(config: Any) -> float | None:
 
 
 PALIGEMMA = Family(
+    targets=to_size,
     uniform_blank=True,
     token_inputs=suffix_token_types,
     first_position=1,

@@ -4,6 +4,7 @@ import numpy as np
 
 from scorer.families.base import Family
 from scorer.families.resizing import by_area
+from scorer.families.targets import to_area
 from scorer.types import Int64Array
 
 
@@ -15,6 +16,7 @@ def modalities(ids: Int64Array, first_label: int, image_token_id: int) -> dict[s
 QWEN_VL = Family(
     pixel_names=("pixel_values", "image_grid_thw"),
     processed_pixels=by_area,
+    targets=to_area,
     uniform_blank=True,
     token_inputs=modalities,
     rope_index=True,

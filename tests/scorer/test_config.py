@@ -30,6 +30,7 @@ CHANGED: dict[str, Any] = {
     "blank_size": (2, 3),
     "blur_radius": 0.5,
     "noise_seed": 7,
+    "jpeg_draft": True,
     "max_text_bytes": 10,
     "max_image_bytes": 10,
     "max_image_pixels": 10,
@@ -55,6 +56,8 @@ def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() ->
     assert ScorerConfig(max_text_bytes=10).fingerprint()["max_text_bytes"] == 10
     assert "blank_size" not in ScorerConfig().fingerprint()
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
+    assert "jpeg_draft" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
 
 
 def test_defaults() -> None:
@@ -111,6 +114,7 @@ def test_frozen() -> None:
         ({"device": ""}, "device is ''; it must be a device name or 'auto'"),
         ({"device": 0}, "device is 0"),
         ({"prompt": None}, "prompt is None; it must be a string"),
+        ({"jpeg_draft": 1}, "jpeg_draft is 1; it must be true or false"),
         ({"truncate": 1}, "truncate is 1; it must be true or false"),
         ({"blank_color": (0, 0)}, r"blank_color is \(0, 0\); it must be three integers in 0–255"),
         ({"blank_color": (0, 0, 256)}, "blank_color"),

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from scorer import Sample, ScorerConfig
 from scorer.encoding import encoder as encoder_module
@@ -39,13 +38,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> GetEncoder:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every image that is decoded."""
-    own, found = encoder_module.load_image, []
+    own, found = encoder_module.decode_image, []
 
-    def load(source: Any, **limits: Any) -> Image.Image:
+    def decode(source: Any, **limits: Any) -> Any:
         found.append(source)
         return own(source, **limits)
 
-    monkeypatch.setattr(encoder_module, "load_image", load)
+    monkeypatch.setattr(encoder_module, "decode_image", decode)
     return found
 
 
