@@ -27,7 +27,7 @@ MAX_BATCH_TOKENS: Final = 8192
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes"})
+ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft"})
 """Options that came after outputs were published: at their default they are not in the fingerprint, so that those
 outputs keep theirs."""
 
@@ -50,10 +50,14 @@ class ScorerConfig:
         prompt: the instruction that a bare caption answers.
         truncate: cut a text that exceeds the model's context instead of failing its row.
         blank_color: RGB of the ``blank`` contrast, 0–255 each; None takes the image processor's mean colour.
+        blank_size: (width, height) of every image's blank of the ``blank`` contrast, in pixels; None takes the image's
+            own. Where image tokens depend on the size, rows with the same prompt then share one contrast prefix.
         blur_radius: standard deviation of the Gaussian of the ``blur`` contrast, as a fraction of the image's longer
             side, in (0, 1].
         noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, but not on its place
             in a batch.
+        jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
+            it further anyway, and to the same grid. This saves time and changes pixels a little.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
@@ -76,8 +80,10 @@ class ScorerConfig:
     prompt: str = DEFAULT_PROMPT
     truncate: bool = False
     blank_color: tuple[int, int, int] | None = None
+    blank_size: tuple[int, int] | None = None
     blur_radius: float = 0.1
     noise_seed: int = 0
+    jpeg_draft: bool = False
     max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
@@ -107,11 +113,14 @@ class ScorerConfig:
                 "an adapter is merged into the weights, which quantised weights do not allow: use one or the other"
             )
         _require("compile", self.compile, isinstance(self.compile, bool), "true or false")
+        _require("jpeg_draft", self.jpeg_draft, isinstance(self.jpeg_draft, bool), "true or false")
         _require("prompt", self.prompt, isinstance(self.prompt, str), "a string")
         _require("truncate", self.truncate, isinstance(self.truncate, bool), "true or false")
         if self.blank_color is not None:
             # YAML and JSON only have lists; the frozen record must stay hashable.
             object.__setattr__(self, "blank_color", _color(self.blank_color))
+        if self.blank_size is not None:
+            object.__setattr__(self, "blank_size", _size(self.blank_size))
         _require(
             "blur_radius",
             self.blur_radius,
@@ -142,7 +151,8 @@ class ScorerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` and JSON accept."""
         values = dataclasses.asdict(self)
-        values["blank_color"] = None if self.blank_color is None else list(self.blank_color)
+        for name in ("blank_color", "blank_size"):
+            values[name] = None if values[name] is None else list(values[name])
         return values
 
     def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
@@ -179,9 +189,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _integers(value: Any, count: int) -> bool:
+    valid = isinstance(value, (list, tuple)) and len(value) == count
+    return valid and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+
+
 def _color(value: Any) -> tuple[int, int, int]:
-    valid = isinstance(value, (list, tuple)) and len(value) == 3
-    valid = valid and all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c <= 255 for c in value)
+    valid = _integers(value, 3) and all(0 <= level <= 255 for level in value)
     _require("blank_color", value, valid, "three integers in 0–255 (red, green, blue)")
     red, green, blue = value
     return (red, green, blue)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    valid = _integers(value, 2) and all(side >= 1 for side in value)
+    _require("blank_size", value, valid, "two integers of at least 1 (width, height)")
+    width, height = value
+    return (width, height)

@@ -52,9 +52,15 @@ class ContrastOptions:
 
 @dataclass(frozen=True, slots=True)
 class DrawnImage:
-    """Replaces each image by one that depends only on its size (width, height) and the options."""
+    """Replaces each image by one that depends only on its size (width, height) and the options.
+
+    Attributes:
+        draw: (size, options) → the RGB image.
+        uniform: whether all its pixels have one colour, the same for every size.
+    """
 
     draw: Callable[[tuple[int, int], ContrastOptions], Image]
+    uniform: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
             name="blank",
             phrase="a blank image",
             description="an image of one colour and the same size",
-            how=DrawnImage(blank_image),
+            how=DrawnImage(blank_image, uniform=True),
             needs=frozenset({Capability.IMAGES}),
             constant=True,
         ),

@@ -121,6 +121,11 @@ class BytePixels:
         return self.values.shape
 
     @property
+    def nbytes(self) -> int:
+        """The memory that the pixels take here, in bytes, without the table that all images share."""
+        return self.values.nbytes
+
+    @property
     def by_channel(self) -> npt.NDArray[np.uint8]:
         """``values`` as uint8 [N, 3, M]."""
         found: npt.NDArray[np.uint8] = self.by_channel_of(self.values)
@@ -144,8 +149,42 @@ class BytePixels:
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
 
-PixelArray = npt.NDArray[Any] | BytePixels
-"""One of the image processor's outputs, either unchanged or as pixels kept as bytes."""
+@dataclass(frozen=True, slots=True, eq=False)
+class UniformPixels:
+    """Pixels of one colour, as their shape and that colour: a blank image takes a few bytes, whatever its size.
+
+    ``np.asarray`` returns the processor's float32 output, bit for bit.
+
+    Attributes:
+        shape: [..., 3, H, W], or [n, 3·k] for flattened patches in which each channel is contiguous.
+        color: float32 [3], the normalised value of each channel.
+    """
+
+    shape: tuple[int, ...]
+    color: Float32Array
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the pixels take here, in bytes."""
+        return self.color.nbytes
+
+    def __getitem__(self, images: slice) -> UniformPixels:
+        """Return some of the images: a slice along the leading axis."""
+        return UniformPixels((len(range(*images.indices(self.shape[0]))), *self.shape[1:]), self.color)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return the normalised pixels, float32 unless ``dtype`` is given. Raises ValueError for ``copy=False``."""
+        if copy is False:
+            raise ValueError("pixels kept as one colour cannot be converted to an array without a copy")
+        flat = len(self.shape) == 2
+        by_channel = self.color.repeat(self.shape[1] // 3) if flat else self.color[:, None, None]
+        pixels = np.empty(self.shape, dtype=np.float32 if dtype is None else dtype)
+        pixels[...] = by_channel
+        return pixels
+
+
+PixelArray = npt.NDArray[Any] | BytePixels | UniformPixels
+"""One of the image processor's outputs, either unchanged or as pixels kept as bytes or as one colour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": Fa
 _NOT_REPEATED: Final = frozenset({"help", "config", "dry_run", "force_new_run", "verify", "verbose"})
 _OVERRULES: Final = {"report": "no_report", "no_report": "report", "method": "method_param"}
 """Option on the command line → option of the file that it overrides, besides the one of the same name."""
-_SEPARATED: Final = frozenset({"image_column", "text_column", "blank_color"})
-"""Options whose list is joined with commas; for any other option, a list repeats the option."""
+_SEPARATORS: Final = {"image_column": ",", "text_column": ",", "blank_color": ",", "blank_size": "x"}
+"""What joins the list of an option's values; for any other option, a list repeats the option."""
 
 
 def with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
@@ -106,8 +106,8 @@ def _words(option: argparse.Action, node: Any, where: str) -> list[str]:
         return []
     if any("\0" in value for value in values):
         raise ConfigError(f"{where}: {name.lstrip('-')} holds a NUL character, which no option accepts; remove it")
-    if option.dest in _SEPARATED:
-        values = [",".join(values)]
+    if option.dest in _SEPARATORS:
+        values = [_SEPARATORS[option.dest].join(values)]
     if len(values) > 1 and not isinstance(option, argparse._AppendAction):
         raise ConfigError(f"{where}: {name.lstrip('-')} takes one value, but {len(values)} are given")
     return [f"{name}={value}" for value in values]

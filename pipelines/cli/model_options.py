@@ -49,6 +49,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         **SWITCH,
         help="truncate texts that exceed the context instead of failing their rows",
     )
+    group.add_argument(
+        "--jpeg-draft",
+        **SWITCH,
+        help="decode large JPEGs at a reduced scale where the model gets the same grid; changes pixels a little",
+    )
 
 
 def _add_contrast(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +68,12 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
         help=f"{explained} (default: %(default)s)",
     )
     group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
+    group.add_argument(
+        "--blank-size",
+        type=_size,
+        metavar="WIDTHxHEIGHT",
+        help="size of every blank in pixels, which rows of one prompt then share (default: its image's own size)",
+    )
     group.add_argument(
         "--blur-radius",
         type=float,
@@ -94,3 +105,11 @@ def _color(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, for example 124,116,104") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = map(int, text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a width and a height, for example 672x448") from None
+    return width, height

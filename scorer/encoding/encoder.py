@@ -6,13 +6,12 @@ processes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import hashlib
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,11 +19,14 @@ import numpy as np
 from scorer.checkpoint.files import Checkpoint
 from scorer.config import ScorerConfig
 from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, OtherImage
+from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
-from scorer.encoding.image_shape import check_processed
-from scorer.encoding.images import load_image
+from scorer.encoding.image_shape import check_processed, check_side
+from scorer.encoding.images import DecodedImage, EncodedImage, decode_image, read_image
+from scorer.encoding.jpeg_draft import check_draft, draft_scale
 from scorer.encoding.pixels import pixel_table
+from scorer.encoding.recent import Recent
 from scorer.encoding.rendering import ChatTokenizer, RenderedTokens
 from scorer.errors import FailureCode, ModelError, RowError
 from scorer.families import Family
@@ -32,12 +34,13 @@ from scorer.families.base import image_token_id
 from scorer.messages import check_text_bytes, to_messages
 from scorer.results import Failure
 from scorer.table import text_hash
-from scorer.types import IMAGE, Branch, EncodedSample, ImageSource, PixelArray, Sample, Turn
+from scorer.types import IMAGE, Branch, EncodedSample, Float32Array, ImageSource, PixelArray, Sample, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_DRAWN_KEPT: Final = 64
+_KEPT_BYTES: Final = 2**26
+"""Memory for processed images that later rows may share, in bytes."""
 _RUST: Final = "pyo3_runtime"
 """The module that the exception of a panic in Rust says it is from."""
 
@@ -70,11 +73,17 @@ class Encoder:
             bos_after_images=self.family.bos_after_images,
             separate_text=self.family.separate_text,
         )
+        if config.jpeg_draft and with_images:
+            check_draft(self._processor, self.family, checkpoint.name, str(checkpoint.config.model_type))
         needs_mean = with_images and config.blank_color is None
         mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
         self.contrast_options = config.contrast_options(mean_color)
-        self._drawn: OrderedDict[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = OrderedDict()
-        self._drawn_lock = Lock()
+        self._recent: Recent[tuple[bytes, bool, AlteredImage | None], _Prepared] = _recent()
+        self._drawn: Recent[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = _recent()
+        self._equal_drawn: Recent[tuple[str, bytes], ProcessedImage] = _recent()
+        self._blank_colors: dict[str, Float32Array | None] = {}
+        self._blank_color = self._uniform_color()
+        self._check_blank_size()
 
     @classmethod
     def load(
@@ -88,7 +97,41 @@ class Encoder:
         _check_contrast(contrast, self.checkpoint)
         other = copy(self)
         other.config = replace(self.config, contrast=contrast)
+        other._blank_color = other._uniform_color()
+        other._check_blank_size()
         return other
+
+    def _uniform_color(self) -> Float32Array | None:
+        """Return the colour of the contrast's blanks; None if it has none, or they must be drawn."""
+        contrast = self.config.contrast
+        how = CONTRASTS[contrast].how
+        if not isinstance(how, DrawnImage) or not how.uniform or self.config.blank_size is not None:
+            return None
+        if contrast not in self._blank_colors:
+            self._blank_colors[contrast] = uniform_color(
+                self._processor, self.family, lambda size: how.draw(size, self.contrast_options), self.pixel_table
+            )
+        return self._blank_colors[contrast]
+
+    def _check_blank_size(self) -> None:
+        """Draw the blank that all images share, if there is one. Raises ModelError if its size is refused."""
+        how = CONTRASTS[self.config.contrast].how
+        size = self.config.blank_size
+        if not isinstance(how, DrawnImage) or not how.uniform or size is None:
+            return
+        width, height = size
+        given = f"--blank-size {width}x{height}"
+        if width * height > self.config.max_image_pixels:
+            raise ModelError(
+                f"{given} has {width * height} pixels, more than max_image_pixels={self.config.max_image_pixels}; "
+                "choose a smaller one"
+            )
+        try:
+            check_side(given, width, height)
+            check_processed(self._processor, image_options(self._processor), self.family, width, height, several=False)
+            self._draw(how, size)
+        except RowError as error:
+            raise ModelError(f"model {self.checkpoint.name} takes no {given}: {error.message}") from error
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Encode one sample.
@@ -100,12 +143,11 @@ class Encoder:
         if self.family.text_only or sample.text_only:
             return self._encode_text(sample)
         _check_images(sample, self.family)
-        images = self._load(sample.images)
-        processed = self._process(images)
-        rendered = self._chat.encode(sample.turns, [image.replacement for image in processed])
+        images = self._prepare(sample.images)
+        rendered = self._chat.encode(sample.turns, [image.processed.replacement for image in images])
         kept = self._labels_that_fit(rendered)
-        clean = self._branch(sample, rendered, kept, processed)
-        contrast = self._contrast(sample, images, processed, clean, rendered, kept)
+        clean = self._branch(sample, rendered, kept, [image.processed for image in images])
+        contrast = self._contrast(sample, images, clean, rendered, kept)
         return self._encoded(sample, rendered, kept, clean, contrast)
 
     def _encoded(
@@ -161,37 +203,65 @@ class Encoder:
         """Run the model's own processor on a conversation; return tensors by the model's argument names."""
         return dict(self._processor(images=list(images), text=[self.render(to_messages(turns))], return_tensors="pt"))
 
-    def _load(self, sources: Sequence[ImageSource]) -> list[Image]:
-        """Decode a sample's images, all of them upright and none that would cost more than its pixels.
+    def _prepare(self, sources: Sequence[ImageSource]) -> list[_Prepared]:
+        """Decode and process a sample's images; one that a recent sample had is neither decoded nor processed again."""
+        how = CONTRASTS[self.config.contrast].how
+        alter = how if isinstance(how, AlteredImage) else None
+        read = [read_image(source, self.config.max_image_bytes) for source in sources]
+        several = len(read) > 1
+        if several and self.family.joint_images:
+            return self._prepared([self._load(one, several) for one in read], alter)
+
+        def prepare(one: EncodedImage | Image) -> _Prepared:
+            (prepared,) = self._prepared([self._load(one, several)], alter)
+            return prepared
+
+        # A decoded image may be changed by its owner, and reading all its pixels to see whether it was takes long.
+        return [
+            self._recent.get((_digest(one), several, alter), partial(prepare, one))
+            if isinstance(one, EncodedImage)
+            else prepare(one)
+            for one in read
+        ]
+
+    def _prepared(self, decoded: list[DecodedImage], alter: AlteredImage | None) -> list[_Prepared]:
+        images = [one.image for one in decoded]
+        processed = self._process(images)
+        altered: Sequence[ProcessedImage | None] = [None] * len(images)
+        if alter is not None:
+            altered = self._process([alter.alter(image, self.contrast_options) for image in images])
+        return [
+            _Prepared(one.size, clean, contrast)
+            for one, clean, contrast in zip(decoded, processed, altered, strict=True)
+        ]
+
+    def _load(self, image: EncodedImage | Image, several: bool) -> DecodedImage:
+        """Decode an image; it is upright, and of no shape that would cost more than its pixels.
 
         The contrasts that replace an image keep its size, so what is accepted here bounds them too.
         """
-        check = partial(
-            check_processed,
-            self._processor,
-            image_options(self._processor),
-            self.family,
-            several=len(sources) > 1,
+        settings = (self._processor, image_options(self._processor), self.family)
+        return decode_image(
+            image,
+            max_bytes=self.config.max_image_bytes,
+            max_pixels=self.config.max_image_pixels,
+            check_shape=partial(check_processed, *settings, several=several),
+            choose_scale=partial(draft_scale, *settings, several=several) if self.config.jpeg_draft else None,
         )
-        limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_image_pixels}
-        return [load_image(source, **limits, check_shape=check) for source in sources]
 
     def _process(self, images: list[Image]) -> list[ProcessedImage]:
         return process_images(self._processor, self.family, images, self.pixel_table)
 
     def _draw(self, how: DrawnImage, size: tuple[int, int]) -> ProcessedImage:
-        """Draw an image of a size; it is cached, so that equal images are one object and are transferred once."""
-        key = (how, size)
-        with self._drawn_lock:
-            drawn = self._drawn.get(key)
-        if drawn is None:
+        """Draw an image of a size; equal drawn images are one object, even of different sizes."""
+
+        def make() -> ProcessedImage:
             (drawn,) = self._process([how.draw(size, self.contrast_options)])
-        with self._drawn_lock:  # another thread may have added or evicted it meanwhile
-            drawn = self._drawn.setdefault(key, drawn)
-            self._drawn.move_to_end(key)
-            if len(self._drawn) > _DRAWN_KEPT:
-                self._drawn.popitem(last=False)
-        return drawn
+            drawn = compact(drawn) if how.uniform else drawn
+            # Tiles side by side and one above the other may have equal tensors, and different texts.
+            return self._equal_drawn.get((drawn.replacement, drawn.digest), lambda: drawn)
+
+        return self._drawn.get((how, size), make)
 
     def _labels_that_fit(self, rendered: RenderedTokens) -> int:
         """Return how many labels fit in the model's context. Raises RowError if not all fit and ``truncate`` is off."""
@@ -211,8 +281,7 @@ class Encoder:
     def _contrast(
         self,
         sample: Sample,
-        images: list[Image],
-        processed: list[ProcessedImage],
+        images: list[_Prepared],
         clean: Branch,
         rendered: RenderedTokens,
         kept: int,
@@ -222,10 +291,14 @@ class Encoder:
         if isinstance(how, EditedTokens):
             return how.edit(clean, clean.input_ids == self.image_token_id)
         if isinstance(how, OtherImage):
-            return self._other_images(sample, kept)
+            others = self._prepare(self._contrast_images(sample))
+            return self._other_branch(sample, kept, [image.processed for image in others], "contrast image")
+        size = self.config.blank_size
+        if isinstance(how, DrawnImage) and how.uniform and size is not None:
+            return self._other_branch(sample, kept, self._drawn_images(how, [size] * len(images)), "--blank-size")
         replaced = self._replaced(how, images)
         replacements = [image.replacement for image in replaced]
-        if replacements != [image.replacement for image in processed]:  # else the prompt is the same
+        if replacements != [image.processed.replacement for image in images]:  # else the prompt is the same
             rendered = self._chat.encode(sample.turns, replacements)
         branch = self._branch(sample, rendered, kept, replaced)
         if not np.array_equal(branch.input_ids, clean.input_ids):
@@ -236,30 +309,37 @@ class Encoder:
             )
         return branch
 
-    def _replaced(self, how: DrawnImage | AlteredImage, images: list[Image]) -> list[ProcessedImage]:
+    def _replaced(self, how: DrawnImage | AlteredImage, images: list[_Prepared]) -> list[ProcessedImage]:
         """Replace the images by contrast images of the same sizes."""
         if isinstance(how, AlteredImage):
-            return self._process([how.alter(image, self.contrast_options) for image in images])
-        if self.family.joint_images and len(images) > 1:
-            return self._process([how.draw(image.size, self.contrast_options) for image in images])
-        return [self._draw(how, image.size) for image in images]
+            return [image.altered for image in images if image.altered is not None]
+        if self._blank_color is not None:
+            return [as_blank(image.processed, self._blank_color) for image in images]
+        return self._drawn_images(how, [image.size for image in images])
 
-    def _other_images(self, sample: Sample, kept: int) -> Branch:
-        """Build the branch with the row's contrast images, which may take a different number of tokens."""
+    def _drawn_images(self, how: DrawnImage, sizes: Sequence[tuple[int, int]]) -> list[ProcessedImage]:
+        if self.family.joint_images and len(sizes) > 1:
+            return self._process([how.draw(size, self.contrast_options) for size in sizes])
+        return [self._draw(how, size) for size in sizes]
+
+    def _contrast_images(self, sample: Sample) -> tuple[ImageSource, ...]:
         if len(sample.contrast_images) != len(sample.images):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
                 f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
                 f"contrast {self.config.contrast!r} needs one for each image",
             )
-        others = self._process(self._load(sample.contrast_images))
+        return sample.contrast_images
+
+    def _other_branch(self, sample: Sample, kept: int, others: list[ProcessedImage], what: str) -> Branch:
+        """Build the branch with other images of any size, which may take a different number of tokens."""
         rendered = self._chat.encode(sample.turns, [image.replacement for image in others])
         branch = self._branch(sample, rendered, kept, others)
         if len(branch.input_ids) > self.checkpoint.context_length:
             raise RowError(
                 FailureCode.TEXT_TOO_LONG,
-                f"with the contrast image the sequence takes {len(branch.input_ids)} tokens; the model's context has "
-                f"{self.checkpoint.context_length}: use a smaller contrast image",
+                f"with the {what} the sequence takes {len(branch.input_ids)} tokens; the model's context has "
+                f"{self.checkpoint.context_length}: use a smaller {what}",
             )
         return branch
 
@@ -290,9 +370,36 @@ class Encoder:
         return Branch(ids, np.ones(end, dtype=np.bool_), label_index, pixels, digest)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """One image of a sample, ready for both branches.
+
+    Attributes:
+        size: (width, height) of the upright image, in pixels.
+        processed: the image as the model receives it.
+        altered: the same of the image as the contrast alters it; None if the contrast alters none.
+    """
+
+    size: tuple[int, int]
+    processed: ProcessedImage
+    altered: ProcessedImage | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.processed.nbytes + (0 if self.altered is None else self.altered.nbytes)
+
+
+def _recent() -> Recent[Any, Any]:
+    return Recent(_KEPT_BYTES, lambda image: image.nbytes)
+
+
+def _digest(image: EncodedImage) -> bytes:
+    return hashlib.blake2b(image.data, digest_size=16).digest()
+
+
 def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArray]:
     if len(images) == 1:
-        return images[0].pixels  # the same object as the cached blank's, so it is transferred once
+        return dict(images[0].pixels)  # the same arrays in all samples that share the image or the blank
     return join_pixels([image.pixels for image in images], axis)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from scorer.errors import FailureCode, RowError
 from scorer.families import Family
-from scorer.types import BytePixels, Float32Array, PixelArray
+from scorer.types import BytePixels, Float32Array, PixelArray, UniformPixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +37,11 @@ class ProcessedImage:
     replacement: str
     pixels: dict[str, PixelArray]
     digest: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that its tensors take, in bytes."""
+        return sum(array.nbytes for array in self.pixels.values())
 
 
 def process_images(
@@ -161,6 +166,10 @@ def _join(arrays: Sequence[PixelArray], axis: int) -> PixelArray:
     kept = [array for array in arrays if isinstance(array, BytePixels)]
     if len(kept) == len(arrays) and not np.any(room):
         return BytePixels(np.concatenate([array.values for array in kept], axis=axis), kept[0].table)
+    uniform = [array for array in arrays if isinstance(array, UniformPixels)]
+    if len(uniform) == len(arrays) and not np.any(room) and len({one.color.tobytes() for one in uniform}) == 1:
+        shape[axis] = sum(array.shape[axis] for array in uniform)
+        return UniformPixels(tuple(map(int, shape)), uniform[0].color)
     padded = [np.pad(np.asarray(a), widths) for a, widths in zip(arrays, room, strict=True)]
     return np.concatenate(padded, axis=axis)
 
@@ -169,6 +178,10 @@ def digest_of(pixels: Mapping[str, PixelArray]) -> bytes:
     """Return a digest of arrays' names, shapes, dtypes and contents; a table counts as part of its pixels."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in sorted(pixels.items()):
+        if isinstance(array, UniformPixels):
+            digest.update(f"{name}{array.shape} of one colour".encode())
+            digest.update(array.color.data)
+            continue
         for part in (array.values, array.table) if isinstance(array, BytePixels) else (array,):
             digest.update(f"{name}{part.shape}{part.dtype}".encode())
             digest.update(np.ascontiguousarray(part).data)

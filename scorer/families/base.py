@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from scorer.contrasts import CONTRASTS, Capability
 from scorer.families.resizing import Resizing, by_size
+from scorer.families.targets import Targets, unknown_targets
 from scorer.types import Int64Array, PixelArray, Turn
 
 TokenInputs = Callable[[Int64Array, int, int], dict[str, Int64Array]]
@@ -71,6 +72,10 @@ class Family:
         joint_images: whether the image processor treats several images of one sample differently from a single image,
             so that they must be passed together, as a nested list: [[a, b]].
         processed_pixels: see :data:`ProcessedPixels`; an image that would become too many is refused undecoded.
+        targets: see :data:`scorer.families.targets.Targets`; a JPEG is never decoded smaller.
+        uniform_blank: whether a blank image is processed to pixels of one value in each channel, and everything else
+            follows from the grid that an image of its size gets. Not where the processor pads. It is checked for each
+            checkpoint, because some can be told to pad: :mod:`scorer.encoding.blanks`.
         min_image_tokens: the fewest placeholder tokens per image that the model's class can handle.
         token_inputs: extra per-token inputs of a full forward pass (token types); a packed batch gets none.
         rope_index: whether positions come from ``model.model.get_rope_index``, int64 [3, T] (multimodal rotary
@@ -111,6 +116,8 @@ class Family:
     pixel_names: tuple[str, ...] | None = ("pixel_values",)
     joint_images: bool = False
     processed_pixels: ProcessedPixels = by_size
+    targets: Targets = unknown_targets
+    uniform_blank: bool = False
     min_image_tokens: int = 0
     token_inputs: TokenInputs = no_token_inputs
     blocks: Blocks | None = None

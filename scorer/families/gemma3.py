@@ -4,6 +4,7 @@ import numpy as np
 
 from scorer.families.base import Family
 from scorer.families.resizing import with_crops
+from scorer.families.targets import to_size_without_crops
 from scorer.types import Int64Array
 
 
@@ -19,4 +20,10 @@ def image_blocks(ids: Int64Array, first_label: int, image_token_id: int) -> Int6
     return np.where(image, np.cumsum(starts) - 1, -1)
 
 
-GEMMA3 = Family(processed_pixels=with_crops, token_inputs=image_token_types, blocks=image_blocks)
+GEMMA3 = Family(
+    processed_pixels=with_crops,
+    targets=to_size_without_crops,
+    uniform_blank=True,
+    token_inputs=image_token_types,
+    blocks=image_blocks,
+)

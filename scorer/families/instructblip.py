@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from scorer.errors import FailureCode, RowError
 from scorer.families.base import Family
+from scorer.families.targets import to_size
 from scorer.types import Int64Array, PixelArray, Turn
 
 TEMPLATE: Final = (
@@ -71,6 +72,8 @@ def refusal(config: Any) -> str | None:
 
 
 INSTRUCTBLIP = Family(
+    targets=to_size,
+    uniform_blank=True,
     template=TEMPLATE,
     image_text=image_text,
     bos_after_images=True,

@@ -2,5 +2,6 @@
 
 from scorer.families.base import Family
 from scorer.families.resizing import by_tiles
+from scorer.families.targets import to_tiles
 
-INTERNVL = Family(processed_pixels=by_tiles)
+INTERNVL = Family(processed_pixels=by_tiles, targets=to_tiles, uniform_blank=True)

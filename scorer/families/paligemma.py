@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from scorer.families.base import Family
+from scorer.families.targets import to_size
 from scorer.types import Int64Array
 
 TEMPLATE: Final = (
@@ -44,6 +45,8 @@ def softcap(config: Any) -> float | None:
 
 
 PALIGEMMA = Family(
+    targets=to_size,
+    uniform_blank=True,
     token_inputs=suffix_token_types,
     blocks=prefix_block,
     blocks_ignore_window=True,

@@ -9,6 +9,7 @@ import numpy as np
 
 from scorer.families.base import Family, TowerInputs
 from scorer.families.resizing import by_area
+from scorer.families.targets import to_area
 from scorer.types import Int64Array, PixelArray
 
 _GRIDS: Final = "image_grid_thw"
@@ -53,6 +54,8 @@ def tower_inputs(model: Any, images: Sequence[Mapping[str, PixelArray]]) -> Towe
 QWEN_VL = Family(
     pixel_names=("pixel_values", _GRIDS),
     processed_pixels=by_area,
+    targets=to_area,
+    uniform_blank=True,
     token_inputs=modalities,
     rope_index=True,
     tower=tower_inputs,

@@ -86,14 +86,14 @@ def by_size(image: Resizing) -> int:
     elif width and height:
         pixels = image.to(width, height)
     elif longest:
-        pixels = image.scaled(longest / long_side, _multiple(image))
+        pixels = image.scaled(longest / long_side, side_multiple(image))
     else:
         pixels = to_a_square(image)
     cropped = image.edge("crop_size", "width") * image.edge("crop_size", "height")
     return max(pixels, cropped if image.setting("do_center_crop") else 0)
 
 
-def _multiple(image: Resizing) -> int:
+def side_multiple(image: Resizing) -> int:
     """Return what sides are rounded up to: a patch, or the patches that Mistral 3's processor merges."""
     patch = image.setting("patch_size")
     patch = patch if isinstance(patch, int) else image.edge("patch_size", "height")
@@ -109,20 +109,28 @@ def _squares(image: Resizing) -> bool:
     return hasattr(image.processor.image_processor, "pad_to_square")
 
 
+def pads_to_a_square(image: Resizing) -> bool:
+    """Return whether the processor pads an image to a square before it resizes it."""
+    return bool(image.setting("do_pad")) and _squares(image)
+
+
 def by_size_of_a_square(image: Resizing) -> int:
     """Like :func:`by_size`, after padding to a square if the processor can and ``do_pad`` says so (LLaVA)."""
-    if not (image.setting("do_pad") and _squares(image)):
+    if not pads_to_a_square(image):
         return by_size(image)
     return max(to_a_square(image), by_size(image.squared))
 
 
 def by_area(image: Resizing) -> int:
     """Read ``size`` as limits of the area, sides being multiples of a patch (Qwen-VL's ``smart_resize``)."""
+    return image.to(*area_sides(image)) if image.setting("do_resize") else image.width * image.height
+
+
+def area_sides(image: Resizing) -> tuple[int, int]:
+    """Return the width and height that Qwen-VL's ``smart_resize`` gives an image, in pixels."""
     factor = int(image.setting("patch_size")) * int(image.setting("merge_size"))
     least, most = image.edge("size", "shortest_edge"), image.edge("size", "longest_edge")
     area = image.width * image.height
-    if not image.setting("do_resize"):
-        return area
     width, height = (round(side / factor) * factor for side in (image.width, image.height))
     if width * height > most:
         shrink = math.sqrt(area / most)  # the same operations in the same order, so that no side rounds otherwise
@@ -132,7 +140,7 @@ def by_area(image: Resizing) -> int:
     elif width * height < least:
         grow = math.sqrt(least / area)
         width, height = (math.ceil(side * grow / factor) * factor for side in (image.width, image.height))
-    return image.to(width, height)
+    return width, height
 
 
 def by_grid(image: Resizing) -> int:
@@ -155,14 +163,20 @@ def by_tiles(image: Resizing) -> int:
     if not image.setting("crop_to_patches"):
         return by_size(image)
     width, height = image.edge("size", "width"), image.edge("size", "height")
+    canvas = tile_canvas(image)
+    return max(canvas[0] * canvas[1] + width * height, image.to(*canvas), image.to(width, height))
+
+
+def tile_canvas(image: Resizing) -> tuple[int, int]:
+    """Return the width and height of the tiles that InternVL's processor cuts an image into, in pixels."""
+    width, height = image.edge("size", "width"), image.edge("size", "height")
     columns, rows = map(
         int,
         sys.modules[type(image.processor.image_processor).__module__].get_optimal_tiled_canvas(
             (image.height, image.width), (height, width), image.setting("min_patches"), image.setting("max_patches")
         ),
     )
-    tiles = columns * rows + 1
-    return max(tiles * width * height, image.to(columns * width, rows * height), image.to(width, height))
+    return columns * width, rows * height
 
 
 def by_longest_edge_then_tiles(image: Resizing) -> int:

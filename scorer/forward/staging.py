@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from scorer.types import BytePixels, PixelArray
+from scorer.types import BytePixels, Float32Array, PixelArray, UniformPixels
 
 Array = npt.NDArray[Any]
 
@@ -66,16 +66,36 @@ def join_pixels(rows: Sequence[Mapping[str, PixelArray]]) -> dict[str, Array]:
     joined: dict[str, Array] = {}
     for name in rows[0] if rows else ():
         parts = [row[name] for row in rows]
-        tables = [part.table for part in parts if isinstance(part, BytePixels)]
-        as_bytes = len(tables) == len(parts) and all(np.array_equal(table, tables[0]) for table in tables)
-        arrays = [part.values if as_bytes and isinstance(part, BytePixels) else np.asarray(part) for part in parts]
+        table = _table_of(parts)
+        arrays = [np.asarray(part) if table is None else _bytes_of(part, table) for part in parts]
         joined[_VALUES + name] = _padded(arrays)
-        if as_bytes:
-            joined[_TABLE + name] = tables[0]
+        if table is not None:
+            joined[_TABLE + name] = table
             sizes = np.array([array.shape[1:] for array in arrays], dtype=np.int32)
             if (sizes != sizes[0]).any():
                 joined[_SIZES + name] = np.repeat(sizes, [len(array) for array in arrays], axis=0)
     return joined
+
+
+def _table_of(parts: Sequence[PixelArray]) -> Float32Array | None:
+    """Return the table in which all pixels have levels; None if there is none, so that they must become floats."""
+    tables = [part.table for part in parts if isinstance(part, BytePixels)]
+    colors = [part.color for part in parts if isinstance(part, UniformPixels)]
+    if not parts or len(tables) + len(colors) < len(parts):
+        return None
+    table = tables[0] if tables else np.repeat(colors[0][:, None], 256, axis=1)
+    same = all(np.array_equal(other, table) for other in tables)
+    return table if same and all((table == color[:, None]).any(axis=1).all() for color in colors) else None
+
+
+def _bytes_of(part: PixelArray, table: Float32Array) -> npt.NDArray[np.uint8]:
+    """Return pixels as levels of a table that has them."""
+    if isinstance(part, BytePixels):
+        return part.values
+    assert isinstance(part, UniformPixels)
+    levels = np.empty(part.shape, dtype=np.uint8)
+    BytePixels.by_channel_of(levels)[:] = (table == part.color[:, None]).argmax(axis=1)[:, None]
+    return levels
 
 
 def _padded(arrays: Sequence[Array]) -> Array:
@@ -140,7 +160,5 @@ def to_device(array: Array, device: torch.device) -> Tensor:
 def total_bytes(rows: Iterable[Mapping[str, PixelArray]]) -> int:
     """Return the bytes that rows' arrays hold."""
     return sum(
-        part.values.nbytes if isinstance(part, BytePixels) else np.asarray(part).nbytes
-        for row in rows
-        for part in row.values()
+        part.values.nbytes if isinstance(part, BytePixels) else part.nbytes for row in rows for part in row.values()
     )

@@ -27,8 +27,10 @@ CHANGED: dict[str, Any] = {
     "prompt": "What is this?",
     "truncate": True,
     "blank_color": (1, 2, 3),
+    "blank_size": (2, 3),
     "blur_radius": 0.5,
     "noise_seed": 7,
+    "jpeg_draft": True,
     "max_text_bytes": 10,
     "max_image_bytes": 10,
     "max_image_pixels": 10,
@@ -52,6 +54,10 @@ def test_the_fingerprint_changes_exactly_with_what_changes_scores(name: str) -> 
 def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() -> None:
     assert "max_text_bytes" not in ScorerConfig().fingerprint()
     assert ScorerConfig(max_text_bytes=10).fingerprint()["max_text_bytes"] == 10
+    assert "blank_size" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
+    assert "jpeg_draft" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
 
 
 def test_defaults() -> None:
@@ -84,6 +90,10 @@ def test_a_list_of_three_is_a_color() -> None:
     assert ScorerConfig.from_dict({"blank_color": [0, 128, 255]}).blank_color == (0, 128, 255)
 
 
+def test_a_list_of_two_is_a_size() -> None:
+    assert ScorerConfig.from_dict({"blank_size": [672, 448]}).blank_size == (672, 448)
+
+
 def test_unknown_options_are_refused_and_the_known_ones_named() -> None:
     with pytest.raises(ConfigError, match=r"unknown scorer option batch, contrasts; known options: contrast, dtype"):
         ScorerConfig.from_dict({"contrasts": "blank", "batch": 1})
@@ -104,11 +114,16 @@ def test_frozen() -> None:
         ({"device": ""}, "device is ''; it must be a device name or 'auto'"),
         ({"device": 0}, "device is 0"),
         ({"prompt": None}, "prompt is None; it must be a string"),
+        ({"jpeg_draft": 1}, "jpeg_draft is 1; it must be true or false"),
         ({"truncate": 1}, "truncate is 1; it must be true or false"),
         ({"blank_color": (0, 0)}, r"blank_color is \(0, 0\); it must be three integers in 0–255"),
         ({"blank_color": (0, 0, 256)}, "blank_color"),
         ({"blank_color": (0, 0, True)}, "blank_color"),
         ({"blank_color": "red"}, "blank_color is 'red'"),
+        ({"blank_size": (10, 0)}, r"blank_size is \(10, 0\); it must be two integers of at least 1"),
+        ({"blank_size": (10,)}, r"blank_size is \(10,\)"),
+        ({"blank_size": (10, True)}, "blank_size"),
+        ({"blank_size": "10x10"}, "blank_size is '10x10'"),
         ({"blur_radius": 0}, r"blur_radius is 0; it must be a number in \(0, 1\]"),
         ({"blur_radius": 1.5}, "blur_radius is 1.5"),
         ({"blur_radius": float("nan")}, "blur_radius is nan"),

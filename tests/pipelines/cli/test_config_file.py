@@ -39,6 +39,8 @@ SAME = [
     ("method_param: [window=1, high=3]", "--method-param|window=1|--method-param|high=3"),
     ("image-column: [a, b]\ntext_column: x,y", "--image-column|a,b|--text-column|x,y"),
     ("blank-color: [1, 2, 3]\nactors: 2", "--blank-color|1,2,3|--actors|2"),
+    ("blank-size: [672, 448]", "--blank-size|672x448"),
+    ("blank-size: 672x448", "--blank-size|672x448"),
     ("allow-image-host: [a.example, '*.b.example']", "--allow-image-host|a.example|--allow-image-host|*.b.example"),
     ("contrast: image:other\nmax-failed-rows: 0.5%", "--contrast|image:other|--max-failed-rows|0.5%"),
     ("", ""),
@@ -119,6 +121,7 @@ def test_a_run_is_repeated_from_the_file_that_it_left(
     dataset: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ["--method", "vig", "--method-param", "keep=0.5", "--prompt", "What: is 'it'?\n№", "--blank-color", "1,2,3"]
+    more += ["--blank-size", "15x16"]
     assert score.main(command(dataset, output, *more)) == 0
     first, before = capsys.readouterr().out, snapshot(output)
     file = str(output / "_config.yaml")

@@ -192,13 +192,21 @@ def test_every_scorer_option_is_an_option_of_the_command() -> None:
     changed += ["--blank-color", "1,2,3", "--blur-radius", "0.5", "--noise-seed", "7", "--max-image-bytes", "10"]
     changed += ["--device-map", "auto", "--attention", "eager", "--adapter", "a", "--compile"]
     changed += ["--max-image-pixels", "11", "--max-batch-tokens", "12", "--contrast-cache-bytes", "13"]
-    changed += ["--max-text-bytes", "14"]
+    changed += ["--max-text-bytes", "14", "--blank-size", "15x16", "--jpeg-draft"]
     config = make_config(build_parser().parse_args(["--input", "i", "--output", "o", *changed]))
     same = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) == getattr(ScorerConfig(), f.name)]
     assert same == ["quantization"], "which an adapter excludes"
     quantised = build_parser().parse_args(["--input", "i", "--output", "o", "--quantization", "int8"])
     assert make_config(quantised).quantization == "int8"
     assert config.blank_color == (1, 2, 3)
+    assert config.blank_size == (15, 16)
+
+
+@pytest.mark.parametrize("wrong", ["15", "15x", "15,16", "axb", "1x2x3"])
+def test_a_size_is_a_width_and_a_height(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--input", "i", "--output", "o", "--blank-size", wrong])
+    assert f"'{wrong}' is not a width and a height, for example 672x448" in capsys.readouterr().err
 
 
 def test_method_parameters(dataset: Path, output: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scorer.forward.staging import StagedArrays, pixels_to_device
-from scorer.types import BytePixels
+from scorer.types import BytePixels, UniformPixels
 
 CPU = torch.device("cpu")
 TABLE = np.random.default_rng(0).standard_normal((3, 256)).astype(np.float32)
@@ -31,6 +31,27 @@ def test_a_level_is_looked_up_in_its_own_channel() -> None:
     np.testing.assert_array_equal(pixels_to_device([{"p": patches}], CPU, torch.float32)["p"], expected.reshape(2, 60))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 3, 4, 5), (4, 60)])
+def test_pixels_of_one_colour_are_what_they_stand_for(shape: tuple[int, ...]) -> None:
+    uniform = UniformPixels(shape, TABLE[:, 7].copy())
+    expected = np.empty(shape, dtype=np.float32)
+    by_channel = expected.reshape(-1, 3, shape[-1] // 3 if len(shape) == 2 else shape[-2] * shape[-1])
+    for channel in range(3):
+        by_channel[:, channel] = TABLE[channel, 7]
+    np.testing.assert_array_equal(np.asarray(uniform), expected)
+    np.testing.assert_array_equal(np.asarray(uniform[1:]), expected[1:])
+    assert np.asarray(uniform).dtype == np.float32
+    np.testing.assert_array_equal(pixels_to_device([{"p": uniform}], CPU, torch.float32)["p"], expected)
+    half = pixels_to_device([{"p": uniform}], CPU, torch.bfloat16)["p"]
+    assert torch.equal(half, torch.from_numpy(expected).to(torch.bfloat16))
+    other = pixels(*shape)
+    foreign = UniformPixels(shape, np.float32([9, 9, 9]))  # no level of the table
+    rows: list[dict[str, Any]] = [{"p": other}, {"p": uniform}, {"p": foreign}]
+    for few in (rows[:2], rows):
+        joined = pixels_to_device(few, CPU, torch.float32)["p"]
+        np.testing.assert_array_equal(joined, np.concatenate([np.asarray(row["p"]) for row in few]))
+
+
 def test_padded_bytes_are_zero_where_nothing_is() -> None:
     """Zero after normalisation: no byte normalises to it."""
     rows = [{"p": pixels(1, 3, 2, 5)}, {"p": pixels(2, 3, 4, 3)}]
@@ -47,11 +68,17 @@ def test_pixels_of_two_tables_keep_theirs() -> None:
 
 
 def test_padding_is_zero_and_bytes_and_floats_share_a_batch() -> None:
-    rows = [{"p": pixels(1, 3, 2, 5)}, {"p": np.ones((2, 3, 4, 3), dtype=np.float32)}]
+    uniform = UniformPixels((1, 3, 3, 2), TABLE[:, 7].copy())
+    rows: list[dict[str, Any]] = [
+        {"p": pixels(1, 3, 2, 5)},
+        {"p": np.ones((2, 3, 4, 3), dtype=np.float32)},
+        {"p": uniform},
+    ]
     joined = pixels_to_device(rows, CPU, torch.float32)["p"]
-    expected = np.zeros((3, 3, 4, 5), dtype=np.float32)
+    expected = np.zeros((4, 3, 4, 5), dtype=np.float32)
     expected[:1, :, :2, :] = np.asarray(rows[0]["p"])
-    expected[1:, :, :, :3] = 1
+    expected[1:3, :, :, :3] = 1
+    expected[3:, :, :3, :2] = np.asarray(uniform)
     np.testing.assert_array_equal(joined, expected)
 
 
@@ -76,6 +103,10 @@ def test_bytes_are_not_floats_without_a_copy() -> None:
     assert np.asarray(pixels(1, 3, 2, 2), dtype=np.float64).dtype == np.float64
     with pytest.raises(ValueError, match="copy"):
         np.asarray(pixels(1, 3, 2, 2), copy=False)
+    uniform = UniformPixels((1, 3, 2, 2), TABLE[:, 7].copy())
+    assert np.asarray(uniform, dtype=np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(uniform, copy=False)
 
 
 def test_a_batch_is_copied_at_once_and_read_back_in_parts() -> None:
