@@ -147,18 +147,23 @@ def test_a_faster_setting_with_other_values_is_not_taken(monkeypatch: pytest.Mon
 
     def try_engine(python: Path, folder: Path, engine: dict[str, Any], ours: Any, dtype: str) -> list[Any]:
         rate = 10.0 + (engine["max_num_seqs"] == 16) + engine.get("block_size", 0)
-        found = [(rivals.Setting("plain", engine), {"rows_per_second": rate, **right.document(limit)})]
-        found.append((rivals.Setting("prefix", engine), {"rows_per_second": 99.0, **wrong.document(limit)}))
+        found = [
+            (rivals.Setting("plain", engine), {"rows_per_second": rate, "cpu_seconds": 1.0, **right.document(limit)})
+        ]
+        found.append(
+            (rivals.Setting("prefix", engine), {"rows_per_second": 99.0, "cpu_seconds": 1.0, **wrong.document(limit)})
+        )
         return [*found, (rivals.Setting("fixed", engine), {"refused": "it wants a GPU"})]
 
     monkeypatch.setattr(rivals, "try_engine", try_engine)
-    best, trials = rivals.search(Path(), Path(), [], 9, "float32")
+    best, trials = rivals.search(Path(), Path(), [], "float32")
     assert best.way == "plain"
     assert best.engine == {**rivals.ENGINE, "dtype": "float32", "max_num_seqs": 16, "block_size": 32}
     assert len(trials) == 3 * (1 + len(rivals.SEARCH))
+    assert len(rivals.search(Path(), Path(), [], "float32", steps=0)[1]) == 3
     monkeypatch.setattr(rivals, "try_engine", lambda *a: try_engine(*a)[1:])
     with pytest.raises(SystemExit, match="no setting of vLLM gave the log-probabilities"):
-        rivals.search(Path(), Path(), [], 9, "float32")
+        rivals.search(Path(), Path(), [], "float32")
 
 
 def test_a_ratio_is_theirs_over_ours_of_the_same_round() -> None:
