@@ -94,7 +94,7 @@ def measure(model: ReferenceModel, rows: int, rounds: int, cache_bytes: int) -> 
     return {
         "matmul_flops_per_second": matmul_rate("cpu", torch.float32, 2048),
         "fast": stages(model, lambda: path.score(samples), rounds),
-        "naive": stages(model, lambda: naive.score(model, samples), rounds),
+        "naive": stages(model, lambda: naive.score_batch(model, samples), rounds),
     }
 
 

@@ -48,13 +48,14 @@ def paired(one: Callable[[], object], other: Callable[[], object], pairs: int) -
 
 def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
     """Return naive ÷ fast in wall-clock time, after comparing their results."""
-    samples = [shapes.row(i, 16, 48, image_tokens, size) for i in range(rows)]
+    samples = naive.as_processed([shapes.row(i, 16, 48, image_tokens, size) for i in range(rows)])
     path = FastPath(model, "blank", CACHE)
     worst = 0.0
-    for (clean, contrast), (gap, logprob, _) in zip(path.score(samples), naive.score(model, samples), strict=True):
+    slow = naive.score_batch(model, samples)
+    for (clean, contrast), (gap, logprob, _) in zip(path.score(samples), slow, strict=True):
         worst = max(worst, float(np.abs(clean.logit - contrast.logit - gap.cpu().numpy()).max()))
         worst = max(worst, float(np.abs(clean.logprob - logprob.cpu().numpy()).max()))
-    theirs, ours = partial(naive.score, model, samples), partial(path.score, samples)
+    theirs, ours = partial(naive.score_batch, model, samples), partial(path.score, samples)
     return {
         **paired(theirs, ours, pairs),
         "flops_ratio": flops(theirs) / flops(ours),

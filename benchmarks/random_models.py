@@ -133,6 +133,22 @@ def qwen2_5_vl_7b(path: Path, tiny: bool) -> RandomCheckpoint:
     return _saved(path, config, words, image_processor, {"processor_class": "Qwen2_5_VLProcessor"})
 
 
+def llava_300m(folder: Path) -> Path:
+    """Create LLaVA with 300 M parameters and a vocabulary of 32k, weights included; return its directory."""
+    path = folder / "llava-300m"
+    words = AutoTokenizer.from_pretrained(MODEL_PATH)
+    model = shapes.llava(shapes.LLAVA_300M, 15, shapes.CLIP_B_336 | {"num_hidden_layers": 6}).model
+    model.config.image_token_id = words.convert_tokens_to_ids("<image>")
+    model.save_pretrained(path)
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, do_convert_rgb=True
+    )
+    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    words.chat_template = CHATML.replace("IMAGE", "<image>\\n")
+    _saved(path, model.config, words, image_processor, {"processor_class": "LlavaProcessor", **options})
+    return path
+
+
 SHAPES = {"LLaVA-1.5-7B": llava_7b, "Qwen2.5-VL-7B": qwen2_5_vl_7b}
 
 
