@@ -5,9 +5,8 @@ Counts are relative to one clean forward pass of the base model, without the voc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,7 +14,10 @@ from transformers.models.llava import modeling_llava
 
 from benchmarks import naive, shapes
 from scorer.contrasts import CONTRASTS, EditedTokens
-from scorer.forward import FastPath, ReferenceModel, labels
+from scorer.forward import FastPath, ReferenceModel
+from scorer.forward.labels import project_labels
+from scorer.forward.packed import PackedForward
+from scorer.forward.packing import Packer
 from scorer.forward.plain import full_forward
 from scorer.types import Branch, EncodedSample
 
@@ -23,6 +25,10 @@ LAYERS = 32
 ROWS = 8
 PROMPT = 16
 CAPTION = 48
+UNIT = 1024
+"""Rows of a unit: they share the contrast's prefix."""
+BUDGET = 32_768
+"""Tokens of a batch, as one would set it for a model of 7B on a GPU with 80 GB."""
 
 
 def flops(run: Callable[[], object]) -> float:
@@ -38,27 +44,35 @@ def as_contrast(contrast: str, row: EncodedSample) -> Branch:
     return how.edit(row.clean, row.clean.input_ids == 32000) if isinstance(how, EditedTokens) else row.contrast
 
 
+def run_packed(model: ReferenceModel, branches: Sequence[Branch], budget: int) -> list[int]:
+    """Run branches in packed batches without reading their scores; return the number of rows of each batch."""
+    path, packer = FastPath(model, "blank"), Packer[int](budget)
+    for i, branch in enumerate(branches):
+        packer.add(i, path._path(packer, branch))
+    forward, sizes = PackedForward(model), []
+    for batch in packer.rest():
+        forward.on_device(forward.prepare([row for _, row in batch]))
+        sizes.append(len(batch))
+    return sizes
+
+
 def measure(model: ReferenceModel, contrast: str) -> dict[str, float]:
-    """Count the bare clean pass, the naive way, and the fast path: cold, warm, and without log-probabilities."""
+    """Count a row's bare clean pass, the naive way, and ours, in batches of :data:`BUDGET` tokens."""
     rows = [shapes.row(i, PROMPT, CAPTION) for i in range(ROWS)]
     clean = [model.prepare(row.clean) for row in rows]
     contrasts = [as_contrast(contrast, row) for row in rows]
-    other = [model.prepare(branch) for branch in contrasts]
     naive_rows = [replace(row, contrast=branch) for row, branch in zip(rows, contrasts, strict=True)]
-    path = FastPath(model, contrast, 2**62)
-    run_contrast = partial(path._contrast_states, other)
-    path_is_cold = flops(run_contrast)
-    warm = flops(run_contrast)
-    bare = flops(lambda: full_forward(model, clean))
-    states = [torch.empty(CAPTION, 4096, device="meta")] * ROWS
-    projection = flops(lambda: labels.project_labels(model, clean, states))
-    label_dots = 2.0 * 4096 * CAPTION * ROWS
+    bare = flops(lambda: full_forward(model, clean)) / ROWS
+    states, labels = torch.empty(CAPTION, 4096, device="meta"), torch.empty(CAPTION, dtype=torch.int64, device="meta")
+    projection = flops(lambda: project_labels(model, states, labels))
+    ours = flops(lambda: run_packed(model, [row.clean for row in rows], BUDGET)) / ROWS
+    many = [as_contrast(contrast, shapes.with_caption(rows[0], k, CAPTION)) for k in range(UNIT)]
+    contrasted = flops(lambda: run_packed(model, many, BUDGET)) / UNIT
     return {
         "bare_clean_forward": bare,
-        "naive": flops(lambda: naive.score_batch(model, naive_rows)),
-        "fast_cold": bare + path_is_cold + 2 * projection,
-        "fast": bare + warm + 2 * projection,
-        "fast_gap_only": bare + warm + 2 * label_dots,
+        "naive": flops(lambda: naive.score_batch(model, naive_rows)) / ROWS,
+        "fast": ours + contrasted,
+        "fast_gap_only": ours + contrasted - 2 * projection + 2 * 2.0 * 4096 * CAPTION,
     }
 
 

@@ -17,9 +17,8 @@ from benchmarks import naive, shapes
 from scorer.forward import FastPath, ReferenceModel
 
 # The stages' names are keys of the stored results.
-VISION = "picture"
-CLEAN = "decoder, picture and text"
-CAPTION = "decoder, caption behind the kept prefix"
+VISION = "image"
+DECODER = "decoder"
 REST = "vocabulary, copies, the rest"
 
 
@@ -47,8 +46,7 @@ def metered(model: ReferenceModel, read: Callable[[], float]) -> Iterator[Counte
         began.append(read())
 
     def after(module: nn.Module, args: Any, kwargs: Any, output: Any, stage: str | None = None) -> None:
-        images = shapes.IMAGE_TOKENS
-        name = stage or (CLEAN if kwargs["inputs_embeds"].shape[1] > images else CAPTION)
+        name = stage or DECODER
         spent[name] += read() - began.pop()
 
     base = model.model.model
@@ -82,7 +80,7 @@ def stages(model: ReferenceModel, run: Callable[[], object], rounds: int) -> dic
         times.append(seconds)
     return {
         stage: {"flops": flops[stage], "seconds": sorted(one[stage] for one in times)[rounds // 2]}
-        for stage in (VISION, CLEAN, CAPTION, REST)
+        for stage in (VISION, DECODER, REST)
         if flops[stage] or times[0][stage]
     }
 

@@ -20,8 +20,7 @@ from benchmarks import naive, shapes
 from benchmarks.engine_flops import flops
 from scorer.config import MAX_BATCH_TOKENS
 from scorer.forward import FastPath, ReferenceModel
-from scorer.forward.batching import map_batches
-from scorer.types import EncodedSample
+from scorer.forward.packed import BUCKETS
 
 CACHE = 2**32
 COCO_CAPTION = 14
@@ -89,29 +88,18 @@ def five_captions(model: ReferenceModel, caption: int, pairs: int, image_tokens:
     return paired(lambda: path.score(five), lambda: path.score(images), pairs)
 
 
-def padding(model: ReferenceModel, rows: int, chunk: int, image_tokens: int, size: int) -> dict[str, Any]:
-    """Return the share of padding in all tokens that the model runs, for log-uniform texts of 20 to 400 tokens."""
+def padding(model: ReferenceModel, rows: int, image_tokens: int, size: int) -> dict[str, Any]:
+    """Return the shares of padding and of rounding in all tokens, for log-uniform texts of 20 to 400 tokens."""
     rng = np.random.default_rng(0)
     lengths = np.exp(rng.uniform(np.log(20), np.log(400), rows)).astype(int)
-    before = model.usage
-    path = FastPath(model, "blank", CACHE)
-    for first in range(0, rows, chunk):
-        samples = [
-            shapes.row(i, 16, int(n), image_tokens, size) for i, n in enumerate(lengths[first : first + chunk], first)
-        ]
-        map_batches(
-            samples,
-            length=lambda row: row.length,
-            text=lambda row: row.length - int(row.clean.label_index[0]),
-            group=lambda row: row.clean.pixels_digest,
-            max_tokens=MAX_BATCH_TOKENS,
-            score=path.score,
-            is_out_of_memory=lambda error: False,
-            too_large=_never,
-        )
-    run = model.usage - before
-    unsorted = _padded_in_order(lengths + image_tokens + 17, MAX_BATCH_TOKENS)
-    return {"waste": run.waste, "tokens": run.tokens, "padded": run.padded, "waste_in_given_order": unsorted}
+    found: dict[str, Any] = {"waste_in_given_order": _padded_in_order(lengths + image_tokens + 17, MAX_BATCH_TOKENS)}
+    for name, bucket in (("padding", None), ("rounding", MAX_BATCH_TOKENS // BUCKETS)):
+        samples = (shapes.row(i, 16, int(n), image_tokens, size) for i, n in enumerate(lengths))
+        before = model.usage
+        for _ in FastPath(model, "blank", bucket=bucket).score_rows(samples, MAX_BATCH_TOKENS):
+            pass
+        found[name] = (model.usage - before).waste
+    return found
 
 
 def _padded_in_order(lengths: Sequence[int], budget: int) -> float:
@@ -119,10 +107,6 @@ def _padded_in_order(lengths: Sequence[int], budget: int) -> float:
     size = budget // max(lengths)
     batches = [lengths[i : i + size] for i in range(0, len(lengths), size)]
     return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
-
-
-def _never(row: EncodedSample, error: Exception) -> Any:
-    raise AssertionError("no row is too large here")
 
 
 def memory_of_vocabulary(vocabulary: int) -> dict[str, int]:

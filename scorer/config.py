@@ -21,7 +21,7 @@ Quantization = Literal["int8", "nf4", "torchao-int8"]
 MAX_TEXT_BYTES: Final = 2**20
 """Default of ``max_text_bytes``; the service, which serves strangers, has a lower one of its own."""
 
-MAX_BATCH_TOKENS: Final = 8192
+MAX_BATCH_TOKENS: Final = 16_384
 """Default of ``max_batch_tokens``. It is the same on every device, so that every device forms the same batches."""
 
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
@@ -61,9 +61,10 @@ class ScorerConfig:
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
-        contrast_cache_bytes: memory for the keys and values of contrast prefixes that rows share, in bytes.
-        max_batch_tokens: budget of one padded forward pass, rows × longest row, in tokens. It decides which rows share
-            a pass, and so the rounding of their scores.
+        contrast_cache_bytes: memory for the keys and values of contrast prefixes that a service or a notebook keeps
+            from call to call, in bytes. A run keeps none.
+        max_batch_tokens: budget of one forward pass, in tokens; what rows share counts once. It decides which rows
+            share a pass, and so the rounding of their scores.
 
     Raises:
         ConfigError: an option has the wrong type or is out of range.

@@ -90,7 +90,8 @@ class Scorer:
         self.config = config
         self._fast: forward.FastPath | None = None
         if self.checkpoint.family.fast:
-            self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes)
+            bucket = forward.bucket_for(config.max_batch_tokens, self.model.device, config.compile)
+            self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes, bucket=bucket)
         self._path = "plain" if self._fast is None else "fast"
         self._checked: set[str] = set()
         self.self_check: SelfCheck | None = None

@@ -4,6 +4,7 @@ from scorer.forward.fast import FastPath, FastPathDiffersError, Item
 from scorer.forward.labels import LabelScores, undefined_scores
 from scorer.forward.memory import is_out_of_memory
 from scorer.forward.model import ReferenceModel
+from scorer.forward.packed import bucket_for
 from scorer.forward.plain import score_text, score_two_forwards
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Item",
     "LabelScores",
     "ReferenceModel",
+    "bucket_for",
     "is_out_of_memory",
     "score_text",
     "score_two_forwards",

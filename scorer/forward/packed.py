@@ -26,7 +26,7 @@ from scorer.forward.staging import StagedArrays, join_pixels, normalised_pixels
 from scorer.types import Usage
 
 BUCKETS: Final = 64
-"""A batch's total is rounded up to a multiple of budget / BUCKETS tokens, so that few shapes occur."""
+"""The most shapes of batches: totals are rounded up to a multiple of budget / BUCKETS tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,11 +95,16 @@ class PackedForward:
         arrays |= {f"input:{name}": array for name, array in (pixels | inputs.device).items()}
         return PreparedBatch(paths, layout, StagedArrays(arrays, model.device), host, text, towers)
 
-    @torch.inference_mode()
     def run(
         self, batch: PreparedBatch, keep: Collection[bytes] = ()
     ) -> tuple[list[LabelScores], dict[bytes, KeptSegment]]:
         """Return the scores of each path's labels, and what the roots in ``keep`` leave for later batches."""
+        scores, kept = self.on_device(batch, keep)
+        return split_scores(scores, [len(reads) for reads in batch.layout.reads]), kept
+
+    @torch.inference_mode()
+    def on_device(self, batch: PreparedBatch, keep: Collection[bytes] = ()) -> tuple[Tensor, dict[bytes, KeptSegment]]:
+        """Return logits and log-probabilities of all labels, float32 [2, N], without waiting for the device."""
         model, layout = self.model, batch.layout
         tensors = batch.staged.to_device()
         batch.text.place(_under("text:", tensors))
@@ -124,8 +129,7 @@ class PackedForward:
         }
         if layout.kept:
             hidden = torch.cat([hidden, torch.stack([one.last_hidden for one in layout.kept])])
-        scores = project_labels(model, hidden[tensors["reads"]], tensors["labels"])
-        return split_scores(scores, [len(reads) for reads in layout.reads]), kept
+        return project_labels(model, hidden[tensors["reads"]], tensors["labels"]), kept
 
     def _images(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pixels = normalised_pixels(tensors, self.model.model.dtype)
@@ -134,6 +138,14 @@ class PackedForward:
     def score(self, paths: Sequence[Path]) -> list[LabelScores]:
         """Prepare and run one batch."""
         return self.run(self.prepare(paths))[0]
+
+
+def bucket_for(budget: int, device: torch.device, compiled: bool) -> int | None:
+    """Return the multiple of tokens that batches are rounded up to, where kernels are made or chosen for each shape.
+
+    None where no shape costs more than another, as on a CPU.
+    """
+    return max(1, budget // BUCKETS) if compiled or device.type == "cuda" else None
 
 
 def _reads(layout: Layout) -> Any:
