@@ -25,7 +25,7 @@ LAYERS = 32
 ROWS = 8
 PROMPT = 16
 CAPTION = 48
-UNIT = 1024
+UNIT = 4096
 """Rows of a unit: they share the contrast's prefix."""
 BUDGET = 32_768
 """Tokens of a batch, as one would set it for a model of 7B on a GPU with 80 GB."""
