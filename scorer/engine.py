@@ -175,14 +175,18 @@ class Scorer:
                 self.max_batch_tokens = error.smaller
                 logger.warning("%s; continuing with batches of at most %d tokens", error, error.smaller)
 
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         """Score encoded samples such that their scores follow from these rows and this budget alone.
 
         Each call checks the fast path on its own first rows; if it fails, all its rows are scored by two full passes.
 
+        Args:
+            rows: is iterated over once, in order.
+
         Raises:
             BatchTooLargeError: a batch did not fit in memory. No row is scored; try a smaller budget.
         """
+        rows = list(rows)
         self._path = "plain" if self._fast is None else "fast"
         if self._fast is None:
             return self._score_all(rows, max_batch_tokens, self._score_plain)

@@ -121,6 +121,11 @@ class BytePixels:
         return self.values.shape
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of both arrays."""
+        return self.values.nbytes + self.table.nbytes
+
+    @property
     def by_channel(self) -> npt.NDArray[np.uint8]:
         """``values`` as uint8 [N, 3, M]; in both layouts, each channel is contiguous."""
         leading = self.shape[:1] if len(self.shape) == 2 else self.shape[:-3]

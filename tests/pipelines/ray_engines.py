@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,7 +23,7 @@ EngineT = TypeVar("EngineT")
 
 @dataclass(frozen=True)
 class Event:
-    """A row was encoded (``encode``) or scored (``score``) in a process."""
+    """A row was encoded (``encode``), given to the model (``take``) or scored (``score``) in a process."""
 
     time: float
     kind: str
@@ -84,10 +84,14 @@ class _LoggingEncoder:
 
 
 class _LoggingScorer(WrappedScorer[LoggingEngine]):
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
-        results = self.inner.score_batches(rows, max_batch_tokens)
-        self.engine.write("score", len(rows))
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        results = self.inner.score_batches(map(self._taken, rows), max_batch_tokens)
+        self.engine.write("score", len(results))
         return results
+
+    def _taken(self, row: EncodedSample | Failure) -> EncodedSample | Failure:
+        self.engine.write("take")
+        return row
 
 
 @dataclass(frozen=True, slots=True)

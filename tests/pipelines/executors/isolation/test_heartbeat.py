@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 
@@ -17,7 +17,7 @@ from pipelines.executors.isolation.heartbeat import (
     WatchedEncoder,
     WatchedScorer,
 )
-from pipelines.run.score_unit import encode_rows
+from pipelines.run.encoding import encode_rows
 from scorer.results import Failure, Result
 from scorer.types import EncodedSample, Sample, Usage
 from tests.conftest import ROOT
@@ -75,8 +75,8 @@ def test_a_batch_that_comes_through_is_a_sign_of_life(clock: list[float], grows:
         path = "fake"
         usage = Usage(7, 7)
 
-        def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
-            for _ in rows:
+        def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+            for _ in list(rows):
                 clock[0] += 9
                 hung.append(heartbeat.hangs())
                 self.usage += Usage(5 * grows, 5 * grows)
