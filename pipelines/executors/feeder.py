@@ -134,7 +134,7 @@ class Feeder:
             self._changed.notify_all()
         try:
             with self._changed:
-                self._changed.wait_for(lambda: self._feed.first is unit)
+                self._changed.wait_for(lambda: self._feed.first is unit or self._closed)
             yield FedUnit(self, unit)
         finally:
             with self._changed:
@@ -156,6 +156,7 @@ class Feeder:
             UnitSpentError: encoders have died on the unit as often as they may.
             RunError: encoders die while they load.
             Exception: what an encoder raised that is the run's.
+            RuntimeError: the feeder was closed.
         """
         with self._changed:
             self._waiting = True
@@ -163,6 +164,8 @@ class Feeder:
                 while True:
                     if self._error is not None:
                         raise self._error
+                    if self._closed:
+                        raise RuntimeError("the feeder was closed")
                     if unit.id in self._spent:
                         raise UnitSpentError
                     block = self._feed.take(unit)

@@ -135,9 +135,12 @@ class _Crew:
         self._deaths = 0  # of actors that were loading, since one has loaded
         self._rates = ""
         self._meter = EncoderMeter()
+        self._last: Workers | None = None  # when this was closed
 
     @property
     def workers(self) -> Workers:
+        if self._last is not None:
+            return self._last
         alive = [member for member in self._members if member.ready]
         return Workers(
             encoders=sum(member.encoders for member in alive) or self._allocation.actors * self._allocation.encoders,
@@ -172,6 +175,7 @@ class _Crew:
 
     def close(self) -> None:
         """End the actors, and with them their encoders: a driver that lives on must not keep their resources."""
+        self._last = self.workers
         for member in self._members:
             ray.kill(member.actor)
         self._members.clear()

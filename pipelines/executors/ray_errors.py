@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import ray
 
 from scorer.errors import RunError, TokensightError
 
 log = logging.getLogger(__name__)
+
+_EXIT: Final = re.compile(r"Worker exit detail: (.+)")
 T = TypeVar("T")
 
 
@@ -22,8 +25,9 @@ def is_death(error: BaseException) -> bool:
 
 
 def cause_of_death(error: BaseException) -> str:
-    """Say in a few words what became of a worker."""
-    return type(error).__name__
+    """Say in one line what became of a worker."""
+    detail = _EXIT.search(str(error))
+    return type(error).__name__ if detail is None else f"{type(error).__name__}: {detail[1][:200]}"
 
 
 @contextmanager
