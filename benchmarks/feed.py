@@ -1,9 +1,10 @@
 """Measure how well encoders feed an actor through Ray, and what memory that takes, whatever a unit is.
 
-    python -m benchmarks.feed [--only encoders,memory,speed] [--against CHECKOUT]
+    python -m benchmarks.feed [--only encoders,driver,memory,speed] [--against CHECKOUT]
 
     encoders    encoders at work, of six that feed one actor, with units of 1.5 × the bytes that may wait; and, to show
                 that this is measured, with next to no bytes that may wait
+    driver      CPU of the driver for each unit that it hands out
     memory      peak memory of encoder, actor and driver at 4,096 rows of 6 MB a unit, and of the object store
     speed       rows/s of one actor with the packaged model ÷ the same command of another checkout, run in turns; only
                 with --against
@@ -34,6 +35,7 @@ from benchmarks.pipeline_runs import NoWatch, cluster, every, fake_dataset, job,
 from pipelines.executors.ray_actors import BYTES_AHEAD, RayExecutor
 from pipelines.executors.resources import ActorOptions
 from pipelines.run.job import prepare
+from tests.pipelines.fake_engine import FakeEngine
 
 RESULT: Final = Path(__file__).parent / "results" / "feed.json"
 ENCODERS: Final = 6
@@ -44,6 +46,7 @@ CONTROL_ROWS: Final = 64
 UNIT_ROWS: Final = 4_096
 PAIRS: Final = 5
 SPEED_ROWS: Final = 960
+MOST_UNITS: Final = 2_000
 AT_WORK: Final = 5.5
 ENCODER_MB: Final = 2_000.0
 SPEED: Final = 0.95
@@ -128,6 +131,22 @@ def _measure_memory(folder: Path) -> dict[str, Any]:
     }
 
 
+def driver(folder: Path, against: Path | None) -> dict[str, Any]:
+    """Compare two runs that differ in their number of units alone."""
+    data = fake_dataset(folder / "data", MOST_UNITS)
+    seconds = {}
+    with cluster(cpus=4):
+        for units in (MOST_UNITS // 10, MOST_UNITS):
+            run = prepare(job(data, folder / f"out-{units}", FakeEngine(), MOST_UNITS // units))
+            executor = RayExecutor(ActorOptions(actors=1, cpus_per_actor=1, encoders=1))
+            before = time.process_time()
+            for _ in executor.score(run.work, run.pending):
+                pass
+            seconds[units] = time.process_time() - before
+    fewer, more = seconds.values()
+    return {"units": MOST_UNITS, "ms_per_unit": round(1000 * (more - fewer) / (0.9 * MOST_UNITS), 2), "met": True}
+
+
 def speed(folder: Path, against: Path | None) -> dict[str, Any]:
     """Run the command of both checkouts in turns; compare each run with those of the other before and after it."""
     assert against is not None
@@ -164,6 +183,7 @@ def _command(checkout: Path, data: Path, output: Path) -> tuple[float, float]:
 
 PARTS: dict[str, Callable[[Path, Path | None], dict[str, Any]]] = {
     "encoders": encoders,
+    "driver": driver,
     "memory": memory,
     "speed": speed,
 }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from itertools import accumulate
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from pipelines.executors.feed import FIRST_ROWS
 from pipelines.executors.isolation.isolate import MAX_DEATHS
 from pipelines.executors.ray_actors import RayExecutor
 from pipelines.executors.resources import ActorOptions
 from pipelines.output.attempts import MAX_ATTEMPTS
+from pipelines.output.tally import Tally
 from pipelines.run.job import prepare
 from scorer.errors import ModelError
 from tests.pipelines.deadly_engine import DeadlyEngine
@@ -112,6 +115,26 @@ def test_rows_that_hang_or_kill_their_encoder_fail_alone(tmp_path: Path) -> None
 def test_a_model_that_does_not_load_ends_the_run_with_its_own_words(dataset: Path, output: Path) -> None:
     with pytest.raises(ModelError, match="the weights are not what they seemed"):
         prepare(make_job(dataset, output, UnloadableEngine())).execute(RayExecutor(ONE), RecordingWatch())
+
+
+def free_cpus() -> float:
+    return float(ray.available_resources().get("CPU", 0.0))
+
+
+def test_a_run_that_ends_gives_back_what_it_held_however_it_ends(dataset: Path, output: Path) -> None:
+    """The driver lives on, and Ray keeps an actor for as long as its driver lives."""
+    everything = float(ray.cluster_resources()["CPU"])
+
+    class Stopped(RecordingWatch):
+        def add(self, tally: Tally) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(make_job(dataset, output)).execute(RayExecutor(ONE), Stopped())
+    deadline = time.monotonic() + 60
+    while free_cpus() < everything and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert free_cpus() == everything, "actors and their encoders"
 
 
 def test_damaged_units_are_scored_again(dataset: Path, output: Path, expected: dict[str, bytes]) -> None:
