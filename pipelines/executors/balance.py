@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,12 @@ class Balance:
         if needed > self.wanted or needed < SURPLUS * self.wanted:
             self.wanted = min(max(needed, self._floor), self._ceiling)
 
+    def limit(self, count: int) -> None:
+        """Want no more than so many, and at least one, from now on."""
+        self._ceiling = max(1, count)
+        self._floor = min(self._floor, self._ceiling)
+        self.wanted = min(self.wanted, self._ceiling)
+
     def hungry(self, seconds: float) -> None:
         """Count seconds for which the scorer waited for rows while every encoder was at work."""
         if self.rates is not None and self.rates.score_seconds is not None:
@@ -71,3 +78,28 @@ class Balance:
         if self._hungry >= HUNGRY_SECONDS:
             self._hungry = 0.0
             self.wanted = min(2 * self.wanted, self._ceiling)
+
+
+class Meter:
+    """Averages a number of encoders over time, from the first one on."""
+
+    def __init__(self) -> None:
+        self._since = self._began = 0.0
+        self._count, self._sum = 0, 0.0
+
+    def set(self, count: int) -> None:
+        """Say how many there are from now on."""
+        now = time.monotonic()
+        if not self._began and not count:
+            return
+        self._began = self._began or now
+        self._sum += self._count * (now - (self._since or now))
+        self._since, self._count = now, count
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean number since the first was there; None before."""
+        now = time.monotonic()
+        if not self._began or now == self._began:
+            return None
+        return (self._sum + self._count * (now - self._since)) / (now - self._began)

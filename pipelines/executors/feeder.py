@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pipelines.executors.balance import Balance
+from pipelines.executors.balance import Balance, Meter
 from pipelines.executors.feed import Chunk, Feed
 from pipelines.executors.packing import PackedBlock
 from pipelines.output.plan import Unit
@@ -100,6 +100,7 @@ class Feeder:
     def __init__(self, pool: Pool, balance: Balance, begin: Callable[[Unit], bool], bytes_ahead: int) -> None:
         self._pool, self._balance, self._begin = pool, balance, begin
         self._feed = Feed(bytes_ahead)
+        self._meter = Meter()
         self._starting: set[Hashable] = set()
         self._deaths = 0  # of encoders that were loading, since one has loaded
         self._spent: set[str] = set()
@@ -115,6 +116,16 @@ class Feeder:
     @property
     def balance(self) -> Balance:
         return self._balance
+
+    @property
+    def encoders(self) -> int:
+        """The number of encoders that have loaded."""
+        return len(self._feed.encoders)
+
+    @property
+    def mean_encoders(self) -> float | None:
+        """The mean of that number since the first one was there; None before."""
+        return self._meter.mean
 
     def close(self) -> None:
         """End the encoders and the thread."""
@@ -232,11 +243,12 @@ class Feeder:
         if event.encoder in self._starting:
             self._starting.discard(event.encoder)
             self._deaths += 1
-            if self._deaths == MAX_LOADS:
-                self._error = RunError(
-                    f"{self._deaths} encoders in a row died while they loaded, the last of {event.cause}; check that "
-                    "the worker has memory for them, or lower --encoders"
-                )
+            problem = f"{self._deaths} encoders in a row died while they loaded, the last of {event.cause}"
+            if self._deaths >= MAX_LOADS and not self._feed.encoders:
+                self._error = RunError(f"{problem}; check that the worker has memory for them, or lower --encoders")
+            elif self._deaths >= MAX_LOADS:
+                self._balance.limit(len(self._feed.encoders))
+                log.warning("%s; going on with %d", problem, len(self._feed.encoders))
             return []
         chunk = self._feed.leave(event.encoder)
         if chunk is None:
@@ -248,6 +260,7 @@ class Feeder:
 
     def _adjust(self) -> None:
         """Start encoders, or end idle ones, until there are as many as are wanted."""
+        self._meter.set(len(self._feed.encoders))
         if self._closed or self._error is not None:
             return
         while len(self._starting) + len(self._feed.encoders) < self._balance.wanted:

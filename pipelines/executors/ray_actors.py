@@ -15,7 +15,6 @@ not. A unit that has used up its attempts is isolated once the actors have ended
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -113,6 +112,7 @@ class _Member:
         suspect: whether it was given a unit that must be alone.
         units: those that it was given and has not answered yet.
         encoders: how many it has, as it last said.
+        mean_encoders: how many it has had on average; None before the first one was there.
     """
 
     actor: Any
@@ -120,6 +120,7 @@ class _Member:
     suspect: bool = False
     units: list[Unit] = field(default_factory=list)
     encoders: int = 0
+    mean_encoders: float | None = None
 
 
 class _Crew:
@@ -134,7 +135,6 @@ class _Crew:
         self._suspects: deque[Unit] = deque()
         self._deaths = 0  # of actors that were loading, since one has loaded
         self._rates = ""
-        self._meter = EncoderMeter()
         self._last: Workers | None = None  # when this was closed
 
     @property
@@ -147,7 +147,7 @@ class _Crew:
             scorers=self._allocation.actors,
             shared=False,
             alive=len(alive),
-            mean_encoders=self._meter.mean,
+            mean_encoders=sum(member.mean_encoders or 0.0 for member in alive) or None,
         )
 
     def score(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitMarker | None]]:
@@ -214,8 +214,8 @@ class _Crew:
         self._asked[member.actor.score.remote(unit)] = member, unit
 
     def _heard(self, member: _Member, answer: Answer) -> None:
-        self._deaths, member.ready, member.encoders = 0, True, answer.encoders
-        self._meter.set(sum(member.encoders for member in self._members))
+        self._deaths, member.ready = 0, True
+        member.encoders, member.mean_encoders = answer.encoders, answer.mean_encoders
         if answer.rates is not None:
             rates = answer.rates
             said = f"an actor has {answer.encoders} encoders"
@@ -240,31 +240,7 @@ class _Crew:
         self._asked = {reference: asked for reference, asked in self._asked.items() if asked[0] is not member}
         self._suspects.extend(member.units)
         ray.kill(member.actor)  # it may be unreachable rather than dead
-        self._meter.set(sum(one.encoders for one in self._members))
         self._start()
-
-
-class EncoderMeter:
-    """Averages a number of encoders over time."""
-
-    def __init__(self) -> None:
-        self._since = self._began = 0.0
-        self._count, self._sum = 0, 0.0
-
-    def set(self, count: int) -> None:
-        """Say how many there are from now on."""
-        now = time.monotonic()
-        self._began = self._began or now
-        self._sum += self._count * (now - (self._since or now))
-        self._since, self._count = now, count
-
-    @property
-    def mean(self) -> float | None:
-        """Their mean number since the first was there; None before."""
-        now = time.monotonic()
-        if not self._began or now == self._began:
-            return None
-        return (self._sum + self._count * (now - self._since)) / (now - self._began)
 
 
 def _isolate(work: UnitWork, unit: Unit) -> UnitMarker:

@@ -63,7 +63,8 @@ class RayEncoders:
         return number
 
     def ask(self, encoder: Hashable, chunk: Chunk) -> None:
-        reference = self._actors[encoder].encode.remote(chunk.unit.shard, chunk.start, chunk.stop)
+        shard = chunk.unit.shard.part(chunk.start, chunk.stop)
+        reference = self._actors[encoder].encode.remote(shard, chunk.start, chunk.stop)
         with self._lock:
             self._waiting[reference] = encoder, chunk
 

@@ -27,11 +27,13 @@ class Answer:
     Attributes:
         marker: of the committed unit; None for a unit to be isolated, and from an actor that is ready.
         encoders: how many it has.
+        mean_encoders: how many it has had on average; None before the first one was there.
         rates: what their number follows from; None before the first row.
     """
 
     marker: bytes | None
     encoders: int
+    mean_encoders: float | None
     rates: Rates | None
 
 
@@ -78,4 +80,5 @@ class ScoreActor:
         return attempts.begin(self._work.store, unit, "encode", self._work.session) is not None
 
     def _answer(self, marker: bytes | None) -> Answer:
-        return Answer(marker, self._feeder.balance.wanted, self._feeder.balance.rates)
+        feeder = self._feeder
+        return Answer(marker, feeder.encoders, feeder.mean_encoders, feeder.balance.rates)

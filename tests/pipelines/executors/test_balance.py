@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.executors.balance import HUNGRY_SECONDS, Balance
+from pipelines.executors import balance as module
+from pipelines.executors.balance import HUNGRY_SECONDS, Balance, Meter
 
 
 def measured(balance: Balance, encode: float, score: float) -> int:
@@ -43,6 +44,26 @@ def test_it_doubles_while_the_scorer_goes_hungry_and_nothing_is_measured() -> No
     measured(balance, 0.1, 0.1)
     balance.hungry(10 * HUNGRY_SECONDS)
     assert balance.wanted == 2
+
+
+def test_a_limit_holds_from_then_on() -> None:
+    balance = Balance(4, 8)
+    balance.limit(2)
+    assert balance.wanted == 2
+    assert measured(balance, 10.0, 0.1) == 2
+    balance.limit(0)
+    assert balance.wanted == 1
+
+
+def test_a_number_is_averaged_over_time_from_the_first_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    meter = Meter()
+    for count, seconds in ((0, 50), (1, 10), (4, 10), (4, 10)):
+        meter.set(count)
+        assert meter.mean in (None, 1.0, 2.5)
+        now[0] += seconds
+    assert meter.mean == 3.0
 
 
 def test_what_costs_nothing_decides_nothing() -> None:

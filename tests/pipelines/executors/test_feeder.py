@@ -202,6 +202,22 @@ def test_encoders_that_die_while_they_load_end_the_run() -> None:
     assert MAX_LOADS <= pool.started <= MAX_LOADS + 2
 
 
+def test_further_encoders_that_die_while_they_load_do_not_end_it() -> None:
+    pool = Script()
+    with feeding(pool, balance=Balance(1, 3)) as feeder:
+        with feeder.turn(unit(0, 20)) as rows:
+            ids(rows)
+        pool.dies_loading = True
+        feeder.scored(20, 0.001)
+        deadline = time.monotonic() + 5
+        while feeder.balance.wanted > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert feeder.balance.wanted == feeder.encoders == 1
+        assert pool.started <= 1 + 2 * MAX_LOADS
+        with feeder.turn(unit(100, 20)) as rows:
+            assert len(ids(rows)) == 20
+
+
 def test_an_encoder_without_a_place_is_not_waited_for() -> None:
     pool = Script()
     with feeding(pool, balance=Balance(1, 2)) as feeder:
