@@ -32,13 +32,13 @@ def _measure(folder: Path, rows: int) -> dict[str, Any]:
     me = psutil.Process()
 
     def look() -> None:
-        peaks["driver"] = max(peaks["driver"], _private_mb(me))
+        peaks["driver"] = max(peaks["driver"], private_mb(me))
         for process in me.children(recursive=True):
             try:
                 name = process.cmdline()[0] if process.cmdline() else ""
                 for kind in ("EncodeActor", "ScoreActor"):
                     if kind in name:
-                        peaks[kind] = max(peaks[kind], _private_mb(process))
+                        peaks[kind] = max(peaks[kind], private_mb(process))
             except psutil.Error:  # the process has ended
                 continue
 
@@ -57,7 +57,7 @@ def _measure(folder: Path, rows: int) -> dict[str, Any]:
     }
 
 
-def _private_mb(process: Any) -> float:
+def private_mb(process: Any) -> float:
     """Return resident memory without shared pages, since the object store is mapped into every process."""
     info = process.memory_info()
     return float(info.rss - info.shared) / 1e6

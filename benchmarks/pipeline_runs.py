@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.executors.ray_data import RayDataExecutor
+from pipelines.executors.ray_actors import RayExecutor
 from pipelines.executors.resources import ActorOptions
 from pipelines.output.store import open_store
 from pipelines.output.tally import Tally
+from pipelines.run.encoding import encode_rows
 from pipelines.run.engine import Engine
 from pipelines.run.job import Job, prepare
-from pipelines.run.score_unit import encode_rows, score_rows
+from pipelines.run.scoring import score_rows
 from pipelines.sources.columns import Columns
 from pipelines.sources.parquet import ParquetSource
 from scorer.mini import SAMPLE_PATH
@@ -73,19 +74,19 @@ class BareLoop:
     def __init__(self, data: Path, engine: Engine, rows_per_unit: int) -> None:
         source = ParquetSource(str(data), Columns(), prompt="Describe the image.")
         shard = source.shards()[0]
-        encoder, self._scorer = engine.encoder(), engine.scorer()
+        encoder, self._scorer, self._budget = engine.encoder(), engine.scorer(), engine.max_batch_tokens
         self._rows = source.read(shard, 0, min(shard.rows, BARE_UNITS * rows_per_unit))
         self._units = [
             encode_rows(self._rows[start : start + rows_per_unit], encoder)
             for start in range(0, len(self._rows), rows_per_unit)
         ]
-        score_rows(self._units[0], self._scorer)  # warms up
+        score_rows(self._units[0], self._scorer, self._budget)  # warms up
 
     def scored(self) -> float:
         """Return the rows/s of scoring alone, with rows encoded beforehand."""
         started = time.perf_counter()
         for unit in self._units:
-            score_rows(unit, self._scorer)
+            score_rows(unit, self._scorer, self._budget)
         return len(self._rows) / (time.perf_counter() - started)
 
     def encoded_and_scored(self) -> float:
@@ -102,7 +103,7 @@ def pipeline_run(data: Path, output: Path, engine: Engine, actors: int, rows_per
     """Run the whole job on the connected cluster; return its summary and ``steady``, the rows/s of warm actors."""
     watch = EndWatch()
     run = prepare(job(data, output, engine, rows_per_unit))
-    summary = run.execute(RayDataExecutor(ActorOptions(actors=actors, cpus_per_actor=1)), watch)
+    summary = run.execute(RayExecutor(ActorOptions(actors=actors, cpus_per_actor=1)), watch)
     return {**summary, "steady": watch.rate_after(actors)}
 
 
@@ -111,9 +112,6 @@ def cluster(cpus: int) -> Iterator[None]:
     """Start a cluster with this many logical CPUs on this machine."""
     import ray
 
-    from pipelines.executors.ray_cluster import set_up_ray_data
-
-    set_up_ray_data()
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         yield

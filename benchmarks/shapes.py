@@ -112,10 +112,11 @@ def with_caption(row: EncodedSample, number: int, caption: int) -> EncodedSample
     rng = np.random.default_rng([7, number])
     start = int(row.clean.label_index[0])
     ids = np.concatenate([row.clean.input_ids[:start], rng.integers(5, 30000, caption)])
+    branch = {"input_ids": ids, "attend": np.ones(len(ids), dtype=np.bool_), "label_index": np.arange(start, len(ids))}
     return replace(
         row,
         sample_id=f"{row.sample_id}-{number}",
         token_ids=ids[start:].astype(np.int32),
-        clean=replace(row.clean, input_ids=ids),
-        contrast=replace(row.contrast, input_ids=ids),
+        clean=replace(row.clean, **branch),
+        contrast=replace(row.contrast, **branch),
     )

@@ -184,6 +184,9 @@ class Scorer:
         Rows are read once, as they are needed, and their images are dropped once they are scored. Each call checks the
         fast path on a few of its own rows; if it fails, all rows are scored by two full passes.
 
+        Args:
+            rows: is iterated over once, in order.
+
         Raises:
             BatchTooLargeError: a batch did not fit in memory. No row is scored; try a smaller budget.
         """

@@ -231,6 +231,13 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         help="GPUs that each of them reserves (default: 1 if the cluster has GPUs, else 0)",
     )
     group.add_argument(
+        "--encoders",
+        type=int,
+        metavar="N",
+        help="processes that read and encode for each actor (default: as many as it takes, by measurement, up to its "
+        "share of the CPUs)",
+    )
+    group.add_argument(
         "--rows-per-unit",
         type=int,
         metavar="N",
@@ -272,15 +279,16 @@ def make_executor(options: argparse.Namespace) -> Executor:
         return LocalExecutor()
     try:
         with needing("--executor ray"):
-            from pipelines.executors.ray_data import RayDataExecutor
+            from pipelines.executors.ray_actors import RayExecutor
     except MissingPackageError as error:
         raise MissingPackageError(f"{error}, or use --executor local") from error
     actor_options = ActorOptions(
         actors=options.actors,
         cpus_per_actor=options.cpus_per_actor,
         gpus_per_actor=options.gpus_per_actor,
+        encoders=options.encoders,
     )
-    return RayDataExecutor(actor_options, options.ray_address)
+    return RayExecutor(actor_options, options.ray_address)
 
 
 def packaged_model() -> str:

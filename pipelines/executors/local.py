@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
@@ -45,7 +45,7 @@ class LocalExecutor:
     def workers(self) -> Workers:
         return Workers(encoders=1, scorers=1, shared=True, alive=1)
 
-    def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
+    def score(self, work: UnitWork, units: Sequence[Unit]) -> Generator[UnitMarker, None, None]:
         if not units:
             return
         suspects: list[Unit] = []
@@ -105,17 +105,17 @@ class _LocalWorker:
             HungError: one of its rows hangs.
             RunError: too many rows have hung.
         """
-        try:
-            encoded = self._call(self._work.encode, unit, WatchedEncoder(self._encoder, self._heartbeat))
-        except HungError:
-            self._replace()
-            self._encoder = self._work.engine.encoder()
-            raise
+        encoded = self._work.encode(unit, WatchedEncoder(self._encoder, self._heartbeat))
         try:
             scored = self._call(self._work.score, unit, encoded, WatchedScorer(self._scorer, self._heartbeat), cut)
         except HungError:
+            hung = self._heartbeat.step
             self._replace()
-            self._scorer = self._work.engine.scorer()
+            # The other one is sound: the abandoned thread does nothing with it when its row is done after all.
+            if hung == "encode":
+                self._encoder = self._work.engine.encoder()
+            else:
+                self._scorer = self._work.engine.scorer()
             raise
         return self._work.commit(unit, scored)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import ray
-import ray.data
 from ray.job_config import JobConfig
 
 from pipelines.executors.resources import ClusterSize
@@ -32,7 +31,6 @@ def connect(address: str | None = None) -> None:
     Raises:
         ConfigError: there is no cluster at that address, or none can be started here.
     """
-    set_up_ray_data()
     if ray.is_initialized():
         return
     try:
@@ -66,18 +64,6 @@ def cluster_size() -> ClusterSize:
     """Return the connected cluster's logical resources."""
     resources = ray.cluster_resources()
     return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-
-
-def set_up_ray_data() -> None:
-    """Turn off Ray Data's progress bars, which count blocks and mean nothing to a user, and repeated error logs."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # otherwise the cause arrives as text
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # "progress bars disabled"
-    # A worker's error reaches us complete, and we report it once.
-    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
 
 
 class _OwnPaths(JobConfig):  # type: ignore[misc]  # ray is untyped

@@ -8,11 +8,10 @@ from typing import Final
 
 from scorer.errors import ConfigError
 
-ENCODERS_PER_ACTOR: Final = 8
-"""More encoders would take memory (half a gigabyte each) without feeding the model any faster."""
-
 UNITS_PER_PROCESS: Final = 4
 """A process takes seconds to minutes to load its libraries and model: another one does not pay for fewer units."""
+_CPU_GRAIN: Final = 10_000
+"""Ray counts CPUs in ten-thousandths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,39 +24,47 @@ class ClusterSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorOptions:
-    """What the user asked for; None leaves the choice to :func:`allocate`."""
+    """What the user asked for; None leaves the choice to :func:`allocate`, and that of encoders to measurement."""
 
     actors: int | None = None
     cpus_per_actor: float | None = None
     gpus_per_actor: float | None = None
+    encoders: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """The number of actors and of encoders, and the resources that each takes."""
+    """The number of actors, and the resources that each takes.
+
+    Attributes:
+        encoders: the number of encoders that each actor has at first.
+        most_encoders: the number that each may have at most: its share of the CPUs that are left.
+    """
 
     actors: int
     cpus_per_actor: float
     gpus_per_actor: float
     encoders: int
+    most_encoders: int
     cpus_per_encoder: float
 
 
 def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocation:
-    """Divide the cluster so that the actors never hold every CPU: the encoders that feed them would wait forever.
+    """Divide the cluster so that the actors never hold every CPU: each has room for at least one encoder of its own.
 
     By default an actor takes one CPU, and one GPU if the cluster has any. There are as many actors as GPUs, or half as
-    many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units.
+    many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units. An encoder takes one CPU, or an equal share
+    of what is left if that is less.
 
     Raises:
         ConfigError: an option is out of range, or what was asked for does not fit the cluster.
     """
     gpus = asked.gpus_per_actor if asked.gpus_per_actor is not None else float(cluster.gpus >= 1)
     cpus = asked.cpus_per_actor if asked.cpus_per_actor is not None else min(1.0, cluster.cpus / 2)
-    for name, value in (("--actors", asked.actors), ("--cpus-per-actor", cpus), ("--gpus-per-actor", gpus)):
-        least = 1 if name == "--actors" else 0
-        if value is not None and (not math.isfinite(value) or value < least):
-            raise ConfigError(f"{name} is {value:g}; it must be {least} or more")
+    least = {"--actors": 1, "--cpus-per-actor": 0, "--gpus-per-actor": 0, "--encoders": 1}
+    for name, value in zip(least, (asked.actors, cpus, gpus, asked.encoders), strict=True):
+        if value is not None and (not math.isfinite(value) or value < least[name]):
+            raise ConfigError(f"{name} is {value:g}; it must be {least[name]} or more")
     useful = math.ceil(units / UNITS_PER_PROCESS)
     actors = asked.actors if asked.actors is not None else max(1, min(_as_many_as_fit(cluster, cpus, gpus), useful))
     left = cluster.cpus - actors * cpus
@@ -67,12 +74,20 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
             f"{cluster.gpus:g} GPU, where some CPU must be left to read and encode; lower --actors, "
             "--cpus-per-actor or --gpus-per-actor, or add nodes"
         )
-    per_encoder = min(1.0, left)
+    share = left / actors
+    per_encoder = min(1.0, math.floor(share * _CPU_GRAIN) / _CPU_GRAIN)
+    most = max(1, int(share / per_encoder)) if per_encoder else 1
+    if asked.encoders is not None and asked.encoders > most:
+        raise ConfigError(
+            f"--encoders is {asked.encoders}, but {actors} actors of {cpus:g} CPU leave room for {most} encoders each "
+            f"in a cluster of {cluster.cpus:g} CPU; lower --encoders, --actors or --cpus-per-actor, or add nodes"
+        )
     return Allocation(
         actors=actors,
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
-        encoders=max(1, min(int(left / per_encoder), actors * ENCODERS_PER_ACTOR, useful)),
+        encoders=asked.encoders or 1,
+        most_encoders=asked.encoders or most,
         cpus_per_encoder=per_encoder,
     )
 

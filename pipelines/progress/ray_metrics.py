@@ -16,7 +16,8 @@ _GAUGES: Final = {
     "tokens_per_second": "Tokens scored per second.",
     "seconds_left": "Estimated seconds until the last row is scored.",
     "actors": "Actors that should hold the model.",
-    "actors_alive": "Actors that finished a unit recently.",
+    "actors_alive": "Actors that have loaded the model.",
+    "encoders": "Processes that read and encode rows for the actors.",
 }
 _BUSY: Final = "Share of its workers' time that a stage takes; the stage with the largest share limits the run."
 

@@ -61,7 +61,8 @@ class Snapshot:
         """Share of its workers' time that each stage takes, 0 to 1, by stage."""
         if self.workers is None or self.tally.seconds <= 0:
             return {}
-        counts = dict.fromkeys(_ENCODERS, self.workers.encoders)
+        encoders = self.workers.mean_encoders or self.workers.encoders
+        counts: dict[str, float] = dict.fromkeys(_ENCODERS, encoders)
         counts |= dict.fromkeys(_SCORERS, self.workers.scorers)
         return {
             stage: min(1.0, self.tally.stages.get(stage, 0.0) / (count * self.tally.seconds))
@@ -92,6 +93,7 @@ class Snapshot:
             "seconds_left": self.seconds_left,
             "actors": None if self.workers is None else self.workers.scorers,
             "actors_alive": None if self.workers is None else self.workers.alive,
+            "encoders": None if self.workers is None else self.workers.encoders,
             "busy": dict(self.busy),
             "limited_by": self.limit,
         }

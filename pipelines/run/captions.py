@@ -8,7 +8,7 @@ over a conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,43 +57,74 @@ def encode_row(row: ReadRow, encoder: RowEncoder) -> EncodedRow:
     return EncodedCaptions(row.sample_id, row.texts, tuple(parts))
 
 
-def take_apart(rows: Sequence[EncodedRow]) -> list[EncodedSample | Failure]:
-    """Split rows into one entry per turn, in order."""
-    return [
-        part
-        for row in rows
-        for part in ([encoded for _, encoded in row.parts] if isinstance(row, EncodedCaptions) else [row])
-    ]
+class TakenApart:
+    """Rows, taken apart into their turns for the scorer, whose results are then joined.
 
+    Iterating yields one entry per turn, in order. Of a row that has passed, only what :meth:`join` needs is kept, and
+    none of its pixels.
 
-def join_captions(rows: Sequence[EncodedRow], results: Sequence[Result]) -> list[Result]:
-    """Join the results of the entries from :func:`take_apart` into one result per row.
-
-    Raises:
-        RunError: there are more or fewer results than entries.
+    Attributes:
+        sample_ids: the ids of the rows that have passed, in order.
     """
-    if not any(isinstance(row, EncodedCaptions) for row in rows):
-        return list(results)
-    needed = sum(len(row.parts) if isinstance(row, EncodedCaptions) else 1 for row in rows)
-    if len(results) != needed:
-        raise RunError(f"{needed} turns went in and {len(results)} results came out; none of them is stored")
-    left = iter(results)
-    return [
-        _join(row, [next(left) for _ in row.parts]) if isinstance(row, EncodedCaptions) else next(left) for row in rows
-    ]
+
+    def __init__(self, rows: Iterable[EncodedRow]) -> None:
+        self._rows = iter(rows)
+        self.sample_ids: list[str] = []
+        self._several: dict[int, _Turns] = {}  # by position among the rows
+
+    def __iter__(self) -> Iterator[EncodedSample | Failure]:
+        for row in self._rows:
+            self.sample_ids.append(row.sample_id)
+            if isinstance(row, EncodedCaptions):
+                self._several[len(self.sample_ids) - 1] = _Turns(row.texts, tuple(k for k, _ in row.parts))
+                yield from (part for _, part in row.parts)
+            else:
+                yield row
+
+    def join(self, results: Sequence[Result]) -> list[Result]:
+        """Join the results of the turns into one result per row.
+
+        Raises:
+            RunError: rows have several turns, and there are more or fewer results than turns.
+        """
+        for _ in self:  # a scorer that leaves rows aside returns too few results, which is found below
+            pass
+        if not self._several:
+            return list(results)
+        needed = len(self.sample_ids) + sum(len(turns.kept) - 1 for turns in self._several.values())
+        if len(results) != needed:
+            raise RunError(f"{needed} turns went in and {len(results)} results came out; none of them is stored")
+        left = iter(results)
+        return [
+            next(left) if (turns := self._several.get(i)) is None else _join(sample_id, turns, left)
+            for i, sample_id in enumerate(self.sample_ids)
+        ]
 
 
-def _join(row: EncodedCaptions, results: Sequence[Result]) -> Result:
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """The turns of a row: all texts, and the numbers of those that are not empty."""
+
+    texts: tuple[str, ...]
+    kept: tuple[int, ...]
+
+
+def _join(sample_id: str, turns: _Turns, results: Iterator[Result]) -> Result:
     scored: list[TokenScores] = []
-    for (k, _), result in zip(row.parts, results, strict=True):
+    failure: Failure | None = None
+    for k in turns.kept:
+        result = next(results)
         if isinstance(result, Failure):
-            return _failure(row.sample_id, k, len(row.texts), result)
-        turns = np.full(len(result.token_ids), k, dtype=np.int16)  # int16 [N_k]
-        scored.append(replace(result, token_turns=turns))
+            failure = failure or _failure(sample_id, k, len(turns.texts), result)
+            continue
+        numbers = np.full(len(result.token_ids), k, dtype=np.int16)  # int16 [N_k]
+        scored.append(replace(result, token_turns=numbers))
+    if failure is not None:
+        return failure
     arrays = [scores.arrays for scores in scored]
     joined = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
     text_only = all(scores.text_only for scores in scored)
-    return TokenScores.from_arrays(row.sample_id, text_hash(row.texts), joined, text_only=text_only)
+    return TokenScores.from_arrays(sample_id, text_hash(turns.texts), joined, text_only=text_only)
 
 
 def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSample:

@@ -5,7 +5,7 @@ An engine is a small record that is sent to the workers; the heavy parts are loa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -35,8 +35,11 @@ class RowScorer(Protocol):
         """Tokens that the model has run so far."""
         ...
 
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         """See :meth:`scorer.engine.Scorer.score_batches`: results follow from the arguments alone.
+
+        Args:
+            rows: is iterated over once, in order; asking for a row may mean waiting for it.
 
         Raises:
             BatchTooLargeError: a batch of several rows did not fit in memory.

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.output.plan import Unit
-from pipelines.run.captions import EncodedRow, take_apart
+from pipelines.run.captions import EncodedRow, TakenApart
+from pipelines.run.encoding import encode_rows
 from pipelines.run.engine import Engine, RowScorer
-from pipelines.run.score_unit import encode_rows, score_rows
+from pipelines.run.scoring import score_rows
 from pipelines.sources import ReadRow, Source
 from scorer.errors import BatchTooLargeError
 from scorer.types import EncodedSample
@@ -37,7 +38,7 @@ class SampledRow:
     @property
     def parts(self) -> list[EncodedSample]:
         """What the model would see: one entry per turn; empty for a row that fails."""
-        return [part for part in take_apart([self.encoded]) if isinstance(part, EncodedSample)]
+        return [part for part in TakenApart([self.encoded]) if isinstance(part, EncodedSample)]
 
     @property
     def text_only(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,16 +17,18 @@ class Workers:
     """The workers of a run.
 
     Attributes:
-        encoders: number of workers that read and encode.
+        encoders: number of workers that read and encode, at the moment.
         scorers: number of workers that hold the model and write.
         shared: whether both are the same workers.
-        alive: number of scorers that finished a unit recently; the others are loading, waiting, restarting or gone.
+        alive: number of scorers that have loaded the model; the others are loading, waiting for a place, or gone.
+        mean_encoders: number of encoders on average, so far; None if it does not change.
     """
 
     encoders: int
     scorers: int
     shared: bool
     alive: int
+    mean_encoders: float | None = None
 
 
 class Executor(Protocol):
@@ -37,8 +39,11 @@ class Executor(Protocol):
         """The current workers; None before any have started."""
         ...
 
-    def score(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitMarker]:
-        """Score and commit every unit, and yield each marker when its unit is committed, in any order."""
+    def score(self, work: UnitWork, units: Sequence[Unit]) -> Generator[UnitMarker, None, None]:
+        """Score and commit every unit, and yield each marker when its unit is committed, in any order.
+
+        Closing the generator ends what still works for it.
+        """
         ...
 
     def publish(self, work: UnitWork, planned: ShardPlan) -> Future[PublishedShard]:

@@ -7,7 +7,7 @@ import posixpath
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -161,12 +161,13 @@ class PreparedRun:
         for planned in self.plans:
             if planned.shard.name not in done and planned.shard.name not in left:
                 publishing.add(planned)
-        for marker in executor.score(self.work, pending):
-            watch.add(marker.tally)
-            planned = plans[marker.unit]
-            left[planned.shard.name] -= 1
-            if left[planned.shard.name] == 0:
-                publishing.add(planned)
+        with closing(executor.score(self.work, pending)) as markers:
+            for marker in markers:
+                watch.add(marker.tally)
+                planned = plans[marker.unit]
+                left[planned.shard.name] -= 1
+                if left[planned.shard.name] == 0:
+                    publishing.add(planned)
         damaged = publishing.finish()
         found = publishing.published | (self._mend(executor, damaged) if damaged else {})
         missing = [name for name, count in left.items() if count]
@@ -191,8 +192,9 @@ class PreparedRun:
                 *(one.planned.shard.name, one.error.problem, len(one.error.units)),
             )
         publishing = _Publishing(executor, self.work)
-        for _ in executor.score(self.work, units):
-            pass
+        with closing(executor.score(self.work, units)) as markers:
+            for _ in markers:
+                pass
         for planned in plans.values():
             publishing.add(planned)
         for one in publishing.finish():

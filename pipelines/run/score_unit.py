@@ -1,15 +1,16 @@
 """Take one unit from start to end: read → encode → score → commit. No Ray here; executors call the steps.
 
 Rows in = rows ok + text-only + failed, in order: every step keeps one entry per row, and raises if one is lost.
+Rows are read, encoded and scored as they are asked for: of a unit's rows, only the results are kept until the end.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -19,12 +20,13 @@ from pipelines.output.compaction import published_before
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, tally_results
-from pipelines.run.captions import EncodedRow, encode_row, join_captions, take_apart
+from pipelines.run.captions import EncodedRow
+from pipelines.run.encoding import EncodedUnit
 from pipelines.run.engine import Engine, RowEncoder, RowScorer
-from pipelines.sources import ReadRow, Shard, Source
-from pipelines.sources.rows import own_error
+from pipelines.run.scoring import Supply, score_rows
+from pipelines.sources import Shard, Source
 from scorer import columns
-from scorer.errors import BatchTooLargeError, ConfigError, FailureCode, RunError
+from scorer.errors import BatchTooLargeError, ConfigError, RunError
 from scorer.results import Failure, Result
 from scorer.table import build_table
 from scorer.types import Usage
@@ -35,12 +37,16 @@ log = logging.getLogger(__name__)
 Layout = Literal["sidecar", "merged"]
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedUnit:
-    """A unit's encoded rows, and the seconds that each stage has taken so far."""
+class EncodedRows(Protocol):
+    """A unit's encoded rows, in order, as they arrive; each iteration yields all of them anew.
 
-    rows: list[EncodedRow]
-    stages: Mapping[str, float]
+    Attributes:
+        stages: seconds by stage that reading and encoding took so far.
+    """
+
+    stages: dict[str, float]
+
+    def __iter__(self) -> Iterator[EncodedRow]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class ScoredUnit:
 
     Attributes:
         results: one per row, in order.
-        started: when scoring began, in seconds since the epoch.
+        started: when scoring began with the first row, in seconds since the epoch.
         path: how the rows were scored; see :class:`pipelines.output.tally.Tally`.
         usage: tokens that the model ran for them.
         stages: seconds by stage so far.
@@ -85,51 +91,31 @@ class UnitWork:
     row_timeout: float | None = None
 
     def encode(self, unit: Unit, encoder: RowEncoder, known: Mapping[int, Failure] | None = None) -> EncodedUnit:
-        """Read and encode the unit's rows. Uses the CPU only.
+        """Return the unit's rows, which are read and encoded as they are iterated over. Uses the CPU only.
 
         Args:
             known: failures of rows that must not be touched again, by row number.
-
-        Raises:
-            RunError: the source returned more or fewer rows than asked for.
         """
-        started = time.monotonic()
-        rows = self._read(unit, known or {})
-        if len(rows) != unit.rows:
-            raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {unit.rows} rows asked for, {len(rows)} read")
-        read = time.monotonic()
-        encoded = encode_rows(rows, encoder)
-        return EncodedUnit(encoded, {"read": read - started, "encode": time.monotonic() - read})
+        return EncodedUnit(self.source, unit, encoder, known)
 
-    def _read(self, unit: Unit, known: Mapping[int, Failure]) -> list[ReadRow]:
-        """Read the unit's rows around those whose failures are known."""
-        rows: list[ReadRow] = []
-        start = unit.start
-        for row_index in (*sorted(known), unit.stop):
-            if start < row_index:
-                rows += self.source.read(unit.shard, start, row_index)
-            if row_index in known:
-                rows.append(known[row_index])
-            start = row_index + 1
-        return rows
-
-    def score(self, unit: Unit, encoded: EncodedUnit, scorer: RowScorer, cut: int | None = None) -> ScoredUnit:
+    def score(self, unit: Unit, encoded: EncodedRows, scorer: RowScorer, cut: int | None = None) -> ScoredUnit:
         """Score encoded rows: the only step that needs the model.
 
-        Batches follow from the rows and the run's budget. If they do not fit in memory, the whole unit is scored again
-        with a smaller budget, which is recorded first: every later attempt then forms the same batches.
+        Batches follow from the rows and the run's budget. If they do not fit in memory, the unit's rows are asked for
+        again and scored as a whole with a smaller budget, which is recorded first: every later attempt then forms the
+        same batches.
 
         Args:
             cut: the smaller budget that an earlier attempt had to take.
 
         Raises:
             RunError: the results do not match the rows one to one.
+            Exception: what the rows raise.
         """
-        started, clock = time.time(), time.monotonic()
-        before = scorer.usage
+        clock, before, supply = time.monotonic(), scorer.usage, Supply(encoded)
         while True:
             try:
-                results = score_rows(encoded.rows, scorer, cut or self.engine.max_batch_tokens)
+                results = score_rows(supply, scorer, cut or self.engine.max_batch_tokens)
                 break
             except BatchTooLargeError as error:
                 problem, smaller = error, error.smaller
@@ -142,9 +128,9 @@ class UnitWork:
                 problem,
                 cut,
             )
-        _check_coverage(unit, encoded.rows, results)
-        stages = {**encoded.stages, "score": time.monotonic() - clock}
-        return ScoredUnit(results, started, scorer.path, scorer.usage - before, stages, cut)
+        _check_coverage(unit, supply.sample_ids, results)
+        stages = {**encoded.stages, "score": time.monotonic() - clock - supply.waited}
+        return ScoredUnit(results, supply.began or time.time(), scorer.path, scorer.usage - before, stages, cut)
 
     def commit(self, unit: Unit, scored: ScoredUnit) -> UnitMarker:
         """Commit one result per row, in order. The returned marker also counts the seconds that this took."""
@@ -185,88 +171,6 @@ class UnitWork:
         return merge(self.source.schema(shard).empty_table(), table)
 
 
-def encode_rows(rows: Sequence[ReadRow], encoder: RowEncoder) -> list[EncodedRow]:
-    """Encode rows. If the encoder raises on a row, which it should not, only that row fails.
-
-    Raises:
-        Exception: what is the run's and not a row's, by :func:`pipelines.sources.rows.own_error`.
-        RunError: the encoder raised on each of several rows.
-    """
-    encoded: list[EncodedRow] = []
-    errors: list[Exception] = []
-    for row in rows:
-        try:
-            encoded.append(encode_row(row, encoder))
-        except Exception as error:
-            own = own_error(error, "the encoder", FailureCode.SCORING_FAILED)
-            log.warning("row %s: %s", row.sample_id, own.message)
-            errors.append(error)
-            encoded.append(Failure(row.sample_id, own.code, own.message))
-    _raise_if_every_row_raised("the encoder", errors, rows)
-    return encoded
-
-
-def score_rows(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> list[Result]:
-    """Score rows together; if that raises, find the rows that raise alone and score the others together again.
-
-    Raises:
-        BatchTooLargeError: a batch did not fit in memory, or raised although none of its rows raises alone.
-        RunError: the scorer raised on each of several rows: then the model is at fault, not the rows.
-    """
-    return join_captions(rows, _score_apart(rows, scorer, max_batch_tokens))
-
-
-def _score_apart(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> list[Result]:
-    """Return one result for each entry of :func:`pipelines.run.captions.take_apart`."""
-    parts = take_apart(rows)
-    try:
-        return scorer.score_batches(parts, max_batch_tokens)
-    except BatchTooLargeError:
-        raise
-    except Exception:
-        log.exception("scoring %d rows raised; trying them one by one", len(rows))
-    alone: list[Result] = []
-    errors: list[Exception] = []  # one per row of which nothing can be scored, however many captions it has
-    for row in rows:
-        captions = take_apart([row])
-        raised: list[Exception] = []
-        for part in captions:
-            try:
-                alone += scorer.score_batches([part], max_batch_tokens)
-            except Exception as error:
-                log.exception("scoring row %s raised", row.sample_id)
-                raised.append(error)
-                message = f"the model raised {type(error).__name__}: {error}"
-                alone.append(Failure(row.sample_id, FailureCode.SCORING_FAILED, message))
-        if len(raised) == len(captions):
-            errors.append(raised[0])
-    _raise_if_every_row_raised("the model", errors, rows)
-    if max_batch_tokens == 1:  # no row shares a batch with another
-        return alone
-    sound = [result if isinstance(result, Failure) else part for part, result in zip(parts, alone, strict=True)]
-    try:
-        return scorer.score_batches(sound, max_batch_tokens)
-    except BatchTooLargeError:
-        raise
-    except Exception as error:
-        problem = f"a batch raised {type(error).__name__}: {error}, although none of its rows raises alone"
-        raise BatchTooLargeError(problem, 1) from error
-
-
-def _raise_if_every_row_raised(who: str, errors: Sequence[Exception], rows: Sequence[ReadRow | EncodedRow]) -> None:
-    """Raise RunError if several rows were tried and all raised: then the encoder or the model is at fault.
-
-    Otherwise a whole dataset could be stored as failed. (A single row may well be at fault itself.)
-    """
-    tried = [row for row in rows if not isinstance(row, Failure)]
-    if len(errors) == len(tried) > 1:
-        raise RunError(
-            f"{who} raised on each of {len(tried)} rows, {tried[0].sample_id} to {tried[-1].sample_id}, first "
-            f"{type(errors[0]).__name__}: {errors[0]}; check the model, its dtype and its device; if the model scores "
-            "other rows, repair or remove these"
-        ) from errors[0]
-
-
 def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
     """Join the original columns and ours, in this order, with the metadata of both."""
     table = pa.table(
@@ -286,9 +190,9 @@ def check_mergeable(schema: pa.Schema, shard: Shard) -> None:
         )
 
 
-def _check_coverage(unit: Unit, rows: Sequence[EncodedRow], results: Sequence[Result]) -> None:
-    if [row.sample_id for row in rows] != [result.sample_id for result in results]:
+def _check_coverage(unit: Unit, sample_ids: Sequence[str], results: Sequence[Result]) -> None:
+    if len(sample_ids) != unit.rows or sample_ids != [result.sample_id for result in results]:
         raise RunError(
-            f"unit {unit.id} of shard {unit.shard.name}: {len(rows)} rows went in and {len(results)} results came "
-            "out, or in another order; none of them is stored"
+            f"unit {unit.id} of shard {unit.shard.name}: it has {unit.rows} rows, {len(sample_ids)} went in and "
+            f"{len(results)} results came out, or in another order; none of them is stored"
         )

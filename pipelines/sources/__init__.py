@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from pipelines.sources.account import FilesAccount
-from pipelines.sources.byte_index import ByteIndex, Extent
+from pipelines.sources.byte_index import ByteIndex, IndexPart
 from scorer.results import Failure
 from scorer.types import ImageSource, Sample, Turn
 
@@ -73,7 +73,7 @@ class Shard:
     size: int
     etag: str
     rows: int
-    index: ByteIndex | Extent | None = field(default=None, compare=False, repr=False)
+    index: ByteIndex | IndexPart | None = field(default=None, compare=False, repr=False)
 
     def identity(self) -> dict[str, Any]:
         """Return what distinguishes this shard from a changed one; its path is left out."""
@@ -81,7 +81,7 @@ class Shard:
 
     def part(self, start: int, stop: int) -> Shard:
         """Return this shard with only the part of its index that covers these rows."""
-        return self if self.index is None else replace(self, index=self.index.extent(start, stop))
+        return self if self.index is None else replace(self, index=self.index.part(start, stop))
 
     def unindexed(self) -> Shard:
         """Return this shard without its index, which may be large."""

@@ -1,14 +1,13 @@
 """Index the rows of a file in a format without an index. One pass builds it; each unit carries the part it needs.
 
-A row may occupy several runs of bytes (the members of a WebDataset sample need not be adjacent), while the rows of a
-unit together nearly always occupy one.
+A row may occupy several runs of bytes (the members of a WebDataset sample need not be adjacent), while neighbouring
+rows together nearly always occupy one. A unit's part still tells its rows apart, since they are read in pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
 
@@ -33,12 +32,6 @@ class Extent:
     runs: tuple[Run, ...]
     damaged_at: int | None = None
 
-    def extent(self, start: int, stop: int) -> Self:
-        """Return this extent, which must contain these rows. Raise ValueError if it does not."""
-        if not self.start <= start <= stop <= self.stop:
-            raise ValueError(f"rows {start} to {stop} are not among rows {self.start} to {self.stop}")
-        return self
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByteIndex:
@@ -49,6 +42,7 @@ class ByteIndex:
         starts, ends: int64 [R], half-open byte ranges; ascending within a row.
         damaged_at: see :class:`Extent`; if set, one more row follows those of the runs.
         passed_over: parts of the file that belong to no row, by reason.
+        first: the number of the first row.
     """
 
     rows: Int64Array
@@ -56,6 +50,7 @@ class ByteIndex:
     ends: Int64Array
     damaged_at: int | None = None
     passed_over: Mapping[str, Reason] = field(default_factory=dict)
+    first: int = 0
 
     @classmethod
     def build(
@@ -72,11 +67,26 @@ class ByteIndex:
         return cls(rows, starts, ends, damaged_at, passed_over or {})
 
     def __len__(self) -> int:
-        found = int(self.rows[-1]) + 1 if len(self.rows) else 0
+        return self.stop - self.first
+
+    @property
+    def stop(self) -> int:
+        """One more than the number of the last row."""
+        found = int(self.rows[-1]) + 1 if len(self.rows) else self.first
         return found + (self.damaged_at is not None)
 
+    def part(self, start: int, stop: int) -> IndexPart:
+        """Return the part of rows ``start`` to ``stop`` (exclusive), which shares the memory of this index."""
+        return IndexPart(self, start, stop)
+
     def extent(self, start: int, stop: int) -> Extent:
-        """Return the bytes of rows ``start`` to ``stop`` (exclusive); adjacent runs are joined."""
+        """Return the bytes of rows ``start`` to ``stop`` (exclusive); adjacent runs are joined.
+
+        Raises:
+            ValueError: the index has not all of these rows.
+        """
+        if not self.first <= start <= stop <= self.stop:
+            raise ValueError(f"rows {start} to {stop} are not among rows {self.first} to {self.stop}")
         first, last = np.searchsorted(self.rows, (start, stop))
         order = np.argsort(self.starts[first:last], kind="stable")
         joined: list[Run] = []
@@ -85,5 +95,38 @@ class ByteIndex:
                 joined[-1] = (joined[-1][0], int(end))
             else:
                 joined.append((int(begin), int(end)))
-        damaged_at = self.damaged_at if stop == len(self) and start < stop else None
+        damaged_at = self.damaged_at if stop == self.stop and start < stop else None
         return Extent(start, stop, tuple(joined), damaged_at)
+
+    def copied(self, start: int, stop: int) -> ByteIndex:
+        """Return an index of these rows alone."""
+        first, last = np.searchsorted(self.rows, (start, stop))
+        rows, starts, ends = (array[first:last].copy() for array in (self.rows, self.starts, self.ends))
+        damaged_at = self.damaged_at if stop == self.stop and start < stop else None
+        return ByteIndex(rows, starts, ends, damaged_at, {}, start)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexPart:
+    """The part of an index that covers rows ``start`` to ``stop`` (exclusive). Pickled, it holds nothing else."""
+
+    index: ByteIndex
+    start: int
+    stop: int
+
+    def part(self, start: int, stop: int) -> IndexPart:
+        """Return a part of this part."""
+        self._check(start, stop)
+        return IndexPart(self.index, start, stop)
+
+    def extent(self, start: int, stop: int) -> Extent:
+        """See :meth:`ByteIndex.extent`."""
+        self._check(start, stop)
+        return self.index.extent(start, stop)
+
+    def _check(self, start: int, stop: int) -> None:
+        if not self.start <= start <= stop <= self.stop:
+            raise ValueError(f"rows {start} to {stop} are not among rows {self.start} to {self.stop}")
+
+    def __reduce__(self) -> tuple[type[IndexPart], tuple[ByteIndex, int, int]]:
+        return IndexPart, (self.index.copied(self.start, self.stop), self.start, self.stop)

@@ -111,7 +111,7 @@ class IndexedSource(ColumnSource):
             raise ValueError(f"shard {shard.path} has no index; take it from shards() or from a unit")
         extent = shard.index.extent(start, stop)
         with shard_errors(shard):
-            records = self._records(shard, extent, self.columns)[start - extent.start : stop - extent.start]
+            records = self._records(shard, extent, self.columns)
         return self._reader(shard).rows(records, start)
 
     def table(self, shard: Shard, start: int, stop: int) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +64,15 @@ class _DeadlyEncoder:
 
 
 class _DeadlyScorer(WrappedScorer[DeadlyEngine]):
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
-        if any(isinstance(row, EncodedSample) and "deadly" in row.clean.pixels for row in rows):
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        return self.inner.score_batches(map(self._survived, rows), max_batch_tokens)
+
+    def _survived(self, row: EncodedSample | Failure) -> EncodedSample | Failure:
+        if isinstance(row, EncodedSample) and "deadly" in row.clean.pixels:
             # To this thread: to the process, another thread may take it, and this one commits the row meanwhile.
             signal.raise_signal(signal.SIGSEGV)
             time.sleep(60)  # a handler may have put it off for its own words
-        return self.inner.score_batches(rows, max_batch_tokens)
+        return row
 
 
 def _words(sample: Sample) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -108,25 +108,41 @@ class _FakeScorer:
     path: str = "fake"
     usage: Usage = field(default_factory=Usage)
 
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
-        if self.engine.poison is not None:
-            poison = _hash(self.engine.poison)
-            if any(isinstance(row, EncodedSample) and poison in row.token_ids for row in rows):
-                raise RuntimeError("the fake model was given poison")
-        time.sleep(self.engine.seconds_per_row * len(rows))
-        scored = iter(self._score_all([row for row in rows if isinstance(row, EncodedSample)], max_batch_tokens))
-        return [row if isinstance(row, Failure) else next(scored) for row in rows]
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        failed: dict[int, Failure] = {}
+        scored = list(self._score_all(self._sound(rows, failed), max_batch_tokens))
+        for number in sorted(failed):
+            scored.insert(number, failed[number])
+        return scored
 
-    def _score_all(self, rows: Sequence[EncodedSample], max_batch_tokens: int) -> list[Result]:
-        """Fill batches in order: the rule is simpler than the real one's, and as much a function of rows and budget."""
-        batches: list[list[EncodedSample]] = []
+    def _sound(self, rows: Iterable[EncodedSample | Failure], failed: dict[int, Failure]) -> Iterator[EncodedSample]:
+        """Yield the rows to score as they arrive, and put the others aside, by number."""
+        poison = None if self.engine.poison is None else _hash(self.engine.poison)
+        for number, row in enumerate(rows):
+            if isinstance(row, Failure):
+                failed[number] = row
+            elif poison is not None and poison in row.token_ids:
+                raise RuntimeError("the fake model was given poison")
+            else:
+                yield row
+            del row  # or its pixels would wait with it for the next row
+
+    def _score_all(self, rows: Iterable[EncodedSample], max_batch_tokens: int) -> Iterator[Result]:
+        """Fill batches in order: the rule is simpler than the real one's, and as much a function of rows and budget.
+
+        No more than a batch is held.
+        """
+        batch: list[EncodedSample] = []
         for row in rows:
-            if not batches or sum(one.length for one in (*batches[-1], row)) > max_batch_tokens:
-                batches.append([])
-            batches[-1].append(row)
-        return [result for batch in batches for result in self._score_batch(batch)]
+            if batch and sum(one.length for one in (*batch, row)) > max_batch_tokens:
+                yield from self._score_batch(batch)
+                batch = []
+            batch.append(row)
+            del row
+        yield from self._score_batch(batch)
 
     def _score_batch(self, rows: list[EncodedSample]) -> list[Result]:
+        time.sleep(self.engine.seconds_per_row * len(rows))
         texts = "".join(row.text_hash for row in rows)
         rounding = np.float32(1 + (_hash(texts) % 1000) / 1e5 if self.engine.by_batch else 1)
         return [self._score(row, rounding) for row in rows]

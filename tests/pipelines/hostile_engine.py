@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,8 +66,11 @@ class _HostileEncoder:
 
 
 class _HostileScorer(WrappedScorer[HostileEngine]):
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        return self.inner.score_batches(map(self._harmed, rows), max_batch_tokens)
+
+    def _harmed(self, row: EncodedSample | Failure) -> EncodedSample | Failure:
         for name, harm in HARM.items():
-            if any(isinstance(row, EncodedSample) and name in row.clean.pixels for row in rows):
+            if isinstance(row, EncodedSample) and name in row.clean.pixels:
                 harm()
-        return self.inner.score_batches(rows, max_batch_tokens)
+        return row

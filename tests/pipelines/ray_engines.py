@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -23,7 +23,7 @@ EngineT = TypeVar("EngineT")
 
 @dataclass(frozen=True)
 class Event:
-    """A row was encoded (``encode``) or scored (``score``) in a process."""
+    """A row was encoded (``encode``), given to the model (``take``) or scored (``score``) in a process."""
 
     time: float
     kind: str
@@ -48,7 +48,10 @@ class WrappedScorer(Generic[EngineT]):
 
 @dataclass(frozen=True, slots=True)
 class LoggingEngine(FakeEngine):
-    """Writes an event per row, and makes every encoded row ``row_bytes`` large."""
+    """Writes an event per row, and makes every encoded row ``row_bytes`` large.
+
+    Scoring raises if a row's pixels are not those that were made of its text, when it arrives or at the end of a unit.
+    """
 
     log: str = ""
     row_bytes: int = 0
@@ -79,15 +82,36 @@ class _LoggingEncoder:
         self.engine.write("encode")
         if isinstance(row, Failure):
             return row
-        pixels = {"pixel_values": np.zeros(self.engine.row_bytes, dtype=np.uint8)}
+        pixels = {"pixel_values": np.full(self.engine.row_bytes, _level(row), dtype=np.uint8)}
         return dataclasses.replace(row, clean=dataclasses.replace(row.clean, pixels=pixels))
 
 
 class _LoggingScorer(WrappedScorer[LoggingEngine]):
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
-        results = self.inner.score_batches(rows, max_batch_tokens)
-        self.engine.write("score", len(rows))
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+        kept: list[EncodedSample] = []
+        results = self.inner.score_batches((self._taken(row, kept) for row in rows), max_batch_tokens)
+        for row in kept:  # long after their block was let go
+            _check_pixels(row)
+        self.engine.write("score", len(results))
         return results
+
+    def _taken(self, row: EncodedSample | Failure, kept: list[EncodedSample]) -> EncodedSample | Failure:
+        self.engine.write("take")
+        if isinstance(row, EncodedSample):
+            _check_pixels(row)
+            if not kept:
+                kept.append(row)
+        return row
+
+
+def _level(row: EncodedSample) -> int:
+    return int(row.token_ids[-1]) % 251
+
+
+def _check_pixels(row: EncodedSample) -> None:
+    pixels = row.clean.pixels["pixel_values"]
+    if not (np.asarray(pixels) == _level(row)).all():
+        raise AssertionError(f"the pixels of row {row.sample_id} are not its own")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pipelines.output.attempts import Stage
 from pipelines.run.engine import RowEncoder, RowScorer
 from scorer.results import Failure, Result
 from scorer.types import EncodedSample, Sample, Usage
@@ -40,11 +41,16 @@ class Heartbeat:
 
     Args:
         timeout: seconds that encoding a row or scoring a batch may take before it counts as hung; None means no limit.
+
+    Attributes:
+        abandoned: set by the watching thread: the working thread must do nothing more.
+        step: the step that is watched, or was last: ``encode`` or ``score``.
     """
 
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         self.abandoned = False
+        self.step: Stage = "score"
         self._since: float | None = None
         self._usage: Callable[[], Usage] = Usage
         self._before = Usage()
@@ -76,18 +82,33 @@ class Heartbeat:
         return now - self._moved > self.timeout
 
     @contextmanager
-    def beating(self, usage: Callable[[], Usage] = Usage) -> Iterator[None]:
+    def beating(self, usage: Callable[[], Usage] = Usage, step: Stage = "score") -> Iterator[None]:
         """Watch a block; ``usage`` returns counts that grow as it makes progress, if this can be seen from outside."""
         self._check()
-        self._usage, self._before = usage, usage()
-        self._since = time.monotonic()
-        put_off_last_resort(self)  # here: if the block holds the interpreter's lock from the start, no watcher can run
+        self._begin(usage, step)
         try:
             yield
         finally:
-            self._since = None
-            put_off_last_resort(self)
+            self._end()
         self._check()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Do not watch a block within a block that is watched: it waits for something that watches itself."""
+        usage, step = self._usage, self.step
+        self._end()
+        yield  # nothing to restore if this raises: the block around it ends as well
+        self._check()
+        self._begin(usage, step)
+
+    def _begin(self, usage: Callable[[], Usage], step: Stage) -> None:
+        self._usage, self._before, self.step = usage, usage(), step
+        self._since = time.monotonic()
+        put_off_last_resort(self)  # here: if the block holds the interpreter's lock from the start, no watcher can run
+
+    def _end(self) -> None:
+        self._since = None
+        put_off_last_resort(self)
 
     def _check(self) -> None:
         if self.abandoned:
@@ -102,12 +123,15 @@ class WatchedEncoder:
         self._heartbeat = heartbeat
 
     def try_encode(self, sample: Sample) -> EncodedSample | Failure:
-        with self._heartbeat.beating():
+        with self._heartbeat.beating(step="encode"):
             return self._inner.try_encode(sample)
 
 
 class WatchedScorer:
-    """See :class:`pipelines.run.engine.RowScorer`; every scored batch is a sign of life."""
+    """See :class:`pipelines.run.engine.RowScorer`; every scored batch is a sign of life, and so is asking for a row.
+
+    Waiting for a row is not watched: where rows are encoded in this process, :class:`WatchedEncoder` does.
+    """
 
     def __init__(self, inner: RowScorer, heartbeat: Heartbeat) -> None:
         self._inner = inner
@@ -121,9 +145,19 @@ class WatchedScorer:
     def usage(self) -> Usage:
         return self._inner.usage
 
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         with self._heartbeat.beating(lambda: self._inner.usage):
-            return self._inner.score_batches(rows, max_batch_tokens)
+            return self._inner.score_batches(self._awaited(rows), max_batch_tokens)
+
+    def _awaited(self, rows: Iterable[EncodedSample | Failure]) -> Iterator[EncodedSample | Failure]:
+        waiting = iter(rows)
+        while True:
+            with self._heartbeat.resting():
+                row = next(waiting, None)
+            if row is None:
+                return
+            yield row
+            del row  # frees its pixels while the next one is waited for
 
 
 def end_process_on_hang(heartbeat: Heartbeat) -> None:

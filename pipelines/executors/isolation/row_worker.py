@@ -15,7 +15,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from pipelines.executors.isolation.heartbeat import Heartbeat, WatchedEncoder, WatchedScorer, end_process_on_hang
-from pipelines.run.score_unit import UnitWork, encode_rows, score_rows
+from pipelines.run.encoding import encode_rows
+from pipelines.run.score_unit import UnitWork
+from pipelines.run.scoring import score_rows
 from scorer.errors import RunError, TokensightError
 
 
@@ -44,8 +46,7 @@ def _answer(connection: Connection) -> None:
         asked = connection.recv()
         if isinstance(asked, tuple):
             unit, known, cut = asked
-            encoded = work.encode(unit, encoder, known)
-            connection.send(work.score(unit, encoded, scorer, cut))
+            connection.send(work.score(unit, work.encode(unit, encoder, known), scorer, cut))
             continue
         rows = work.source.read(asked.shard, asked.start, asked.stop)
         connection.send(rows[0].sample_id)

@@ -4,13 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.executors.resources import (
-    ENCODERS_PER_ACTOR,
-    UNITS_PER_PROCESS,
-    ActorOptions,
-    ClusterSize,
-    allocate,
-)
+from pipelines.executors.resources import UNITS_PER_PROCESS, ActorOptions, ClusterSize, allocate
 from scorer.errors import ConfigError
 
 
@@ -28,34 +22,34 @@ def test_actors_and_encoders_fit_together(cpus: float, gpus: int, units: int) ->
         assert cpus <= 1
         return
     assert found.actors >= 1
-    assert found.encoders >= 1, "actors that hold every CPU wait for ever for what nobody encodes"
-    used = found.actors * found.cpus_per_actor + found.encoders * found.cpus_per_encoder
-    assert used <= cpus + 1e-9
+    assert 1 <= found.encoders <= found.most_encoders, "an actor without one waits for ever"
+    used = found.actors * (found.cpus_per_actor + found.most_encoders * found.cpus_per_encoder)
+    assert used <= cpus + 1e-9, "an actor's encoders must not take the place of another actor"
     assert found.actors * found.gpus_per_actor <= gpus
     assert found.actors == 1 or units > UNITS_PER_PROCESS * (found.actors - 1)
-    assert found.encoders == 1 or units > UNITS_PER_PROCESS * (found.encoders - 1)
-    assert found.encoders <= found.actors * ENCODERS_PER_ACTOR
 
 
 @pytest.mark.parametrize(
     ("cluster", "asked", "actors", "gpus", "encoders"),
     [
-        (ClusterSize(4, 0), ActorOptions(), 2, 0, 2),
-        (ClusterSize(64, 0), ActorOptions(), 32, 0, 32),
-        (ClusterSize(64, 8), ActorOptions(), 8, 1, 56),
-        (ClusterSize(8, 8), ActorOptions(), 7, 1, 1),
-        (ClusterSize(16, 2), ActorOptions(gpus_per_actor=0.5), 4, 0.5, 12),
-        (ClusterSize(16, 2), ActorOptions(gpus_per_actor=0), 8, 0, 8),
-        (ClusterSize(16, 0), ActorOptions(cpus_per_actor=4), 2, 0, 8),
-        (ClusterSize(16, 0), ActorOptions(actors=15), 15, 0, 1),
-        (ClusterSize(200, 1), ActorOptions(), 1, 1, ENCODERS_PER_ACTOR),
+        (ClusterSize(4, 0), ActorOptions(), 2, 0, (1, 1, 1.0)),
+        (ClusterSize(64, 0), ActorOptions(), 32, 0, (1, 1, 1.0)),
+        (ClusterSize(64, 8), ActorOptions(), 8, 1, (1, 7, 1.0)),
+        (ClusterSize(8, 8), ActorOptions(), 7, 1, (1, 1, 0.1428)),
+        (ClusterSize(16, 2), ActorOptions(gpus_per_actor=0.5), 4, 0.5, (1, 3, 1.0)),
+        (ClusterSize(16, 2), ActorOptions(gpus_per_actor=0), 8, 0, (1, 1, 1.0)),
+        (ClusterSize(16, 0), ActorOptions(cpus_per_actor=4), 2, 0, (1, 4, 1.0)),
+        (ClusterSize(16, 0), ActorOptions(actors=15), 15, 0, (1, 1, 0.0666)),
+        (ClusterSize(200, 1), ActorOptions(), 1, 1, (1, 199, 1.0)),
+        (ClusterSize(200, 1), ActorOptions(encoders=12), 1, 1, (12, 12, 1.0)),
     ],
 )
 def test_defaults_and_wishes(
-    cluster: ClusterSize, asked: ActorOptions, actors: int, gpus: float, encoders: int
+    cluster: ClusterSize, asked: ActorOptions, actors: int, gpus: float, encoders: tuple[int, int, float]
 ) -> None:
     found = allocate(cluster, asked, 1000)
-    assert (found.actors, found.gpus_per_actor, found.encoders) == (actors, gpus, encoders)
+    assert (found.actors, found.gpus_per_actor) == (actors, gpus)
+    assert (found.encoders, found.most_encoders, found.cpus_per_encoder) == encoders
 
 
 @pytest.mark.parametrize(
@@ -66,6 +60,8 @@ def test_defaults_and_wishes(
         (ActorOptions(actors=0), "--actors is 0; it must be 1 or more"),
         (ActorOptions(cpus_per_actor=-1), "--cpus-per-actor is -1; it must be 0 or more"),
         (ActorOptions(gpus_per_actor=float("nan")), "--gpus-per-actor is nan"),
+        (ActorOptions(encoders=0), "--encoders is 0; it must be 1 or more"),
+        (ActorOptions(actors=2, encoders=2), r"--encoders is 2, but 2 actors of 1 CPU leave room for 1 encoders each"),
     ],
 )
 def test_wishes_that_do_not_fit(asked: ActorOptions, message: str) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.executors import ray_data
-from pipelines.executors.ray_data import RayDataExecutor
+from pipelines.executors.ray_actors import RayExecutor
 from pipelines.executors.resources import ActorOptions
 from pipelines.run.job import prepare
 from tests.pipelines.helpers import RecordingWatch, make_job
@@ -19,7 +18,7 @@ if __name__ == "__main__":
     engine = LoggingEngine(seconds_per_row=0.06, log=log, row_bytes=ROW_BYTES)
     # As with real pictures, encoding is but a few units ahead. Units that were encoded for two drivers that were killed
     # are tried row by row: were that all of them, no actor would be left to kill.
-    ray_data.BYTES_AHEAD = 2 * ROWS_PER_UNIT * ROW_BYTES
+    ahead = 2 * ROWS_PER_UNIT * ROW_BYTES
     prepare(make_job(input_, output, engine, rows_per_unit=ROWS_PER_UNIT)).execute(
-        RayDataExecutor(ActorOptions(actors=2), address), RecordingWatch()
+        RayExecutor(ActorOptions(actors=2), address, ahead), RecordingWatch()
     )

@@ -13,7 +13,7 @@ import pytest
 from tests.pipelines.faults.ray_kills import ACTORS, KINDS, Campaign
 from tests.pipelines.helpers import make_job, published, run, write_dataset
 
-SHARDS = {"a.parquet": 70, "b.parquet": 33, "empty.parquet": 0}
+SHARDS = {"a.parquet": 150, "b.parquet": 63, "empty.parquet": 0}
 ROWS_PER_UNIT = 5
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def test_scores_depend_on_the_batch(pictures: Path, tmp_path: Path) -> None:
     """Negative control: were they the same one by one, the other tests of this file would show nothing."""
     job = prepared(pictures, tmp_path / "out")
     encoder, scorer = LoadedEngine().encoder(), LoadedEngine().scorer()
-    encoded = job.work.encode(job.plans[0].units[0], encoder).rows
+    encoded = job.work.encode(job.plans[0].units[0], encoder)
     rows = [row for row in encoded if isinstance(row, EncodedSample)]
     together, again = (gaps(scorer.score_batches(rows, BUDGET)) for _ in range(2))
     alone = gaps([scorer.score_batches([row], BUDGET)[0] for row in rows])
@@ -81,7 +81,7 @@ def test_a_row_that_kills_leaves_the_batches_of_the_others_as_if_it_had_failed(p
     assert isolate(work, unit).tally.failures.keys() == {"worker_crash"}
     table = pq.read_table(next((tmp_path / "out" / "_units").glob("*.parquet")))
     encoder, scorer = LoadedEngine().encoder(), LoadedEngine().scorer()
-    rows = [row for row in job.work.encode(unit, encoder).rows if isinstance(row, EncodedSample)]
+    rows = [row for row in job.work.encode(unit, encoder) if isinstance(row, EncodedSample)]
     survivors = [row for row in rows if row.sample_id != killer]
     expected = gaps(scorer.score_batches(survivors, BUDGET))
     assert [row for row in table["logit_gap"].to_pylist() if row is not None] == expected
@@ -124,7 +124,7 @@ class Tight(WrappedScorer[Any]):
 
     fits: int
 
-    def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         if max_batch_tokens > self.fits:
             raise BatchTooLargeError(f"a batch of {max_batch_tokens} tokens ran out of memory", max_batch_tokens // 2)
         return self.inner.score_batches(rows, max_batch_tokens)

@@ -313,13 +313,14 @@ def test_an_older_output_counts_none(output: Path) -> None:
 
 
 def test_several_texts_without_an_image_are_text_only_together() -> None:
-    from pipelines.run.captions import encode_row, join_captions, take_apart
+    from pipelines.run.captions import TakenApart, encode_row
     from pipelines.sources import Captions
     from scorer.types import Turn
 
     engine = FakeEngine()
     row = encode_row(Captions("a", (), Turn("user", ("Say it.",)), ("a red kite", "two boats"), ()), engine.encoder())
-    (result,) = join_captions([row], engine.scorer().score_batches(take_apart([row]), 8192))
+    apart = TakenApart([row])
+    (result,) = apart.join(engine.scorer().score_batches(apart, 8192))
     assert isinstance(result, TokenScores)
     assert result.text_only
     assert result.token_turns.tolist() == [0, 0, 0, 1, 1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.run.captions import take_apart
+from pipelines.run.captions import EncodedRow, TakenApart
+from pipelines.run.encoding import encode_rows
 from pipelines.run.job import prepare
-from pipelines.run.score_unit import EncodedRow, encode_rows, score_rows
+from pipelines.run.scoring import score_rows
 from pipelines.sources import Captions, Shard
 from pipelines.sources.parquet import ParquetSource
 from scorer.errors import FailureCode, RunError
@@ -31,7 +32,7 @@ def encoded(texts: Sequence[str] = TEXTS) -> list[EncodedRow]:
 
 def test_a_row_on_which_the_model_raises_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
     others = [row if i != 1 else Failure("1", FailureCode.SCORING_FAILED, "") for i, row in enumerate(encoded())]
-    clean = FakeEngine().scorer().score_batches(take_apart(others), 8192)
+    clean = FakeEngine().scorer().score_batches(TakenApart(others), 8192)
     with caplog.at_level(logging.ERROR):
         results = score_rows(encoded(), FakeEngine(poison="poison").scorer(), 8192)
     assert [type(result) for result in results] == [TokenScores, Failure, TokenScores, TokenScores]
@@ -103,12 +104,12 @@ class Misaligned:
 
 
 class ShortScorer(Misaligned):
-    def score_batches(self, rows: Sequence[EncodedRow], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         return FakeEngine().scorer().score_batches(rows, 8192)[:-1]
 
 
 class ShuffledScorer(Misaligned):
-    def score_batches(self, rows: Sequence[EncodedRow], max_batch_tokens: int) -> list[Result]:
+    def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         return FakeEngine().scorer().score_batches(rows, 8192)[::-1]
 
 
@@ -130,7 +131,7 @@ def test_a_source_that_drops_a_row_is_found(dataset: Path, output: Path, monkeyp
 
     monkeypatch.setattr(ParquetSource, "read", short)
     with pytest.raises(RunError, match="5 rows asked for, 4 read"):
-        run.work.encode(run.plans[0].units[0], FakeEngine().encoder())
+        list(run.work.encode(run.plans[0].units[0], FakeEngine().encoder()))
 
 
 def test_the_work_pickles(dataset: Path, output: Path) -> None:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.run.score_unit import encode_rows
+from pipelines.run.encoding import encode_rows
 from pipelines.sources import ReadRow
 from pipelines.sources.columns import Columns
 from pipelines.sources.formats import open_source

@@ -67,8 +67,11 @@ def test_a_unit_reads_its_own_bytes_only(tmp_path: Path, kind: str, monkeypatch:
 
     monkeypatch.setattr(builtins, "open", lambda path, mode: Spy(path))
     src.read(part, 6, 8)
-    assert part.index.runs == tuple((at, at + size) for at, size in seen)
+    assert part.index.extent(6, 8).runs == tuple((at, at + size) for at, size in seen)
     assert sum(size for _, size in seen) < shard.size / 4
+    seen.clear()
+    assert [row.sample_id for row in src.read(part, 7, 8)] == ["r7"]
+    assert sum(size for _, size in seen) < shard.size / 8, "a row of a unit, and not all of it"
 
 
 @pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst"])

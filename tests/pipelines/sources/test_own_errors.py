@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines.run.score_unit import encode_rows
+from pipelines.run.encoding import encode_rows
 from pipelines.sources import Captions, jsonl, llava_json
 from pipelines.sources import rows as rows_module
 from pipelines.sources.columns import Columns

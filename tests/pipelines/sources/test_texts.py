@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.run.captions import EncodedCaptions, encode_row
-from pipelines.run.score_unit import encode_rows, score_rows
+from pipelines.run.encoding import encode_rows
+from pipelines.run.scoring import score_rows
 from pipelines.sources import Captions
 from pipelines.sources.columns import Columns
 from scorer.errors import FailureCode, RunError, TableError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.run.score_unit import encode_rows
+from pipelines.run.encoding import encode_rows
 from scorer import Sample
 from scorer.encoding.encoder import Encoder
 from scorer.errors import FailureCode

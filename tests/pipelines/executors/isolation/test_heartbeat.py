@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -17,7 +17,7 @@ from pipelines.executors.isolation.heartbeat import (
     WatchedEncoder,
     WatchedScorer,
 )
-from pipelines.run.score_unit import encode_rows
+from pipelines.run.encoding import encode_rows
 from scorer.results import Failure, Result
 from scorer.types import EncodedSample, Sample, Usage
 from tests.conftest import ROOT
@@ -75,8 +75,8 @@ def test_a_batch_that_comes_through_is_a_sign_of_life(clock: list[float], grows:
         path = "fake"
         usage = Usage(7, 7)
 
-        def score_batches(self, rows: Sequence[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
-            for _ in rows:
+        def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+            for _ in list(rows):
                 clock[0] += 9
                 hung.append(heartbeat.hangs())
                 self.usage += Usage(5 * grows, 5 * grows)
@@ -87,6 +87,53 @@ def test_a_batch_that_comes_through_is_a_sign_of_life(clock: list[float], grows:
     scorer.score_batches(rows, 8192)
     assert hung == ([False] * 3 if grows else [False, True, True])
     assert (scorer.path, scorer.usage) == ("fake", Usage(7 + 15 * grows, 7 + 15 * grows))
+
+
+def test_waiting_for_rows_is_not_watched_and_their_encoding_is(clock: list[float]) -> None:
+    heartbeat = Heartbeat(10)
+    seen: list[tuple[str, bool, bool]] = []
+
+    def look(step: str) -> None:
+        clock[0] += 11
+        seen.append((step, heartbeat.busy, heartbeat.hangs()))
+
+    class Slow:
+        def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+            look("encode")
+            return FakeEngine().encoder().try_encode(sample)
+
+    class Scorer:
+        path, usage = "fake", Usage()
+
+        def score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
+            for _ in rows:
+                assert heartbeat.step == "score"
+                look("score")
+            return []
+
+    def rows() -> Iterator[EncodedSample | Failure]:
+        for i in range(2):
+            look("wait")  # for another process, or for storage
+            yield WatchedEncoder(Slow(), heartbeat).try_encode(Sample.caption(str(i), b"ok", "a kite"))
+
+    WatchedScorer(Scorer(), heartbeat).score_batches(rows(), 8192)
+    assert seen == [("wait", False, False), ("encode", True, True), ("score", True, True)] * 2
+    assert not heartbeat.busy
+
+
+def test_it_says_which_step_hangs() -> None:
+    heartbeat = Heartbeat(10)
+
+    class Dead:
+        def try_encode(self, sample: Sample) -> EncodedSample | Failure:
+            raise AbandonedError
+
+    def rows() -> Iterator[EncodedSample | Failure]:
+        yield WatchedEncoder(Dead(), heartbeat).try_encode(Sample.caption("a", b"ok", "a kite"))
+
+    with pytest.raises(AbandonedError):
+        WatchedScorer(FakeEngine().scorer(), heartbeat).score_batches(rows(), 8192)
+    assert heartbeat.step == "encode"
 
 
 def test_an_abandoned_thread_does_no_more_even_where_errors_are_rows() -> None:
