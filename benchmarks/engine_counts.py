@@ -37,6 +37,7 @@ from scorer.config import ScorerConfig
 from scorer.engine import Scorer
 from scorer.forward import FastPath, ReferenceModel
 from scorer.forward.attention import FlexAttention, interface
+from scorer.forward.labels import split_scores
 from scorer.forward.model import ForwardRow
 from scorer.forward.packed import PackedForward, PreparedBatch
 from scorer.forward.packing import Packer
@@ -161,7 +162,7 @@ def launches() -> tuple[list[Figure], dict[str, Any]]:
             calls.clear()
             with Launches() as counted:
                 for batch in together:
-                    path._forward.on_device(batch)
+                    path._forward.run(batch)
         launched = counted.count.total() + OneKernel.calls
         OneKernel.calls = 0
         found[title] = {
@@ -281,7 +282,8 @@ def _waits(model: ReferenceModel, rows: Sequence[EncodedSample]) -> dict[str, An
     moved = {name: tensor.as_subclass(OnDevice) for name, tensor in staged.to_device().items()}
     staged.to_device = lambda: moved  # type: ignore[method-assign]
     with Waits() as counted:
-        path._forward.run(prepared)
+        scores, _ = path._forward.run(prepared)
+        split_scores(scores, [len(reads) for reads in prepared.layout.reads])
     counted.copies["the batch's buffer"] += 1
     return {"waits": dict(counted.waits), "copies": dict(counted.copies)}
 
@@ -295,7 +297,7 @@ def keys_copied() -> tuple[list[Figure], dict[str, Any]]:
     with unchecked():
         for batch in batches(path, rows, BUDGET):
             with watching_copies(sizes):
-                path._forward.on_device(batch)
+                path._forward.run(batch)
     copied = sum(sizes) / len(rows)
     figure = Figure("keys and values copied a row, LLaVA", "0", f"{copied / 1e6:.1f} MB", copied == 0)
     return [figure], {"bytes": copied}

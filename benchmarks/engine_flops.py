@@ -51,7 +51,7 @@ def run_packed(model: ReferenceModel, branches: Sequence[Branch], budget: int) -
         packer.add(i, path._path(packer, branch))
     forward, sizes = PackedForward(model), []
     for batch in packer.rest():
-        forward.on_device(forward.prepare([row for _, row in batch]))
+        forward.run(forward.prepare([row for _, row in batch]))
         sizes.append(len(batch))
     return sizes
 

@@ -41,8 +41,9 @@ class ScorerConfig:
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
-        attention: the attention backend: ``sdpa`` (``eager`` for classes without it), ``eager``, or
-            ``flash_attention_2``, which needs flash-attn.
+        attention: the attention of the vision tower and of the plain path: ``sdpa`` (``eager`` for classes without it),
+            ``eager``, or ``flash_attention_2``, which needs flash-attn. On the fast path, which packs rows, the decoder
+            attends by SDPA or, on CUDA, FlexAttention.
         quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` with torchao; None keeps the weights as
             saved.
         adapter: directory or hub id of a LoRA adapter for the model, merged at load (needs peft).

@@ -31,7 +31,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
     group.add_argument(
-        "--attention", choices=get_args(Attention), default=_DEFAULTS.attention, help="default: %(default)s"
+        "--attention",
+        choices=get_args(Attention),
+        default=_DEFAULTS.attention,
+        help="attention of the vision tower and of the plain path (default: %(default)s)",
     )
     group.add_argument("--quantization", choices=get_args(Quantization), help="quantise the model when loading it")
     group.add_argument(
@@ -94,8 +97,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ),
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
         ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),
-        ("--contrast-cache-bytes", _DEFAULTS.contrast_cache_bytes, "memory for contrast prefixes that rows share"),
-        ("--max-batch-tokens", _DEFAULTS.max_batch_tokens, "tokens per forward pass, padding included"),
+        ("--max-batch-tokens", _DEFAULTS.max_batch_tokens, "tokens of a forward pass; what rows share counts once"),
     ):
         group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal
+
+from torch import Tensor
 
 from scorer.contrasts import CONTRASTS
 from scorer.errors import BatchTooLargeError
 from scorer.forward.attention import Backend
-from scorer.forward.labels import LabelScores
+from scorer.forward.labels import LabelScores, split_scores
 from scorer.forward.memory import is_out_of_memory
 from scorer.forward.model import ForwardRow, ReferenceModel
-from scorer.forward.packed import PackedForward, PreparedBatch
+from scorer.forward.packed import PackedForward
 from scorer.forward.packing import Batch, Packer
 from scorer.forward.segments import KeptSegment, Path, cuts_of
 from scorer.forward.self_check import of_each_kind
@@ -161,23 +162,28 @@ class FastPath:
         return self._constant and bool(row.pixels) and path.root.stop <= int(row.label_index[0])
 
     def _scores(self, batches: Iterator[Batch[Item]], keep: bool) -> Iterator[tuple[Item, Scores]]:
-        """Run batches; the next one is prepared in a thread while the device works on this one."""
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
-            running: tuple[Batch[Item], PreparedBatch] | None = None
-            for batch in batches:
-                prepared = pool.submit(self._forward.prepare, [path for _, path in batch])
-                if running is not None:
-                    yield from self._run(*running, keep)
-                running = batch, prepared.result()
+        """Run batches. While a device works on one, the next is read, laid out and started; then the first is read."""
+        running: _Running | None = None
+        for batch in batches:
+            started = self._start(batch, keep)
             if running is not None:
-                yield from self._run(*running, keep)
+                yield from _read(running)
+            running = started
+        if running is not None:
+            yield from _read(running)
 
-    def _run(self, batch: Batch[Item], prepared: PreparedBatch, keep: bool) -> Iterator[tuple[Item, Scores]]:
+    def _start(self, batch: Batch[Item], keep: bool) -> _Running:
+        """Start a batch without waiting for it; a row alone may be too large.
+
+        Raises:
+            BatchTooLargeError: several rows are.
+        """
         wanted = {
             path.root.key
             for (_, branch), path in batch
             if keep and branch == "contrast" and path.root.kept is None and self._keeps(path) and self._cache.limit
         }
+        prepared = self._forward.prepare([path for _, path in batch])
         try:
             scores, kept = self._forward.run(prepared, wanted)
         except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
@@ -186,11 +192,23 @@ class FastPath:
             if len(batch) > 1:
                 tokens = len(prepared.layout.ids)
                 raise BatchTooLargeError(f"a batch of {tokens} tokens ran out of memory", tokens // 2) from error
-            yield batch[0][0], error
-            return
+            return [batch[0][0]], [], error
         for key, segment in kept.items():
             self._cache.put(key, segment)
-        yield from ((item, one) for (item, _), one in zip(batch, scores, strict=True))
+        return [item for item, _ in batch], [len(reads) for reads in prepared.layout.reads], scores
+
+
+_Running = tuple[list[Item], list[int], Tensor | RuntimeError]
+"""A batch's branches, their numbers of labels, and their scores on the device or the error of the only one."""
+
+
+def _read(running: _Running) -> Iterator[tuple[Item, Scores]]:
+    """Yield a started batch's scores; this waits for the device."""
+    items, counts, scores = running
+    if isinstance(scores, RuntimeError):
+        yield items[0], scores
+    else:
+        yield from zip(items, split_scores(scores, counts), strict=True)
 
 
 class FastPathDiffersError(Exception):

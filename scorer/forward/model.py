@@ -206,6 +206,16 @@ class ReferenceModel:
         return logits.float() if self._softcap is None else _capped(logits, self._softcap).float()
 
     @property
+    def head_sizes(self) -> list[int]:
+        """The sizes of the attention heads that a packed batch runs: the decoder's, and those of a windowed tower."""
+        text = self.model.config.get_text_config()
+        sizes = {getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads}
+        if self.family.tower is not None:
+            vision = self.model.config.vision_config
+            sizes.add(vision.hidden_size // vision.num_heads)
+        return sorted(sizes)
+
+    @property
     def vocabulary(self) -> int:
         """The number of rows of the vocabulary projection."""
         return int(self.model.get_output_embeddings().weight.shape[0])

@@ -17,9 +17,10 @@ from scorer.forward.attention import (
     FlexAttention,
     Keys,
     SegmentedAttention,
+    runs_on,
     tower_attention,
 )
-from scorer.forward.labels import LabelScores, project_labels, split_scores
+from scorer.forward.labels import project_labels
 from scorer.forward.model import ReferenceModel
 from scorer.forward.segments import KeptSegment, Layout, Path, lay_out
 from scorer.forward.staging import StagedArrays, join_pixels, normalised_pixels
@@ -60,14 +61,13 @@ class PackedForward:
     """
 
     def __init__(self, model: ReferenceModel, backend: Backend | None = None, bucket: int | None = None) -> None:
-        cuda = model.device.type == "cuda"
         self.model = model
-        self.backend: Backend = backend or (FlexAttention if cuda else SegmentedAttention)
+        self.backend: Backend = backend or _fastest(model)
         self._bucket = bucket
         self._windows = {None, model.sliding_window}
 
     def prepare(self, paths: Sequence[Path]) -> PreparedBatch:
-        """Lay a batch out and compute all its indices and masks on the host; may run in another thread."""
+        """Lay a batch out and compute all its indices and masks on the host."""
         model = self.model
         tokens = sum({id(s): s.length for path in paths for s in path.segments}.values())
         size = None if self._bucket is None else -(-tokens // self._bucket) * self._bucket
@@ -95,16 +95,12 @@ class PackedForward:
         arrays |= {f"input:{name}": array for name, array in (pixels | inputs.device).items()}
         return PreparedBatch(paths, layout, StagedArrays(arrays, model.device), host, text, towers)
 
-    def run(
-        self, batch: PreparedBatch, keep: Collection[bytes] = ()
-    ) -> tuple[list[LabelScores], dict[bytes, KeptSegment]]:
-        """Return the scores of each path's labels, and what the roots in ``keep`` leave for later batches."""
-        scores, kept = self.on_device(batch, keep)
-        return split_scores(scores, [len(reads) for reads in batch.layout.reads]), kept
-
     @torch.inference_mode()
-    def on_device(self, batch: PreparedBatch, keep: Collection[bytes] = ()) -> tuple[Tensor, dict[bytes, KeptSegment]]:
-        """Return logits and log-probabilities of all labels, float32 [2, N], without waiting for the device."""
+    def run(self, batch: PreparedBatch, keep: Collection[bytes] = ()) -> tuple[Tensor, dict[bytes, KeptSegment]]:
+        """Return logits and log-probabilities of all labels, float32 [2, N], and what the roots in ``keep`` leave.
+
+        Nothing is read from the device, so that the next batch can be prepared while it works.
+        """
         model, layout = self.model, batch.layout
         tensors = batch.staged.to_device()
         batch.text.place(_under("text:", tensors))
@@ -135,10 +131,6 @@ class PackedForward:
         pixels = normalised_pixels(tensors, self.model.model.dtype)
         return pixels | {name: tensor for name, tensor in tensors.items() if ":" not in name}
 
-    def score(self, paths: Sequence[Path]) -> list[LabelScores]:
-        """Prepare and run one batch."""
-        return self.run(self.prepare(paths))[0]
-
 
 def bucket_for(budget: int, device: torch.device, compiled: bool) -> int | None:
     """Return the multiple of tokens that batches are rounded up to, where kernels are made or chosen for each shape.
@@ -146,6 +138,14 @@ def bucket_for(budget: int, device: torch.device, compiled: bool) -> int | None:
     None where no shape costs more than another, as on a CPU.
     """
     return max(1, budget // BUCKETS) if compiled or device.type == "cuda" else None
+
+
+def _fastest(model: ReferenceModel) -> Backend:
+    """Return FlexAttention where it is one kernel a layer: on CUDA, if it runs there."""
+    if model.device.type != "cuda":
+        return SegmentedAttention
+    runs = (runs_on(model.device, model.model.dtype, size) for size in model.head_sizes)
+    return FlexAttention if all(runs) else SegmentedAttention
 
 
 def _reads(layout: Layout) -> Any:

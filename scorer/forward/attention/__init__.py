@@ -1,6 +1,6 @@
 """Attend within a packed batch: who sees whom (:mod:`plan`), computed by segments or by FlexAttention."""
 
-from scorer.forward.attention.flex import FlexAttention
+from scorer.forward.attention.flex import FlexAttention, runs_on
 from scorer.forward.attention.interface import (
     Attention,
     Backend,
@@ -22,5 +22,6 @@ __all__ = [
     "SegmentedAttention",
     "Span",
     "packed_attention",
+    "runs_on",
     "tower_attention",
 ]

@@ -5,6 +5,7 @@ The block mask is computed on the host from the plan, block by block; ``create_b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
@@ -17,6 +18,8 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from scorer.forward.attention.plan import AttentionPlan
 from scorer.types import BoolArray, Int32Array
+
+log = logging.getLogger(__name__)
 
 BLOCK: Final = 128
 """Queries and keys in one block of the mask, FlexAttention's default."""
@@ -118,6 +121,28 @@ def visible_blocks(plan: AttentionPlan, exact: bool) -> tuple[BoolArray, BoolArr
     # A last block with fewer queries or keys is never whole: its missing pairs must be masked.
     full = (stops - starts == BLOCK)[:, None] & (np.diff(np.append(edges, plan.keys)) == BLOCK)[None]
     return seen, whole & full if exact else np.zeros_like(whole)
+
+
+@cache
+def runs_on(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether FlexAttention compiles and runs on a device; if not, log a warning with the reason."""
+    plan = AttentionPlan.of_lengths([BLOCK, BLOCK])
+    attend = FlexAttention(plan, [None])
+    attend.place({name: torch.from_numpy(array).to(device) for name, array in attend.arrays.items()})
+    query = torch.zeros(1, 2, plan.queries, head_size, device=device, dtype=dtype)
+    try:
+        attend(query, query, query, None, None, None)
+    except Exception as error:  # of the compiler, the driver or the kernel: there is no common type
+        log.warning(
+            "FlexAttention does not run on %s with heads of %d (%s: %s): attention is computed by segments, with many "
+            "more kernels a batch; another version of torch may help",
+            device,
+            head_size,
+            type(error).__name__,
+            str(error).splitlines()[0] if str(error) else "no message",
+        )
+        return False
+    return True
 
 
 @cache

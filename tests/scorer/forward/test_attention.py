@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorer.forward.attention import AttentionPlan, FlexAttention, SegmentedAttention, tower_attention
+from scorer.forward.attention import AttentionPlan, FlexAttention, SegmentedAttention, flex, tower_attention
 from scorer.forward.attention import plan as plans
 from scorer.forward.attention.flex import visible_blocks
 from scorer.forward.model import ForwardRow
@@ -230,3 +231,36 @@ def test_windows_of_a_tower_see_themselves_whole(backend: Any, lengths: list[int
         expected = (q[:, :, own] @ k[:, :, own].transpose(-1, -2) * 0.5).softmax(-1) @ v[:, :, own]
         torch.testing.assert_close(out[:, :, own], expected, atol=1e-5, rtol=1e-5)
         start += length
+
+
+def test_flex_attention_that_does_not_run_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu = torch.device("cpu")
+    flex.runs_on.cache_clear()
+    assert flex.runs_on(cpu, torch.float32, 16)
+
+    def broken(*args: Any, **kwargs: Any) -> Tensor:
+        raise ValueError("NYI: head dimension must be a power of 2\nand more")
+
+    monkeypatch.setattr(flex, "flex_attention", broken)
+    with caplog.at_level("WARNING"):
+        assert not flex.runs_on(cpu, torch.float32, 80)
+    assert "with heads of 80 (ValueError: NYI: head dimension must be a power of 2)" in caplog.text
+    flex.runs_on.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own parts
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs a C++ compiler")
+def test_compiled_flex_attention_reads_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncompiled, only the rule is applied; a kernel goes by the lists of blocks."""
+    monkeypatch.setattr(flex, "flex_attention", flex._compiled())
+    for seed in range(2):
+        assert error(forest(seed, "image"), FlexAttention, window=7, softcap=2.0, size=512) < 1e-5
+
+    def unseen(plan: AttentionPlan, exact: bool) -> Any:
+        seen, whole = visible_blocks(plan, exact)
+        return np.zeros_like(seen), np.zeros_like(whole)
+
+    monkeypatch.setattr(flex, "visible_blocks", unseen)
+    assert error(forest(0), FlexAttention) > 0.01
