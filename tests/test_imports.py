@@ -27,7 +27,9 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     for package, floors in {
         "scorer": (
             "engine",
+            "assembly",
             "forward",
+            "forward.attention",
             "encoding",
             "checkpoint",
             "families fetching mini training.export",

@@ -97,6 +97,7 @@ def test_text_only_scores_that_are_not_finite_are_a_failure(
 ) -> None:
     scorer = load(chatml_model)
     monkeypatch.setattr(forward, "score_text", lambda model, rows: [undefined_scores(len(r.token_ids)) for r in rows])
+    scorer._fast = None
     (result,) = scorer.score([Sample("a", (), (Turn("user", ("Hi",)), Turn("assistant", ("A kite.",))))])
     assert isinstance(result, Failure)
     assert result.code is FailureCode.NON_FINITE

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from selenium.webdriver.support.select import Select
 
-from scorer import engine
+from scorer import assembly
 from scorer.weights import METHODS
 from service import routes, schemas
 from service.page import assets
@@ -188,9 +188,9 @@ def test_what_the_method_reads_besides_is_sent(
     server: Server, chromium: Browser, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch)
-    result = engine._result
+    result = assembly._result
     monkeypatch.setattr(
-        engine, "_result", lambda *given: replace(scores := result(*given), optional={"toy": scores.logit_gap * 2})
+        assembly, "_result", lambda *given: replace(scores := result(*given), optional={"toy": scores.logit_gap * 2})
     )
     monkeypatch.setattr(routes, "WeightsRequest", schemas.weights_request())
     plant(monkeypatch, READS_OPTIONAL)
