@@ -270,7 +270,8 @@ def make_job(options: argparse.Namespace) -> Job:
 
 def make_config(options: argparse.Namespace) -> ScorerConfig:
     """Build the scorer's configuration from the options of the same names."""
-    return ScorerConfig.from_dict({name: getattr(options, name) for name in ScorerConfig().to_dict()})
+    kept = "contrast_cache_bytes"  # of the service and of notebooks: a run keeps no prefix from call to call
+    return ScorerConfig.from_dict({name: getattr(options, name) for name in ScorerConfig().to_dict() if name != kept})
 
 
 def make_executor(options: argparse.Namespace) -> Executor:
