@@ -274,7 +274,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=LIMITS, default="float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--search", type=int, default=len(SEARCH), metavar="N", help="try the first N options only")
-    parser.add_argument("--fixed", type=json.loads, help="a setting as JSON, way and engine options; skips the search")
+    parser.add_argument("--fixed", type=json.loads, help="a setting as JSON, way and engine options: no search")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     if options.environment is None:
@@ -282,7 +282,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def measure(name: str, python: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, python: Path, options: argparse.Namespace, trials: list[Any]) -> dict[str, Any]:
+    """Find vLLM's best setting, or take the given one and keep ``trials`` of an earlier search, and race it."""
     contest = CONTESTS[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -291,7 +292,6 @@ def measure(name: str, python: Path, options: argparse.Namespace) -> dict[str, A
         export.export_model(source, folder / "model")
         export.export_rows(ours.scorer.encoder, ours.samples, ours.rows, folder)
         _, scores = ours.run(encoded=True)
-        trials: list[Any] = []
         if options.fixed is None:
             print(f"{name}: searching vLLM's best setting", flush=True)
             tried = scores[: contest.searched]
@@ -309,8 +309,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = json.loads(options.out.read_text()) if options.out.exists() else {}
     found = {}
     for name in options.models:
-        found[name] = measure(name, python, options)
-        document["models"] = document.get("models", {}) | {name: found[name]}
+        models = document.setdefault("models", {})
+        found[name] = measure(name, python, options, models.get(name, {}).get("trials", []))
+        models[name] = found[name]
         cuda = torch.cuda.is_available()
         document["machine"] = {
             "device": torch.cuda.get_device_name() if cuda else platform.machine(),
