@@ -273,6 +273,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=CONTESTS, default=list(CONTESTS))
     parser.add_argument("--dtype", choices=LIMITS, default="float32")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, help="race this many rows at most")
     parser.add_argument("--search", type=int, default=len(SEARCH), metavar="N", help="try the first N options only")
     parser.add_argument("--fixed", type=json.loads, help="a setting as JSON, way and engine options: no search")
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -288,7 +289,7 @@ def measure(name: str, python: Path, options: argparse.Namespace, trials: list[A
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = contest.model(folder)
-        ours = Ours.load(source, contest.rows, options.dtype)
+        ours = Ours.load(source, options.rows or contest.rows, options.dtype)
         export.export_model(source, folder / "model")
         export.export_rows(ours.scorer.encoder, ours.samples, ours.rows, folder)
         _, scores = ours.run(encoded=True)
