@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -333,4 +334,5 @@ if __name__ == "__main__":
     if "OMP_WAIT_POLICY" not in os.environ:  # it is read when torch is imported, so the process starts anew
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.rivals", *sys.argv[1:]])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # vLLM's processes and the exported model go too
     sys.exit(main())
