@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -273,8 +274,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=CONTESTS, default=list(CONTESTS))
     parser.add_argument("--dtype", choices=LIMITS, default="float32")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, help="race this many rows at most")
     parser.add_argument("--search", type=int, default=len(SEARCH), metavar="N", help="try the first N options only")
-    parser.add_argument("--fixed", type=json.loads, help="a setting as JSON, way and engine options; skips the search")
+    parser.add_argument("--fixed", type=json.loads, help="a setting as JSON, way and engine options: no search")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     if options.environment is None:
@@ -282,16 +284,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def measure(name: str, python: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, python: Path, options: argparse.Namespace, trials: list[Any]) -> dict[str, Any]:
+    """Find vLLM's best setting, or take the given one and keep ``trials`` of an earlier search, and race it."""
     contest = CONTESTS[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = contest.model(folder)
-        ours = Ours.load(source, contest.rows, options.dtype)
+        ours = Ours.load(source, options.rows or contest.rows, options.dtype)
         export.export_model(source, folder / "model")
         export.export_rows(ours.scorer.encoder, ours.samples, ours.rows, folder)
         _, scores = ours.run(encoded=True)
-        trials: list[Any] = []
         if options.fixed is None:
             print(f"{name}: searching vLLM's best setting", flush=True)
             tried = scores[: contest.searched]
@@ -309,8 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = json.loads(options.out.read_text()) if options.out.exists() else {}
     found = {}
     for name in options.models:
-        found[name] = measure(name, python, options)
-        document["models"] = document.get("models", {}) | {name: found[name]}
+        models = document.setdefault("models", {})
+        found[name] = measure(name, python, options, models.get(name, {}).get("trials", []))
+        models[name] = found[name]
         cuda = torch.cuda.is_available()
         document["machine"] = {
             "device": torch.cuda.get_device_name() if cuda else platform.machine(),
@@ -331,4 +334,5 @@ if __name__ == "__main__":
     if "OMP_WAIT_POLICY" not in os.environ:  # it is read when torch is imported, so the process starts anew
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.rivals", *sys.argv[1:]])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # vLLM's processes and the exported model go too
     sys.exit(main())
