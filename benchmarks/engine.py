@@ -56,7 +56,7 @@ def flops(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
 
 
 def naive(pairs: int) -> tuple[list[Figure], dict[str, Any]]:
-    found = {name: engine_speed.against_naive(make(), 2, pairs, **IMAGE) for name, make in MODELS_300M.items()}
+    found = {name: engine_speed.against_naive(make(), 6, pairs, **IMAGE) for name, make in MODELS_300M.items()}
     figures = [
         _at_least(f"naive time ÷ ours, 300 M parameters, vocabulary {name} (FLOPs {one['flops_ratio']:.2f})", 1.7, one)
         for name, one in found.items()

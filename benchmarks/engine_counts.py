@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llava import modeling_llava
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 
-from benchmarks import engine_flops, naive, shapes
+from benchmarks import engine_flops, engine_speed, naive, shapes
 from benchmarks.engine import Figure
 from benchmarks.random_models import qwen2_5_vl_7b
 from scorer import Sample
@@ -404,6 +404,17 @@ def parity() -> tuple[list[Figure], dict[str, Any]]:
     return [Figure("fp32 difference from the naive way", "≤ 1e-5", f"{worst:.1e}", worst <= 1e-5)], {"worst": worst}
 
 
+def padding() -> tuple[list[Figure], dict[str, Any]]:
+    """Count padding, and the tokens that round totals to few shapes on a GPU."""
+    model = shapes.llava(shapes.SMALL | {"hidden_size": 64}, 1, shapes.small_vision(56))
+    found = engine_speed.padding(model, 512, 16, 56)
+    texts = "texts of 20–400 tokens"
+    return [
+        Figure(f"padding, {texts}", "0", f"{found['padding']:.1%}", found["padding"] == 0),
+        Figure(f"rounding to few shapes on a GPU, {texts}", "", f"{found['rounding']:.1%}", True),
+    ], found
+
+
 def flops() -> tuple[list[Figure], dict[str, Any]]:
     with unchecked():
         counts = engine_flops.measure(llava_7b_meta(), "blank")
@@ -419,6 +430,7 @@ PARTS: dict[str, Callable[[], tuple[list[Figure], dict[str, Any]]]] = {
     "keys": keys_copied,
     "blanks": blanks,
     "parity": parity,
+    "padding": padding,
     "flops": flops,
 }
 
