@@ -1,4 +1,4 @@
-"""What is counted in place of a GPU: waits and copies of tensors on the device, launches but no views, planned units."""
+"""What is counted in place of a GPU: waits and copies, launches but no views, planned units."""
 
 from __future__ import annotations
 
