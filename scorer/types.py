@@ -265,8 +265,9 @@ class Usage:
     """The tokens that forward passes have run.
 
     Attributes:
-        tokens: tokens without padding.
-        padded: tokens with the padding after shorter rows: rows × longest row.
+        tokens: tokens of rows.
+        padded: tokens with those that belong to no row: the padding after shorter rows on the plain path, and what
+            rounds a packed batch up.
     """
 
     tokens: int = 0

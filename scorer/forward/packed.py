@@ -156,6 +156,8 @@ def _reads(layout: Layout) -> Any:
 
 def _kept(roots: Sequence[KeptSegment]) -> list[Keys]:
     """Return the kept roots' keys and values end to end, by layer."""
+    if len(roots) == 1:  # the usual case: nothing is copied
+        return list(roots[0].layers)
     return [
         tuple(torch.cat([root.layers[i][part] for root in roots], dim=2) for part in range(2))  # type: ignore[misc]
         for i in range(len(roots[0].layers) if roots else 0)
