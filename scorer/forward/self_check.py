@@ -63,8 +63,8 @@ def of_each_kind(rows: Sequence[EncodedSample]) -> dict[str, list[EncodedSample]
             chosen["shared image"] = [other, row]
             break
     chosen["first"] = [rows[0]]
-    seen: set[int] = set()
-    return {
-        kind: [row for row in few if id(row) not in seen and not seen.add(id(row))]  # type: ignore[func-returns-value]
-        for kind, few in chosen.items()
-    }
+    taken: set[int] = set()
+    for kind, few in chosen.items():
+        chosen[kind] = [row for row in few if id(row) not in taken]
+        taken.update(map(id, few))
+    return chosen
