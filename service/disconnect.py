@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -17,7 +16,8 @@ T = TypeVar("T")
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Await ``work``, and cancel it if the client closes the connection.
 
-    Call this after reading the body, when only the disconnect can still arrive.
+    Call this after reading the body, when only the disconnect can still arrive. Work that is cancelled has ended
+    when this returns: what it held, a place in a pool among it, is free.
 
     Raises:
         ProblemError: The client closed the connection.
@@ -32,8 +32,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     finally:
         for task in (working, watching):
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 async def _closed(receive: Receive) -> None:
