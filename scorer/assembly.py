@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from scorer.columns import IS_STOP
 from scorer.errors import FailureCode
 from scorer.forward import LabelScores, undefined_scores
 from scorer.results import Failure, Result, TokenScores
@@ -106,6 +107,7 @@ def _scores(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> To
         logit_gap=clean.logit - contrast.logit,
         logprob_clean=clean.logprob,
         logprob_contrast=contrast.logprob,
+        optional={} if row.is_stop is None else {IS_STOP: row.is_stop},
         text_only=row.text_only,
     )
 

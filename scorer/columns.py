@@ -68,6 +68,14 @@ COLUMNS: tuple[Column, ...] = (
         "which scored turn of the row the token belongs to (an assistant turn, or one of several captions), from 0",
         "span",
     ),
+    Column(
+        "is_stop",
+        pa.bool_(),
+        "whether the token is the chat template's stop token, which ends its turn: its span is empty and lies at the "
+        "end of the turn's text; absent with `--no-stop-token`",
+        "span",
+        required=False,
+    ),
     Column("logit_gap", pa.float32(), "the token's logit with the image, minus that with the contrast input", "raw"),
     Column("logprob_clean", pa.float32(), "the token's log-probability with the image, in nats", "raw"),
     Column("logprob_contrast", pa.float32(), "the token's log-probability with the contrast input, in nats", "raw"),
@@ -86,6 +94,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 """All columns, in file order. To find the optional ones, call the functions below; do not copy this tuple."""
 
+IS_STOP: Final = "is_stop"
 REQUIRED: Final = tuple(column for column in COLUMNS if column.required)
 WEIGHTS: Final = "token_weights"
 

@@ -27,9 +27,14 @@ MAX_BATCH_TOKENS: Final = 16_384
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft"})
-"""Options that came after outputs were published: at their default they are not in the fingerprint, so that those
-outputs keep theirs."""
+ABSENT: Final[Mapping[str, Any]] = {
+    "max_text_bytes": MAX_TEXT_BYTES,
+    "blank_size": None,
+    "jpeg_draft": False,
+    "stop_token": False,
+}
+"""Options that came after outputs were published, and the value that these were scored with: at it, the option is not
+in the fingerprint, so that those outputs keep theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,7 @@ class ScorerConfig:
         compile: compile the decoder's blocks with ``torch.compile``; the first batches then take longer.
         prompt: the instruction that a bare caption answers.
         truncate: cut a text that exceeds the model's context instead of failing its row.
+        stop_token: score the token with which the chat template ends a scored turn, too, if it has one.
         blank_color: RGB of the ``blank`` contrast, 0–255 each; None takes the image processor's mean colour.
         blank_size: (width, height) of every image's blank of the ``blank`` contrast, in pixels; None takes the image's
             own. Where image tokens depend on the size, rows with the same prompt then share one contrast prefix.
@@ -81,6 +87,7 @@ class ScorerConfig:
     compile: bool = False
     prompt: str = DEFAULT_PROMPT
     truncate: bool = False
+    stop_token: bool = True
     blank_color: tuple[int, int, int] | None = None
     blank_size: tuple[int, int] | None = None
     blur_radius: float = 0.1
@@ -118,6 +125,7 @@ class ScorerConfig:
         _require("jpeg_draft", self.jpeg_draft, isinstance(self.jpeg_draft, bool), "true or false")
         _require("prompt", self.prompt, isinstance(self.prompt, str), "a string")
         _require("truncate", self.truncate, isinstance(self.truncate, bool), "true or false")
+        _require("stop_token", self.stop_token, isinstance(self.stop_token, bool), "true or false")
         if self.blank_color is not None:
             # YAML and JSON only have lists; the frozen record must stay hashable.
             object.__setattr__(self, "blank_color", _color(self.blank_color))
@@ -165,11 +173,10 @@ class ScorerConfig:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options that change scores, as plain data; options that only affect execution are left out."""
-        default = ScorerConfig().to_dict()
         return {
             name: value
             for name, value in self.to_dict().items()
-            if name not in EXECUTION_ONLY and not (name in ABSENT_AT_DEFAULT and value == default[name])
+            if name not in EXECUTION_ONLY and not (name in ABSENT and value == ABSENT[name])
         }
 
 

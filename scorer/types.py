@@ -234,6 +234,8 @@ class EncodedSample:
         token_ids: int32 [N], the scored tokens' ids; N ≥ 1.
         token_starts, token_ends: int32 [N], half-open UTF-8 byte span of each token within its turn's text.
         token_turns: int16 [N], index into the sample's ``scored_texts``; ascending.
+        is_stop: bool [N], whether the token is the stop token, which ends its turn and has an empty span; None if no
+            stop token is scored.
         text_hash: see :func:`scorer.table.text_hash`.
         clean, contrast: the two branches, which have the same N labels.
         text_only: whether the sample is text-only; ``clean`` and ``contrast`` are then its text alone.
@@ -248,6 +250,7 @@ class EncodedSample:
     clean: Branch
     contrast: Branch
     text_only: bool = False
+    is_stop: BoolArray | None = None
 
     def without_images(self) -> EncodedSample:
         """Return the sample without its pixels."""

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     )
     prompt: str = Field(DEFAULT_PROMPT, description="instruction that a bare caption answers")
     truncate: bool = Field(False, description="truncate texts that exceed the context instead of refusing them")
+    stop_token: bool = Field(
+        True, description="score the token with which the model's chat template ends a turn, too, if it has one"
+    )
     contrast_cache_bytes: int = Field(
         2**30, ge=0, description="memory for contrast prefixes that requests share, bytes"
     )
@@ -155,6 +158,7 @@ class Settings(BaseSettings):
             compile=self.compile,
             prompt=self.prompt,
             truncate=self.truncate,
+            stop_token=self.stop_token,
             contrast_cache_bytes=self.contrast_cache_bytes // len(self.contrasts),
             max_batch_tokens=self.max_batch_tokens,
             # The service refuses longer texts itself; the job's limit keeps fingerprints equal to the job's.

@@ -53,6 +53,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="truncate texts that exceed the context instead of failing their rows",
     )
     group.add_argument(
+        "--stop-token",
+        **(SWITCH | {"default": _DEFAULTS.stop_token}),
+        help="score the token with which the chat template ends a turn, too (default: on)",
+    )
+    group.add_argument(
         "--jpeg-draft",
         **SWITCH,
         help="decode large JPEGs at a reduced scale where the model gets the same grid; changes pixels a little",

@@ -32,6 +32,12 @@ _KINDS: Final = {
 _INFORMATIVE: Final = ("fingerprint.model", "fingerprint.revision")
 """Not compared: the digests of weights, tokenizer and processor identify a model better than where it was found."""
 
+_LATER: Final = {
+    "fingerprint.stop_token": "Its stop tokens were not scored: it is from a release that did not, or was begun with "
+    "--no-stop-token; give --no-stop-token to go on with it.",
+}
+"""How to go on with an output whose fingerprint lacks a key, since its value then has no name there."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
@@ -152,11 +158,12 @@ def refuse_difference(store: Store, stored: Mapping[str, Any], asked: Mapping[st
     if not keys:
         return
     width = max(len(key) for key in keys)
+    hints = "".join(f" {_LATER[key]}" for key in keys if key in _LATER and stored.get(key) is None)
     lines = "\n".join(f"  {key:<{width}}  {_show(stored.get(key))} → {_show(asked.get(key))}" for key in keys)
     raise OtherRunError(
         f"output {store.root} was begun by a different run (its value → the value asked for now):\n{lines}\n"
         "Scores of the two must not be mixed. Repeat the run with the first values, choose another --output, or "
-        "give --force-new-run to start in a new folder beside it."
+        f"give --force-new-run to start in a new folder beside it.{hints}"
     )
 
 

@@ -72,6 +72,7 @@ class Encoder:
             bos=first_token(self._processor, self.family),
             bos_after_images=self.family.bos_after_images,
             separate_text=self.family.separate_text,
+            stop_token=config.stop_token,
         )
         if config.jpeg_draft and with_images:
             check_draft(self._processor, self.family, checkpoint.name, str(checkpoint.config.model_type))
@@ -159,6 +160,7 @@ class Encoder:
             token_starts=rendered.starts[:kept],
             token_ends=rendered.ends[:kept],
             token_turns=rendered.turns[:kept],
+            is_stop=rendered.is_stop[:kept] if self.config.stop_token else None,
             text_hash=text_hash(sample.scored_texts),
             clean=clean,
             contrast=contrast,
@@ -264,12 +266,18 @@ class Encoder:
         return self._drawn.get((how, size), make)
 
     def _labels_that_fit(self, rendered: RenderedTokens) -> int:
-        """Return how many labels fit in the model's context. Raises RowError if not all fit and ``truncate`` is off."""
+        """Return how many labels fit in the model's context.
+
+        A last stop token that does not fit is left out: it fails no row whose text fits.
+
+        Raises:
+            RowError: not all of the text fits, and ``truncate`` is off.
+        """
         limit = self.checkpoint.context_length
         # The last label is only predicted, never read, but its position counts, as it does for the model's users.
-        if rendered.scored[-1] < limit:
-            return len(rendered.scored)
         kept = int(np.searchsorted(rendered.scored, limit))
+        if rendered.is_stop[kept:].all():
+            return kept
         if self.config.truncate and kept > 0:
             return kept
         remedy = "prompt and images leave nothing to score" if self.config.truncate else "shorten it or use --truncate"

@@ -1,9 +1,11 @@
 """Tokenize a conversation so that every token's place in the scored text is known by construction.
 
-Both problems below are solved with markers that no data can spell:
+All questions below are answered with markers that no data can spell:
 
 * *Where is the scored text?* :class:`~scorer.encoding.template.ChatTemplate` cuts the rendered conversation into the
   template's own fragments and the texts between them. The prompt is their concatenation, so each text's place is known.
+* *What ends a turn?* Of a conversation that ends with an answer, the first control token that the template writes after
+  that answer. Nothing else can follow the last turn, so the header of a next one is not mistaken for it.
 * *What is a control token?* A caption may spell ``<image>`` or ``<|im_end|>``. The tokenizer is cloned with its
   control tokens renamed to unguessable strings, and only the template's fragments are rewritten to use them. The whole
   prompt is then encoded at once, as the reference model saw it in training (encoding the caption alone would change
@@ -17,6 +19,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -25,7 +28,7 @@ from scorer.encoding.control_tokens import with_renamed_tokens
 from scorer.encoding.template import ChatTemplate, RenderTemplate, WrittenText
 from scorer.errors import FailureCode, RowError
 from scorer.spans import token_byte_spans
-from scorer.types import Int16Array, Int32Array, Int64Array, Turn
+from scorer.types import BoolArray, Int16Array, Int32Array, Int64Array, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,9 @@ class RenderedTokens:
         ids: int64 [L], all tokens, images expanded to their placeholder tokens.
         scored: int64 [N], positions of the scored tokens in ``ids``, ascending.
         starts, ends: int32 [N], half-open UTF-8 byte span of each scored token within its turn's original text. White
-            space that the template trims is in no span.
+            space that the template trims is in no span. A stop token's span is empty and lies at the end of the text.
         turns: int16 [N], index of the scored turn that each token belongs to.
+        is_stop: bool [N], whether the token is the template's stop token, which ends its turn.
         images: int64 [n], position of each image's first placeholder token in ``ids``.
     """
 
@@ -46,7 +50,26 @@ class RenderedTokens:
     starts: Int32Array
     ends: Int32Array
     turns: Int16Array
+    is_stop: BoolArray
     images: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A scored text in the prompt.
+
+    Attributes:
+        first: the character of the prompt at which the text begins.
+        stop: the character at which the stop token begins that ends the text's turn; None if there is none.
+    """
+
+    text: WrittenText
+    first: int
+    stop: int | None
+
+    def earlier_by(self, count: int) -> _Scored:
+        """Return the text's place in a prompt without its first ``count`` characters."""
+        return replace(self, first=self.first - count, stop=None if self.stop is None else self.stop - count)
 
 
 class ChatTokenizer:
@@ -64,6 +87,7 @@ class ChatTokenizer:
             if it began the prompt.
         separate_text: whether the first scored text is tokenized separately from the prompt, as the model saw it in
             training.
+        stop_token: whether the token that ends a scored turn is scored too.
 
     Raises:
         ModelError: the tokenizer cannot be cloned with renamed control tokens.
@@ -80,6 +104,7 @@ class ChatTokenizer:
         bos: int | None,
         bos_after_images: bool = False,
         separate_text: bool = False,
+        stop_token: bool = False,
     ) -> None:
         nonce = secrets.token_hex(8)
         self._names = {token: f"\U000f0000{nonce}:{i}\U000f0001" for i, token in enumerate(control_tokens)}
@@ -94,6 +119,7 @@ class ChatTokenizer:
         self._image_run = re.compile(f"(?:{re.escape(self._image_token)})+")
         self._bos = bos
         self._separate_text = separate_text
+        self._score_stops = stop_token
         self._lead = self._names[self._image_token] if bos_after_images else ""
         self._renamed = lru_cache(maxsize=1024)(self._with_control_tokens_renamed)
 
@@ -112,14 +138,17 @@ class ChatTokenizer:
         written = self._template.write(turns)
         fragments, runs_of_image = self._with_images([self._renamed(part) for part in written.fragments], images)
         prompt, scored = fragments[0], []
-        for text, fragment in zip(written.texts, fragments[1:], strict=True):
+        for i, (text, fragment) in enumerate(zip(written.texts, fragments[1:], strict=True)):
             if text.scored_turn is not None and text.shown:
-                scored.append((len(prompt), text))
+                ends_turn = all(later.scored_turn != text.scored_turn for later in written.texts[i + 1 : i + 2])
+                first = len(prompt)
+                end = self._stop_in(fragment) if ends_turn else None
+                scored.append(_Scored(text, first, None if end is None else first + len(text.shown) + end))
             prompt += text.shown + fragment
         lead = len(self._lead) if prompt.startswith(self._lead) else 0
-        prompt, scored = prompt[lead:], [(first - lead, text) for first, text in scored]
-        rendered = _locate(prompt, self._tokenized(prompt, scored[0][0] if scored else len(prompt)), scored)
-        if not len(rendered.scored):
+        prompt, scored = prompt[lead:], [one.earlier_by(lead) for one in scored]
+        rendered = _locate(prompt, self._tokenized(prompt, scored[0].first if scored else len(prompt)), scored)
+        if rendered.is_stop.all():
             raise RowError(
                 FailureCode.TEXT_MISSING,
                 "the model's chat template and tokenizer leave no token of the text to score; remove the row",
@@ -133,6 +162,21 @@ class ChatTokenizer:
         # As an id, not as a string: a Metaspace tokenizer puts its space before the first word only if the word begins
         # the string, as it did for the reference model's own tokenizer, which adds BOS after tokenizing.
         return _inserted(rendered, place, self._bos)
+
+    @property
+    def stop_token(self) -> str | None:
+        """The control token that the template writes after a conversation's last answer, by its name in prompts.
+
+        White space may stand before it. None if the template writes none there.
+        """
+        written = self._renamed(self._template.ending(0 if self._slot is None else 1)).lstrip()
+        return next((name for name in self._names.values() if written.startswith(name)), None)
+
+    def _stop_in(self, fragment: str) -> int | None:
+        """Return where the stop token stands in what follows a turn's text: behind white space; None if it does not."""
+        stop = self.stop_token if self._score_stops else None
+        begins = len(fragment) - len(fragment.lstrip())
+        return begins if stop is not None and fragment.startswith(stop, begins) else None
 
     def _tokenized(self, prompt: str, first_scored: int) -> Encoding:
         if not self._separate_text:
@@ -202,30 +246,44 @@ def _inserted(rendered: RenderedTokens, place: int, token: int) -> RenderedToken
     )
 
 
-def _locate(prompt: str, encoding: Encoding, scored: Sequence[tuple[int, WrittenText]]) -> RenderedTokens:
+def _columns(position: Int64Array, *values: Any) -> Int64Array:
+    """Return one row of int64 for each position: the position, and each value, or that value's element for it."""
+    return np.stack([position, *(np.broadcast_to(value, position.shape) for value in values)], axis=1, dtype=np.int64)
+
+
+def _locate(prompt: str, encoding: Encoding, scored: Sequence[_Scored]) -> RenderedTokens:
     """Find the tokens that overlap a scored text; the span of a token that also covers template text is clipped.
 
-    ``scored`` pairs each text with the character of ``prompt`` at which it begins.
+    A stop token is found by its first character, and follows the tokens of a text that has any.
 
     prompt    assistant:·A·red·kite<end>        · is a space
     text                 [A·red·kite]
-    tokens    …|:|·A|·red|·kite|<end>           "·A" is scored and spans the text's byte 0 only
+    tokens    …|:|·A|·red|·kite|<end>           "·A" is scored and spans the text's byte 0 only; <end> spans 10 to 10
     """
     token_starts, token_ends = token_byte_spans(prompt, encoding.tokens, encoding.offsets)
-    found = [np.zeros((0, 4), dtype=np.int64)]  # position in ids, start, end, turn
-    for first, text in scored:
-        start = len(prompt[:first].encode())
+    found = [np.zeros((0, 5), dtype=np.int64)]  # position in ids, start, end, turn, whether it is a stop token
+    for one in scored:
+        text = one.text
+        start = len(prompt[: one.first].encode())
         end = start + len(text.shown.encode())
         inside = np.flatnonzero((token_ends > start) & (token_starts < end) & (token_ends > token_starts))
+        stop = np.zeros(0, dtype=np.int64)
+        if one.stop is not None:
+            place = end + len(prompt[one.first + len(text.shown) : one.stop].encode())
+            stop = np.flatnonzero((token_starts <= place) & (place < token_ends))
+            inside = np.setdiff1d(inside, stop)  # it may swallow the white space before it, the text's own included
+            stop = stop[: len(inside)]
         starts = np.maximum(token_starts[inside], start) - start + text.start
         ends = np.minimum(token_ends[inside], end) - start + text.start
-        found.append(np.stack([inside, starts, ends, np.full(len(inside), text.scored_turn)], axis=1))
-    positions, starts, ends, turns = np.concatenate(found).T
+        found.append(_columns(inside, starts, ends, text.scored_turn, False))
+        found.append(_columns(stop, text.end, text.end, text.scored_turn, True))
+    positions, starts, ends, turns, is_stop = np.concatenate(found).T
     return RenderedTokens(
         ids=np.asarray(encoding.ids, dtype=np.int64),
         scored=positions,
         starts=starts.astype(np.int32),
         ends=ends.astype(np.int32),
         turns=turns.astype(np.int16),
+        is_stop=is_stop.astype(np.bool_),
         images=np.zeros(0, dtype=np.int64),
     )

@@ -14,6 +14,7 @@ Each text's place is therefore known without searching. A template that does any
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from typing import Any, Final
 from scorer.errors import FailureCode, RowError
 from scorer.messages import to_messages
 from scorer.types import ContentPart, Turn
+
+log = logging.getLogger(__name__)
 
 RenderTemplate = Callable[[list[dict[str, Any]]], str]
 """(Hugging Face messages) → the prompt as a string, with special tokens spelled out."""
@@ -38,11 +41,13 @@ class WrittenText:
     Attributes:
         shown: the text without the white space that the template trims.
         start: the byte of the turn's text at which ``shown`` begins.
+        end: the byte of the turn's text at which this text ends, with the white space that the template trims.
         scored_turn: index among the scored turns; None for a text that is not scored.
     """
 
     shown: str
     start: int
+    end: int
     scored_turn: int | None
 
 
@@ -72,6 +77,7 @@ class ChatTemplate:
         # Digits: a template that changes case leaves the marker unchanged; comparing the texts detects the change.
         self._marker = f"\U000f0002{secrets.randbits(64)}:"
         self._fragments = lru_cache(maxsize=1024)(self._fragments_of_shape)
+        self._ending = lru_cache(maxsize=2)(self._ending_after_answer)
 
     def write(self, turns: Sequence[Turn]) -> Written:
         """Render a conversation; neighbouring texts in a turn count as one.
@@ -100,6 +106,25 @@ class ChatTemplate:
                 f"depends on what a text says; it may only trim white space from a text's ends: {_REMEDY}",
             )
         return Written(fragments, tuple(shown))
+
+    def ending(self, images: int) -> str:
+        """Return what the template writes after the last text of a conversation that ends with an answer.
+
+        Args:
+            images: the number of images in the question.
+
+        Returns:
+            Empty, with a warning, if the template refuses such a conversation.
+        """
+        return self._ending(images)
+
+    def _ending_after_answer(self, images: int) -> str:
+        conversation = (Turn.question(images, "What is it?"), Turn("assistant", ("A kite.",)))
+        try:
+            return self._fragments(self._shape(conversation))[-1]
+        except RowError as error:
+            log.warning("no stop token is scored, since it cannot be told from the chat template: %s", error.message)
+            return ""
 
     def _rendered(self, turns: Sequence[Turn]) -> str:
         try:
@@ -181,7 +206,8 @@ def _shown(rendered: str, fragments: Sequence[str], texts: Sequence[_Text]) -> l
     for text, fragment in zip(texts, fragments[1:], strict=True):
         for trimmed, shown in _trimmed(text.text):
             if rendered.startswith(shown + fragment, place):
-                found.append(WrittenText(shown, text.start + len(trimmed.encode()), text.scored_turn))
+                start, end = text.start + len(trimmed.encode()), text.start + len(text.text.encode())
+                found.append(WrittenText(shown, start, end, text.scored_turn))
                 place += len(shown) + len(fragment)
                 break
         else:

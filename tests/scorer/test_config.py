@@ -26,6 +26,7 @@ CHANGED: dict[str, Any] = {
     "compile": True,
     "prompt": "What is this?",
     "truncate": True,
+    "stop_token": False,
     "blank_color": (1, 2, 3),
     "blank_size": (2, 3),
     "blur_radius": 0.5,
@@ -51,7 +52,9 @@ def test_the_fingerprint_changes_exactly_with_what_changes_scores(name: str) -> 
     assert changed == (name not in EXECUTION_ONLY)
 
 
-def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() -> None:
+def test_an_option_that_came_later_leaves_earlier_fingerprints_as_they_were() -> None:
+    assert "stop_token" not in ScorerConfig(stop_token=False).fingerprint()
+    assert ScorerConfig().fingerprint()["stop_token"] is True
     assert "max_text_bytes" not in ScorerConfig().fingerprint()
     assert ScorerConfig(max_text_bytes=10).fingerprint()["max_text_bytes"] == 10
     assert "blank_size" not in ScorerConfig().fingerprint()
@@ -116,6 +119,7 @@ def test_frozen() -> None:
         ({"prompt": None}, "prompt is None; it must be a string"),
         ({"jpeg_draft": 1}, "jpeg_draft is 1; it must be true or false"),
         ({"truncate": 1}, "truncate is 1; it must be true or false"),
+        ({"stop_token": 0}, "stop_token is 0; it must be true or false"),
         ({"blank_color": (0, 0)}, r"blank_color is \(0, 0\); it must be three integers in 0–255"),
         ({"blank_color": (0, 0, 256)}, "blank_color"),
         ({"blank_color": (0, 0, True)}, "blank_color"),
