@@ -1,6 +1,7 @@
 """PaliGemma 1 and 2: prompt and image see each other in both directions, and the caption is a causal suffix.
 
-A model tuned for captioning has no chat template. Its processor writes image tokens, BOS, prompt, line break.
+A model tuned for captioning has no chat template. Its processor writes image tokens, BOS, prompt, line break, and
+behind a caption EOS.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ TEMPLATE: Final = (
     "{% for part in messages[0]['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{{ '\n' }}"
     "{% for part in messages[1]['content'] %}{{ part['text'] }}{% endfor %}"
+    "{{ eos_token }}"
 )
 
 

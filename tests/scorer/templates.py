@@ -1,6 +1,6 @@
 """Chat templates with the structural traits of those that model families ship, and what each must render.
 
-None is a published template. The scored texts of an expected prompt stand in ⟦ ⟧.
+None is a published template. The scored texts of an expected prompt stand in ⟦ ⟧, the stop tokens in ⟪ ⟫.
 """
 
 from __future__ import annotations
@@ -128,76 +128,77 @@ CASES: Final[dict[str, TemplateCase]] = {
     "vicuna": TemplateCase(
         VICUNA,
         tiny.sentencepiece_tokenizer,
-        "USER: <image>\nWhat is it? ASSISTANT: ⟦A kite.⟧</s>",
+        "USER: <image>\nWhat is it? ASSISTANT: ⟦A kite.⟧⟪</s>⟫",
         WITH_SYSTEM,
-        "Say: A kite. USER: <image>\nWhat is it? ASSISTANT: ⟦A kite.⟧</s>USER: A kite. And? ASSISTANT: ⟦A kite.⟧</s>",
+        "Say: A kite. USER: <image>\nWhat is it? ASSISTANT: ⟦A kite.⟧⟪</s>⟫"
+        "USER: A kite. And? ASSISTANT: ⟦A kite.⟧⟪</s>⟫",
     ),
     "llama3": TemplateCase(
         LLAMA3,
         lambda: byte_level("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", bos="<|begin_of_text|>"),
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<image>What is it?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦A kite.⟧<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦A kite.⟧⟪<|eot_id|>⟫",
         WITH_SYSTEM,
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nSay: A kite.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\n<image>What is it?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦A kite.⟧<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦A kite.⟧⟪<|eot_id|>⟫"
         "<|start_header_id|>user<|end_header_id|>\n\nA kite. And?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦A kite.⟧<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦A kite.⟧⟪<|eot_id|>⟫",
     ),
     "gemma": TemplateCase(
         GEMMA,
         lambda: byte_level("<start_of_turn>", "<end_of_turn>", bos="<bos>"),
-        "<bos><start_of_turn>user\n<image>What is it?<end_of_turn>\n<start_of_turn>model\n⟦A kite.⟧<end_of_turn>\n",
+        "<bos><start_of_turn>user\n<image>What is it?<end_of_turn>\n<start_of_turn>model\n⟦A kite.⟧⟪<end_of_turn>⟫\n",
         WITH_SYSTEM,
         "<bos><start_of_turn>user\nSay: A kite.\n\n<image>What is it?<end_of_turn>\n"
-        "<start_of_turn>model\n⟦A kite.⟧<end_of_turn>\n<start_of_turn>user\nA kite. And?<end_of_turn>\n"
-        "<start_of_turn>model\n⟦A kite.⟧<end_of_turn>\n",
+        "<start_of_turn>model\n⟦A kite.⟧⟪<end_of_turn>⟫\n<start_of_turn>user\nA kite. And?<end_of_turn>\n"
+        "<start_of_turn>model\n⟦A kite.⟧⟪<end_of_turn>⟫\n",
     ),
     "mistral": TemplateCase(
         MISTRAL,
         tiny.sentencepiece_tokenizer,
-        "<s>[INST] <image>\nWhat is it? [/INST] ⟦A kite.⟧</s>",
+        "<s>[INST] <image>\nWhat is it? [/INST] ⟦A kite.⟧⟪</s>⟫",
         SEVERAL,
-        "<s>[INST] <image>\nWhat is it? [/INST] ⟦A kite.⟧</s>[INST] A kite. And? [/INST] ⟦A kite.⟧</s>",
+        "<s>[INST] <image>\nWhat is it? [/INST] ⟦A kite.⟧⟪</s>⟫[INST] A kite. And? [/INST] ⟦A kite.⟧⟪</s>⟫",
     ),
     "idefics": TemplateCase(
         IDEFICS,
         lambda: byte_level("<end_of_utterance>"),
-        "User:<image>What is it?<end_of_utterance>\nAssistant: ⟦A kite.⟧<end_of_utterance>\n",
+        "User:<image>What is it?<end_of_utterance>\nAssistant: ⟦A kite.⟧⟪<end_of_utterance>⟫\n",
         WITH_SYSTEM,
         "System: Say: A kite.<end_of_utterance>\nUser:<image>What is it?<end_of_utterance>\n"
-        "Assistant: ⟦A kite.⟧<end_of_utterance>\nUser: A kite. And?<end_of_utterance>\n"
-        "Assistant: ⟦A kite.⟧<end_of_utterance>\n",
+        "Assistant: ⟦A kite.⟧⟪<end_of_utterance>⟫\nUser: A kite. And?<end_of_utterance>\n"
+        "Assistant: ⟦A kite.⟧⟪<end_of_utterance>⟫\n",
     ),
     "qwen2": TemplateCase(
         QWEN2,
         lambda: byte_level("<|vision_start|>", "<|vision_end|>"),
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\n<|vision_start|><image><|vision_end|>What is it?<|im_end|>\n"
-        "<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n",
+        "<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n",
         WITH_SYSTEM,
         "<|im_start|>system\nSay: A kite.<|im_end|>\n"
         "<|im_start|>user\n<|vision_start|><image><|vision_end|>What is it?<|im_end|>\n"
-        "<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n<|im_start|>user\nA kite. And?<|im_end|>\n"
-        "<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n",
+        "<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n<|im_start|>user\nA kite. And?<|im_end|>\n"
+        "<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n",
     ),
     "qwen3": TemplateCase(
         QWEN3,
         byte_level,
         "<|im_start|>user\n<image>What is it?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A kite.⟧<|im_end|>\n",
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A kite.⟧⟪<|im_end|>⟫\n",
         SEVERAL,
-        "<|im_start|>user\n<image>What is it?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n"
+        "<|im_start|>user\n<image>What is it?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n"
         "<|im_start|>user\nA kite. And?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A kite.⟧<|im_end|>\n",
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A kite.⟧⟪<|im_end|>⟫\n",
     ),
     "generation": TemplateCase(
         GENERATION,
         byte_level,
-        "<|im_start|>user\n<image>What is it?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n",
+        "<|im_start|>user\n<image>What is it?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n",
         SEVERAL,
-        "<|im_start|>user\n<image>What is it?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n"
-        "<|im_start|>user\nA kite. And?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧<|im_end|>\n",
+        "<|im_start|>user\n<image>What is it?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n"
+        "<|im_start|>user\nA kite. And?<|im_end|>\n<|im_start|>assistant\n⟦A kite.⟧⟪<|im_end|>⟫\n",
     ),
 }
 """Shape of template → its case."""

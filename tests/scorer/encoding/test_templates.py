@@ -18,6 +18,7 @@ from scorer.results import Failure
 from scorer.types import IMAGE, Sample, Turn
 from tests.scorer import templates, tiny
 from tests.scorer.templates import (
+    CAPTION,
     CASES,
     ONE,
     PICTURE,
@@ -35,12 +36,20 @@ from tests.scorer.templates import (
 IMAGE_TOKENS = 16
 
 
-def labels_of(encoder: Encoder, marked: str) -> list[tuple[int, int, int, int]]:
-    """(position, start, end, turn) of every token that lies in a text in ⟦ ⟧, by the tokenizer's own offsets."""
-    ranges, prompt = [], ""
-    for i, piece in enumerate(re.split("[⟦⟧]", marked)):
-        if i % 2:
+MARKS = "[⟦⟧⟪⟫]"
+
+
+def labels_of(encoder: Encoder, marked: str) -> list[tuple[int, int, int, int, bool]]:
+    """(position, start, end, turn, whether it is a stop token) of every token that lies in a text in ⟦ ⟧, or is a stop
+    token in ⟪ ⟫, by the tokenizer's own offsets."""
+    ranges: list[tuple[int, int]] = []
+    stops: dict[int, int] = {}
+    prompt = ""
+    for mark, piece in re.findall(f"({MARKS}?)([^⟦⟧⟪⟫]*)", marked):
+        if mark == "⟦":
             ranges.append((len(prompt), len(prompt) + len(piece)))
+        if mark == "⟪":
+            stops[len(prompt)] = len(ranges) - 1
         prompt += piece
     tokenizer = encoder._processor.tokenizer
     bos = tokenizer.bos_token
@@ -50,7 +59,10 @@ def labels_of(encoder: Encoder, marked: str) -> list[tuple[int, int, int, int]]:
     for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         for turn, (first, last) in enumerate(ranges):
             if start < last and end > first:
-                labels.append((position, max(start, first) - first, min(end, last) - first, turn))
+                labels.append((position, max(start, first) - first, min(end, last) - first, turn, False))
+        if start < end and start in stops:
+            size = len(CAPTION)
+            labels.append((position, size, size, stops[start], True))
         position += IMAGE_TOKENS if token == encoder.image_token_id else 1
     return labels
 
@@ -61,17 +73,22 @@ def test_ids_positions_and_spans(load: Load, name: str, several: bool) -> None:
     case = CASES[name]
     encoder = load(case)
     turns, marked = (case.turns, case.several) if several else (ONE, case.one)
-    assert encoder.render(to_messages(turns)) == re.sub("[⟦⟧]", "", marked)
+    assert encoder.render(to_messages(turns)) == re.sub(MARKS, "", marked)
     row = encode(encoder, turns)
     assert_ids_are_hugging_faces(encoder, row, turns)
-    ours = zip(row.clean.label_index, row.token_starts, row.token_ends, row.token_turns, strict=True)
-    assert [tuple(int(x) for x in label) for label in ours] == labels_of(encoder, marked)
+    assert row.is_stop is not None
+    ours = zip(row.clean.label_index, row.token_starts, row.token_ends, row.token_turns, row.is_stop, strict=True)
+    expected = labels_of(encoder, marked)
+    assert [tuple(int(x) for x in label) for label in ours] == expected
+    assert sum(is_stop for *_, is_stop in expected) == marked.count("⟦")
 
 
 def test_scored_tokens_are_those_of_hugging_faces_generation_mask(load: Load) -> None:
     encoder = load(CASES["generation"])
     mask = hugging_face_inputs(encoder, SEVERAL, return_assistant_tokens_mask=True)["assistant_masks"][0]
-    np.testing.assert_array_equal(encode(encoder, SEVERAL).clean.label_index, np.flatnonzero(mask))
+    row = encode(encoder, SEVERAL)
+    assert row.is_stop is not None and row.is_stop.sum() == 2  # this template's own mask leaves them out
+    np.testing.assert_array_equal(row.clean.label_index[~row.is_stop], np.flatnonzero(mask))
 
 
 # What a template must not do

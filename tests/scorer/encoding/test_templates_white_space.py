@@ -43,8 +43,12 @@ TRIMS: dict[str, Callable[[str], str]] = {
 
 
 def assert_spans_are(row: EncodedSample, turn: int, text: str, shown: str) -> None:
-    """Byte-level tokens partition ``shown``, where it stands in ``text``."""
-    mine = row.token_turns == turn
+    """Byte-level tokens partition ``shown``, where it stands in ``text``; the stop token lies at the text's end."""
+    assert row.is_stop is not None
+    mine = (row.token_turns == turn) & ~row.is_stop
+    stop = (row.token_turns == turn) & row.is_stop
+    size = len(text.encode())
+    assert (row.token_starts[stop].tolist(), row.token_ends[stop].tolist()) == ([size], [size])
     starts, ends = row.token_starts[mine], row.token_ends[mine]
     np.testing.assert_array_equal(starts[1:], ends[:-1])
     first = len(text[: text.index(shown)].encode())
@@ -76,7 +80,8 @@ def test_padded_captions_in_the_shapes_of_families(load: Load, name: str) -> Non
         assert_ids_are_hugging_faces(encoder, row, caption(text))
         shown = {"llama3": text.strip(), "gemma": text.strip(), "qwen3": text.lstrip("\n")}.get(name, text)
         first = len(text[: text.index(shown)].encode())
-        assert (row.token_starts[0], row.token_ends[-1]) == (first, first + len(shown.encode()))
+        assert (row.token_starts[0], row.token_ends[-2]) == (first, first + len(shown.encode()))
+        assert row.token_starts[-1] == row.token_ends[-1] == len(text.encode())
 
 
 @given(

@@ -27,9 +27,15 @@ from scorer.errors import FailureCode, ModelError
 from scorer.forward import FastPath, LabelScores, score_two_forwards
 from scorer.forward.attention import Backend, FlexAttention
 from scorer.results import Failure, Result
-from scorer.types import IMAGE, EncodedSample, Turn
-from tests.scorer.families.oracle import oracle_inputs, oracle_scores, text_alone_inputs, text_only_oracle_inputs
-from tests.scorer.families.samples import SIZES, Case, caption
+from scorer.types import IMAGE, BoolArray, EncodedSample, Turn
+from tests.scorer.families.oracle import (
+    oracle_inputs,
+    oracle_scores,
+    stop_positions,
+    text_alone_inputs,
+    text_only_oracle_inputs,
+)
+from tests.scorer.families.samples import SIZES, Case, caption, two_images, two_turns
 
 OTHER_PICTURES = frozenset(name for name, contrast in CONTRASTS.items() if not contrast.constant)
 """Contrasts that are computed like ``blank``, of another picture: a part of the rows will do."""
@@ -39,6 +45,12 @@ Pair = tuple[LabelScores, LabelScores]
 
 def encode(scorer: Scorer, rows: Iterable[Sample]) -> list[EncodedSample]:
     return [scorer.encoder.encode(row) for row in rows]
+
+
+def stops(row: EncodedSample) -> BoolArray:
+    """Which of the row's tokens are stop tokens."""
+    assert row.is_stop is not None
+    return row.is_stop
 
 
 def error(ours: Sequence[Pair], theirs: Sequence[Pair]) -> float:
@@ -168,6 +180,34 @@ class ScoreSuite:
         shifted = [(replace(c, logit=np.roll(c.logit, 1)), b) for c, b in expected]  # an off-by-one would be seen
         assert error(score_two_forwards(scorer.model, encoded), shifted) > 0.01
 
+    def test_the_stop_token_is_the_processors_and_scored_as_the_class_predicts_it(self, case: Case) -> None:
+        scorer = case.shared()
+        samples = [caption("one", (50, 30), "A red kite over boats.")]
+        samples += [two_images()] * case.several_images
+        samples += [two_turns(images=2 if case.several_images else 1)] * case.several_turns
+        tokenizer = scorer.encoder._processor.tokenizer
+        for sample in samples:
+            row = scorer.encoder.encode(sample)
+            expected = np.array(stop_positions(case, scorer, sample), np.int64)
+            stop = stops(row)
+            assert len(expected) == (0 if case.stop_token is None else len(sample.scored_texts))
+            for branch in (row.clean, row.contrast):
+                np.testing.assert_array_equal(branch.label_index[stop], expected)
+            if case.stop_token is None:
+                continue
+            assert set(tokenizer.convert_ids_to_tokens(row.token_ids[stop])) == {case.stop_token}
+            sizes = [len(text.encode()) for text in sample.scored_texts]
+            assert row.token_starts[stop].tolist() == row.token_ends[stop].tolist() == sizes
+            theirs = [oracle_scores(scorer, inputs, expected) for inputs in oracle_inputs(case, scorer, sample)]
+            computed = [score_two_forwards(scorer.model, [row])]
+            if scorer.checkpoint.family.fast:
+                computed += fast_scores(scorer, [row])
+            for ((clean, blank),) in computed:
+                ours = [LabelScores(one.logit[stop], one.logprob[stop]) for one in (clean, blank)]
+                assert error([(ours[0], ours[1])], [(theirs[0], theirs[1])]) <= case.tolerance
+                shifted = oracle_scores(scorer, oracle_inputs(case, scorer, sample)[0], expected - 1)
+                assert error([(ours[0], ours[1])], [(shifted, theirs[1])]) > 0.01  # negative control
+
     @pytest.mark.parametrize("contrast", ["masked", "removed"])
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
         if contrast not in case.family.contrasts:
@@ -281,7 +321,7 @@ class FamilySuite(ScoreSuite):
                     np.testing.assert_array_equal(values, theirs, err_msg=f"{sample.sample_id}: {name}")
             texts = sample.scored_texts
             for turn, text in enumerate(texts):
-                scored = encoded.token_ids[encoded.token_turns == turn]
+                scored = encoded.token_ids[(encoded.token_turns == turn) & ~stops(encoded)]
                 assert scorer.encoder._processor.tokenizer.decode(scored).strip() == text.strip()
 
     def test_special_tokens_in_texts_stay_text(self, case: Case) -> None:
@@ -294,10 +334,10 @@ class FamilySuite(ScoreSuite):
         for token in control:
             count, expected = ((row.clean.input_ids == token).sum() for row in (spelled, plain))
             assert count == expected, tokenizer.convert_ids_to_tokens(token)
-            assert token not in spelled.token_ids
+            assert token not in spelled.token_ids[~stops(spelled)]
         (text,) = case.spelling().scored_texts
         assert control & set(tokenizer(text)["input_ids"])  # encoded the ordinary way they would be control tokens
-        assert tokenizer.decode(spelled.token_ids).strip() == text
+        assert tokenizer.decode(spelled.token_ids[~stops(spelled)]).strip() == text
         assert spelled.token_ends[-1] == len(text.encode())
 
     @pytest.mark.parametrize("size", SIZES)

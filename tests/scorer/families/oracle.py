@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scorer import Sample, Scorer
 from scorer.contrasts import blank_image
 from scorer.forward import LabelScores
 from scorer.messages import to_messages
+from scorer.types import Turn
 from tests.scorer.families.samples import Case
 from tests.scorer.scoring import picture
 
@@ -38,6 +40,33 @@ def oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> tuple[dict[str,
     blanks = [blank_image(image.size, scorer.encoder.contrast_options) for image in sample.images]
     clean, blank = (processor_inputs(case, scorer, sample, images) for images in (sample.images, blanks))
     return clean, blank
+
+
+def stop_positions(case: Case, scorer: Scorer, sample: Sample) -> list[int]:
+    """Where the processor's own tokens end each answer, told without its template.
+
+    Two conversations that differ in one answer alone have equal tokens behind it: of these, the first that is special.
+    White space may come before it.
+    """
+    tokenizer = scorer.encoder._processor.tokenizer
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = []
+    for k, turn in enumerate(sample.turns):
+        if turn.role != "assistant":
+            continue
+        turns = (*sample.turns[:k], Turn("assistant", ("Other words, 7",)), *sample.turns[k + 1 :])
+        ids, others = (
+            processor_inputs(case, scorer, one, sample.images)["input_ids"][0].tolist()
+            for one in (sample, replace(sample, turns=turns))
+        )
+        behind = next(n for n in range(len(ids)) if ids[-n - 1] != others[-n - 1])
+        for at in range(len(ids) - behind, len(ids)):
+            if ids[at] in special:
+                found.append(at)
+                break
+            if not tokenizer.decode([ids[at]]).isspace():
+                break
+    return found
 
 
 def text_only_oracle_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Case:
         several_turns: a conversation may have more than one assistant turn.
         long: a caption of at least 300 tokens.
         nested_images: the processor is given a sample's images as a list of its own, [[a, b]].
+        stop_token: the token with which the family's template ends an answer; None if it ends none with a token.
         inputs: (scorer, sample, images) → what the family's own processor makes of a sample that it is not given as
             a rendered prompt.
         tolerance: see :data:`TOLERANCE`.
@@ -48,6 +49,7 @@ class Case:
     several_turns: bool = True
     nested_images: bool = False
     long: str = LONG
+    stop_token: str | None = "<|im_end|>"
     inputs: Callable[[Scorer, Sample, Sequence[Any]], dict[str, Any]] | None = None
     tolerance: float = TOLERANCE
 

@@ -17,7 +17,7 @@ from tests.scorer.families.samples import Case, caption
 
 
 def case_of(path: Path) -> Case:
-    return Case(path=path, special_tokens=gemma3.SPECIALS, nested_images=True)
+    return Case(path=path, special_tokens=gemma3.SPECIALS, stop_token="<end_of_turn>", nested_images=True)
 
 
 class TestGemma3(FamilySuite):

@@ -38,7 +38,7 @@ class TestIdefics3(FamilySuite):
     @pytest.fixture(scope="class")
     @classmethod
     def case(cls, path: Path) -> Case:
-        return Case(path=path, special_tokens=idefics3.SPECIALS, nested_images=True)
+        return Case(path=path, special_tokens=idefics3.SPECIALS, stop_token="<end_of_utterance>", nested_images=True)
 
     def test_rows_have_different_numbers_of_tiles(self, case: Case) -> None:
         rows = encode(case.load(), case.rows())
@@ -78,7 +78,7 @@ class TestSmolVLM(FamilySuite):
     @classmethod
     def case(cls, tmp_path_factory: pytest.TempPathFactory) -> Case:
         path = idefics3.make_smolvlm(tmp_path_factory.mktemp("smolvlm"))
-        return Case(path=path, special_tokens=idefics3.SPECIALS, nested_images=True)
+        return Case(path=path, special_tokens=idefics3.SPECIALS, stop_token="<end_of_utterance>", nested_images=True)
 
     def test_images_are_written_as_by_its_own_processor(self, case: Case) -> None:
         """Its own processor cannot be made without num2words: its methods are asked without making it."""

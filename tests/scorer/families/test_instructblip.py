@@ -40,6 +40,7 @@ class TestInstructBlip(FamilySuite):
         return Case(
             path=instructblip.make(tmp_path_factory.mktemp("instructblip")),
             special_tokens=instructblip.SPECIALS,
+            stop_token=None,
             several_images=False,
             several_turns=False,
             inputs=prompt_and_caption,

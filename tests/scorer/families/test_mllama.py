@@ -22,7 +22,7 @@ class TestMllama(FamilySuite):
     @classmethod
     def case(cls, tmp_path_factory: pytest.TempPathFactory) -> Case:
         path = mllama.make(tmp_path_factory.mktemp("mllama"))
-        return Case(path=path, special_tokens=mllama.SPECIALS, nested_images=True)
+        return Case(path=path, special_tokens=mllama.SPECIALS, stop_token="<|eot_id|>", nested_images=True)
 
     @pytest.mark.parametrize("contrast", ["masked", "removed"])
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:

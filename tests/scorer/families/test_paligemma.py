@@ -38,6 +38,7 @@ def case_of(path: Path) -> Case:
     return Case(
         path=path,
         special_tokens=paligemma.SPECIALS,
+        stop_token="<eos>",
         several_images=False,  # the suite writes text between images, which PaliGemma has no form for
         several_turns=False,
         long=LONG[: len(LONG) // 3],  # its tokenizer knows few words
