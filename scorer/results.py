@@ -9,10 +9,11 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from scorer.columns import IS_STOP
 from scorer.display.html import caption_html
 from scorer.display.levels import signed
 from scorer.errors import FailureCode
-from scorer.types import Float32Array, Int16Array, Int32Array
+from scorer.types import BoolArray, Float32Array, Int16Array, Int32Array
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -80,6 +81,12 @@ class TokenScores:
         return {**{name: getattr(self, name) for name in _ARRAYS}, **self.optional}
 
     @property
+    def is_stop(self) -> BoolArray:
+        """bool [N]: whether the token is a stop token, which ends its turn; all False if none was scored."""
+        found = self.optional.get(IS_STOP)
+        return np.zeros(len(self.token_ids), dtype=np.bool_) if found is None else np.asarray(found, dtype=np.bool_)
+
+    @property
     def logprob_gap(self) -> Float32Array:
         """float32 [N], nats: log-probability of the label given the image minus given the contrast input."""
         return self.logprob_clean - self.logprob_contrast
@@ -103,7 +110,8 @@ class TokenScores:
         """Return the texts with each token in the colour of its log-probability gap; None if there are no texts."""
         if self.texts is None:
             return None
-        return caption_html(self.texts, self.token_turns, self.token_starts, self.token_ends, self.logprob_gap)
+        spans = (self.token_turns, self.token_starts, self.token_ends)
+        return caption_html(self.texts, *spans, self.logprob_gap, self.is_stop)
 
 
 _ARRAYS: Final = tuple(

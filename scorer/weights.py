@@ -6,6 +6,9 @@ weight that depends on a NaN score is NaN, never a plausible number.
 A text-only row (no image) trains as if it had no weights: each of its weights is 1, whatever the method, when a run
 stores them and when a reader derives them. :func:`weights_of` is where that is decided.
 
+A stop token is a token like any other: it is its last word's neighbour in a window, and counts in a row's mean. The one
+exception is a selection (:func:`vig`), which always keeps it.
+
 To add a method, write its function and its record here, list the record in :data:`METHODS`, and port the function to
 the page's ``weights.js``. :class:`Method` checks the ranges of parameters once; the functions do not check them again.
 """
@@ -22,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from scorer.columns import IS_STOP
 from scorer.errors import ConfigError, TableError
 from scorer.types import Float32Array, Int16Array
 from scorer.weighting.parameters import Parameter, Slider
@@ -57,7 +61,8 @@ def clamp_and_pool(
     CAL, arXiv 2405.17871, as in the authors' code (foundation-multimodal-models/CAL, ``llava_llama.py``):
     ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. That code pools over the flattened batch, including
     prompt positions and neighbouring samples (an unlabelled position contributes the gap of vocabulary entry 0), which
-    leaks into a caption's edges. Here a window never leaves its turn; inside a turn the two are equal.
+    leaks into a caption's edges. Here a window never leaves its turn; inside a turn the two are equal. As in that code,
+    the stop token is the last of its turn: it is in the window of the token before it, and that one is in its own.
 
     Naive form::
 
@@ -131,19 +136,24 @@ def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7)
     without it, keep the ⌈keep · n⌉ tokens with the highest gain among the n whose gain is defined, earlier tokens first
     on ties. VIG also selects whole samples, which is not done here.
 
+    A stop token is always kept, and is none of the n: what ends a text depends little on the image, and a model that is
+    trained on rows without it does not learn to stop. So the other tokens' weights are the same with and without it.
+
     Returns:
         float32 [N] of zeros and ones; NaN where the gain is NaN.
     """
     gap = _logprob_gap(scores)
-    defined = ~np.isnan(gap)
+    known = ~np.isnan(gap)
+    stop = np.asarray(scores.optional.get(IS_STOP, np.zeros(len(gap), dtype=np.bool_)))
+    defined = known & ~stop
     if threshold is None:
         # A fraction, because 0.07 * 100 exceeds 7 in floating point and would round up to 8.
         count = math.ceil(Fraction(repr(float(keep))) * int(defined.sum()))
         kept = np.zeros(len(gap), dtype=np.bool_)
-        kept[np.argsort(-gap, kind="stable")[:count]] = True  # NaN sorts last
+        kept[np.argsort(np.where(defined, -gap, np.nan), kind="stable")[:count]] = True  # NaN sorts last
     else:
         kept = gap >= threshold
-    return np.where(defined, kept, np.nan).astype(np.float32)
+    return np.where(known, kept | stop, np.nan).astype(np.float32)
 
 
 def _logprob_gap(scores: RawScores) -> npt.NDArray[np.float64]:
@@ -242,7 +252,8 @@ VIG: Final = WeightingMethod(
     name="vig",
     label="VIG, keep or drop",
     words="Keeps the tokens whose probability the image raises most, and drops the others.",
-    formula="1 if logprob_clean − logprob_contrast ≥ threshold, or without one if in the row's top share keep; else 0",
+    formula="1 if logprob_clean − logprob_contrast ≥ threshold, or without one if in the row's top share keep; else 0; "
+    "1 for a stop token",
     paper="VIG, 2026",
     arxiv="2602.17186",
     function=vig,

@@ -177,6 +177,7 @@ def _weights(body: bytes) -> dict[str, Any]:
     count = len(arrays["logit_gap"])
     arrays |= {column.name: np.arange(count).astype(column.dtype) for column in REQUIRED if column.kind == "span"}
     arrays["token_turns"] = np.array(parsed.turns if parsed.turns is not None else [0] * count, np.int16)
+    arrays |= {column.name: np.array(values, column.dtype) for column, values in parsed.further_spans()}
     scores = TokenScores.from_arrays("request", "", arrays)
     return {
         "method": method.name,

@@ -190,6 +190,7 @@ class BatchRequest(Strict):
 
 Score = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)] | None
 Scores = Annotated[list[Score], Field(max_length=65_536)]
+Flags = Annotated[list[bool | int], Field(max_length=65_536)]
 
 
 class RawScoresIn(Strict):
@@ -222,6 +223,13 @@ class RawScoresIn(Strict):
             if values is not None:
                 yield column, values
 
+    def further_spans(self) -> Iterator[tuple[Column, list[bool | int]]]:
+        """Yield each optional column of spans that was given, with its list."""
+        for column in columns.optional():
+            values = getattr(self, column.name, None) if column.kind == "span" else None
+            if values is not None:
+                yield column, values
+
     @model_validator(mode="after")
     def _check(self) -> RawScoresIn:
         lengths = {len(values) for _, values in self.raw()}
@@ -229,6 +237,7 @@ class RawScoresIn(Strict):
             lengths.add(len(self.turns))
             if any(a > b for a, b in zip(self.turns, self.turns[1:], strict=False)):
                 raise ValueError("turns must be in ascending order")
+        lengths |= {len(values) for _, values in self.further_spans()}
         if len(lengths) != 1:
             raise ValueError(f"all lists must have one entry per token; their lengths are {sorted(lengths)}")
         return self
@@ -241,6 +250,11 @@ def weights_request() -> type[RawScoresIn]:
         if column.required
         else (Scores | None, Field(None, description=column.meaning))
         for column in columns.raw()
+    }
+    fields |= {
+        column.name: (Flags | None, Field(None, description=column.meaning))
+        for column in columns.optional()
+        if column.kind == "span"
     }
     doc = (
         "Raw scores of one sample, one entry per token; null where undefined. All lists must have the same length, "

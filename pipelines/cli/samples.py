@@ -113,7 +113,7 @@ def weight_range(rows: Sequence[ScoredRow]) -> tuple[float, float]:
 
 
 def _colored(row: ScoredRow, turn: int, text: str, style: TokenStyle) -> str:
-    own = np.flatnonzero(row.scores.token_turns == turn)
+    own = np.flatnonzero((row.scores.token_turns == turn) & ~row.scores.is_stop)
     gaps = row.scores.logprob_gap.astype(np.float64)
     shown = []
     for run in token_runs(text, row.scores.token_starts[own], row.scores.token_ends[own]):

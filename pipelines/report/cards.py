@@ -18,6 +18,7 @@ from pipelines.report.words import words
 from pipelines.sources import Captions, Source
 from scorer import table
 from scorer.config import ScorerConfig
+from scorer.display.html import STOP
 from scorer.display.levels import gap_level, weight_level
 from scorer.display.token_runs import token_runs
 from scorer.encoding.images import load_image
@@ -68,7 +69,10 @@ class Collected:
 
 @dataclass(frozen=True)
 class ShownPart:
-    """A token run of a caption: the coloured text and the white space around it; ``number`` is None if not scored."""
+    """A token run of a caption: the coloured text and the white space around it; ``number`` is None if not scored.
+
+    A stop token, which has no text, is a mark behind its turn's.
+    """
 
     before: str
     text: str
@@ -76,6 +80,7 @@ class ShownPart:
     number: int | None
     levels: Mapping[str, int]
     marked: bool
+    is_stop: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,27 +235,35 @@ def _turn(
     weights: tuple[float, float],
     doubt: Doubt | None,
 ) -> Turn:
-    own = np.flatnonzero(row.scores.token_turns == turn)
+    of_turn, is_stop = row.scores.token_turns == turn, row.scores.is_stop
+    own = np.flatnonzero(of_turn & ~is_stop)
     cut = token_runs(text, row.scores.token_starts[own], row.scores.token_ends[own])
     parts = []
     for run in cut[:MAX_TOKEN_RUNS]:
         tokens = own[run.first : run.last]
         core = run.text.strip() or run.text
         at = run.text.index(core)
-        levels: dict[str, int] = {}
+        levels: Mapping[str, int] = {}
         number = None
         if len(tokens):
-            scores = _number(row, core if core.strip() else core.translate(_SPACES), tokens)
             number = len(numbers)
-            numbers.append(scores)
-            levels = {
-                "p": gap_level(scores.logprob_gap),
-                "l": gap_level(scores.logit_gap),
-                "w": weight_level(scores.weight, *weights),
-            }
+            numbers.append(_number(row, core if core.strip() else core.translate(_SPACES), tokens))
+            levels = _levels(numbers[-1], weights)
         marked = doubt is not None and any(int(token) in doubt.tokens for token in tokens)
         parts.append(ShownPart(run.text[:at], core, run.text[at + len(core) :], number, levels, marked))
+    for token in np.flatnonzero(of_turn & is_stop):
+        numbers.append(_number(row, STOP, [token]))
+        parts.append(ShownPart(" ", STOP, "", len(numbers) - 1, _levels(numbers[-1], weights), False, is_stop=True))
     return Turn(question, parts, max(0, len(cut) - MAX_TOKEN_RUNS))
+
+
+def _levels(scores: Number, weights: tuple[float, float]) -> dict[str, int]:
+    """Return the step of each colouring."""
+    return {
+        "p": gap_level(scores.logprob_gap),
+        "l": gap_level(scores.logit_gap),
+        "w": weight_level(scores.weight, *weights),
+    }
 
 
 def _number(row: ScoredRow, text: str, tokens: Any) -> Number:

@@ -12,7 +12,7 @@ import numpy as np
 from scorer.display.levels import GAP_STEPS, gap_level, signed
 from scorer.display.printable import printable
 from scorer.display.token_runs import token_runs
-from scorer.types import Float32Array, Int16Array, Int32Array
+from scorer.types import BoolArray, Float32Array, Int16Array, Int32Array
 
 _COLORS: Final = {
     4: "#e8862c",
@@ -26,13 +26,20 @@ _COLORS: Final = {
 }
 """The background of each colour step, as in the report; the text on it is dark in any theme."""
 _INK: Final = "#1d1c1a"
+STOP: Final = "end"
+"""The mark of a stop token, which has no text of its own."""
 MAX_RUNS: Final = 2000
 """Of a longer text the beginning is drawn: a notebook stores every cell's output."""
 MAX_RATIO: Final = 10_000
 
 
 def caption_html(
-    texts: Sequence[str], turns: Int16Array, starts: Int32Array, ends: Int32Array, gaps: Float32Array
+    texts: Sequence[str],
+    turns: Int16Array,
+    starts: Int32Array,
+    ends: Int32Array,
+    gaps: Float32Array,
+    is_stop: BoolArray,
 ) -> str:
     """Render scored texts, each token in the colour of its gap, with a legend.
 
@@ -40,10 +47,11 @@ def caption_html(
         texts: the scored turns' texts.
         turns, starts, ends: int16, int32 and int32 [N], the text that each token belongs to and its UTF-8 byte span.
         gaps: float32 [N], nats.
+        is_stop: bool [N], which tokens are stop tokens; each is a mark behind its text.
     """
     paragraphs = []
     for turn, text in enumerate(texts):
-        own = np.flatnonzero(turns == turn)
+        own = np.flatnonzero((turns == turn) & ~is_stop)
         shown = []
         runs = token_runs(text, starts[own], ends[own])
         for run in runs[:MAX_RUNS]:
@@ -51,6 +59,7 @@ def caption_html(
             shown.append(_colored(run.text, float(gaps[tokens].astype(np.float64).sum()) if len(tokens) else math.nan))
         if len(runs) > MAX_RUNS:
             shown.append(f" … and {len(runs) - MAX_RUNS:,} more tokens")
+        shown += [_stop(float(gap)) for gap in gaps[(turns == turn) & is_stop]]
         label = f'<span style="opacity:0.6">turn {turn + 1} </span>' if len(texts) > 1 else ""
         style = "margin:0.2em 0;line-height:1.9;white-space:pre-wrap"
         paragraphs.append(f'<p dir="auto" style="{style}">{label}{"".join(shown)}</p>')
@@ -65,8 +74,16 @@ def _colored(text: str, gap: float) -> str:
     return f"{_escaped(before)}{_mark(core, gap_level(gap), f'{signed(gap)} nats, {ratio(gap)}')}{_escaped(after)}"
 
 
-def _mark(text: str, level: int, title: str) -> str:
-    style = f"background:{_COLORS[level]};color:{_INK};border-radius:3px;padding:0.1em 0.15em" if level else ""
+def _stop(gap: float) -> str:
+    """Render the mark of a stop token: dashed, so that it is not taken for a word."""
+    level, words = (gap_level(gap), f"{signed(gap)} nats, {ratio(gap)}") if math.isfinite(gap) else (0, "undefined")
+    border = "border:1px dashed;font-size:0.75em;padding:0.1em 0.3em;border-radius:3px;"
+    return " " + _mark(STOP, level, f"end of the text: {words}", border)
+
+
+def _mark(text: str, level: int, title: str, border: str = "") -> str:
+    color = f"background:{_COLORS[level]};color:{_INK};border-radius:3px;padding:0.1em 0.15em" if level else ""
+    style = color + (";" if color and border else "") + border
     return f'<span title="{escape(title)}" style="{style}">{_escaped(text)}</span>'
 
 

@@ -47,8 +47,9 @@ class WeightAligner:
         tokenizer: the trainer's tokenizer or processor; see :class:`scorer.training.vocabulary.TokenBytes`.
         max_length: the length, in tokens, at which the trainer truncates sequences on the right. Only a sequence this
             long may lack the end of its texts. None if nothing is truncated.
-        template_weight: the weight of labelled tokens outside the scored texts, such as the end of a turn or a role
-            header. If the token that ends a turn had weight 0, the model would never learn to stop.
+        template_weight: the weight of labelled tokens outside the scored texts, such as a role header, and the end of a
+            turn if the output has no weight for it. If the token that ends a turn had weight 0, the model would never
+            learn to stop.
         unscored: the weight of text without a score: rows that failed, and the rest of a text that was truncated when
             it was scored. None refuses such text.
         normalize: ``mean`` scales the weights of each sequence's labelled tokens to average 1 (PRIOR's k·w/Σw), for a
@@ -121,7 +122,7 @@ class WeightAligner:
                 raise SpanError(f"sequence {i} has ids {ids.shape} and labels {label.shape}; both must be [T]")
             length = len(ids) if lengths is None else int(lengths[i])
             out.append(np.where(label == IGNORE_INDEX, 0.0, self.template_weight).astype(np.float32))
-            self._add_targets(targets, i, ids, label, length, row, first_group[count:])
+            self._add_targets(targets, i, ids, label, length, row, first_group[count:], out[-1])
             count += len(row)
         self._project(targets, [one for row in rows for one in row], first_group, out)
         if self.normalize == "none":
@@ -137,26 +138,31 @@ class WeightAligner:
         length: int,
         samples: Sequence[WeightedText],
         first_group: Sequence[int],
+        weights: Float32Array,
     ) -> None:
-        """Find the sequence's texts, and the byte spans of its labelled tokens in them."""
+        """Find the sequence's texts, and the byte spans of its labelled tokens in them; weight its stop tokens."""
         labelled = labels != IGNORE_INDEX
+        stops = [one.stop_weights(self.unscored) for one in samples]
         runs = self._runs(ids, labelled)
         segments = [b"".join([self.vocabulary.token_bytes[i] for i in ids[start:end].tolist()]) for start, end in runs]
         wanted = [
-            (group + turn, one, one.texts[turn])
-            for group, one in zip(first_group, samples, strict=False)
+            (group + turn, one, one.texts[turn], stop_weights.get(turn))
+            for group, one, stop_weights in zip(first_group, samples, stops, strict=False)
             for turn in (range(len(one.texts)) if one.turns is None else one.turns)
         ]
         cut = self.max_length is not None and length >= self.max_length
         open_end = bool(runs) and runs[-1][1] in (len(ids), length)  # padded on the left, or on the right
-        texts = [text for _, _, text in wanted]
+        texts = [text for _, _, text, _ in wanted]
         try:
             found = _find(texts, segments, cut=cut, open_end=open_end)
         except NotPlacedError as error:
             raise SpanError(_not_found(error, wanted, segments, length, self.max_length)) from error
-        for (group, _, _), (text, one) in zip(wanted, found, strict=True):
+        for (group, _, _, stop_weight), (text, one) in zip(wanted, found, strict=True):
             if one is not None:
                 start, end = runs[one.segment]
+                # The trainer's own stop token, whatever its name: the special token that is labelled next.
+                if stop_weight is not None and labelled[end : end + 1].all() and _ends(text, one, segments):
+                    weights[end : end + 1] = stop_weight
                 _add_place(targets, sequence, np.arange(start, end), self.vocabulary.lengths[ids[start:end]], text, one)
                 targets.groups.append(np.full(len(targets.starts[-1]), group))
 
@@ -230,6 +236,12 @@ def _add_place(
     targets.places.append((sequence, positions[holding]))
 
 
+def _ends(text: Text, found: Place, segments: Sequence[bytes]) -> bool:
+    """Return whether the text is there to its end, with nothing but white space behind it in its segment."""
+    whole = found.start + found.size >= len(text.lead) + len(text.core)
+    return whole and not segments[found.segment][found.at + found.size :].strip()
+
+
 def _mean_one(weights: Float32Array, labels: Any) -> Float32Array:
     """Scale the weights to mean 1 over the predicted positions: all labelled ones but the first of the sequence."""
     predicted = np.asarray(labels) != IGNORE_INDEX
@@ -240,13 +252,13 @@ def _mean_one(weights: Float32Array, labels: Any) -> Float32Array:
 
 def _not_found(
     problem: NotPlacedError,
-    wanted: Sequence[tuple[int, WeightedText, str]],
+    wanted: Sequence[tuple[int, WeightedText, str, float | None]],
     segments: Sequence[bytes],
     length: int,
     max_length: int | None,
 ) -> str:
-    names = ", ".join(dict.fromkeys(one.row.name for _, one, _ in wanted))
-    texts = " | ".join(repr(text[:60]) for _, _, text in wanted)
+    names = ", ".join(dict.fromkeys(one.row.name for _, one, _, _ in wanted))
+    texts = " | ".join(repr(text[:60]) for _, _, text, _ in wanted)
     trained = " | ".join(repr(segment[:80].decode(errors="replace")) for segment in segments)
     limit = "no max_length was given" if max_length is None else f"max_length is {max_length}"
     return (

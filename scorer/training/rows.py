@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scorer import decoding
-from scorer.columns import REQUIRED, WEIGHTS, optional
+from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, optional
 from scorer.errors import TableError
 from scorer.results import TokenScores
 from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, shown, text_hash
@@ -126,6 +126,7 @@ class WeightRow:
             "ends": self.scores.token_ends.tolist(),
             "turns": self.scores.token_turns.tolist(),
             "weights": short_floats(self.weights),
+            **({IS_STOP: self.scores.is_stop.tolist()} if IS_STOP in self.scores.optional else {}),
             "text_hash": self.scores.text_hash,
         }
 
@@ -137,7 +138,7 @@ class WeightRow:
             TableError: a key is absent, or its list differs in length from the others.
         """
         names = ("starts", "ends", "turns", "weights", "text_hash")
-        lengths = {name: len(record[name]) for name in names[:-1] if name in record}
+        lengths = {name: len(record[name]) for name in (*names[:-1], IS_STOP) if name in record}
         if len(set(lengths.values())) != 1 or any(name not in record for name in names):
             raise TableError(
                 f"the weights of sample {sample_id!r} have {shown(list(record))}, lists of {lengths} elements; give "
@@ -152,6 +153,8 @@ class WeightRow:
             for column in REQUIRED
             if column.per_token
         }
+        if IS_STOP in record:  # records of outputs without stop tokens have no such list
+            arrays[IS_STOP] = np.array(record[IS_STOP], np.bool_)
         return _row((shard, -1, sample_id, OK, None), arrays, record["text_hash"], None)
 
 

@@ -60,6 +60,7 @@ class WeightedText:
     ) -> tuple[Float32Array, Int64Array, Int64Array, Int64Array]:
         """Return weights, starts, ends and groups of the row's tokens, all [N], for :func:`scorer.spans.project`.
 
+        Stop tokens, which have no bytes, are not among them: see :meth:`stop_weights`.
         White space that the reference model's template stripped from a text's ends is added to the adjacent token.
 
         Args:
@@ -73,10 +74,10 @@ class WeightedText:
         if scores is None or weights is None:
             nothing = np.zeros(0, np.int64)
             return np.zeros(0, np.float32), nothing, nothing, nothing
-        if unscored is not None:
-            weights = np.where(_usable(weights), weights, np.float32(unscored))
-        starts, ends = scores.token_starts.astype(np.int64), scores.token_ends.astype(np.int64)
-        edges = np.searchsorted(scores.token_turns, np.arange(len(self.texts) + 1)).tolist()
+        of_text = ~scores.is_stop
+        weights, turns = _made_usable(weights[of_text], unscored), scores.token_turns[of_text]
+        starts, ends = scores.token_starts[of_text].astype(np.int64), scores.token_ends[of_text].astype(np.int64)
+        edges = np.searchsorted(turns, np.arange(len(self.texts) + 1)).tolist()
         for turn, text in enumerate(self.texts):
             data, (first, end) = text.encode(), edges[turn : turn + 2]
             scored = int(ends[end - 1]) if end > first else 0
@@ -91,7 +92,23 @@ class WeightedText:
                 ends[end - 1] = len(data)
             if end > first and not data[: starts[first]].strip():
                 starts[first] = 0
-        return weights, starts, ends, first_group + scores.token_turns.astype(np.int64)
+        return weights, starts, ends, first_group + turns.astype(np.int64)
+
+    def stop_weights(self, unscored: float | None) -> dict[int, float]:
+        """Return the weight of each turn's stop token, by turn; a turn without a scored one is absent.
+
+        Args:
+            unscored: as in :meth:`check`.
+        """
+        if self.row.scores is None or self.row.weights is None:
+            return {}
+        stop = self.row.scores.is_stop
+        weights = _made_usable(self.row.weights[stop], unscored)
+        return dict(zip(self.row.scores.token_turns[stop].tolist(), weights.tolist(), strict=True))
+
+
+def _made_usable(weights: Float32Array, unscored: float | None) -> Float32Array:
+    return weights if unscored is None else np.where(_usable(weights), weights, np.float32(unscored))
 
 
 def _usable(weights: Float32Array) -> BoolArray:

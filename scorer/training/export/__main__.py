@@ -44,6 +44,9 @@ Write a dataset with its published weights to one file that a trainer reads dire
   llama-factory  samples of LLaMA-Factory's v1 with the weights in extra_info
   axolotl        messages with train_detail: tokens with weights of at least --threshold are trained on
 
+The weight of the stop token goes with the spans (jsonl, llava-json, llama-factory). ms-swift trains it with 1, and
+axolotl as its train_on_eos says: their formats have no place for it.
+
 Rows that failed are left out and counted; rows without an image are kept, with weights of 1. Image bytes are written
 beside the output file.
 """

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from scorer.columns import IS_STOP
 from scorer.errors import TableError
 from scorer.messages import to_messages
 from scorer.spans import char_to_byte
@@ -64,7 +65,8 @@ def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) ->
     """Return answers as ms-swift takes them from rollouts: token ids with a float ``loss_scale`` each.
 
     ms-swift does not label tokens with ``loss_scale`` 0. Weights average 1 over an answer, since ms-swift divides by
-    the number of labels.
+    the number of labels. Its template writes the stop token behind the answer's ids, so that token's own weight is left
+    out: ms-swift trains it with 1.
 
     Raises:
         TableError: a turn spells ``<image>``.
@@ -87,7 +89,10 @@ def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) ->
 
 
 def axolotl(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
-    """Return messages with ``train_detail``: which ranges of characters, both ends included, are trained on."""
+    """Return messages with ``train_detail``: which ranges of characters, both ends included, are trained on.
+
+    A stop token has no characters, so its weight is left out: axolotl's ``train_on_eos`` decides about it.
+    """
     answers = iter(example.trained)
     messages = []
     for turn in example.turns:
@@ -133,7 +138,8 @@ def _record(example: Example) -> dict[str, Any]:
 
     at = {turn: i for i, turn in enumerate(example.trained)}
     kept = [i for i, turn in enumerate(record["turns"]) if turn in at]
-    lists = {name: [record[name][i] for i in kept] for name in ("starts", "ends", "weights")}
+    named = [name for name in ("starts", "ends", "weights", IS_STOP) if name in record]
+    lists = {name: [record[name][i] for i in kept] for name in named}
     turns = [at[record["turns"][i]] for i in kept]
     return {**lists, "turns": turns, "text_hash": text_hash([example.texts[turn] for turn in example.trained])}
 

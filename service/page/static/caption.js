@@ -26,6 +26,15 @@ export function weightOf(part, weights) {
   return total / (part.to - part.from);
 }
 
+/** Draws the mark of a stop token, which has no text; its word comes from the style sheet, so that it is not copied. */
+function drawStop(paragraph, at, tokens) {
+  const part = { ...numbersOf({ text: "end", first: 0, last: 1 }, at, tokens), isStop: true };
+  const attributes = { role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip" };
+  part.element = el("span", { class: "t stop", "aria-label": "end of the text", ...attributes });
+  paragraph.append(" ", part.element);
+  return part;
+}
+
 function drawPart(paragraph, run, offset, tokens) {
   if (run.first === run.last) {
     paragraph.append(el("span", { class: "unscored" }, run.text));
@@ -46,7 +55,7 @@ export function drawCaption(host, { turns, tokens }) {
   host.replaceChildren();
   turns.forEach((text, turn) => {
     const offset = tokens.findIndex((token) => token.turn === turn);
-    const own = offset < 0 ? [] : tokens.filter((token) => token.turn === turn);
+    const own = offset < 0 ? [] : tokens.filter((token) => token.turn === turn && !token.is_stop);
     const name = turns.length > 1 ? `Text ${turn + 1} of ${turns.length}` : "Caption";
     const paragraph = el("p", {
       class: "caption",
@@ -59,6 +68,8 @@ export function drawCaption(host, { turns, tokens }) {
     for (const run of tokenRuns(text, starts, own.map((token) => token.end))) {
       parts.push(...drawPart(paragraph, run, Math.max(0, offset), tokens));
     }
+    const stop = tokens.findIndex((token) => token.turn === turn && token.is_stop);
+    if (stop >= 0) parts.push(drawStop(paragraph, stop, tokens));
     paragraph.querySelector(".t")?.setAttribute("tabindex", "0");
     host.append(paragraph);
   });

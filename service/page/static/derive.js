@@ -22,7 +22,7 @@ export async function requestWeights(request, columns, tokens, signal) {
   await new Promise((resolve) => setTimeout(resolve, PAUSE));
   signal.throwIfAborted();
   const column = (name) => tokens.map((token) => token[name]);
-  const further = columns.filter((name) => tokens.some((token) => name in token));
+  const further = [...columns, "is_stop"].filter((name) => tokens.some((token) => name in token));
   const raw = Object.fromEntries([...RAW, ...further].map((name) => [name, column(name)]));
   return numbers((await deriveWeights({ ...request, ...raw, turns: column("turn") }, signal)).weights);
 }

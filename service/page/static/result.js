@@ -116,7 +116,8 @@ export class Result {
   }
 
   drawDoubt() {
-    const worst = this.parts.reduce((least, part) => (least === null || part.gap < least.gap ? part : least), null);
+    const words = this.parts.filter((part) => !part.isStop);
+    const worst = words.reduce((least, part) => (least === null || part.gap < least.gap ? part : least), null);
     const line = byId("doubt");
     line.hidden = !(worst?.gap <= DOUBT);
     if (!line.hidden) line.replaceChildren(el("b", { dir: "auto" }, worst.text), ` is ${comparison(worst.gap)}.`);

@@ -42,13 +42,15 @@ export function shareOf(share, n) {
   return Number((product + unit - 1n) / unit);
 }
 
-function vig(gap, threshold, keep) {
+/** A stop token is always kept, and is none of those that are ranked. */
+function vig(gap, stops, threshold, keep) {
   if (threshold !== null) {
-    return Float32Array.from(gap, (value) => (Number.isNaN(value) ? NaN : Number(value >= threshold)));
+    return Float32Array.from(gap, (value, i) => (Number.isNaN(value) ? NaN : Number(stops[i] || value >= threshold)));
   }
-  const defined = [...gap.keys()].filter((i) => !Number.isNaN(gap[i]));
+  const known = [...gap.keys()].filter((i) => !Number.isNaN(gap[i]));
+  const defined = known.filter((i) => !stops[i]);
   const out = new Float32Array(gap.length).fill(NaN);
-  for (const i of defined) out[i] = 0;
+  for (const i of known) out[i] = Number(stops[i]);
   // Highest first; the sort is stable, so the earlier token wins a tie. (∞ − ∞ would be NaN.)
   const ranked = defined.sort((a, b) => (gap[a] === gap[b] ? 0 : gap[b] > gap[a] ? 1 : -1));
   for (const i of ranked.slice(0, shareOf(keep, defined.length))) out[i] = 1;
@@ -59,19 +61,20 @@ const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - cont
 
 const clampedBy = (gapOf) => (raw, { low, high, window }) => clampAndPool(gapOf(raw), raw.turns, low, high, window);
 
-/** Method name → function of {turns, gap, clean, contrast} and all its parameters that returns weights. GET /v1/models
+/** Method name → function of {turns, stops, gap, clean, contrast} and all its parameters that returns weights. GET /v1/models
  * describes the methods; the server derives the weights of one that has no port here. */
 export const PORTS = {
   cal: clampedBy((raw) => raw.gap),
   "cal-logprob": clampedBy(logprobGap),
   prior: (raw, { alpha }) => prior(raw.contrast, alpha),
-  vig: (raw, { threshold, keep }) => vig(logprobGap(raw), threshold, keep),
+  vig: (raw, { threshold, keep }) => vig(logprobGap(raw), raw.stops, threshold, keep),
 };
 
 /** Returns the tokens of a response as arrays. */
 export function rawScores(tokens) {
   return {
     turns: tokens.map((token) => token.turn),
+    stops: tokens.map((token) => token.is_stop === true),
     gap: numbers(tokens.map((token) => token.logit_gap)),
     clean: numbers(tokens.map((token) => token.logprob_clean)),
     contrast: numbers(tokens.map((token) => token.logprob_contrast)),
