@@ -258,6 +258,7 @@ VIG: Final = WeightingMethod(
     arxiv="2602.17186",
     function=vig,
     columns=("logprob_clean", "logprob_contrast"),
+    if_given=(IS_STOP,),
     parameters=(
         Parameter(
             name="threshold",

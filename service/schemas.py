@@ -422,6 +422,7 @@ class MethodOut(Answer):
     paper: str
     arxiv: str | None = Field(description="arXiv id of the paper")
     columns: list[str] = Field(description="the raw scores it uses")
+    if_given: list[str] = Field(description="optional columns that it uses where they are given")
     params: dict[str, Parameter] = Field(description="parameters by name, in display order")
     ordered: list[tuple[str, str]] = Field(description="pairs of parameters where the first must not exceed the second")
     bounds: tuple[str, str] | None = Field(description="the two parameters that bound every weight")

@@ -41,6 +41,7 @@ class WeightingMethod:
         arxiv: the paper's arXiv id; None if it has none.
         function: (raw scores, every parameter by name) → float32 [N].
         columns: the columns that ``function`` reads; optional ones are in ``scores.optional``.
+        if_given: the optional columns that it reads where the run has them, and does without elsewhere.
         parameters: the parameters, in display order.
         ordered: pairs of parameters whose first must not exceed the second.
         bounds: the two parameters that every weight lies between.
@@ -57,6 +58,7 @@ class WeightingMethod:
     function: Callable[..., Float32Array]
     columns: tuple[str, ...]
     parameters: tuple[Parameter, ...]
+    if_given: tuple[str, ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
     bounds: tuple[str, str] | None = None
     binary: bool = False

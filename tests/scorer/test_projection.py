@@ -225,3 +225,17 @@ def test_a_thousand_rows_of_two_hundred_tokens_take_less_than_a_second() -> None
     assert time.process_time() - begin < 1
     pairs = sizes.ravel().reshape(-1, 2)
     assert_allclose(got, (weights.reshape(-1, 2) * pairs).sum(axis=1) / pairs.sum(axis=1), rtol=1e-6)
+
+
+def test_a_source_without_bytes_gives_its_weight_to_nobody() -> None:
+    """A stop token at the end of its turn: the next turn begins where it lies."""
+    weights = np.array([2, 9, 4, 9], np.float32)
+    starts, ends, groups = np.array([0, 3, 0, 4]), np.array([3, 3, 4, 4]), np.array([0, 0, 1, 1])
+    found = project(
+        weights, starts, ends, np.array([0, 2, 0, 3]), np.array([2, 3, 3, 4]),
+        source_groups=groups, target_groups=np.array([0, 0, 1, 1]),
+    )  # fmt: skip
+    np.testing.assert_array_equal(found, [2, 2, 4, 4])
+    with np.errstate(all="raise"):
+        nan = project(np.array([2, np.nan], np.float32), starts[:2], ends[:2], np.array([0]), np.array([3]))
+    np.testing.assert_array_equal(nan, [2])

@@ -73,12 +73,30 @@ def test_colours_are_of_the_gap_and_nan_has_none() -> None:
         ints(0, 2, 7, 12),
         ints(2, 7, 12, 14),
         np.array([3.5, -3.5, 0.0, np.nan], np.float32),
+        np.zeros(4, np.bool_),
     )
     body = html.partition("</p>")[0]
     assert re.search(r'background:#e8862c[^>]*">up<', body) and re.search(r'background:#6a9cea[^>]*">down<', body)
     assert re.search(r'style="">same<', body) and body.endswith(" ?")
     assert "33.1 times as likely" in body and "33.1 times less likely" in body
     assert "as likely with the image as without" in body
+
+
+def test_a_stop_token_is_a_mark_behind_its_text() -> None:
+    starts, ends = np.array([0, 2, 4, 0, 3], np.int32), np.array([2, 4, 4, 3, 3], np.int32)
+    turns, gaps = np.array([0, 0, 0, 1, 1], np.int16), np.array([0.1, 0.2, -3.5, 3.5, np.nan], np.float32)
+    is_stop = np.array([False, False, True, False, True])
+    html = caption_html(("a b.", "two"), turns, starts, ends, gaps, is_stop)
+    first, second, _ = html.split("</p>", 2)
+    assert re.search(
+        r'title="end of the text: −3.5[^>]*background:#6a9cea[^>]*border:1px dashed[^>]*>end</span>$', first
+    )
+    assert "0.2 nats" in first  # the gap of the last token is its own
+    assert re.search(r'title="end of the text: undefined" style="border:1px dashed[^>]*>end</span>$', second)
+    plain = caption_html(
+        ("a b.", "two"), turns[~is_stop], starts[~is_stop], ends[~is_stop], gaps[~is_stop], is_stop[~is_stop]
+    )
+    assert "end" not in plain
 
 
 @pytest.mark.parametrize(
@@ -92,7 +110,8 @@ def test_ratios_are_read_as_people_write_them(gap: float, words: str) -> None:
 def test_hostile_texts_are_spelled_out_and_long_ones_are_cut() -> None:
     text = "a\u202eb\x1b[31m" + "x" * 3000
     spans = np.arange(len(text.encode()), dtype=np.int32)
-    html = caption_html((text, ""), np.zeros(len(spans), np.int16), spans, spans + 1, np.ones(len(spans), np.float32))
+    ones, none = np.ones(len(spans), np.float32), np.zeros(len(spans), np.bool_)
+    html = caption_html((text, ""), np.zeros(len(spans), np.int16), spans, spans + 1, ones, none)
     assert "\u202e" not in html and "\x1b" not in html and "\\u202e" in html
     assert "more tokens" in html and len(html) < 600_000
     assert "turn 1" in html and "turn 2" in html

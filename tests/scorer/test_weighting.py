@@ -76,9 +76,13 @@ def test_parameters_and_defaults_are_the_functions(record: WeightingMethod) -> N
 
 @every_record
 def test_columns_are_those_that_the_function_reads(record: WeightingMethod) -> None:
-    watched = Watched(scores())
-    record.function(watched)
-    assert watched.read == set(record.columns)
+    whole = scores()
+    further = {name: np.arange(len(whole.token_ids)) % 7 == 6 for name in record.if_given}
+    watched = Watched(replace(whole, optional=further))
+    weights = record.function(watched)
+    assert watched.read - {"optional"} == set(record.columns)
+    assert ("optional" in watched.read) == bool(record.if_given)
+    assert not record.if_given or not np.array_equal(weights, record.function(whole))
 
 
 @every_record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -255,3 +256,36 @@ def test_a_wrong_method_is_refused(name: Any, params: Any, message: str) -> None
 def test_a_window_wider_than_the_text_costs_no_more_than_the_text() -> None:
     s = scores_of([1, 2, 3, 4, 5], [0, 0, 0, 1, 1])
     assert_array_equal(cal(s, window=10**18 + 1), cal(s, window=9))
+
+
+def with_stops(s: TokenScores, at: list[int]) -> TokenScores:
+    return replace(s, optional={"is_stop": np.isin(np.arange(len(s.token_ids)), at)})
+
+
+def without(s: TokenScores, at: int) -> TokenScores:
+    names = ("token_ids", "token_starts", "token_ends", "token_turns", "logit_gap", "logprob_clean", "logprob_contrast")
+    return replace(s, **{name: np.delete(getattr(s, name), at) for name in names})
+
+
+@pytest.mark.parametrize("params", [{}, {"keep": 0.01}, {"keep": 1}, {"threshold": 0.5}])
+def test_vig_keeps_the_stop_token_and_ranks_the_others_as_if_it_were_not_there(params: dict[str, Any]) -> None:
+    for gap_of_stop in (-9.0, 0.0, 9.0):
+        gaps_of = [0.1, 0.9, 0.6, gap_of_stop, 0.4, -0.2]
+        s = scores_of([0] * 6, clean=gaps_of, contrast=[0] * 6)
+        weights = vig(with_stops(s, [3]), **params)
+        assert weights[3] == 1
+        assert_array_equal(np.delete(weights, 3), vig(without(s, 3), **params))
+    lowest = scores_of([0] * 6, clean=[0.1, 0.9, 0.6, -9, 0.4, -0.2], contrast=[0] * 6)
+    assert vig(lowest)[3] == 0  # negative control: as a token like any other it would be dropped
+
+
+def test_a_stop_token_that_is_undefined_is_nan() -> None:
+    assert math.isnan(vig(with_stops(scores_of([0, 0], clean=[1, math.nan]), [1]))[1])
+
+
+def test_the_other_methods_take_the_stop_token_like_any_other() -> None:
+    s = scores_of([2, 4, 1], clean=[-1, -1, -1], contrast=[-0.1, -2, -3])
+    for method in ("cal", "cal-logprob", "prior"):
+        assert_array_equal(Method(method)(with_stops(s, [2])), Method(method)(s))
+    assert_allclose(cal(with_stops(s, [2])), [3, 7 / 3, 2.5], rtol=1e-6)  # its gap is in the window of the word before
+    assert prior(with_stops(s, [2])).mean() == pytest.approx(1)

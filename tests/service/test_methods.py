@@ -56,6 +56,7 @@ def test_models_tells_the_whole_record(client: TestClient, monkeypatch: pytest.M
         plain = ("label", "words", "formula", "paper", "arxiv", "binary", "whole_row")
         assert {field: found[field] for field in plain} == {field: getattr(record, field) for field in plain}
         assert found["columns"] == list(record.columns)
+        assert found["if_given"] == list(record.if_given)
         assert found["ordered"] == [list(pair) for pair in record.ordered]
         assert found["bounds"] == (None if record.bounds is None else list(record.bounds))
         assert list(found["params"]) == [parameter.name for parameter in record.parameters]

@@ -57,7 +57,8 @@ def test_the_description_has_it() -> None:
     token, asked = schemas.token_out().model_fields, schemas.weights_request().model_fields
     assert token["toy"].description == f"raw: {TOY.meaning}"
     assert token["is_toy"].description == f"spans: {FLAG.meaning}"
-    assert not asked["toy"].is_required() and asked["logit_gap"].is_required() and "is_toy" not in asked
+    assert not asked["toy"].is_required() and asked["logit_gap"].is_required()
+    assert not asked["is_toy"].is_required()
 
 
 RAW: dict[str, Any] = {"logit_gap": [1, 2], "logprob_clean": [-1, -1], "logprob_contrast": [-2, -2]}
@@ -68,6 +69,8 @@ def test_weights_take_it_or_leave_it(client: TestClient, monkeypatch: pytest.Mon
     without, given = (client.post("/v1/weights", json={**RAW, **toy}) for toy in ({}, {"toy": [7, None]}))
     assert without.status_code == given.status_code == 200
     assert without.json() == given.json(), "cal does not read it"
+    flags = client.post("/v1/weights", json={**RAW, "is_toy": [True]})
+    assert flags.status_code == 422 and "one entry per token" in flags.text
     short = client.post("/v1/weights", json={**RAW, "toy": [7]})
     assert short.status_code == 422 and "one entry per token" in short.text
     lacking = client.post("/v1/weights", json={name: RAW[name] for name in list(RAW)[1:]})
@@ -78,7 +81,10 @@ def test_a_method_can_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(routes, "WeightsRequest", schemas.weights_request())
     monkeypatch.setattr(routes, "weights_of", lambda method, scores: seen.append(scores) or scores.logit_gap)
-    routes._weights(b'{"logit_gap": [1], "logprob_clean": [1], "logprob_contrast": [1], "toy": [3], "turns": [2]}')
+    routes._weights(
+        b'{"logit_gap": [1], "logprob_clean": [1], "logprob_contrast": [1], "toy": [3], "turns": [2], "is_toy": [true]}'
+    )
+    assert seen[0].optional["is_toy"].tolist() == [True] and seen[0].optional["is_toy"].dtype == np.bool_
     assert seen[0].optional["toy"].tolist() == [3] and seen[0].optional["toy"].dtype == np.float32
     assert seen[0].token_turns.tolist() == [2]
 

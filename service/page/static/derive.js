@@ -17,12 +17,12 @@ export const answerWeights = ({ tokens }) => numbers(tokens.map((token) => token
 export const isFromAnswer = ({ method, params }, answer) =>
   answer.method === method && Object.entries(params).every(([name, value]) => answer.method_params[name] === value);
 
-/** Derives weights with POST /v1/weights; ``columns`` are what the method reads besides. Throws Problem or AbortError. */
-export async function requestWeights(request, columns, tokens, signal) {
+/** Derives weights with POST /v1/weights by the method with this record. Throws Problem or AbortError. */
+export async function requestWeights(request, record, tokens, signal) {
   await new Promise((resolve) => setTimeout(resolve, PAUSE));
   signal.throwIfAborted();
   const column = (name) => tokens.map((token) => token[name]);
-  const further = [...columns, "is_stop"].filter((name) => tokens.some((token) => name in token));
+  const further = [...record.columns, ...record.if_given].filter((name) => tokens.some((token) => name in token));
   const raw = Object.fromEntries([...RAW, ...further].map((name) => [name, column(name)]));
   return numbers((await deriveWeights({ ...request, ...raw, turns: column("turn") }, signal)).weights);
 }

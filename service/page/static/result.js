@@ -87,7 +87,7 @@ export class Result {
     hideProblem();
     showStatus("Deriving weights…");
     try {
-      const weights = await requestWeights(this.settings.request, wanted.record.columns, this.answer.tokens, own.signal);
+      const weights = await requestWeights(this.settings.request, wanted.record, this.answer.tokens, own.signal);
       if (own.signal.aborted) return;
       this.stopPending();
       this.apply(wanted, weights);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,6 +43,22 @@ def row_of(texts: Sequence[str], heavy: Mapping[str, float] | None = None, defau
         for turn, start, end in zip(scores.token_turns, scores.token_starts, scores.token_ends, strict=True)
     ]
     return WeightRow("train.parquet", 7, "s", "ok", None, scores, np.array(weights, np.float32))
+
+
+def with_stops(row: WeightRow, texts: Sequence[str], stops: Mapping[int, float]) -> WeightRow:
+    """The row with a stop token of this weight at the end of these turns' texts."""
+    assert row.scores is not None and row.weights is not None
+    arrays = row.scores.arrays
+    weights = row.weights
+    is_stop = np.zeros(len(weights), np.bool_)
+    for turn, weight in stops.items():
+        at = int(np.searchsorted(arrays["token_turns"], turn, side="right"))
+        size = len(texts[turn].encode())
+        values = {"token_starts": size, "token_ends": size, "token_turns": turn}
+        arrays = {name: np.insert(array, at, values.get(name, 0)) for name, array in arrays.items()}
+        weights, is_stop = np.insert(weights, at, weight), np.insert(is_stop, at, True)
+    scores = TokenScores.from_arrays("s", row.scores.text_hash, {**arrays, "is_stop": is_stop})
+    return replace(row, scores=scores, weights=weights.astype(np.float32))
 
 
 def failed_row() -> WeightRow:

@@ -14,12 +14,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from scorer.errors import SpanError
+from scorer.errors import SpanError, TableError
+from scorer.results import TokenScores
 from scorer.spans import project, token_byte_spans
-from scorer.training import WeightAligner, WeightedText
+from scorer.training import WeightAligner, WeightedText, WeightRow
 from scorer.types import Float32Array
 from tests.scorer import tiny
-from tests.scorer.training.rows import row_of
+from tests.scorer.training.rows import failed_row, row_of, with_stops
 from tests.scorer.training.trainers import (
     BYTE_LEVEL,
     SENTENCEPIECE,
@@ -231,3 +232,140 @@ def test_projection_is_what_carries() -> None:
     wanted = project(row.weights, row.scores.token_starts, row.scores.token_ends, starts, ends, empty=1.0)
     (got,) = WeightAligner(SENTENCEPIECE)([encoding.ids], [encoding.ids], [WeightedText(row, [text])])
     assert_allclose(got, wanted)
+
+
+# --- the stop token ---------------------------------------------------------------------------------------------------
+
+
+ANSWERS = ["a red kite", "two boats."]
+TURNS = [("Which?", ANSWERS[0]), ("And?", ANSWERS[1])]
+
+
+def stop_positions(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int], labels: Sequence[int]) -> list[int]:
+    stop = tokenizer.convert_tokens_to_ids("<|im_end|>" if tokenizer is BYTE_LEVEL else "</s>")
+    return [i for i, (token, label) in enumerate(zip(ids, labels, strict=True)) if token == stop and label != -100]
+
+
+@TRAINERS
+@pytest.mark.parametrize("header_trained", [False, True])
+def test_a_trainers_stop_token_takes_the_scored_ones_weight(
+    tokenizer: PreTrainedTokenizerFast, render: Render, header_trained: bool
+) -> None:
+    ids, labels = render(tokenizer, TURNS, header_trained)
+    plain = row_of(ANSWERS)
+    row = with_stops(plain, ANSWERS, {0: 0.25, 1: 4.0})
+    (got,) = WeightAligner(tokenizer, template_weight=1.5)([ids], [labels], [WeightedText(row, ANSWERS)])
+    (without,) = WeightAligner(tokenizer, template_weight=1.5)([ids], [labels], [WeightedText(plain, ANSWERS)])
+    stops = stop_positions(tokenizer, ids, labels)
+    assert got[stops].tolist() == [0.25, 4.0]
+    assert without[stops].tolist() == [1.5, 1.5]  # an output without it: as before
+    np.testing.assert_array_equal(np.delete(got, stops), np.delete(without, stops))
+    (only,) = WeightAligner(tokenizer)([ids], [labels], [WeightedText(with_stops(plain, ANSWERS, {1: 4.0}), ANSWERS)])
+    assert only[stops].tolist() == [1, 4]
+
+
+def test_of_several_sequences_and_packed_rows_each_has_its_own() -> None:
+    (first, first_labels), (second, second_labels) = (chatml(BYTE_LEVEL, [turn]) for turn in TURNS)
+    rows = [with_stops(row_of([text]), [text], {0: weight}) for text, weight in zip(ANSWERS, (0.5, 3.0), strict=True)]
+    samples = [WeightedText(row, [text]) for row, text in zip(rows, ANSWERS, strict=True)]
+    packed = ([*first, *second], [*first_labels, *second_labels])
+    (got,) = WeightAligner(BYTE_LEVEL)([packed[0]], [packed[1]], [samples])
+    assert got[stop_positions(BYTE_LEVEL, *packed)].tolist() == [0.5, 3]
+    apart = WeightAligner(BYTE_LEVEL)([first, second], [first_labels, second_labels], samples)
+    np.testing.assert_array_equal(got, np.concatenate(apart))
+
+
+def test_white_space_may_stand_before_it_and_nothing_else() -> None:
+    row = WeightedText(with_stops(row_of(["a kite"]), ["a kite"], {0: 3.0}), ["a kite"])
+    stop = BYTE_LEVEL.convert_tokens_to_ids("<|im_end|>")
+    for between, weight in (("", 3), ("\n", 3), (" ", 3), (" END", 1)):
+        ids = [*BYTE_LEVEL(f"a kite{between}")["input_ids"], stop, *BYTE_LEVEL("\n")["input_ids"]]
+        (got,) = WeightAligner(BYTE_LEVEL)([ids], [ids], [row])
+        assert got[ids.index(stop)] == weight, between
+        labels = [-100 if token == stop else token for token in ids]  # not trained on
+        (got,) = WeightAligner(BYTE_LEVEL)([ids], [labels], [row])
+        assert got[ids.index(stop)] == 0
+
+
+def test_a_text_that_was_cut_off_has_none_and_one_that_is_not_trained_on_neither() -> None:
+    row = with_stops(row_of(ANSWERS), ANSWERS, {0: 3.0, 1: 5.0})
+    ids, labels = chatml(BYTE_LEVEL, TURNS)
+    aligner = WeightAligner(BYTE_LEVEL, max_length=len(ids))
+    last = stop_positions(BYTE_LEVEL, ids, labels)[1]
+    for length in (last, last + 1):
+        aligner = WeightAligner(BYTE_LEVEL, max_length=length)
+        (got,) = aligner([ids[:length]], [labels[:length]], [WeightedText(row, ANSWERS)])
+        assert (5.0 in got) == (length == last + 1)
+    cut = last - 1
+    pad = [BYTE_LEVEL.convert_tokens_to_ids("<|im_end|>")]  # a stop token behind a text that breaks off is not its own
+    (got,) = WeightAligner(BYTE_LEVEL, max_length=cut)(
+        [ids[:cut] + pad], [labels[:cut] + pad], [WeightedText(row, ANSWERS)], [cut]
+    )
+    assert got[-1] == 1
+    masked = [-100 if i <= stop_positions(BYTE_LEVEL, ids, labels)[0] else label for i, label in enumerate(labels)]
+    (got,) = WeightAligner(BYTE_LEVEL)([ids], [masked], [WeightedText(row, ANSWERS, turns=(1,))])
+    assert got[last] == 5 and 3.0 not in got
+
+
+def test_white_space_that_the_reference_trims_weighs_what_stands_before_it_also_with_a_stop_token() -> None:
+    text = "a kite \n"
+    row = row_of(["a kite"], {"kite": 5.0})
+    assert row.scores is not None
+    row = replace(row, scores=replace(row.scores, text_hash=row_of([text]).scores.text_hash))  # type: ignore[union-attr]
+    ids = BYTE_LEVEL(text)["input_ids"]
+    plain, stopped = (
+        WeightAligner(BYTE_LEVEL)([ids], [ids], [WeightedText(one, [text])])[0]
+        for one in (row, with_stops(row, [text], {0: 9.0}))
+    )
+    np.testing.assert_array_equal(plain, stopped)
+    assert plain[-1] == 5
+
+
+def test_the_rest_of_a_cut_reference_text_is_refused_as_without_stop_tokens() -> None:
+    texts = ["a red kite", "two boats and more"]
+    row = with_stops(row_of(texts), texts, {0: 3.0})
+    assert row.scores is not None and row.weights is not None
+    kept = row.scores.token_ends < 10
+    kept |= row.scores.token_turns == 0
+    arrays = {name: array[kept] for name, array in row.scores.arrays.items()}
+    row = replace(row, scores=TokenScores.from_arrays("s", row.scores.text_hash, arrays), weights=row.weights[kept])
+    ids, labels = chatml(BYTE_LEVEL, list(zip(("Which?", "And?"), texts, strict=True)))
+    with pytest.raises(SpanError, match="turn 1 has 18 bytes, of which the first 9 were scored"):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row, texts)])
+    (got,) = WeightAligner(BYTE_LEVEL, unscored=0.5)([ids], [labels], [WeightedText(row, texts)])
+    assert got[stop_positions(BYTE_LEVEL, ids, labels)].tolist() == [3, 1]
+
+
+def test_its_weight_is_checked_and_replaced_like_any_other() -> None:
+    ids, labels = chatml(BYTE_LEVEL, TURNS)
+    row = with_stops(row_of(ANSWERS), ANSWERS, {1: float("nan")})
+    with pytest.raises(SpanError, match="the weight of token 5 is nan"):
+        WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(row, ANSWERS)])
+    (got,) = WeightAligner(BYTE_LEVEL, unscored=0.5)([ids], [labels], [WeightedText(row, ANSWERS)])
+    assert got[stop_positions(BYTE_LEVEL, ids, labels)].tolist() == [1, 0.5]
+    (got,) = WeightAligner(BYTE_LEVEL, unscored=0.5)([ids], [labels], [WeightedText(failed_row(), ANSWERS)])
+    assert got[stop_positions(BYTE_LEVEL, ids, labels)].tolist() == [1, 1]
+
+
+def test_mean_one_counts_it() -> None:
+    ids, labels = chatml(BYTE_LEVEL, TURNS[:1])
+    row = with_stops(row_of(ANSWERS[:1]), ANSWERS[:1], {0: 9.0})
+    (got,) = WeightAligner(BYTE_LEVEL, normalize="mean")([ids], [labels], [WeightedText(row, ANSWERS[:1])])
+    labelled = np.array(labels) != -100
+    assert got[labelled].mean() == pytest.approx(1)
+    assert got[stop_positions(BYTE_LEVEL, ids, labels)[0]] == got.max()
+
+
+def test_a_record_carries_it_and_one_without_it_is_read() -> None:
+    row = with_stops(row_of(ANSWERS), ANSWERS, {0: 0.25, 1: 4.0})
+    record = row.to_record()
+    assert record["is_stop"] == [False, False, False, True, False, False, True]
+    back = WeightRow.from_record(record)
+    assert back.scores is not None and back.scores.is_stop.tolist() == record["is_stop"]
+    ids, labels = chatml(BYTE_LEVEL, TURNS)
+    one, other = (WeightAligner(BYTE_LEVEL)([ids], [labels], [WeightedText(r, ANSWERS)])[0] for r in (row, back))
+    np.testing.assert_array_equal(one, other)
+    plain = row_of(ANSWERS).to_record()
+    assert "is_stop" not in plain and not WeightRow.from_record(plain).scores.is_stop.any()  # type: ignore[union-attr]
+    with pytest.raises(TableError, match="lists of"):
+        WeightRow.from_record({**record, "is_stop": [True]})
