@@ -55,7 +55,7 @@ def test_scores_keep_their_text_on_one_line(scores: TokenScores) -> None:
 def test_scores_draw_their_text(scores: TokenScores) -> None:
     html = scores._repr_html_()
     assert html is not None
-    assert plain(html) == "A red square &amp; &lt;b&gt;two&lt;/b&gt; hearts."
+    assert plain(html) == "A red square &amp; &lt;b&gt;two&lt;/b&gt; hearts. end"
     assert "<b>" not in html and "background:#" in html and 'dir="auto"' in html
 
 
@@ -91,7 +91,7 @@ def test_a_stop_token_is_a_mark_behind_its_text() -> None:
     assert re.search(
         r'title="end of the text: −3.5[^>]*background:#6a9cea[^>]*border:1px dashed[^>]*>end</span>$', first
     )
-    assert "0.2 nats" in first  # the gap of the last token is its own
+    assert re.search(r'title="\+0.20 nats[^>]*>b\.</span> <span title="end', first)  # the last token keeps its gap
     assert re.search(r'title="end of the text: undefined" style="border:1px dashed[^>]*>end</span>$', second)
     plain = caption_html(
         ("a b.", "two"), turns[~is_stop], starts[~is_stop], ends[~is_stop], gaps[~is_stop], is_stop[~is_stop]

@@ -77,7 +77,7 @@ def test_parameters_and_defaults_are_the_functions(record: WeightingMethod) -> N
 @every_record
 def test_columns_are_those_that_the_function_reads(record: WeightingMethod) -> None:
     whole = scores()
-    further = {name: np.arange(len(whole.token_ids)) % 7 == 6 for name in record.if_given}
+    further = {name: np.arange(len(whole.token_ids)) < 1 for name in record.if_given}
     watched = Watched(replace(whole, optional=further))
     weights = record.function(watched)
     assert watched.read - {"optional"} == set(record.columns)

@@ -127,7 +127,7 @@ def test_totals_are_those_of_the_tokens(client: TestClient) -> None:
     ("parts", "names"),
     [
         (["tokens"], {"id", "text"}),
-        (["spans"], {"turn", "start", "end"}),
+        (["spans"], {"turn", "start", "end", "is_stop"}),
         (["raw", "weights"], {"logit_gap", "logprob_clean", "logprob_contrast", "weight"}),
         ([], set()),
     ],
@@ -141,6 +141,9 @@ def test_what_is_returned_is_chosen(client: TestClient, parts: list[str], names:
 def test_the_text_of_tokens_is_the_captions_own(client: TestClient) -> None:
     found = score(client, request("A red kite."))
     assert "".join(column(found, "text")) == "A red kite."
+    assert column(found, "text")[-1] == ""
+    assert column(found, "is_stop") == [False] * (len(found["tokens"]) - 1) + [True]
+    assert found["tokens"][-1]["start"] == found["tokens"][-1]["end"] == len("A red kite.")
 
 
 @pytest.mark.parametrize("method", METHODS)

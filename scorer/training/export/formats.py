@@ -139,7 +139,7 @@ def _record(example: Example) -> dict[str, Any]:
     at = {turn: i for i, turn in enumerate(example.trained)}
     kept = [i for i, turn in enumerate(record["turns"]) if turn in at]
     named = [name for name in ("starts", "ends", "weights", IS_STOP) if name in record]
-    lists = {name: [record[name][i] for i in kept] for name in named}
+    lists: dict[str, Any] = {name: [record[name][i] for i in kept] for name in named}
     turns = [at[record["turns"][i]] for i in kept]
     return {**lists, "turns": turns, "text_hash": text_hash([example.texts[turn] for turn in example.trained])}
 

@@ -99,7 +99,8 @@ def write_run(folder: Path, shards: Mapping[str, Sequence[Entry]], **summary: An
         results = [result for _, result in entries]
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = table.build_table(results, 0, weights.Method(), {"fingerprint": {}})
+        optional = {name for result in results if isinstance(result, TokenScores) for name in result.optional}
+        rows = table.build_table(results, 0, weights.Method(), {"fingerprint": {"columns": sorted(optional)}})
         pq.write_table(rows, path, row_group_size=50)
         failed = alone = 0
         for index, result in enumerate(results):

@@ -19,7 +19,7 @@ from pipelines.report import page as report
 from pipelines.report import quality_section
 from pipelines.report.page import write_report
 from scorer.errors import FailureCode, TableError
-from scorer.results import Failure
+from scorer.results import Failure, TokenScores
 from scorer.types import IMAGE, Sample, Turn
 from tests.pipelines.report.html_page import Element, Page
 from tests.pipelines.report.runs import Entry, MemorySource, picture, scored, write_run
@@ -29,6 +29,25 @@ from tests.toy_method import TOY, plant
 def entry(sample_id: str, text: str, default: float = 0.0, **gaps: float) -> Entry:
     sample = Sample.caption(sample_id, picture(), text)
     return sample, scored(sample, gaps, default)
+
+
+def test_a_stop_token_is_a_mark_behind_its_text_and_no_word(tmp_path: Path) -> None:
+    sample, result = entry("a", "a red kite", red=2.0)
+    assert not isinstance(result, Failure)
+    at_end = {"token_starts": 10, "token_ends": 10, "token_turns": 0, "logprob_clean": -6, "logprob_contrast": -3}
+    arrays = {name: np.append(array, array.dtype.type(at_end.get(name, 0))) for name, array in result.arrays.items()}
+    is_stop = np.arange(len(arrays["token_ids"])) == len(arrays["token_ids"]) - 1
+    stopped = TokenScores.from_arrays("a", result.text_hash, {**arrays, "is_stop": is_stop})
+    plain = dataclasses.replace(result, sample_id="b", optional={"is_stop": is_stop[:-1] & False})
+    rows = [(sample, stopped), (dataclasses.replace(sample, sample_id="b"), plain)]
+    page = written(tmp_path, {"a.parquet": rows})
+    with_mark, without = (page.card(name).all("p", **{"class": "caption"})[0] for name in "ab")
+    assert with_mark.text.split() == ["a", "red", "kite", "end"]
+    (mark,) = with_mark.all("span", **{"class": "t stop"})
+    assert (mark.text, mark.attributes["data-p"]) == ("end", "-3")
+    assert [span.attributes["data-p"] for span in with_mark.all("span", **{"class": "t"})] == ["0", "3", "0"]
+    assert without.text.split() == ["a", "red", "kite"]
+    assert not page.root.all("p", **{"class": "doubt"})  # it is no word that the image contradicts
 
 
 def failure(sample_id: str, message: str) -> Entry:

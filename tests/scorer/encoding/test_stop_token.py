@@ -43,7 +43,8 @@ def stops(row: EncodedSample) -> list[tuple[int, int, int]]:
 def chat(between: str = "", ending: str = "<|im_end|>", after: str = "\n") -> TemplateCase:
     """ChatML with white space before its stop token."""
     headed = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n" + parts()
-    return TemplateCase(headed + between + ending + after + "{% endfor %}", byte_level)
+    written = "{{ " + repr(between) + " }}"  # an expression: Jinja drops a line break behind a block
+    return TemplateCase(headed + written + ending + after + "{% endfor %}", byte_level)
 
 
 @pytest.mark.parametrize("between", [" ", "\n", " \n\t", "\n\n"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from pipelines.report.page import comparison, percent, ratio
 from scorer.display.levels import gap_level, weight_level
 from scorer.display.token_runs import token_runs
-from scorer.types import Float32Array, Int16Array
+from scorer.types import BoolArray, Float32Array, Int16Array
 from scorer.weights import METHODS, Method
 from tests.service.page.browser import Browser
 from tests.service.page.server import Server
@@ -48,12 +48,14 @@ class Scores:
     logit_gap: Float32Array
     logprob_clean: Float32Array
     logprob_contrast: Float32Array
+    optional: Mapping[str, BoolArray] = field(default_factory=dict)
 
     def tokens(self) -> list[dict[str, Any]]:
         """As the API sends them: NaN is null. (Infinite values, which JSON has not, travel as words here.)"""
         names = ("logit_gap", "logprob_clean", "logprob_contrast")
         return [
             {"turn": int(turn), **{name: _sent(getattr(self, name)[i]) for name in names}}
+            | {name: bool(values[i]) for name, values in self.optional.items()}
             for i, turn in enumerate(self.token_turns)
         ]
 
@@ -77,7 +79,9 @@ def _random(rng: np.random.Generator, length: int, turns: int, kind: str) -> Sco
         if kind == "infinite":
             column[rng.random(length) < 0.1] = -np.inf
         columns.append(column.astype(np.float32))
-    return Scores(np.sort(rng.integers(0, turns, length)).astype(np.int16), *columns)
+    turn = np.sort(rng.integers(0, turns, length)).astype(np.int16)
+    last = np.append(np.diff(turn) != 0, True)
+    return Scores(turn, *columns, {"is_stop": last} if rng.random() < 0.5 else {})
 
 
 def _edges() -> list[Scores]:
