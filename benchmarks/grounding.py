@@ -33,11 +33,13 @@ from scorer.mini.evaluation import held_out
 from scorer.mini.labels import auroc, token_labels
 from scorer.results import TokenScores
 from scorer.types import Branch, EncodedSample, Sample
-from scorer.weights import cal, cal_logprob
+from scorer.weights import METHODS, Method, cal, cal_logprob
 
 CONTRASTS = ("blank", "masked", "removed", "blur")
 IMAGE_SIZE = 160
 RESULTS = Path(__file__).parent / "results" / "grounding.json"
+STOP = "stop"
+"""The label of stop tokens, which are in no word of a caption."""
 
 Column = npt.NDArray[np.float64]
 Score = Callable[["Scored"], Column]
@@ -102,7 +104,8 @@ def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]
                 "1e-3"
             )
         labels = token_labels(result.token_starts.tolist(), result.token_ends.tolist(), caption.spans)
-        rows.append(Scored(np.array(labels, dtype=object), result, clean_mean - contrast_mean))
+        labelled = np.where(result.is_stop, STOP, np.array(labels, dtype=object))  # a stop token is in no word
+        rows.append(Scored(labelled, result, clean_mean - contrast_mean))
     return rows
 
 
@@ -155,6 +158,16 @@ def shift_figures(rows: Sequence[Scored]) -> dict[str, float]:
     }
 
 
+def stop_weights(rows: Sequence[Scored]) -> dict[str, float]:
+    """Return the mean weight of stop tokens by each method, relative to the mean over all tokens."""
+    stop = np.concatenate([row.labels for row in rows]) == STOP
+    found = {}
+    for name in METHODS:
+        weights = np.concatenate([Method(name)(row.scores) for row in rows]).astype(np.float64)
+        found[name] = float(weights[stop].mean() / weights.mean())
+    return found
+
+
 def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, Any]:
     """Return everything this benchmark reports, as plain data."""
     pairs = held_out(seed, captions)
@@ -169,6 +182,7 @@ def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, A
         figures["scores"][contrast] = table(rows, scores, resamples, 0)
         figures["shift"][contrast] = shift_figures(rows)
         if contrast == "blank":
+            figures["stop token's weight ÷ mean weight (blank)"] = stop_weights(rows)
             figures["weights (blank)"] = table(rows, WEIGHTS, resamples, 0)
             counted = np.concatenate([row.labels for row in rows]).tolist()
             figures["tokens"] = {label: counted.count(label) for label in (VISUAL, FILLER, CONTRADICTORY)}
@@ -188,6 +202,8 @@ def markdown(figures: dict[str, Any]) -> str:
     lines += [
         f"| {name} | {' | '.join(map(_cell, row.values()))} |" for name, row in figures["weights (blank)"].items()
     ]
+    stops = figures["stop token's weight ÷ mean weight (blank)"]
+    lines += ["", "stop token's weight ÷ mean weight: " + ", ".join(f"{n} {value:.2f}" for n, value in stops.items())]
     names = list(figures["shift"]["blank"])
     lines += ["", f"| contrast | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     lines += [

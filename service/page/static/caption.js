@@ -31,7 +31,7 @@ function drawStop(paragraph, at, tokens) {
   const part = { ...numbersOf({ text: "end", first: 0, last: 1 }, at, tokens), isStop: true };
   const attributes = { role: "option", tabindex: -1, "aria-selected": "false", "aria-describedby": "tip" };
   part.element = el("span", { class: "t stop", "aria-label": "end of the text", ...attributes });
-  paragraph.append(" ", part.element);
+  paragraph.append(part.element);
   return part;
 }
 

@@ -43,9 +43,10 @@ def test_a_stop_token_is_a_mark_behind_its_text_and_no_word(tmp_path: Path) -> N
     page = written(tmp_path, {"a.parquet": rows})
     with_mark, without = (page.card(name).all("p", **{"class": "caption"})[0] for name in "ab")
     assert with_mark.text.split() == ["a", "red", "kite", "end"]
-    (mark,) = with_mark.all("span", **{"class": "t stop"})
-    assert (mark.text, mark.attributes["data-p"]) == ("end", "-3")
-    assert [span.attributes["data-p"] for span in with_mark.all("span", **{"class": "t"})] == ["0", "3", "0"]
+    (mark,) = with_mark.all("span", **{"class": "stop"})
+    assert (mark.text, mark["data-p"]) == ("end", "-4")
+    levels = [span["data-p"] for span in with_mark.all("span", **{"class": "t"})]
+    assert levels == ["0", "3", "0", "-4"]
     assert without.text.split() == ["a", "red", "kite"]
     assert not page.root.all("p", **{"class": "doubt"})  # it is no word that the image contradicts
 

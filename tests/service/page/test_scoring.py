@@ -13,6 +13,7 @@ from selenium.webdriver.support.select import Select
 
 from scorer import Sample, Scorer, ScorerConfig
 from scorer.contrasts import CONTRASTS
+from scorer.display.levels import gap_level
 from scorer.mini import MODEL_PATH
 from scorer.weights import Method
 from service.schemas import contrast_names
@@ -73,6 +74,12 @@ def test_upload_and_score(page: Browser, server: Server, picture: Path) -> None:
     assert weights(page) == pytest.approx(Method()(scores).tolist(), abs=1e-4)
     right = page.tokens().index("right")
     assert page.levels()[right] == "-4"
+    mark = page.all("#captions .t")[-1]
+    assert mark.get_attribute("class") == "t stop" and mark.get_attribute("aria-label") == "end of the text"
+    assert page.js("return getComputedStyle(arguments[0], '::before').content", mark) == '"end"'
+    assert page.levels()[-1] == str(gap_level(float(scores.logprob_gap[-1])))
+    page.js("arguments[0].focus()", mark)
+    assert page.text("#tip").startswith("end")
     assert server.faults.scored == ["POST"]
 
 
