@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from scorer.contrasts import CONTRASTS, DEFAULT, ContrastOptions
+from scorer.contrast_images import ContrastOptions
+from scorer.contrasts import DEFAULT, parse_contrast
 from scorer.errors import ConfigError
 from scorer.types import DEFAULT_PROMPT
 
@@ -37,7 +38,8 @@ class ScorerConfig:
     """How samples are scored.
 
     Attributes:
-        contrast: what replaces the image; a name in :data:`scorer.contrasts.CONTRASTS`.
+        contrast: what replaces the image, as :func:`scorer.contrasts.parse_contrast` reads it: a name, or a name with
+            the value of its option, ``blur@0.02``. A value that is the default anyway is dropped.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
@@ -55,8 +57,9 @@ class ScorerConfig:
             own. Where image tokens depend on the size, rows with the same prompt then share one contrast prefix.
         blur_radius: standard deviation of the Gaussian of the ``blur`` contrast, as a fraction of the image's longer
             side, in (0, 1].
-        noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, but not on its place
-            in a batch.
+        noise_seed: seed of the contrasts that draw at random: ``noise``, which also depends on the image's size,
+            ``patches`` and ``diffusion``, which depend on its pixels, and ``shuffled``. None depends on a place in a
+            batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
@@ -93,7 +96,6 @@ class ScorerConfig:
     max_batch_tokens: int = MAX_BATCH_TOKENS
 
     def __post_init__(self) -> None:
-        _one_of("contrast", self.contrast, tuple(CONTRASTS))
         _one_of("dtype", self.dtype, get_args(DType))
         _require(
             "device",
@@ -140,6 +142,9 @@ class ScorerConfig:
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
             _require(name, value, valid, f"an integer of at least {low}")
+        _require("contrast", self.contrast, isinstance(self.contrast, str), "a contrast's name")
+        chosen = parse_contrast(self.contrast).canonical(self._options((0, 0, 0)))
+        object.__setattr__(self, "contrast", chosen.name)  # equal choices have equal fingerprints
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
@@ -159,6 +164,9 @@ class ScorerConfig:
 
     def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
         """Return the contrast options; ``mean_color`` is the image processor's RGB mean, used if no colour is set."""
+        return parse_contrast(self.contrast).options(self._options(mean_color))
+
+    def _options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
         return ContrastOptions(
             blank_color=self.blank_color or mean_color, blur_radius=self.blur_radius, noise_seed=self.noise_seed
         )
