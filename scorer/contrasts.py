@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -195,7 +195,8 @@ class ChosenContrast:
         """Return the options with the chosen value among them."""
         if self.record.option is None or self.value is None:
             return options
-        return replace(options, **{self.record.option.field: self.value})
+        changed: dict[str, Any] = {self.record.option.field: self.value}
+        return replace(options, **changed)
 
     def canonical(self, options: ContrastOptions) -> ChosenContrast:
         """Return the same choice without a value that the options have anyway."""

@@ -18,8 +18,9 @@ from scorer.assembly import Assembly, Scores
 from scorer.checkpoint.files import Checkpoint
 from scorer.checkpoint.fingerprint import fingerprint
 from scorer.config import ScorerConfig
-from scorer.contrasts import Capability
+from scorer.contrasts import Capability, parse_contrast
 from scorer.encoding.encoder import Encoder
+from scorer.encoding.shuffling import with_partners
 from scorer.errors import BatchTooLargeError
 from scorer.forward import FastPathDiffersError, Item, verify
 from scorer.forward.batching import plain_batches, windows
@@ -153,9 +154,12 @@ class Scorer:
         notebooks display in colour.
         """
         _check_samples(samples)
+        asked: Iterable[Sample] = samples
+        if parse_contrast(self.config.contrast).record.needs_rows:
+            asked = with_partners(samples, self.config.noise_seed, self.config.max_image_bytes)
         results = (
             result
-            for chunk in _encode_ahead(self.encoder, samples, encode_threads)
+            for chunk in _encode_ahead(self.encoder, asked, encode_threads)
             for result in self.score_encoded(chunk)
         )
         return [

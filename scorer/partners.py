@@ -43,7 +43,7 @@ def find_partners(
         seed: decides the order.
     """
     places = {
-        each: hashlib.blake2b(b"".join(each), key=str(seed).encode(), digest_size=16).digest()
+        each: hashlib.blake2b(b"".join([f"{seed} ".encode(), *each]), digest_size=16).digest()
         for each in digests
         if each
     }
@@ -51,8 +51,8 @@ def find_partners(
     first = {each: images[i] for i, each in reversed(list(enumerate(digests))) if each}
     turns = {each: circle[i + 1 :] + circle[:i] for i, each in enumerate(circle)}
     return [
-        tuple(
-            first[other] for other in turns[own] if len(other) == len(own) and not set(other) & set(own)
-        ) if own else ()
+        tuple(first[other] for other in turns[own] if len(other) == len(own) and not set(other) & set(own))
+        if own
+        else ()
         for own in digests
     ]

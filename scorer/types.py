@@ -67,14 +67,17 @@ class Turn:
 class Sample:
     """One row to score: its images, and a conversation whose assistant turns are all scored.
 
-    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one. A sample without images
-    and without places for them is text-only: it is encoded and kept, but no image can change its tokens.
+    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one, and only ``shuffled``
+    reads ``partners``: the images of other rows, each as many as ``images``, in the order in which they are tried.
+    ``Scorer.score`` fills them in. A sample without images and without places for them is text-only: it is encoded and
+    kept, but no image can change its tokens.
     """
 
     sample_id: str
     images: tuple[ImageSource, ...]
     turns: tuple[Turn, ...]
     contrast_images: tuple[ImageSource, ...] = ()
+    partners: tuple[tuple[ImageSource, ...], ...] = ()
 
     @classmethod
     def caption(

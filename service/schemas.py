@@ -22,8 +22,11 @@ FLOAT32_MAX: Final = 3.4e38
 
 
 def contrast_names() -> tuple[str, ...]:
-    """Return the contrasts that a request can name: those that need only the image."""
-    return tuple(name for name, contrast in CONTRASTS.items() if not contrast.needs_column)
+    """Return the contrasts that a request can name: those that need only the image, and no other row.
+
+    The samples of a batch are independent requests: none may decide what another one is compared with.
+    """
+    return tuple(name for name, contrast in CONTRASTS.items() if not (contrast.needs_column or contrast.needs_rows))
 
 
 def _one_of(names: Sequence[str], name: str) -> str:

@@ -10,9 +10,11 @@ from pipelines.sources import Source
 from pipelines.sources.columns import OPTIONS, Columns
 from pipelines.sources.formats import FORMATS, open_source
 from pipelines.sources.images import ImageOptions
+from pipelines.sources.shuffled import ShuffledSource
 from scorer.command_line.parser import not_empty
 from scorer.config import ScorerConfig
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import CONTRASTS, parse_contrast
+from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
@@ -66,7 +68,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 class ContrastAction(argparse.Action):
-    """Parse ``--contrast NAME``, or ``NAME:COLUMN`` for a contrast that needs a column of other images."""
+    """Parse ``--contrast NAME``, ``NAME@VALUE``, or ``NAME:COLUMN`` for one that needs a column of other images."""
 
     def __call__(
         self,
@@ -76,7 +78,12 @@ class ContrastAction(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         name, colon, column = str(values).partition(":")
-        contrast = CONTRASTS.get(name)
+        try:
+            contrast = parse_contrast(name).record
+        except ConfigError as error:
+            if name.partition("@")[0] in CONTRASTS:
+                parser.error(f"argument --contrast: {error}")
+            contrast = None
         if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
             *others, last = (known.argument for known in CONTRASTS.values())
             parser.error(f"argument --contrast: {values!r} is not one of {', '.join(others)} and {last}")
@@ -87,12 +94,14 @@ class ContrastAction(argparse.Action):
 def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
     """Open the source that the options describe. Raises ConfigError."""
     fetcher = Fetcher(tuple(options.allow_image_host), config.max_image_bytes, options.image_url_timeout)
-    return open_source(
+    contrast = parse_contrast(config.contrast).record
+    source = open_source(
         options.input,
         options.format,
         Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS}),
         prompt=config.prompt,
-        contrast_images=CONTRASTS[config.contrast].needs_column,
+        contrast_images=contrast.needs_column,
         images=ImageOptions(options.image_root, config.max_image_bytes, fetcher),
         max_text_bytes=config.max_text_bytes,
     )
+    return ShuffledSource(source, config.noise_seed, config.max_image_bytes) if contrast.needs_rows else source

@@ -18,7 +18,8 @@ import numpy as np
 
 from scorer.checkpoint.files import Checkpoint
 from scorer.config import ScorerConfig
-from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, OtherImage
+from scorer.contrast_images import ContrastOptions
+from scorer.contrasts import AlteredImage, DrawnImage, EditedTokens, OtherImage, OtherRowImage, parse_contrast
 from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
@@ -76,9 +77,9 @@ class Encoder:
         if config.jpeg_draft and with_images:
             check_draft(self._processor, self.family, checkpoint.name, str(checkpoint.config.model_type))
         needs_mean = with_images and config.blank_color is None
-        mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
-        self.contrast_options = config.contrast_options(mean_color)
-        self._recent: Recent[tuple[bytes, bool, AlteredImage | None], _Prepared] = _recent()
+        self._mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
+        self.contrast_options = config.contrast_options(self._mean_color)
+        self._recent: Recent[tuple[bytes, bool, AlteredImage | None, ContrastOptions], _Prepared] = _recent()
         self._drawn: Recent[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = _recent()
         self._equal_drawn: Recent[tuple[str, bytes], ProcessedImage] = _recent()
         self._blank_colors: dict[str, Float32Array | None] = {}
@@ -97,14 +98,18 @@ class Encoder:
         _check_contrast(contrast, self.checkpoint)
         other = copy(self)
         other.config = replace(self.config, contrast=contrast)
+        other.contrast_options = other.config.contrast_options(self._mean_color)
         other._blank_color = other._uniform_color()
         other._check_blank_size()
         return other
 
+    @property
+    def _how(self) -> DrawnImage | AlteredImage | OtherImage | OtherRowImage | EditedTokens:
+        return parse_contrast(self.config.contrast).record.how
+
     def _uniform_color(self) -> Float32Array | None:
         """Return the colour of the contrast's blanks; None if it has none, or they must be drawn."""
-        contrast = self.config.contrast
-        how = CONTRASTS[contrast].how
+        contrast, how = self.config.contrast, self._how
         if not isinstance(how, DrawnImage) or not how.uniform or self.config.blank_size is not None:
             return None
         if contrast not in self._blank_colors:
@@ -115,8 +120,7 @@ class Encoder:
 
     def _check_blank_size(self) -> None:
         """Draw the blank that all images share, if there is one. Raises ModelError if its size is refused."""
-        how = CONTRASTS[self.config.contrast].how
-        size = self.config.blank_size
+        how, size = self._how, self.config.blank_size
         if not isinstance(how, DrawnImage) or not how.uniform or size is None:
             return
         width, height = size
@@ -205,7 +209,7 @@ class Encoder:
 
     def _prepare(self, sources: Sequence[ImageSource]) -> list[_Prepared]:
         """Decode and process a sample's images; one that a recent sample had is neither decoded nor processed again."""
-        how = CONTRASTS[self.config.contrast].how
+        how = self._how
         alter = how if isinstance(how, AlteredImage) else None
         read = [read_image(source, self.config.max_image_bytes) for source in sources]
         several = len(read) > 1
@@ -218,7 +222,7 @@ class Encoder:
 
         # A decoded image may be changed by its owner, and reading all its pixels to see whether it was takes long.
         return [
-            self._recent.get((_digest(one), several, alter), partial(prepare, one))
+            self._recent.get((_digest(one), several, alter, self.contrast_options), partial(prepare, one))
             if isinstance(one, EncodedImage)
             else prepare(one)
             for one in read
@@ -287,12 +291,14 @@ class Encoder:
         kept: int,
     ) -> Branch:
         """Build the branch that the clean branch is compared with."""
-        how = CONTRASTS[self.config.contrast].how
+        how = self._how
         if isinstance(how, EditedTokens):
             return how.edit(clean, clean.input_ids == self.image_token_id)
         if isinstance(how, OtherImage):
             others = self._prepare(self._contrast_images(sample))
             return self._other_branch(sample, kept, [image.processed for image in others], "contrast image")
+        if isinstance(how, OtherRowImage):
+            return self._partner_branch(sample, images, kept)
         size = self.config.blank_size
         if isinstance(how, DrawnImage) and how.uniform and size is not None:
             return self._other_branch(sample, kept, self._drawn_images(how, [size] * len(images)), "--blank-size")
@@ -330,6 +336,27 @@ class Encoder:
                 f"contrast {self.config.contrast!r} needs one for each image",
             )
         return sample.contrast_images
+
+    def _partner_branch(self, sample: Sample, images: list[_Prepared], kept: int) -> Branch:
+        """Build the branch with the images of the first partner that has other ones and can be used."""
+        problem = "every other row near it has another number of images, none, or the same"
+        for partner in sample.partners:
+            if len(partner) != len(images):
+                continue
+            try:
+                others = self._prepare(partner)
+                if any(one.processed.digest == own.processed.digest for one, own in zip(others, images, strict=True)):
+                    problem = "they look the same to the model"
+                    continue
+                return self._other_branch(sample, kept, [image.processed for image in others], "images of another row")
+            except RowError as error:
+                problem = f"the last one says: {error.message}"
+        raise RowError(
+            FailureCode.CONTRAST_UNDEFINED,
+            f"the contrast {self.config.contrast!r} needs another row's images, and none of the {len(sample.partners)} "
+            f"candidates can be used ({problem}); score rows of several images together, shuffle the dataset's rows, "
+            "or use the contrast 'blank'",
+        )
 
     def _other_branch(self, sample: Sample, kept: int, others: list[ProcessedImage], what: str) -> Branch:
         """Build the branch with other images of any size, which may take a different number of tokens."""
@@ -404,7 +431,7 @@ def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArra
 
 
 def _check_contrast(contrast: str, checkpoint: Checkpoint) -> None:
-    if contrast not in checkpoint.family.contrasts:
+    if parse_contrast(contrast).record.name not in checkpoint.family.contrasts:
         raise ModelError(
             f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; choose "
             f"one of {', '.join(checkpoint.family.contrasts)}"

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from torch import Tensor
 
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import parse_contrast
 from scorer.errors import BatchTooLargeError
 from scorer.forward.attention import Backend
 from scorer.forward.labels import LabelScores, split_scores
@@ -42,7 +42,7 @@ class FastPath:
 
     Args:
         model: the reference model; its family must be verified for the fast path.
-        contrast: the name of the contrast.
+        contrast: the contrast, as :func:`scorer.contrasts.parse_contrast` reads it.
         cache_bytes: memory for contrast prefixes that are kept across calls, in bytes.
         backend: see :class:`PackedForward`.
         bucket: see :class:`PackedForward`.
@@ -57,7 +57,7 @@ class FastPath:
         bucket: int | None = None,
     ) -> None:
         self._model = model
-        self._constant = CONTRASTS[contrast].constant
+        self._constant = parse_contrast(contrast).record.constant
         self._cache = KeptSegments(cache_bytes)
         self._forward = PackedForward(model, backend, bucket)
 

@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scorer.contrast_images import ContrastOptions, blank_image, blurred_image, noise_image
 from scorer.contrasts import (
     CONTRASTS,
     DEFAULT,
     Capability,
-    ContrastOptions,
     EditedTokens,
-    blank_image,
-    blurred_image,
     hide_image_tokens,
-    noise_image,
     remove_image_tokens,
 )
 from scorer.errors import FailureCode, RowError
