@@ -104,6 +104,7 @@ class Scorer:
         Use both from one thread: they share the model and the usage.
 
         Raises:
+            ConfigError: there is no such contrast.
             ModelError: the contrast is not defined for this model.
         """
         other = copy(self)

@@ -69,8 +69,8 @@ class Sample:
 
     Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one, and only ``shuffled``
     reads ``partners``: the images of other rows, each as many as ``images``, in the order in which they are tried.
-    ``Scorer.score`` fills them in. A sample without images and without places for them is text-only: it is encoded and
-    kept, but no image can change its tokens.
+    ``Scorer.score`` fills them in where there are none. A sample without images and without places for them is
+    text-only: it is encoded and kept, but no image can change its tokens.
     """
 
     sample_id: str

@@ -24,12 +24,17 @@ def partners_of(images: Sequence[Images], seed: int, max_image_bytes: int) -> li
 
 
 def with_partners(samples: Sequence[Sample], seed: int, max_image_bytes: int) -> Iterator[Sample]:
-    """Yield samples with their partners, which are other ones of the list. Raises OSError as :func:`partners_of`."""
+    """Yield samples with their partners, which are other ones of the list; a sample that has some keeps them.
+
+    Raises:
+        OSError: as :func:`partners_of`.
+    """
     at = 0
     while at < len(samples):
         group = [samples[i] for i in group_of(at, len(samples))]
         found = partners_of([sample.images for sample in group], seed, max_image_bytes)
-        yield from (replace(sample, partners=partners) for sample, partners in zip(group, found, strict=True))
+        for sample, partners in zip(group, found, strict=True):
+            yield sample if sample.partners else replace(sample, partners=partners)
         at += len(group)
 
 

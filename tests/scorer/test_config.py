@@ -107,7 +107,7 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"contrast": "black"}, "contrast is 'black'; it must be one of blank, masked, removed, blur, noise, image"),
+        ({"contrast": "black"}, "contrast is 'black'; it must be one of blank, masked, removed, blur, noise, patches"),
         ({"contrast": None}, "contrast is None"),
         ({"contrast": ["blank"]}, "contrast is"),
         ({"dtype": "fp16"}, "dtype is 'fp16'; it must be one of float32, bfloat16, float16"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scorer import Sample, Scorer, ScorerConfig
-from scorer.contrasts import blank_image
+from scorer.contrast_images import blank_image
 from scorer.encoding.encoder import Encoder
 from scorer.errors import FailureCode, ModelError
 from scorer.forward import FastPath, score_two_forwards

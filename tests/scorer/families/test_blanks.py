@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from scorer import ScorerConfig
+from scorer.contrasts import CONTRASTS
 from scorer.encoding import encoder as encoder_module
 from scorer.encoding.blanks import uniform_color
 from scorer.encoding.encoder import Encoder
@@ -77,7 +78,7 @@ def accepted(made: Encoder) -> list[tuple[Sample, EncodedSample]]:
 
 def drawn(made: Encoder, sample: Sample) -> tuple[list[str], dict[str, PixelArray]]:
     """What the processor itself makes of drawn blanks of the sample's sizes, in floats."""
-    blanks = [encoder_module.CONTRASTS["blank"].how.draw(i.size, made.contrast_options) for i in sample.images]
+    blanks = [CONTRASTS["blank"].how.draw(i.size, made.contrast_options) for i in sample.images]
     processed = process_images(made._processor, made.family, blanks)
     joined = join_pixels([one.pixels for one in processed], made.family.image_axis)
     return [one.replacement for one in processed], joined
@@ -123,7 +124,7 @@ def test_where_the_processor_pads_a_blank_of_one_colour_would_be_wrong(name: str
     """Negative control of the families' records: the check at load refuses these families, whatever they say."""
     made = encoder(name)
     family = encoder_module.replace(made.family, uniform_blank=True)
-    draw = encoder_module.CONTRASTS["blank"].how.draw
+    draw = CONTRASTS["blank"].how.draw
     assert uniform_color(made._processor, family, lambda size: draw(size, made.contrast_options), None) is None
 
 
@@ -231,7 +232,7 @@ def test_a_checkpoint_whose_blanks_are_not_of_one_colour_draws_them(
     original = encoder("llava")
     for name, value in change(original._processor.image_processor).items():
         monkeypatch.setattr(original._processor.image_processor, name, value)
-    draw = encoder_module.CONTRASTS["blank"].how.draw
+    draw = CONTRASTS["blank"].how.draw
     color = uniform_color(
         original._processor, original.family, lambda size: draw(size, original.contrast_options), original.pixel_table
     )
