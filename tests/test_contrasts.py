@@ -186,7 +186,7 @@ def test_report_and_card_keep_a_name_that_they_do_not_know(dataset: Path, output
 
 
 def test_the_service_takes_it(mirror: Contrast) -> None:
-    served = [contrast.name for contrast in KNOWN if not contrast.needs_column]
+    served = [contrast.name for contrast in KNOWN if not (contrast.needs_column or contrast.needs_rows)]
     with pytest.raises(ValidationError, match=f"Input should be {', '.join(map(repr, served))} or"):
         helpers.settings(contrasts="blank,mirrors")
     options: dict[str, Any] = {"contrasts": "blank,mirror"}
