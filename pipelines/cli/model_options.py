@@ -82,9 +82,15 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_DEFAULTS.blur_radius,
         metavar="SHARE",
-        help="Gaussian radius relative to the longer side (default: %(default)s)",
+        help="Gaussian radius of a blur without @RADIUS, relative to the longer side (default: %(default)s)",
     )
-    group.add_argument("--noise-seed", type=int, default=_DEFAULTS.noise_seed, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--noise-seed",
+        type=int,
+        default=_DEFAULTS.noise_seed,
+        metavar="N",
+        help="seed of every contrast that draws at random (default: %(default)s)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
