@@ -82,9 +82,9 @@ def noise_image(size: tuple[int, int], options: ContrastOptions) -> Image:
 def patched_image(image: Image, options: ContrastOptions) -> Image:
     """Blacken square patches of an RGB image, each with the same chance and independently of the others.
 
-    Published with patches of 14 pixels of the image as the model takes it, and a chance of 0.5 (VPPO's code) or 0.6
-    (PAPO's). Here the longer side has :data:`PATCHES`, at any resolution. Which ones turn black follows from the seed
-    and the image's pixels, so images of one size lose different places.
+    Published with patches of 14 pixels, and a chance of 0.5 (VPPO's code) or 0.6 (PAPO's). Here the longer side has
+    :data:`PATCHES`, at any resolution. Which ones turn black follows from the seed and the image's pixels, so images of
+    one size lose different places.
     """
     from PIL import Image
 

@@ -199,6 +199,9 @@ def test_the_service_takes_it(mirror: Contrast) -> None:
         assert model["contrast_words"] == {"blank": "a blank image", "mirror": "the image in a mirror"}
         answer = client.post("/v1/score", json=helpers.request(contrast="mirror"))
         assert (answer.status_code, answer.json()["contrast"]) == (200, "mirror")
+        for name in ("shuffled", "patches@0.3"):
+            refused = client.post("/v1/score", json=helpers.request(contrast=name))
+            assert (refused.status_code, "'patches', 'diffusion'" in refused.text) == (422, True)
         components = client.get("/openapi.json").json()["components"]["schemas"]
     assert components["ScoreResponse"]["properties"]["contrast"] == {
         "type": "string",
