@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from scorer.columns import of_contrast
 from scorer.contrasts import CONTRASTS, DEFAULT, ContrastOptions
 from scorer.errors import ConfigError
 from scorer.types import DEFAULT_PROMPT
@@ -27,7 +28,7 @@ MAX_BATCH_TOKENS: Final = 16_384
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft"})
+ABSENT_AT_DEFAULT: Final = frozenset({"further_contrasts", "max_text_bytes", "blank_size", "jpeg_draft"})
 """Options that came after outputs were published: at their default they are not in the fingerprint, so that those
 outputs keep theirs."""
 
@@ -38,6 +39,7 @@ class ScorerConfig:
 
     Attributes:
         contrast: what replaces the image; a name in :data:`scorer.contrasts.CONTRASTS`.
+        further_contrasts: more contrasts, compared with the same clean pass; each has columns of its own.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
@@ -72,6 +74,7 @@ class ScorerConfig:
     """
 
     contrast: str = DEFAULT
+    further_contrasts: tuple[str, ...] = ()
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
@@ -94,6 +97,7 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         _one_of("contrast", self.contrast, tuple(CONTRASTS))
+        object.__setattr__(self, "further_contrasts", _further(self.further_contrasts, self.contrast))
         _one_of("dtype", self.dtype, get_args(DType))
         _require(
             "device",
@@ -153,9 +157,20 @@ class ScorerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` and JSON accept."""
         values = dataclasses.asdict(self)
+        values["further_contrasts"] = list(self.further_contrasts)
         for name in ("blank_color", "blank_size"):
             values[name] = None if values[name] is None else list(values[name])
         return values
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """All contrasts, the first of which has the plain column names."""
+        return (self.contrast, *self.further_contrasts)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the optional columns that a run with these options writes."""
+        return tuple(column.name for name in self.further_contrasts for column in of_contrast(name))
 
     def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
         """Return the contrast options; ``mean_color`` is the image processor's RGB mean, used if no colour is set."""
@@ -164,13 +179,17 @@ class ScorerConfig:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the options that change scores, as plain data; options that only affect execution are left out."""
+        """Return the options that change scores, as plain data; options that only affect execution are left out.
+
+        ``columns`` names the optional columns that a run writes, if there are any.
+        """
         default = ScorerConfig().to_dict()
-        return {
+        options = {
             name: value
             for name, value in self.to_dict().items()
             if name not in EXECUTION_ONLY and not (name in ABSENT_AT_DEFAULT and value == default[name])
         }
+        return options | ({"columns": list(self.columns)} if self.columns else {})
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:
@@ -185,6 +204,17 @@ def _require(name: str, value: Any, valid: bool, expected: str) -> None:
 
 def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     _require(name, value, value in allowed, "one of " + ", ".join(map(str, allowed)))
+
+
+def _further(value: Any, first: str) -> tuple[str, ...]:
+    valid = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    _require("further_contrasts", value, valid, "a list of contrasts")
+    for name in value:
+        _one_of("further_contrasts", name, tuple(CONTRASTS))
+    twice = next((name for i, name in enumerate((first, *value)) if name in (first, *value)[:i]), None)
+    if twice is not None:
+        raise ConfigError(f"the contrast {twice!r} is given twice; name each contrast once")
+    return tuple(value)
 
 
 def _is_number(value: Any) -> bool:

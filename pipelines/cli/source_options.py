@@ -36,7 +36,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     for role, meaning in _MEANING.items():
         group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)
-    parser.set_defaults(contrast_image_column=None)
+    parser.set_defaults(contrast_image_column=None, further_contrasts=())
     group = parser.add_argument_group("dataset")
     group.add_argument(
         "--format",
@@ -66,7 +66,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 class ContrastAction(argparse.Action):
-    """Parse ``--contrast NAME``, or ``NAME:COLUMN`` for a contrast that needs a column of other images."""
+    """Parse ``--contrast NAME,…``; a name that needs a column of other images is ``NAME:COLUMN``."""
 
     def __call__(
         self,
@@ -75,13 +75,22 @@ class ContrastAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        name, colon, column = str(values).partition(":")
-        contrast = CONTRASTS.get(name)
-        if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
-            *others, last = (known.argument for known in CONTRASTS.values())
-            parser.error(f"argument --contrast: {values!r} is not one of {', '.join(others)} and {last}")
-        namespace.contrast = name
-        namespace.contrast_image_column = column or None
+        names: list[str] = []
+        namespace.contrast_image_column = None
+        # A configuration file may have a list; a comma in a column's name would then be part of it.
+        spelled = [str(one) for one in values] if isinstance(values, list) else str(values).split(",")
+        for one in spelled:
+            name, colon, column = one.strip().partition(":")
+            contrast = CONTRASTS.get(name)
+            if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
+                *others, last = (known.argument for known in CONTRASTS.values())
+                parser.error(f"argument --contrast: {one!r} is not one of {', '.join(others)} and {last}")
+            if name in names:
+                parser.error(f"argument --contrast: {name!r} is given twice; name each contrast once")
+            names.append(name)
+            namespace.contrast_image_column = column or namespace.contrast_image_column
+        namespace.contrast, *further = names
+        namespace.further_contrasts = tuple(further)
 
 
 def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
@@ -92,7 +101,7 @@ def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
         options.format,
         Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS}),
         prompt=config.prompt,
-        contrast_images=CONTRASTS[config.contrast].needs_column,
+        contrast_images=any(CONTRASTS[name].needs_column for name in config.contrasts),
         images=ImageOptions(options.image_root, config.max_image_bytes, fetcher),
         max_text_bytes=config.max_text_bytes,
     )

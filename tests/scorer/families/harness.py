@@ -24,7 +24,7 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.contrasts import CONTRASTS
 from scorer.encoding.template import ChatTemplate
 from scorer.errors import FailureCode, ModelError
-from scorer.forward import FastPath, LabelScores, score_two_forwards
+from scorer.forward import FastPath, LabelScores, score_full_forwards
 from scorer.forward.attention import Backend, FlexAttention
 from scorer.results import Failure, Result
 from scorer.types import IMAGE, EncodedSample, Turn
@@ -59,7 +59,7 @@ def fast_scores(
     scorer: Scorer, rows: Sequence[EncodedSample], size: int = 7, backend: Backend | None = None
 ) -> list[list[Pair]]:
     """The fast path's scores, cold and warm, in batches of ``size`` rows in a fixed random order."""
-    path = FastPath(scorer.model, scorer.config.contrast, scorer.config.contrast_cache_bytes, backend)
+    path = FastPath(scorer.model, scorer.config.contrasts, scorer.config.contrast_cache_bytes, backend)
     order = np.random.default_rng(1).permutation(len(rows))
     passes = []
     for _ in range(2):
@@ -72,7 +72,7 @@ def fast_scores(
 
 
 def one_at_a_time(scorer: Scorer, rows: Sequence[EncodedSample]) -> list[Pair]:
-    return [score_two_forwards(scorer.model, [row])[0] for row in rows]
+    return [score_full_forwards(scorer.model, [row])[0] for row in rows]
 
 
 def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
@@ -129,7 +129,7 @@ class ScoreSuite:
         fast, other_picture = scorer.checkpoint.family.fast, contrast in OTHER_PICTURES
         rows = encode(scorer, case.few_rows() if other_picture else case.rows())
         assert other_picture or max(len(row.token_ids) for row in rows) >= 300
-        plain = score_two_forwards(scorer.model, rows)
+        plain = score_full_forwards(scorer.model, rows)
         errors = {}
         if fast:
             cold, warm = fast_scores(scorer, rows)
@@ -160,13 +160,13 @@ class ScoreSuite:
             branches = zip(inputs, (row.clean, row.contrast), strict=True)
             clean, blank = (oracle_scores(scorer, one, branch.label_index) for one, branch in branches)
             expected.append((clean, blank))
-        worst = error(score_two_forwards(scorer.model, encoded), expected)
+        worst = error(score_full_forwards(scorer.model, encoded), expected)
         if scorer.checkpoint.family.fast:
             worst = max(worst, *(error(scores, expected) for scores in fast_scores(scorer, encoded)))
         record_property("error", worst)
         assert worst <= case.tolerance
         shifted = [(replace(c, logit=np.roll(c.logit, 1)), b) for c, b in expected]  # an off-by-one would be seen
-        assert error(score_two_forwards(scorer.model, encoded), shifted) > 0.01
+        assert error(score_full_forwards(scorer.model, encoded), shifted) > 0.01
 
     @pytest.mark.parametrize("contrast", ["masked", "removed"])
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
@@ -177,7 +177,7 @@ class ScoreSuite:
             row = scorer.encoder.encode(sample)
             inputs = text_only_oracle_inputs(case, scorer, sample)
             expected = oracle_scores(scorer, inputs, row.contrast.label_index)
-            ((clean, contrasted),) = score_two_forwards(scorer.model, [row])
+            ((clean, contrasted),) = score_full_forwards(scorer.model, [row])
             assert error([(clean, contrasted)], [(clean, expected)]) <= case.tolerance
 
     def test_a_text_only_row_is_what_the_class_makes_of_its_text(self, case: Case) -> None:
@@ -250,7 +250,7 @@ class FamilySuite(ScoreSuite):
             return
         rows = encode(scorer, samples)
         plain = one_at_a_time(scorer, rows)
-        assert error(score_two_forwards(scorer.model, rows), plain) <= case.tolerance
+        assert error(score_full_forwards(scorer.model, rows), plain) <= case.tolerance
         if scorer.checkpoint.family.fast:
             assert max(error(scores, plain) for scores in fast_scores(scorer, rows)) <= case.tolerance
 
