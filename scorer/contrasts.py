@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -256,6 +256,12 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
     )
 }
 """Contrasts by name, in display order."""
+
+
+def of_run(fingerprint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of a run's contrasts; the first has the plain column names."""
+    return (str(fingerprint.get("contrast")), *map(str, fingerprint.get("further_contrasts", ())))
+
 
 DEFAULT: Final = "blank"
 """The default contrast: as good as the published ones on the packaged model (docs/grounding.md), and defined for every

@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -69,6 +69,13 @@ def fast_scores(
             scores.update(zip(batch, path.score([rows[i] for i in batch]), strict=True))
         passes.append([scores[i] for i in range(len(rows))])
     return passes
+
+
+def scored(scorer: Scorer, rows: Sequence[EncodedSample]) -> list[TokenScores]:
+    """What a run computes."""
+    results = scorer.score_batches(rows, 4096)
+    assert all(isinstance(result, TokenScores) for result in results), results
+    return cast(list[TokenScores], results)
 
 
 def one_at_a_time(scorer: Scorer, rows: Sequence[EncodedSample]) -> list[Pair]:
@@ -143,6 +150,25 @@ class ScoreSuite:
             errors["one at a time"] = error(one_at_a_time(scorer, rows[-count:]), plain[-count:])
         record_property("error", max(errors.values()))
         assert max(errors.values()) <= case.tolerance, errors
+
+    def test_contrasts_share_a_clean_pass(self, case: Case) -> None:
+        names = case.family.contrasts
+        rows = encode(case.shared().with_contrast(*names), case.few_rows())
+        assert all(len(row.branches) == 1 + len(names) for row in rows)
+        together = scored(case.shared().with_contrast(*names), rows)
+        for place, name in enumerate(names):
+            scorer = case.shared(name)
+            alone = scored(scorer, encode(scorer, case.few_rows()))
+            for ours, own in zip(together, alone, strict=True):
+                seen = ours if place == 0 else ours.with_contrast(name)
+                for found, expected in ((seen.logit_gap, own.logit_gap), (seen.logprob_contrast, own.logprob_contrast)):
+                    if place == 0:  # what rides along changes no byte
+                        np.testing.assert_array_equal(found, expected)
+                    assert np.abs(found - expected).max() <= case.tolerance * max(1, np.abs(expected).max())
+        gaps = [[one.logit_gap, *(one.with_contrast(name).logit_gap for name in names[1:])] for one in together]
+        for several in gaps:  # one contrast's scores in another's place would be seen
+            apart = [np.abs(a - b).max() for i, a in enumerate(several) for b in several[:i]]
+            assert min(apart) > case.tolerance
 
     def test_the_engine_takes_the_fast_path_and_keeps_it(self, case: Case) -> None:
         scorer = case.shared()
