@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from scorer import Sample, Scorer, contrasts
+from scorer import Sample, Scorer
 from scorer.contrasts import EditedTokens
 from scorer.families.base import no_token_inputs
 from scorer.forward import fast, packed, score_full_forwards
@@ -267,5 +267,5 @@ def test_a_hidden_image_token_that_predicts_would_be_seen(
     scorer = harness.plain_template(get(name).shared("masked"), bos=True)
     monkeypatch.setattr(Branch, "__post_init__", lambda branch: None)
     unchecked = EditedTokens(lambda branch, image_tokens: replace(branch, attend=~image_tokens))
-    monkeypatch.setitem(contrasts.CONTRASTS, "masked", replace(contrasts.CONTRASTS["masked"], how=unchecked))
+    monkeypatch.setattr(scorer.encoder, "_hows", (unchecked,))
     assert harness.fast_error(scorer, [caption("a", (50, 30), "A red kite.", prompt="")]) > SEEN
