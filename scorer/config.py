@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from scorer.columns import of_contrast
 from scorer.contrast_images import ContrastOptions
 from scorer.contrasts import DEFAULT, parse_contrast
 from scorer.errors import ConfigError
@@ -28,7 +29,7 @@ MAX_BATCH_TOKENS: Final = 16_384
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft"})
+ABSENT_AT_DEFAULT: Final = frozenset({"further_contrasts", "max_text_bytes", "blank_size", "jpeg_draft"})
 """Options that came after outputs were published: at their default they are not in the fingerprint, so that those
 outputs keep theirs."""
 
@@ -40,6 +41,7 @@ class ScorerConfig:
     Attributes:
         contrast: what replaces the image, as :func:`scorer.contrasts.parse_contrast` reads it: a name, or a name with
             the value of its option, ``blur@0.02``. A value that is the default anyway is dropped.
+        further_contrasts: more contrasts, compared with the same clean pass; each has columns of its own.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
@@ -75,6 +77,7 @@ class ScorerConfig:
     """
 
     contrast: str = DEFAULT
+    further_contrasts: tuple[str, ...] = ()
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
@@ -142,9 +145,21 @@ class ScorerConfig:
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
             _require(name, value, valid, f"an integer of at least {low}")
+        self._settle_contrasts()
+
+    def _settle_contrasts(self) -> None:
+        """Spell equal contrasts alike, so that their fingerprints are equal."""
         _require("contrast", self.contrast, isinstance(self.contrast, str), "a contrast's name")
-        chosen = parse_contrast(self.contrast).canonical(self._options((0, 0, 0)))
-        object.__setattr__(self, "contrast", chosen.name)  # equal choices have equal fingerprints
+        further = self.further_contrasts
+        valid = isinstance(further, (list, tuple)) and all(isinstance(one, str) for one in further)
+        _require("further_contrasts", further, valid, "a list of contrasts")
+        options = self.contrast_options((0, 0, 0))
+        names = [parse_contrast(name).canonical(options).name for name in (self.contrast, *further)]
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise ConfigError(f"the contrast {twice!r} is given twice; name each contrast once")
+        object.__setattr__(self, "contrast", names[0])
+        object.__setattr__(self, "further_contrasts", tuple(names[1:]))
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
@@ -158,27 +173,43 @@ class ScorerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` and JSON accept."""
         values = dataclasses.asdict(self)
+        values["further_contrasts"] = list(self.further_contrasts)
         for name in ("blank_color", "blank_size"):
             values[name] = None if values[name] is None else list(values[name])
         return values
 
-    def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
-        """Return the contrast options; ``mean_color`` is the image processor's RGB mean, used if no colour is set."""
-        return parse_contrast(self.contrast).options(self._options(mean_color))
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """All contrasts, the first of which has the plain column names."""
+        return (self.contrast, *self.further_contrasts)
 
-    def _options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the optional columns that a run with these options writes."""
+        return tuple(column.name for name in self.further_contrasts for column in of_contrast(name))
+
+    def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
+        """Return the options of contrasts without a value.
+
+        Args:
+            mean_color: the image processor's RGB mean, used if no colour is set.
+        """
         return ContrastOptions(
             blank_color=self.blank_color or mean_color, blur_radius=self.blur_radius, noise_seed=self.noise_seed
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the options that change scores, as plain data; options that only affect execution are left out."""
+        """Return the options that change scores, as plain data; options that only affect execution are left out.
+
+        ``columns`` names the optional columns that a run writes, if there are any.
+        """
         default = ScorerConfig().to_dict()
-        return {
+        options = {
             name: value
             for name, value in self.to_dict().items()
             if name not in EXECUTION_ONLY and not (name in ABSENT_AT_DEFAULT and value == default[name])
         }
+        return options | ({"columns": list(self.columns)} if self.columns else {})
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:

@@ -182,11 +182,6 @@ class ChosenContrast:
         return self.record.name if self.value is None else f"{self.record.name}@{_spelled(self.value)}"
 
     @property
-    def column(self) -> str:
-        """The spelling within names of columns, where dots mean nesting: ``blur_0_02``."""
-        return re.sub(r"[@.]", "_", self.name)
-
-    @property
     def phrase(self) -> str:
         """The record's phrase, followed by the value."""
         return self.record.phrase if self.value is None else f"{self.record.phrase} ({_spelled(self.value)})"
@@ -401,6 +396,12 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
     )
 }
 """Contrasts by name, in display order."""
+
+
+def of_run(fingerprint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of a run's contrasts; the first has the plain column names."""
+    return (str(fingerprint.get("contrast")), *map(str, fingerprint.get("further_contrasts", ())))
+
 
 DEFAULT: Final = "blank"
 """The default contrast: as good as the published ones on the packaged model (docs/grounding.md), and defined for every

@@ -220,7 +220,7 @@ class RawScoresIn(Strict):
 
     def raw(self) -> Iterator[tuple[Column, list[float | None]]]:
         """Yield each raw-score column that was given, with its list."""
-        for column in columns.raw():
+        for column in columns.raw(_known()):
             values = getattr(self, column.name, None)
             if values is not None:
                 yield column, values
@@ -237,13 +237,19 @@ class RawScoresIn(Strict):
         return self
 
 
+def _known() -> list[str]:
+    """Return the names of all columns, those of every contrast as a further one among them."""
+    further = (column.name for contrast in CONTRASTS for column in columns.of_contrast(contrast))
+    return [*(column.name for column in columns.COLUMNS), *further]
+
+
 def weights_request() -> type[RawScoresIn]:
     """Create the request model with one list per raw score; lists of optional columns may be omitted."""
     fields: dict[str, Any] = {
         column.name: (Scores, Field(description=column.meaning))
         if column.required
         else (Scores | None, Field(None, description=column.meaning))
-        for column in columns.raw()
+        for column in columns.raw(_known())
     }
     doc = (
         "Raw scores of one sample, one entry per token; null where undefined. All lists must have the same length, "
@@ -273,12 +279,13 @@ class TokenPlace(Answer):
 
 def token_out() -> type[TokenPlace]:
     """Create the response model of one token, with every raw score and the weight."""
-    further = [column for column in columns.optional() if column.kind == "span"]
+    further = [column for column in columns.optional(_known()) if column.kind == "span"]
     fields: dict[str, Any] = {
         column.name: (bool | int | None, Field(None, description=f"spans: {column.meaning}")) for column in further
     }
     fields |= {
-        column.name: (float | None, Field(None, description=f"raw: {column.meaning}")) for column in columns.raw()
+        column.name: (float | None, Field(None, description=f"raw: {column.meaning}"))
+        for column in columns.raw(_known())
     }
     fields["weight"] = (float | None, Field(None, description="weights: its weight by the method"))
     doc = "One scored token; ``return`` selects its fields."

@@ -23,7 +23,7 @@ from scorer import Encoder, Sample, Scorer, ScorerConfig, TokenScores
 from scorer.contrasts import CONTRASTS, AlteredImage, Capability, Contrast, EditedTokens, OtherImage
 from scorer.errors import ConfigError
 from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION
-from scorer.forward import FastPath, score_two_forwards
+from scorer.forward import FastPath, score_full_forwards
 from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.forward.self_check import SelfCheck, compare
 from scorer.mini import MODEL_PATH
@@ -105,9 +105,9 @@ def samples() -> list[Sample]:
 
 def fast_against_plain(scorer: Scorer) -> SelfCheck:
     rows = [scorer.encoder.encode(sample) for sample in samples()]
-    fast = FastPath(scorer.model, scorer.config.contrast, 2**24)
+    fast = FastPath(scorer.model, scorer.config.contrasts, 2**24)
     fast.score(rows)
-    return compare(fast.score(rows), score_two_forwards(scorer.model, rows), scorer.config.dtype)
+    return compare(fast.score(rows), score_full_forwards(scorer.model, rows), scorer.config.dtype)
 
 
 # --- a new contrast ---------------------------------------------------------------------------------------------
@@ -232,9 +232,9 @@ def test_hidden_tokens_that_are_seen_would_be_seen(monkeypatch: pytest.MonkeyPat
         return replace(prepare(self, branch), attend=np.ones(len(branch.input_ids), dtype=np.bool_))
 
     rows = [scorer.encoder.encode(sample) for sample in samples()]
-    plain = score_two_forwards(scorer.model, rows)
+    plain = score_full_forwards(scorer.model, rows)
     monkeypatch.setattr(ReferenceModel, "prepare", shown)
-    verdict = compare(FastPath(scorer.model, "half").score(rows), plain, "float32")
+    verdict = compare(FastPath(scorer.model, ["half"]).score(rows), plain, "float32")
     assert verdict.difference > 10 * verdict.limit
 
 

@@ -184,9 +184,10 @@ def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
     return table.replace_schema_metadata({**(original.schema.metadata or {}), **ours.schema.metadata})
 
 
-def check_mergeable(schema: pa.Schema, shard: Shard) -> None:
-    """Raise ConfigError if a column of the dataset has the name of one of ours."""
-    clash = sorted(set(schema.names) & {column.name for column in columns.COLUMNS})
+def check_mergeable(schema: pa.Schema, shard: Shard, fingerprint: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a column of the dataset has the name of one that the run writes, or of a known one."""
+    ours = {column.name for column in (*columns.COLUMNS, *columns.of_run(fingerprint))}
+    clash = sorted(set(schema.names) & ours)
     if clash:
         raise ConfigError(
             f"--layout merged: shard {shard.name} already has columns named {', '.join(clash)}; rename them, or use "

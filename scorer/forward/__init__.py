@@ -1,13 +1,15 @@
 """Run the reference model: on the plain path, and on the cheaper fast path that is tested against it."""
 
-from scorer.forward.fast import FastPath, FastPathDiffersError, Item
+from scorer.forward.fast import CLEAN, CONTRAST, FastPath, FastPathDiffersError, Item
 from scorer.forward.labels import LabelScores, undefined_scores
 from scorer.forward.memory import is_out_of_memory
 from scorer.forward.model import ReferenceModel
 from scorer.forward.packed import bucket_for
-from scorer.forward.plain import score_text, score_two_forwards
+from scorer.forward.plain import score_full_forwards, score_text
 
 __all__ = [
+    "CLEAN",
+    "CONTRAST",
     "FastPath",
     "FastPathDiffersError",
     "Item",
@@ -15,7 +17,7 @@ __all__ = [
     "ReferenceModel",
     "bucket_for",
     "is_out_of_memory",
+    "score_full_forwards",
     "score_text",
-    "score_two_forwards",
     "undefined_scores",
 ]
