@@ -7,6 +7,7 @@ have the engine put the values into :attr:`scorer.results.TokenScores.optional` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal

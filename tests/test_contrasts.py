@@ -210,6 +210,21 @@ def test_the_service_takes_it(mirror: Contrast) -> None:
     }
 
 
+def test_values_and_other_rows_stand_beside_each_other(mini: Scorer) -> None:
+    """One clean pass, two blurs, patches and another row's image: each as if it were the only contrast."""
+    names = ("blur@0.02", "blank", "blur@0.05", "patches@0.30", "shuffled")
+    found = mini.with_contrast(*names).score(samples())
+    for name, spelled in zip(names, ("", "blank", "blur_0_05", "patches_0_3", "shuffled"), strict=True):
+        gap = f"logit_gap_{spelled}" if spelled else "logit_gap"
+        for ours, alone in zip(found, mini.with_contrast(name).score(samples()), strict=True):
+            assert isinstance(ours, TokenScores) and isinstance(alone, TokenScores)
+            np.testing.assert_allclose(ours.arrays[gap], alone.logit_gap, atol=1e-4)
+            if name != "blank":
+                assert np.abs(ours.arrays[gap] - ours.arrays["logit_gap_blank"]).max() > 0.01
+    with pytest.raises(ConfigError, match="'patches' is given twice"):
+        mini.with_contrast("patches", "patches@0.5")
+
+
 # --- the fast path reads the record -----------------------------------------------------------------------------
 
 

@@ -160,9 +160,7 @@ class Encoder:
         rendered = self._chat.encode(sample.turns, [image.processed.replacement for image in images])
         kept = self._labels_that_fit(rendered)
         clean = self._branch(sample, rendered, kept, [image.processed for image in images])
-        contrasts = [
-            self._contrast(contrast, sample, images, clean, rendered, kept) for contrast in self._contrasts
-        ]
+        contrasts = [self._contrast(contrast, sample, images, clean, rendered, kept) for contrast in self._contrasts]
         return self._encoded(sample, rendered, kept, clean, *contrasts)
 
     def _encoded(

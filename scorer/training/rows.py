@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from scorer import decoding
-from scorer.columns import REQUIRED, WEIGHTS, contrasts_in, optional
+from scorer.columns import REQUIRED, WEIGHTS, contrasts_in, of_contrast, optional
 from scorer.errors import TableError
 from scorer.results import TokenScores
 from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, read_metadata, shown, text_hash
@@ -246,9 +246,8 @@ def _further_contrast(schema: pa.Schema, shard: str, contrast: str | None) -> st
     first = read_metadata(schema, shard).get("fingerprint", {}).get("contrast")
     if contrast is None or contrast == first:
         return None
-    further = contrasts_in(schema.names)
-    if contrast not in further:
-        known = ", ".join(str(name) for name in (first, *further))
+    if not {column.name for column in of_contrast(contrast)} <= set(schema.names):
+        known = ", ".join(str(name) for name in (first, *contrasts_in(schema.names)))
         raise TableError(
             f"{shard} has no scores for the contrast {contrast!r}; it has {known}: choose one of them, or score the "
             f"dataset again with --contrast …,{contrast}"
