@@ -101,10 +101,10 @@ class Encoder:
 
     def with_contrast(self, *contrasts: str) -> Encoder:
         """Return an encoder for other contrasts on the same processor. Raises ModelError for an undefined contrast."""
+        _check_contrasts(contrasts, self.checkpoint)
         first, *further = contrasts
         other = copy(self)
         other.config = replace(self.config, contrast=first, further_contrasts=tuple(further))
-        _check_contrasts(other.config.contrasts, self.checkpoint)
         other._begin()
         return other
 
