@@ -99,7 +99,7 @@ def test_every_family_is_in_the_table() -> None:
 
 def color_of(encoder: Encoder) -> Any:
     """The colour that the encoder fills blanks with; None if it draws them."""
-    return encoder._blank_colors[encoder._hows[0]]  # type: ignore[index]  # the contrast is blank
+    return encoder._blank_colors[encoder._contrasts[0].record.how]  # type: ignore[index]  # the contrast is blank
 
 
 @pytest.mark.parametrize("name", UNIFORM)
@@ -119,7 +119,7 @@ def test_another_colour_would_be_seen(name: str, encoder: GetEncoder, monkeypatc
     assert color_of(made) is not None
     off = color_of(made).copy()
     off[2] = np.nextafter(off[2], np.float32(9))
-    monkeypatch.setitem(made._blank_colors, made._hows[0], off)
+    monkeypatch.setitem(made._blank_colors, made._contrasts[0].record.how, off)
     for sample, row in accepted(made):
         assert differences(made, sample, row.contrast) == {"pixel_values"}, sample.sample_id
 
@@ -184,7 +184,7 @@ def test_scores_are_the_same_bytes_as_with_drawn_blanks(
     scorer = Case(path=encoder(name).checkpoint.path, special_tokens=()).load()
     rows = [caption("wide", (211, 60), "A kite."), caption("small", (30, 50), "A boat."), two_images()]
     filled = encode(scorer, rows)
-    monkeypatch.setitem(scorer.encoder._blank_colors, scorer.encoder._hows[0], None)
+    monkeypatch.setitem(scorer.encoder._blank_colors, scorer.encoder._contrasts[0].record.how, None)
     monkeypatch.setattr(encoder_module, "compact", lambda image: image)
     processed = encode(scorer, rows)
     assert not any(isinstance(row.contrast.pixels["pixel_values"], UniformPixels) for row in processed)
@@ -242,7 +242,7 @@ def test_a_checkpoint_whose_blanks_are_not_of_one_colour_draws_them(
         original._processor, original.family, lambda size: draw(size, original.contrast_options), original.pixel_table
     )
     assert color is None
-    monkeypatch.setitem(original._blank_colors, original._hows[0], color)
+    monkeypatch.setitem(original._blank_colors, original._contrasts[0].record.how, color)
     monkeypatch.setattr(original, "_drawn", encoder_module._recent())
     for sample, row in accepted(original):
         assert differences(original, sample, row.contrast) == set(), sample.sample_id

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoProcessor
 
 from scorer import Sample, Scorer
-from scorer.contrasts import EditedTokens
+from scorer.contrasts import ChosenContrast, EditedTokens, parse_contrast
 from scorer.families.base import no_token_inputs
 from scorer.forward import fast, packed, score_full_forwards
 from scorer.forward.attention import tower_attention
@@ -267,5 +267,6 @@ def test_a_hidden_image_token_that_predicts_would_be_seen(
     scorer = harness.plain_template(get(name).shared("masked"), bos=True)
     monkeypatch.setattr(Branch, "__post_init__", lambda branch: None)
     unchecked = EditedTokens(lambda branch, image_tokens: replace(branch, attend=~image_tokens))
-    monkeypatch.setattr(scorer.encoder, "_hows", (unchecked,))
+    masked = replace(parse_contrast("masked").record, how=unchecked)
+    monkeypatch.setattr(scorer.encoder, "_contrasts", (ChosenContrast(masked),))
     assert harness.fast_error(scorer, [caption("a", (50, 30), "A red kite.", prompt="")]) > SEEN
