@@ -57,8 +57,8 @@ def samples() -> list[Sample]:
 
 
 def with_partner(sample: Sample) -> Sample:
-    """The sample whose partner's images are its contrast images."""
-    return replace(sample, partners=(sample.contrast_images,))
+    """The sample with another row's images: neither its own nor its contrast images."""
+    return replace(sample, partners=(tuple(picture(33, 41, 200 + i) for i in range(len(sample.images))),))
 
 
 def conversation() -> Sample:
