@@ -98,7 +98,7 @@ def test_every_family_is_in_the_table() -> None:
 
 def color_of(encoder: Encoder) -> Any:
     """The colour that the encoder fills blanks with; None if it draws them."""
-    return encoder._blank_colors[encoder._hows[0]]  # type: ignore[index]  # the contrast is blank
+    return encoder._blank_colors[encoder._hows[0]]  # the contrast is blank
 
 
 @pytest.mark.parametrize("name", UNIFORM)
