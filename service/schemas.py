@@ -238,9 +238,8 @@ class RawScoresIn(Strict):
 
 
 def _known() -> list[str]:
-    """Return the names of all columns, those of every contrast as a further one among them."""
-    further = (column.name for contrast in CONTRASTS for column in columns.of_contrast(contrast))
-    return [*(column.name for column in columns.COLUMNS), *further]
+    """Return the names of all columns. Those of further contrasts, which only runs have, are not among them."""
+    return [column.name for column in columns.COLUMNS]
 
 
 def weights_request() -> type[RawScoresIn]:

@@ -79,9 +79,7 @@ class ContrastAction(argparse.Action):
     ) -> None:
         names: list[str] = []
         namespace.contrast_image_column = None
-        # A configuration file may have a list; a comma in a column's name would then be part of it.
-        spelled = [str(one) for one in values] if isinstance(values, list) else str(values).split(",")
-        for one in spelled:
+        for one in str(values).split(","):
             name, colon, column = one.strip().partition(":")
             try:
                 contrast = parse_contrast(name).record
@@ -92,8 +90,6 @@ class ContrastAction(argparse.Action):
             if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
                 *others, last = (known.argument for known in CONTRASTS.values())
                 parser.error(f"argument --contrast: {one!r} is not one of {', '.join(others)} and {last}")
-            if name in names:
-                parser.error(f"argument --contrast: {name!r} is given twice; name each contrast once")
             names.append(name)
             namespace.contrast_image_column = column or namespace.contrast_image_column
         namespace.contrast, *further = names

@@ -1,6 +1,6 @@
 """Run the reference model: on the plain path, and on the cheaper fast path that is tested against it."""
 
-from scorer.forward.fast import CLEAN, CONTRAST, FastPath, FastPathDiffersError, Item
+from scorer.forward.fast import CONTRAST, FastPath, FastPathDiffersError, Item
 from scorer.forward.labels import LabelScores, undefined_scores
 from scorer.forward.memory import is_out_of_memory
 from scorer.forward.model import ReferenceModel
@@ -8,7 +8,6 @@ from scorer.forward.packed import bucket_for
 from scorer.forward.plain import score_full_forwards, score_text
 
 __all__ = [
-    "CLEAN",
     "CONTRAST",
     "FastPath",
     "FastPathDiffersError",

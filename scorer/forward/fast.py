@@ -31,9 +31,8 @@ Scores = LabelScores | Exception
 Look = Callable[[list[EncodedSample]], bool]
 Item = tuple[int, int]
 """A row's number, and the number of one of its branches (:attr:`scorer.types.EncodedSample.branches`)."""
-CLEAN: Final = 0
 CONTRAST: Final = 1
-"""The first contrast; further ones follow."""
+"""The number of the first contrast's branch: the clean one comes before it, those of further contrasts after it."""
 
 _NO_LIMIT: Final = 2**62
 
@@ -76,7 +75,7 @@ class FastPath:
         return _by_row(samples, score(samples, _NO_LIMIT))
 
     def score_kept(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[tuple[Item, Scores]]:
-        """Yield the scores of each branch of each row; both branches share batches, which use what is kept.
+        """Yield the scores of each branch of each row; the branches share batches, which use what is kept.
 
         The scores depend, within rounding, on what is kept. The arguments and errors are those of :meth:`score_rows`.
         """
@@ -129,7 +128,7 @@ class FastPath:
         clean: Packer[Item] = Packer(budget)
         packers = [clean]  # by branch
         for number, constant in enumerate(self._constant[CONTRAST:], CONTRAST):
-            # A further contrast has batches of its own, so that it changes no byte of the other scores.
+            # A further contrast has batches of its own, so that the others' batches and rounding do not depend on it.
             packers.append(clean if number == CONTRAST and not constant else Packer(budget))
         different = list({id(packer): packer for packer in packers}.values())
         unseen: list[EncodedSample] = []

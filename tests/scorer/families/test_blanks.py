@@ -99,7 +99,7 @@ def test_every_family_is_in_the_table() -> None:
 
 def color_of(encoder: Encoder) -> Any:
     """The colour that the encoder fills blanks with; None if it draws them."""
-    return encoder._blank_colors[encoder._contrasts[0].record.how]  # type: ignore[index]  # the contrast is blank
+    return encoder._blank_colors[encoder._contrasts[0].record.how]  # the contrast is blank
 
 
 @pytest.mark.parametrize("name", UNIFORM)
