@@ -9,7 +9,6 @@ from typing import Any
 
 from scorer.checkpoint.files import Checkpoint, digest_of_files
 from scorer.checkpoint.loading import adapter_path
-from scorer.columns import IS_STOP
 from scorer.config import ScorerConfig
 from scorer.versions import SCORING, versions
 
@@ -32,7 +31,6 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
         "image_processor": None if image_processor is None else type(image_processor).__name__,
         "image_processor_sha256": None if image_processor is None else _options_digest(image_processor),
         **config.fingerprint(),
-        **({"columns": [IS_STOP]} if config.stop_token else {}),
         "adapter_sha256": None if config.adapter is None else _adapter_digest(config.adapter),
         "versions": versions(*SCORING),
     }
