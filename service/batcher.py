@@ -1,6 +1,6 @@
 """A bounded queue, and one thread that owns the model.
 
-    submit ─► queue ─► drop cancelled samples ─► one contrast, token budget ─► model ─► futures
+    submit ─► queue ─► drop cancelled samples ─► same contrasts, token budget ─► model ─► futures
 
 The model is loaded, warmed up and run in that thread only. Cancelling the future of a sample withdraws it; a sample
 that has not been started by then is never scored.
@@ -31,7 +31,7 @@ _SMOOTHING: Final = 0.2
 class BatchModel(Protocol):
     """The model as the thread runs it."""
 
-    def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
+    def score(self, contrasts: Sequence[str], rows: Sequence[EncodedSample]) -> list[Result]:
         """Return one result per row, in order."""
         ...
 
@@ -133,7 +133,7 @@ class Batcher:
             )
         return None
 
-    def submit(self, row: EncodedSample, contrast: str, deadline: float) -> Future[Scored]:
+    def submit(self, row: EncodedSample, contrasts: tuple[str, ...], deadline: float) -> Future[Scored]:
         """Queue a sample and return the future of its result. Cancel the future to withdraw the sample.
 
         The future raises NotReadyError or DeadlinePassedError if the sample is not scored.
@@ -144,7 +144,7 @@ class Batcher:
         Raises:
             NotReadyError, QueueFullError: The sample was not queued.
         """
-        job = PendingSample(row, contrast, deadline)
+        job = PendingSample(row, contrasts, deadline)
         with self._changed:
             if self._stopping or self._model is None or self._error is not None:
                 raise NotReadyError(self.why_not_ready() or "the service is starting")
@@ -225,7 +225,7 @@ class Batcher:
                 self._expire(job)
                 continue
             fits = not batch or (
-                job.contrast == batch[0].contrast
+                job.contrasts == batch[0].contrasts
                 and len(batch) < self._max_rows
                 and (len(batch) + 1) * max(widest, job.row.length) <= model.batch_tokens
             )
@@ -262,7 +262,7 @@ class Batcher:
         self._heartbeat()
         started = time.monotonic()
         try:
-            results = model.score(batch[0].contrast, [job.row for job in batch])
+            results = model.score(batch[0].contrasts, [job.row for job in batch])
             if len(results) != len(batch):
                 raise AssertionError(f"{len(batch)} rows went in, {len(results)} came out")
         except Exception as error:

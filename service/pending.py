@@ -36,13 +36,13 @@ class PendingSample:
     """A sample in the queue or being scored.
 
     Attributes:
-        contrast: What replaces its image; the same for all samples of a batch.
+        contrasts: What replaces its image, the first and further ones; the same for all samples of a batch.
         deadline, queued, started: Times on the ``time.monotonic`` clock.
         future: Receives the result; the caller holds it.
     """
 
     row: EncodedSample
-    contrast: str
+    contrasts: tuple[str, ...]
     deadline: float
     future: Future[Scored] = field(default_factory=Future)
     queued: float = field(default_factory=time.monotonic)

@@ -139,7 +139,13 @@ class ScoringOptions(Strict):
     method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
         default_factory=dict, description="parameters of the method: names and ranges are in /v1/models"
     )
-    contrast: ContrastName | None = Field(None, description="what replaces the image; default: chosen by the server")
+    contrast: ContrastName | None = Field(
+        None, description="what replaces the image; weights are derived from it; default: chosen by the server"
+    )
+    further_contrasts: Annotated[list[ContrastName], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="more contrasts, which share the pass with the image: each adds its raw scores to every token",
+    )
     parts: Annotated[list[ReturnedPart], Field(max_length=8)] = Field(
         list(PARTS), alias="return", description="the parts of each token to return"
     )
@@ -247,8 +253,13 @@ class RawScoresIn(Strict):
 
 
 def _known() -> list[str]:
-    """Return the names of all columns. Those of further contrasts, which only runs have, are not among them."""
+    """Return the names of all columns, but for those of further contrasts."""
     return [column.name for column in columns.COLUMNS]
+
+
+def _further() -> list[str]:
+    """Return the names of the columns of further contrasts that a request can name."""
+    return [column.name for contrast in contrast_names() for column in columns.of_contrast(contrast)]
 
 
 def weights_request() -> type[RawScoresIn]:
@@ -298,7 +309,7 @@ def token_out() -> type[TokenPlace]:
     }
     fields |= {
         column.name: (float | None, Field(None, description=f"raw: {column.meaning}"))
-        for column in columns.raw(_known())
+        for column in columns.raw([*_known(), *_further()])
     }
     fields["weight"] = (float | None, Field(None, description="weights: its weight by the method"))
     doc = "One scored token; ``return`` selects its fields."
@@ -338,6 +349,7 @@ class ScoreResponse(Answer):
         description="identifies everything that determines raw scores; scores with equal fingerprints are comparable"
     )
     contrast: ContrastName
+    further_contrasts: list[ContrastName]
     method: MethodName
     method_params: dict[str, float | None] = Field(description="all parameters, including defaults")
     turns: list[str] = Field(description="the text of each scored turn")

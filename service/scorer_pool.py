@@ -1,8 +1,10 @@
-"""The reference model of the service: loaded once, with one scorer per contrast."""
+"""The reference model of the service: loaded once, with a scorer for each contrast and for what requests combine."""
 
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHECK_TEXT: Final = "A red square."
+_COMBINED: Final = 4
+"""How many combinations of contrasts are kept ready; each holds contrast prefixes of its own."""
 
 
 class ScorerPool:
-    """One scorer per contrast, all sharing one model.
+    """One scorer per contrast, and one for each combination that was asked for lately, all sharing one model.
 
     Encode from any thread; score from one thread only.
 
@@ -40,6 +44,9 @@ class ScorerPool:
         self._scorers = scorers
         self._checked = [scorer.encoder.encode(_check_sample()) for scorer in scorers.values()]
         self.fingerprints: dict[str, str] = {}
+        self._combined: OrderedDict[tuple[str, ...], Scorer] = OrderedDict()
+        self._combined_fingerprints: dict[tuple[str, ...], str] = {}
+        self._combining = threading.Lock()
 
     @classmethod
     def load(cls, settings: Settings) -> ScorerPool:
@@ -74,13 +81,35 @@ class ScorerPool:
         """Token budget of one forward pass, as far as memory has allowed."""
         return self._scorers[self.settings.contrast].max_batch_tokens
 
-    def encoder(self, contrast: str) -> Encoder:
-        """Return the encoder of a contrast."""
-        return self._scorers[contrast].encoder
+    def encoder(self, contrasts: Sequence[str]) -> Encoder:
+        """Return the encoder of served contrasts, which share one clean pass."""
+        return self._scorer(contrasts).encoder
 
-    def score(self, contrast: str, rows: Sequence[EncodedSample]) -> list[Result]:
+    def score(self, contrasts: Sequence[str], rows: Sequence[EncodedSample]) -> list[Result]:
         """Return one result per row, in order."""
-        return self._scorers[contrast].score_encoded(rows)
+        scorer = self._scorer(contrasts)
+        results = scorer.score_encoded(rows)
+        if len(contrasts) > 1:  # after a batch, which decides the path, a part of the fingerprint
+            self._combined_fingerprints[tuple(contrasts)] = fingerprint_digest(scorer.fingerprint)
+        return results
+
+    def fingerprint(self, contrasts: Sequence[str]) -> str:
+        """Return the fingerprint of contrasts that were scored."""
+        first, *further = contrasts
+        return self._combined_fingerprints[tuple(contrasts)] if further else self.fingerprints[first]
+
+    def _scorer(self, contrasts: Sequence[str]) -> Scorer:
+        first, *further = contrasts
+        if not further:
+            return self._scorers[first]
+        key = tuple(contrasts)
+        with self._combining:  # encoding threads and the model's
+            if key not in self._combined:
+                self._combined[key] = self._scorers[first].with_contrast(*key)
+            self._combined.move_to_end(key)
+            if len(self._combined) > _COMBINED:
+                self._combined.popitem(last=False)
+            return self._combined[key]
 
     def check(self) -> None:
         """Score a known image with every contrast, which warms up the model and checks that it works.

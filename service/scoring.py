@@ -149,19 +149,14 @@ class ScoringService:
         """
         models = self.models
         options = call.options
-        contrast = options.contrast or self.settings.contrast
-        if contrast not in models.contrasts:
-            served = ", ".join(models.contrasts)
-            raise ProblemError(
-                422, "contrast_unknown", f"the contrast {contrast!r} is not served; choose one of {served}"
-            )
+        contrasts = _contrasts(options, models.contrasts)
         method = make_method(options.method, options.method_params)
         self._check_texts(options)
         deadline = arrived + self.settings.request_seconds
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                sample, row = await self._encode(models, call, contrast, deadline)
-                scored = await asyncio.wrap_future(self.batcher.submit(row, contrast, deadline))
+                sample, row = await self._encode(models, call, contrasts, deadline)
+                scored = await asyncio.wrap_future(self.batcher.submit(row, contrasts, deadline))
         except (TimeoutError, DeadlinePassedError):
             self.metrics.rejects.labels("deadline").inc()
             limit = self.settings.request_seconds
@@ -175,7 +170,7 @@ class ScoringService:
             raise _not_ready(str(error)) from None
         except RowError as error:
             raise self._failed(error.code, error.message) from None
-        return self._document(scored, sample, method, options, contrast, request_id, arrived)
+        return self._document(scored, sample, method, options, contrasts, request_id, arrived)
 
     def _document(
         self,
@@ -183,7 +178,7 @@ class ScoringService:
         sample: Sample,
         method: Method,
         options: ScoringOptions,
-        contrast: str,
+        contrasts: tuple[str, ...],
         request_id: str,
         arrived: float,
     ) -> dict[str, Any]:
@@ -194,8 +189,9 @@ class ScoringService:
         return {
             "request_id": request_id,
             "model": self.settings.model_name,
-            "fingerprint": self.models.fingerprints[contrast],
-            "contrast": contrast,
+            "fingerprint": self.models.fingerprint(contrasts),
+            "contrast": contrasts[0],
+            "further_contrasts": contrasts[1:],
             **responses.score_document(result, sample.scored_texts, method, options.parts),
             "timing": {
                 "queue_ms": round(1e3 * scored.queue_seconds, 3),
@@ -205,7 +201,7 @@ class ScoringService:
         }
 
     async def _encode(
-        self, models: ScorerPool, call: ScoreCall, contrast: str, deadline: float
+        self, models: ScorerPool, call: ScoreCall, contrasts: tuple[str, ...], deadline: float
     ) -> tuple[Sample, EncodedSample]:
         loop = asyncio.get_running_loop()
         image = call.image
@@ -213,7 +209,7 @@ class ScoringService:
             if image.in_json is not None and image.in_json.url is not None:
                 data = await fetched.enter_async_context(self.fetches.image(image.in_json.url))
                 image = RequestImage(uploaded=data)
-            encode = partial(_encode, models, image, call.options, contrast, deadline)
+            encode = partial(_encode, models, image, call.options, contrasts, deadline)
             # A client that leaves cancels this future, and the pool does not begin what is cancelled.
             return await loop.run_in_executor(self._encode_pool, encode)
 
@@ -239,6 +235,28 @@ def _default_encode_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) // 4)
 
 
+def _contrasts(options: ScoringOptions, served: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the contrasts of a request, the first one and the further ones in the order in which they are served.
+
+    Raises:
+        ProblemError: 422 if one is not served, or is named twice. The default one comes first in ``served``.
+    """
+    first = options.contrast or served[0]
+    named = [first, *options.further_contrasts]
+    for name in named:
+        if name not in served:
+            choices = ", ".join(served)
+            raise ProblemError(422, "contrast_unknown", f"the contrast {name!r} is not served; choose one of {choices}")
+        if named.count(name) > 1:
+            raise ProblemError(
+                422,
+                "contrast_repeated",
+                f"the contrast {name!r} is named twice, as one of {', '.join(named)}; name each contrast once in "
+                "contrast (default: the server's) and further_contrasts",
+            )
+    return (first, *sorted(options.further_contrasts, key=served.index))
+
+
 def make_method(name: str, params: dict[str, float | None]) -> Method:
     """Return a weighting method. Raises ProblemError 422."""
     try:
@@ -257,7 +275,7 @@ def make_method(name: str, params: dict[str, float | None]) -> Method:
 
 
 def _encode(
-    models: ScorerPool, image: RequestImage, options: ScoringOptions, contrast: str, deadline: float
+    models: ScorerPool, image: RequestImage, options: ScoringOptions, contrasts: tuple[str, ...], deadline: float
 ) -> tuple[Sample, EncodedSample]:
     """Encode one sample; runs in the pool. Raises RowError, and DeadlinePassedError for a sample that waited too long.
 
@@ -267,7 +285,7 @@ def _encode(
         raise DeadlinePassedError("the deadline passed before the sample was encoded")
     sample = _sample(options, _image_bytes(image), models.settings.prompt)
     try:
-        return sample, models.encoder(contrast).encode(sample)
+        return sample, models.encoder(contrasts).encode(sample)
     except (RowError, OSError, MemoryError):  # caused by the sample, or by the machine
         raise
     except Exception as error:

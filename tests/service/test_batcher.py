@@ -39,8 +39,8 @@ class GatedModel:
         self.raises: dict[str, BaseException] = {}
         self.checks: BaseException | None = None
 
-    def score(self, contrast: str, rows: Sequence[Any]) -> list[Any]:
-        self.batches.append((contrast, [row.sample_id for row in rows]))
+    def score(self, contrasts: Sequence[str], rows: Sequence[Any]) -> list[Any]:
+        self.batches.append((",".join(contrasts), [row.sample_id for row in rows]))
         self.entered.release()
         assert self.gate.wait(30)
         for row in rows:
@@ -77,7 +77,8 @@ class Bench:
         )
 
     def submit(self, name: str, contrast: str = "blank", deadline: float = FAR, length: int = 10) -> Future[Scored]:
-        return self.batcher.submit(Row(name, length), contrast, deadline)  # type: ignore[arg-type]  # only length is read
+        contrasts = tuple(contrast.split(","))
+        return self.batcher.submit(Row(name, length), contrasts, deadline)  # type: ignore[arg-type]  # only length is read
 
     def begin(self) -> None:
         self.batcher.start()
@@ -146,10 +147,10 @@ def test_a_batch_keeps_the_row_limit_and_the_order(bench: Bench) -> None:
 
 def test_contrasts_do_not_mix_and_none_starves(bench: Bench) -> None:
     first = bench.occupied()
-    futures = [bench.submit(f"{i}", "blur" if i % 2 else "blank") for i in range(6)]
+    futures = [bench.submit(f"{i}", ("blank", "blur", "blank,blur")[i % 3]) for i in range(6)]
     bench.model.gate.set()
     names([first, *futures])
-    assert bench.model.batches[1:] == [("blank", ["0", "2", "4"]), ("blur", ["1", "3", "5"])]
+    assert bench.model.batches[1:] == [("blank", ["0", "3"]), ("blur", ["1", "4"]), ("blank,blur", ["2", "5"])]
 
 
 def test_the_queue_is_bounded(bench: Bench) -> None:
@@ -294,6 +295,6 @@ def test_stopping_does_not_wait_longer_than_told() -> None:
 
 
 def test_a_model_that_loses_a_row_is_found_out(bench: Bench) -> None:
-    bench.model.score = lambda contrast, rows: []  # type: ignore[method-assign]  # a broken model
+    bench.model.score = lambda contrasts, rows: []  # type: ignore[method-assign]  # a broken model
     result = bench.submit("one").result(30).result
     assert isinstance(result, Failure)

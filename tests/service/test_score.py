@@ -61,6 +61,50 @@ def test_numbers_are_the_batch_jobs(client: TestClient, expected: dict[str, Toke
     np.testing.assert_allclose(column(found, "weight"), Method("cal")(scores), rtol=0, atol=TOLERANCE)
 
 
+def test_further_contrasts_add_their_raw_scores(client: TestClient, expected: dict[str, TokenScores]) -> None:
+    found = score(client, request(TEXT, contrast="masked", further_contrasts=["blur", "blank"]))
+    assert (found["contrast"], found["further_contrasts"]) == ("masked", ["blank", "blur"])
+    alone = score(client, request(TEXT, contrast="masked"))
+    assert alone["further_contrasts"] == []
+    assert found["fingerprint"] != alone["fingerprint"]
+    for name in ("logit_gap", "logprob_clean", "logprob_contrast", "weight"):
+        np.testing.assert_allclose(column(found, name), column(alone, name), rtol=0, atol=TOLERANCE)
+    for contrast in ("blank", "blur"):
+        names = {f"logit_gap_{contrast}": "logit_gap", f"logprob_{contrast}": "logprob_contrast"}
+        for name, plain in names.items():
+            np.testing.assert_allclose(column(found, name), getattr(expected[contrast], plain), rtol=0, atol=TOLERANCE)
+            other = getattr(expected["masked"], plain)
+            assert np.abs(np.array(column(found, name)) - other).max() > 100 * TOLERANCE, "a negative control"
+    assert "logit_gap_blur" not in alone["tokens"][0]
+
+
+def test_combinations_beyond_those_that_are_kept_are_scored_alike(client: TestClient, models: ScorerPool) -> None:
+    names = [name for name in models.contrasts if name != "blank"]
+    first = score(client, request(TEXT, further_contrasts=names[:1]))
+    for name in names:
+        assert score(client, request(TEXT, further_contrasts=[name]))["further_contrasts"] == [name]
+    assert len(models._combined) < len(names), "some were dropped"
+    again = score(client, request(TEXT, further_contrasts=names[:1]))
+    assert again["fingerprint"] == first["fingerprint"]
+    np.testing.assert_allclose(
+        column(again, f"logit_gap_{names[0]}"), column(first, f"logit_gap_{names[0]}"), rtol=0, atol=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"further_contrasts": ["blank"]},
+        {"contrast": "blur", "further_contrasts": ["blur"]},
+        {"further_contrasts": ["blur", "blur"]},
+    ],
+)
+def test_a_contrast_that_is_named_twice_is_refused(client: TestClient, options: dict[str, Any]) -> None:
+    answer = client.post("/v1/score", json=request(TEXT, **options))
+    assert (answer.status_code, answer.json()["code"]) == (422, "contrast_repeated")
+    assert "is named twice" in answer.json()["detail"]
+
+
 def test_the_comparison_tells_pictures_texts_and_contrasts_apart(
     client: TestClient, expected: dict[str, TokenScores]
 ) -> None:
