@@ -91,6 +91,11 @@ class TokenScores:
         """float32 [N], nats: log-probability of the label given the image minus given the contrast input."""
         return self.logprob_clean - self.logprob_contrast
 
+    @property
+    def further_contrasts(self) -> tuple[str, ...]:
+        """The contrasts that :meth:`with_contrast` knows, as their columns spell them."""
+        return contrasts_in(self.optional)
+
     def with_contrast(self, contrast: str) -> TokenScores:
         """Return the scores with those of a further contrast in the place of the first contrast's.
 

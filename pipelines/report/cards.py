@@ -54,6 +54,7 @@ class Collected:
 
     Attributes:
         words: Scored words and their gaps, in nats.
+        differences: By further contrast: scored words, and how much their gap exceeds the first contrast's, in nats.
         picks: The wanted rows, in the order in which they were given.
         doubts: The rows with the most negative words, worst first.
         rows: Number of rows read.
@@ -61,6 +62,7 @@ class Collected:
     """
 
     words: list[tuple[str, float]] = field(default_factory=list)
+    differences: defaultdict[str, list[tuple[str, float]]] = field(default_factory=lambda: defaultdict(list))
     picks: list[tuple[ScoredRow, Sample]] = field(default_factory=list)
     doubts: list[tuple[Doubt, ScoredRow, Sample]] = field(default_factory=list)
     rows: int = 0
@@ -94,6 +96,8 @@ class Number:
     clean: float
     contrast: float
     weight: float
+    further_gaps: Sequence[float] = ()
+    """Log-probability gaps of the further contrasts, in nats."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,12 @@ def pick(rows: Sequence[ScoredRow], count: int, seed: int) -> list[ScoredRow]:
     return picked
 
 
-def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: Sequence[ScoredRow]) -> Collected:
+def collect(
+    source: Source,
+    rows: Mapping[Window, Sequence[ScoredRow]],
+    wanted: Sequence[ScoredRow],
+    further_contrasts: Sequence[str] = (),
+) -> Collected:
     """Read the texts of ``rows`` from the dataset, each window once, without keeping images that are not shown.
 
     A row whose text has changed since it was scored is counted and left out.
@@ -148,6 +157,7 @@ def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: 
         result.rows += 1
         doubt = None
         gaps = row.scores.logprob_gap.astype(np.float64)
+        further = {name: row.scores.with_contrast(name).logprob_gap - gaps for name in further_contrasts}
         for turn, text in enumerate(sample.scored_texts):
             own = np.flatnonzero(row.scores.token_turns == turn)
             for word in words(text, row.scores.token_starts[own], row.scores.token_ends[own]):
@@ -156,6 +166,10 @@ def collect(source: Source, rows: Mapping[Window, Sequence[ScoredRow]], wanted: 
                 if math.isnan(gap):
                     continue
                 result.words.append((word.text, gap))
+                for name, difference in further.items():
+                    more = float(difference[list(tokens)].sum())
+                    if math.isfinite(more):
+                        result.differences[name].append((word.text, more))
                 if gap <= DOUBT and (doubt is None or gap < doubt.gap):
                     doubt = Doubt(word.text, turn, tokens, gap)
         if (row.shard, row.row_index) in place:
@@ -280,4 +294,5 @@ def _number(row: ScoredRow, text: str, tokens: Any) -> Number:
         clean=math.exp(total(scores.logprob_clean)),
         contrast=math.exp(total(scores.logprob_contrast)),
         weight=float(row.weights[tokens].astype(np.float64).mean()),
+        further_gaps=[total(scores.with_contrast(name).logprob_gap) for name in scores.further_contrasts],
     )

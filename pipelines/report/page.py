@@ -22,9 +22,11 @@ from pipelines.output.summary import Summary, read_finished
 from pipelines.report import method_words
 from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect, pick
 from pipelines.report.chart import Histogram, histogram
+from pipelines.report.compared import compare
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
 from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
+from scorer import contrasts
 from scorer.contrasts import known_contrast
 from scorer.display.levels import GAP_STEPS, WEIGHT_STEPS, signed
 from scorer.storage import open_url
@@ -69,7 +71,7 @@ def write_report(
     read = {window: scored[window] for window in windows[:TEXT_WINDOWS]}
     # Pick a few more than shown: rows with a doubtful word are not shown twice.
     wanted = pick([row for window in read.values() for row in window], samples + CONTRADICTED, seed)
-    collected = collect(source, read, wanted)
+    collected = collect(source, read, wanted, contrasts.of_run(summary)[1:])
     quality = find_quality(output, summary, source, scanned_rows)
     collected.doubts = worst(collected.doubts, quality.doubts)
     html = render(context(record, summary, rows, collected, quality, samples))
@@ -116,6 +118,7 @@ def context(
     weights = _concatenated([row.weights for row in rows])
     span = _weight_range(weights)
     gaps = _concatenated([row.scores.logprob_gap for row in rows])
+    words = _word_lists(collected)
     doubtful = [card(row, sample, span, doubt) for doubt, row, sample in collected.doubts]
     return {
         "run": summary,
@@ -128,7 +131,8 @@ def context(
         "sampled_tokens": len(gaps),
         "shares": _shares(gaps),
         "charts": _charts(rows),
-        "words": _word_lists(collected),
+        "words": words,
+        "compared": compare(contrasts.of_run(summary), rows, collected.differences, words["min_count"]),
         "text_rows": collected.rows,
         "changed": collected.changed,
         "doubtful": doubtful,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
 
 from pipelines.cli import inspect, score
+from scorer.display.levels import signed
 from scorer.errors import ConfigError, TableError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import read_weights
+from scorer.training.export import __main__ as export
 from scorer.weights import Method
+from tests.pipelines.report.html_page import Page
 
 COLUMNS = ["logit_gap_masked", "logprob_masked", "logit_gap_blur", "logprob_blur"]
 
@@ -43,6 +48,69 @@ def test_each_further_contrast_has_its_columns(together: Path) -> None:
         assert [name for name in names if name in COLUMNS] == COLUMNS
         assert names.index("logprob_blur") < names.index("token_weights")
     assert inspect.main([str(together)]) == 0
+
+
+def test_an_export_derives_weights_from_any_contrast(together: Path, tmp_path: Path) -> None:
+    def weights(*options: str) -> dict[str, list[float]]:
+        file = tmp_path / "train.jsonl"
+        argv = ["--to", "jsonl", "--weights", str(together), "--data", str(SAMPLE_PATH), "--output", str(file)]
+        assert export.main([*argv, *options]) == 0
+        records = map(json.loads, file.read_text().splitlines())
+        return {record["id"]: record["token_weights"]["weights"] for record in records}
+
+    first, masked = weights("--method", "cal"), weights("--method", "cal", "--contrast", "masked")
+    table = read_weights(together, method="cal", contrast="masked")
+    assert first.keys() == masked.keys() and first != masked
+    for row in table:
+        if row.sample_id in masked:
+            np.testing.assert_array_equal(np.float32(masked[row.sample_id]), row.weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--contrast", "masked"], "the contrast 'masked' is given without a method"),
+        (
+            ["--method", "cal", "--contrast", "noise"],
+            "the contrast 'noise'; it has blank, masked, blur",
+        ),
+    ],
+)
+def test_an_export_refuses_a_contrast_that_it_cannot_use(
+    together: Path, tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "--to",
+        "jsonl",
+        "--weights",
+        str(together),
+        "--data",
+        str(SAMPLE_PATH),
+        "--output",
+        str(tmp_path / "x.jsonl"),
+    ]
+    assert export.main([*argv, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_report_compares_contrasts(together: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert inspect.main([str(together), "--report", str(file)]) == 0
+    page = Page(file)
+    table = next(one for one in page.root.all("table") if "agreement" in one.text)
+    rows = [[cell.text.strip() for cell in (*row.all("th"), *row.all("td"))] for row in table.all("tr")[1:]]
+    assert [row[0].split()[0] for row in rows] == ["blank", "masked", "blur"]
+    scored = [row.scores for row in read_weights(together) if row.scores is not None and not row.text_only]
+    for row, name in zip(rows[1:], ("masked", "blur"), strict=True):
+        gaps = np.concatenate([one.with_contrast(name).logprob_gap for one in scored])
+        assert row[1] == signed(float(gaps.mean(dtype=np.float64)))
+        expected = spearmanr(np.concatenate([one.logprob_gap for one in scored]), gaps).statistic
+        assert row[4] == signed(float(expected))
+        assert float(expected) < 0.99
+        assert row[5] and row[6]
+    assert rows[0][4] == "–"
+    headers = [cell.text for cell in page.root.all("th")]
+    assert {"gap, masked", "gap, blur"} <= set(headers)
 
 
 def test_a_further_contrast_is_what_it_is_alone(together: Path, masked: Path) -> None:

@@ -62,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after an error."""
     options = _parser().parse_args(argv)
     try:
-        method = _method(options)
         table = WeightTable.open(
-            options.weights, method=method, allow_unfinished=options.allow_unfinished, keep_shards=1
+            options.weights,
+            method=_method(options),
+            contrast=options.contrast,
+            allow_unfinished=options.allow_unfinished,
+            keep_shards=1,
         )
         written = _write(table, options)
     except (TokensightError, OSError, ValueError) as error:
@@ -106,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     columns.add_argument(PROMPT_COLUMN_OPTION, metavar="NAME", help="the question that a bare caption answers")
     columns.add_argument(PROMPT_OPTION, metavar="TEXT", help="the question, if no column holds it")
     add_method_options(parser, "derive weights by this method instead of the run's own")
+    parser.add_argument(
+        "--contrast",
+        type=not_empty,
+        metavar="NAME",
+        help="the contrast whose scores --method reads, of a run with several (default: the run's first)",
+    )
     parser.add_argument(
         "--tokenizer",
         type=not_empty,
