@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from pipelines.cli.inspect import main as inspect
 from pipelines.run.engine import CheckpointEngine
+from pipelines.sources.shuffled import ShuffledSource
 from scorer import ScorerConfig
 from scorer.errors import OtherRunError
 from scorer.mini import MODEL_PATH
@@ -83,9 +85,12 @@ def test_it_is_scored_in_every_contrast_of_a_run(data: Path, tmp_path: Path) -> 
     found = {}
     for on in (True, False):
         config = ScorerConfig(device="cpu", stop_token=on, contrast=contrasts[0], further_contrasts=contrasts[1:])
-        run(make_job(data, tmp_path / str(on), CheckpointEngine(str(MODEL_PATH), config)))
+        job = make_job(data, tmp_path / str(on), CheckpointEngine(str(MODEL_PATH), config))
+        run(replace(job, source=ShuffledSource(job.source, config.noise_seed, config.max_image_bytes)))
         assert problems(tmp_path / str(on)) == []
-        found[on] = [row.scores for row in read_weights(tmp_path / str(on))]
+        rows = list(read_weights(tmp_path / str(on)))
+        assert [row.error for row in rows] == [None] * len(CAPTIONS)
+        found[on] = [row.scores for row in rows]
     for scores, plain in zip(found[True], found[False], strict=True):
         assert scores is not None and plain is not None
         stop = scores.is_stop
