@@ -42,6 +42,7 @@ def prepare(folder: Path, noise: float, rows: int) -> tuple[list[noisy.Example],
     if not (weights / "_SUCCESS").exists():
         noisy.write_shard(examples, data / "train.parquet")
         arguments = ["--input", str(data), "--output", str(weights), "--no-report", "--executor", "local"]
+        arguments.append("--no-stop-token")  # every student gives the end of a caption one constant weight
         if code := score_dataset(arguments):
             raise SystemExit(code)
     return examples, weights

@@ -27,7 +27,7 @@ from scorer.training import WeightRow, read_weights, weighted_cross_entropy
 IMAGE_SIZE, PATCH, WIDTH, MAX_TOKENS = 64, 16, 96, 256
 PATCHES = (IMAGE_SIZE // PATCH) ** 2
 END = "<end>"
-END_WEIGHT = 1.0  # the end of a caption is not scored; with weight 0 the model would never learn to stop
+END_WEIGHT = 1.0  # where the output has none: with weight 0 the model would never learn to stop
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,13 @@ def encode(image: bytes, caption: str, row: WeightRow, tokenizer: Tokenizer) -> 
     encoding = tokenizer.encode(caption)
     starts, ends = token_byte_spans(caption, encoding.tokens, encoding.offsets)
     weights = project(row.weights, row.scores.token_starts, row.scores.token_ends, starts, ends)
+    stop = row.weights[row.scores.is_stop].tolist()  # the reference model's stop token, which has an empty span
     resized = Image.open(io.BytesIO(image)).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE))
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
     return Example(
         pixels,
         [*encoding.ids[: MAX_TOKENS - 1], tokenizer.token_to_id(END)],
-        [*weights[: MAX_TOKENS - 1].tolist(), END_WEIGHT],
+        [*weights[: MAX_TOKENS - 1].tolist(), stop[0] if stop else END_WEIGHT],
     )
 
 

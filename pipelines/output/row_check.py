@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scorer.columns import REQUIRED, WEIGHTS, Column, contrasts_in, of_contrast
+from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, Column, contrasts_in, of_contrast
 from scorer.decoding import TokenColumn, token_column
 from scorer.errors import FailureCode
 from scorer.table import OK, TEXT_ONLY, WITH_WEIGHTS
@@ -129,8 +129,13 @@ def _value_faults(lists: Mapping[str, TokenColumn]) -> Iterator[tuple[Mask, str]
     follows = owner[1:] == owner[:-1]  # bool [T - 1]: token t + 1 belongs to the same row as token t
     back = np.concatenate([[False], follows & (turns[1:] < turns[:-1])])
     yield among((turns < 0) | back), "has token_turns that do not ascend from 0"
-    overlap = follows & (turns[1:] == turns[:-1]) & (starts[1:] < ends[:-1])
+    same_turn = follows & (turns[1:] == turns[:-1])
+    overlap = same_turn & (starts[1:] < ends[:-1])
     yield among(np.concatenate([[False], overlap])), "has a token that starts before the one before it ends"
+    if IS_STOP in lists:
+        stop = lists[IS_STOP].values  # bool [T]
+        yield among(stop & (starts < ends)), "has a stop token whose span is not empty"
+        yield among(np.concatenate([same_turn & stop[:-1], [False]])), "has a token behind its turn's stop token"
 
 
 def _score_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:

@@ -18,6 +18,7 @@ from PIL import Image
 from scorer.errors import FailureCode, TableError
 from scorer.results import Failure, Result, TokenScores
 from scorer.table import build_table, text_hash
+from scorer.training import WeightRow
 from scorer.weights import Method
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_plain_pytorch.py"
@@ -97,6 +98,20 @@ def test_the_colors_bytes_carry_the_weight(example: ModuleType, folders: tuple[P
         assert set(encoded.weights) == {1.0, 5.0}
         assert encoded.weights[-1] == example.END_WEIGHT
         assert len(encoded.ids) == len(encoded.weights) == len(caption.encode()) + 1
+
+
+def test_the_end_has_the_weight_of_the_stop_token(example: ModuleType) -> None:
+    plain = score("s", CAPTIONS[0])
+    arrays = {name: np.append(values, values[-1]) for name, values in plain.arrays.items()}
+    arrays["token_starts"][-1] = arrays["token_ends"][-1]
+    stop = np.arange(len(arrays["token_ids"])) == len(plain.token_ids)
+    scores = TokenScores.from_arrays("s", plain.text_hash, {**arrays, "is_stop": stop})
+    weights = np.where(stop, np.float32(0.25), np.float32(2))
+    row = WeightRow("x", 0, "s", "ok", None, scores, weights)
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(file, "PNG")
+    encoded = example.encode(file.getvalue(), CAPTIONS[0], row, example.train_tokenizer(["x"]))
+    assert encoded.weights == [*[2.0] * (len(encoded.ids) - 1), 0.25]
 
 
 def test_a_changed_dataset_is_refused(example: ModuleType, folders: tuple[Path, Path]) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,7 @@ from PIL import Image
 
 from pipelines.cli.inspect import main as inspect
 from pipelines.run.engine import CheckpointEngine
+from pipelines.sources.shuffled import ShuffledSource
 from scorer import ScorerConfig
 from scorer.errors import OtherRunError
 from scorer.mini import MODEL_PATH
@@ -21,7 +26,7 @@ from scorer.training import read_weights
 from scorer.training.export.__main__ import main as export
 from scorer.weights import Method
 from tests.pipelines.helpers import IMAGE, make_job, run
-from tests.pipelines.outputs import problems
+from tests.pipelines.outputs import problems, rewrite, with_value
 
 CAPTIONS = [["A red circle.", "", "two blue hearts"], ["a heart"]]
 FILE = "x.parquet"
@@ -33,9 +38,11 @@ def engine(stop_token: bool) -> CheckpointEngine:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40), "red").save(file, "PNG")
-    images = [{"bytes": file.getvalue(), "path": None}] * len(CAPTIONS)
+    images = []
+    for color in ("red", "blue"):
+        file = io.BytesIO()
+        Image.new("RGB", (40, 40), color).save(file, "PNG")
+        images.append({"bytes": file.getvalue(), "path": None})
     folder = tmp_path_factory.mktemp("data")
     table = pa.table({"image": pa.array(images, IMAGE), "captions": pa.array(CAPTIONS, pa.list_(pa.string()))})
     pq.write_table(table, folder / FILE)
@@ -71,6 +78,59 @@ def test_captions_that_are_joined_have_one_each(outputs: dict[bool, Path]) -> No
         vig, of_text = Method("vig")(scores), Method("vig")(plain)
         np.testing.assert_array_equal(vig[~stop], of_text)
         assert (vig[stop] == 1).all()
+
+
+def test_it_is_scored_in_every_contrast_of_a_run(data: Path, tmp_path: Path) -> None:
+    contrasts = ("shuffled", "blur@0.02", "masked")
+    found = {}
+    for on in (True, False):
+        config = ScorerConfig(device="cpu", stop_token=on, contrast=contrasts[0], further_contrasts=contrasts[1:])
+        job = make_job(data, tmp_path / str(on), CheckpointEngine(str(MODEL_PATH), config))
+        run(replace(job, source=ShuffledSource(job.source, config.noise_seed, config.max_image_bytes)))
+        assert problems(tmp_path / str(on)) == []
+        rows = list(read_weights(tmp_path / str(on)))
+        assert [row.error for row in rows] == [None] * len(CAPTIONS)
+        found[on] = [row.scores for row in rows]
+    for scores, plain in zip(found[True], found[False], strict=True):
+        assert scores is not None and plain is not None
+        stop = scores.is_stop
+        assert list(scores.optional) == ["is_stop", *plain.optional]
+        assert list(plain.optional) == [
+            "logit_gap_blur_0_02",
+            "logprob_blur_0_02",
+            "logit_gap_masked",
+            "logprob_masked",
+        ]
+        for name in ("logit_gap", "logprob_clean", "logprob_contrast", *plain.optional):
+            assert np.isfinite(scores.arrays[name][stop]).all()
+            np.testing.assert_allclose(scores.arrays[name][~stop], plain.arrays[name], atol=1e-5)
+        seen = [scores.arrays[name][stop] for name in ("logprob_contrast", "logprob_blur_0_02", "logprob_masked")]
+        for one, other in itertools.combinations(seen, 2):
+            assert (np.abs(one - other) > 1e-5).all()
+    for contrast in contrasts:
+        for row in read_weights(tmp_path / "True", method="vig", contrast=contrast):
+            assert row.scores is not None and row.weights is not None
+            assert (row.weights[row.scores.is_stop] == 1).all()
+
+
+DAMAGED: dict[str, tuple[str, Any, str]] = {
+    "the last token of the text": (
+        "is_stop",
+        lambda v: [*v[:-2], True, False],
+        "row 1 has a stop token whose span is not empty",
+    ),
+    "two in a turn": ("token_turns", lambda v: [0] * len(v), "row 0 has a token behind its turn's stop token"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_its_place_is_checked(outputs: dict[bool, Path], tmp_path: Path, damage: str) -> None:
+    column, change, expected = DAMAGED[damage]
+    copy = tmp_path / "copy"
+    shutil.copytree(outputs[True], copy)
+    rewrite(copy, FILE, with_value(column, int(expected[4]), change))
+    found = problems(copy)
+    assert any(expected in problem.message for problem in found), found
 
 
 @pytest.mark.parametrize("begun_with", [True, False])

@@ -95,7 +95,7 @@ def test_wrong_options_end_with_status_2_and_say_why(capsys: pytest.CaptureFixtu
 
 
 def test_every_option_of_the_engine_that_matters_is_passed_on() -> None:
-    found = Settings(dtype="bfloat16", truncate=True, prompt="What?", max_image_pixels=7, contrast_cache_bytes=50)
+    found = Settings(dtype="bfloat16", truncate=True, prompt="What?", max_image_pixels=7, contrast_cache_bytes=80)
     expected = ScorerConfig(
         dtype="bfloat16",
         truncate=True,
@@ -104,4 +104,4 @@ def test_every_option_of_the_engine_that_matters_is_passed_on() -> None:
         contrast_cache_bytes=10,
         max_image_bytes=found.max_image_bytes,
     )
-    assert found.scorer_config() == expected, "the cache's memory is shared by five contrasts"
+    assert found.scorer_config() == expected, "the cache's memory is shared by eight contrasts"

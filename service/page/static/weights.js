@@ -61,8 +61,8 @@ const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - cont
 
 const clampedBy = (gapOf) => (raw, { low, high, window }) => clampAndPool(gapOf(raw), raw.turns, low, high, window);
 
-/** Method name → function of {turns, stops, gap, clean, contrast} and all its parameters that returns weights. GET /v1/models
- * describes the methods; the server derives the weights of one that has no port here. */
+/** Method name → function of {turns, stops, gap, clean, contrast} and all its parameters that returns weights.
+ * GET /v1/models describes the methods; the server derives the weights of one that has no port here. */
 export const PORTS = {
   cal: clampedBy((raw) => raw.gap),
   "cal-logprob": clampedBy(logprobGap),

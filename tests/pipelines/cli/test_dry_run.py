@@ -95,7 +95,8 @@ def test_the_packaged_model_is_measured(tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert "<|im_start|>user↵<image>×64 ↵Describe the image.<|im_end|>" in said
-    assert re.search(r"⟦[A-Z][^⟦⟧]* [^⟦⟧]*\.⟧", said), "the caption, and nothing of the prompt, is in brackets"
+    bracketed = re.search(r"⟦[A-Z][^⟦⟧]* [^⟦⟧]*\.<\|im_end\|>⟧", said)
+    assert bracketed, "the caption and its stop token, and nothing of the prompt, are in brackets"
     (flops,) = re.findall(r"^FLOPs +(\S+) \((\S+) a row\)", said, re.MULTILINE)
     assert 1e8 < float(flops[1]) < 1e10
     assert float(flops[0]) == pytest.approx(240 * float(flops[1]), rel=0.01)

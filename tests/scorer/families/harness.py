@@ -218,6 +218,7 @@ class ScoreSuite:
         samples += [two_images()] * case.several_images
         samples += [two_turns(images=2 if case.several_images else 1)] * case.several_turns
         tokenizer = scorer.encoder._processor.tokenizer
+        every_contrast = scorer.encoder.with_contrast(*case.family.contrasts)
         for sample in samples:
             row = scorer.encoder.encode(sample)
             expected = np.array(stop_positions(case, scorer, sample), np.int64)
@@ -225,6 +226,8 @@ class ScoreSuite:
             assert len(expected) == (0 if case.stop_token is None else len(sample.scored_texts))
             for branch in (row.clean, row.contrast):
                 np.testing.assert_array_equal(branch.label_index[stop], expected)
+            for branch in every_contrast.encode(sample).branches:  # other images may take another number of tokens
+                np.testing.assert_array_equal(branch.input_ids[branch.label_index], row.token_ids)
             if case.stop_token is None:
                 continue
             assert set(tokenizer.convert_ids_to_tokens(row.token_ids[stop])) == {case.stop_token}

@@ -131,7 +131,8 @@ def test_a_language_model_gives_the_probability_of_text(language_model: Callable
             logprobs = scorer.model.model(input_ids=ids).logits[0].log_softmax(-1)
         expected = logprobs[len(before) - 1 : -1].gather(1, ids[0, len(before) :, None])[:, 0].numpy()
         np.testing.assert_allclose(result.logprob_contrast, expected, atol=1e-5)
-        assert tokenizer.decode(result.token_ids) == text
+        assert tokenizer.decode(result.token_ids[~result.is_stop]) == text
+        assert tokenizer.decode(result.token_ids[result.is_stop]) == ("<|im_end|>" if chat else "")
 
 
 def test_a_language_model_needs_no_image_and_weights_by_prior(language_model: Callable[[bool], Path]) -> None:
