@@ -14,7 +14,7 @@ from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.types import Float32Array
 
 LOGITS_CHUNK: Final = 2**24
-"""The most logits held at once, in elements; rows are projected to the vocabulary in chunks of this size (64 MiB)."""
+"""The most logits, or converted states, held at once, in elements: rows are projected in chunks (64 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,19 +47,32 @@ def project_labels(model: ReferenceModel, states: Tensor, labels: Tensor) -> Ten
 
     Naive form::
 
-        logits = lm_head(states).float();  logit = logits[i, labels[i]];  logprob = log_softmax(logits)[i, labels[i]]
+        logits = lm_head(states.float());  logit = logits[i, labels[i]];  logprob = log_softmax(logits)[i, labels[i]]
 
     Args:
         states: [N, D], the states that predict the labels.
         labels: int64 [N].
     """
-    chunk = max(1, LOGITS_CHUNK // model.vocabulary)
-    found = []
-    for h, y in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
-        logits = model.project(h)  # [chunk, V]
-        logit = logits.gather(-1, y[:, None].to(logits.device))[:, 0]
-        found.append(torch.stack([logit, logit - logits.logsumexp(-1)]))
-    return torch.cat(found, dim=1)
+    chunk = max(1, LOGITS_CHUNK // model.projection_width)
+    parts = zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True)
+    return torch.cat([_project_chunk(model, h, y) for h, y in parts], dim=1)
+
+
+def _project_chunk(model: ReferenceModel, states: Tensor, labels: Tensor) -> Tensor:
+    """Return the raw logits and log-probabilities of a few labels, float32 [2, n], block by block of the vocabulary."""
+    found, totals = [], []
+    for i, logits in enumerate(model.project(states)):  # [n, block]
+        words = labels.to(logits.device)
+        if model.block < model.vocabulary:  # a label of another block finds a logit that is not taken below
+            words = (words - i * model.block).clamp(0, logits.shape[1] - 1)
+        found.append(logits.gather(-1, words[:, None])[:, 0])
+        totals.append(logits.logsumexp(-1))
+    logit, total = found[0], totals[0]
+    if len(found) > 1:
+        own = (labels // model.block).to(logit.device)
+        logit = torch.stack(found).gather(0, own[None])[0]
+        total = torch.stack(totals).logsumexp(0)
+    return torch.stack([logit, logit - total])
 
 
 def split_scores(both: Tensor, counts: Sequence[int]) -> list[LabelScores]:
