@@ -27,7 +27,10 @@ MAX_BATCH_TOKENS: Final = 16_384
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft"})
+ALL_BITS: Final = 23
+"""Default of ``score_bits``: the bits of a float32 after its leading one."""
+
+ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft", "score_bits"})
 """Options that came after outputs were published: at their default they are not in the fingerprint, so that those
 outputs keep theirs."""
 
@@ -59,6 +62,8 @@ class ScorerConfig:
             in a batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
+        score_bits: how many of the 23 bits after its leading one a raw score keeps; the rest are 0, so that files
+            compress better. 10 is the precision of float16.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
@@ -86,6 +91,7 @@ class ScorerConfig:
     blur_radius: float = 0.1
     noise_seed: int = 0
     jpeg_draft: bool = False
+    score_bits: int = ALL_BITS
     max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
@@ -140,6 +146,7 @@ class ScorerConfig:
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
             _require(name, value, valid, f"an integer of at least {low}")
+        _require("score_bits", self.score_bits, _is_bits(self.score_bits), f"an integer from 1 to {ALL_BITS}")
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
@@ -189,6 +196,10 @@ def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_bits(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= ALL_BITS
 
 
 def _integers(value: Any, count: int) -> bool:

@@ -26,6 +26,7 @@ from scorer.forward.batching import plain_batches, windows
 from scorer.forward.self_check import TOLERANCE, SelfCheck, compare, of_each_kind
 from scorer.mini import MODEL_PATH
 from scorer.results import Failure, Result, TokenScores
+from scorer.score_bits import rounded
 from scorer.types import EncodedSample, Sample, Usage
 
 logger = logging.getLogger(__name__)
@@ -222,7 +223,8 @@ class Scorer:
             self._path = "plain"
             self._put(assembly, numbers, self._plain(chain(error.rows, waiting), max_batch_tokens))
         self._put(assembly, [number for number, _ in texts], self._texts([row for _, row in texts], max_batch_tokens))
-        return assembly.results()
+        bits = self.config.score_bits
+        return [rounded(one, bits) if isinstance(one, TokenScores) else one for one in assembly.results()]
 
     def _put(self, assembly: Assembly, numbers: Sequence[int], scored: Iterable[tuple[Item, Scores]]) -> None:
         for (i, branch), scores in scored:

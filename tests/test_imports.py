@@ -36,7 +36,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "training",
             "decoding",
             "table method_options",
-            "weights",
+            "weights score_bits",
             "results",
             "display",
             "base64_images messages spans config allocator weighting columns summary ids",

@@ -53,6 +53,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="truncate texts that exceed the context instead of failing their rows",
     )
     group.add_argument(
+        "--score-bits",
+        type=int,
+        default=_DEFAULTS.score_bits,
+        metavar="N",
+        help="bits that a raw score keeps after its leading one; 10 is the precision of float16, and makes smaller "
+        "files (default: %(default)s, all)",
+    )
+    group.add_argument(
         "--jpeg-draft",
         **SWITCH,
         help="decode large JPEGs at a reduced scale where the model gets the same grid; changes pixels a little",

@@ -31,6 +31,7 @@ CHANGED: dict[str, Any] = {
     "blur_radius": 0.5,
     "noise_seed": 7,
     "jpeg_draft": True,
+    "score_bits": 10,
     "max_text_bytes": 10,
     "max_image_bytes": 10,
     "max_image_pixels": 10,
@@ -58,6 +59,8 @@ def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() ->
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
     assert "jpeg_draft" not in ScorerConfig().fingerprint()
     assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
+    assert "score_bits" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(score_bits=10).fingerprint()["score_bits"] == 10
 
 
 def test_defaults() -> None:
@@ -132,6 +135,9 @@ def test_frozen() -> None:
         ({"max_image_bytes": 0}, "max_image_bytes is 0; it must be an integer of at least 1"),
         ({"max_image_pixels": 1e8}, "max_image_pixels is 100000000.0"),
         ({"max_batch_tokens": True}, "max_batch_tokens is True"),
+        ({"score_bits": 24}, "score_bits is 24; it must be an integer from 1 to 23"),
+        ({"score_bits": 0}, "score_bits is 0"),
+        ({"score_bits": True}, "score_bits is True"),
     ],
 )
 def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -192,7 +192,7 @@ def test_every_scorer_option_is_an_option_of_the_command() -> None:
     changed += ["--blank-color", "1,2,3", "--blur-radius", "0.5", "--noise-seed", "7", "--max-image-bytes", "10"]
     changed += ["--device-map", "auto", "--attention", "eager", "--adapter", "a", "--compile"]
     changed += ["--max-image-pixels", "11", "--max-batch-tokens", "12"]
-    changed += ["--max-text-bytes", "14", "--blank-size", "15x16", "--jpeg-draft"]
+    changed += ["--max-text-bytes", "14", "--blank-size", "15x16", "--jpeg-draft", "--score-bits", "10"]
     config = make_config(build_parser().parse_args(["--input", "i", "--output", "o", *changed]))
     same = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) == getattr(ScorerConfig(), f.name)]
     assert same == ["quantization", "contrast_cache_bytes"], "one excludes an adapter; a run keeps no prefix"
