@@ -56,7 +56,10 @@ class Head:
     @property
     def block(self) -> int:
         """The number of words whose logits :meth:`logits` computes at once."""
-        return max(1, WEIGHTS_BLOCK // self._module.weight.shape[1]) if self._converts else self.vocabulary
+        if not self._converts:
+            return self.vocabulary
+        width = int(self._module.weight.shape[1])
+        return min(max(1, WEIGHTS_BLOCK // width), self.vocabulary)
 
     @property
     def width(self) -> int:
@@ -78,16 +81,22 @@ class Head:
             yield product if bias is None else product + bias.float()
             return
         hidden = hidden.float()
+        # One buffer for all blocks: allocated anew, blocks of tens of megabytes leave holes in the heap.
+        buffer = torch.empty(self.block, hidden.shape[1], device=weight.device)
         for first in range(0, self.vocabulary, self.block):
             words = slice(first, first + self.block)
-            yield linear(hidden, self._rows(words), None if bias is None else bias[words].float())
+            yield linear(hidden, self._rows(words, buffer), None if bias is None else bias[words].float())
 
-    def _rows(self, words: slice) -> Tensor:
-        """Return the weights of a few words in float32; torchao's stay a type of their own."""
+    def _rows(self, words: slice, buffer: Tensor) -> Tensor:
+        """Return the weights of a few words in float32, in ``buffer``; torchao's stay a type of their own."""
+        weight = self._module.weight
+        if type(weight) is torch.nn.Parameter:
+            rows = weight[words]
+            return buffer[: len(rows)].copy_(rows)
         # In inference mode, torchao's weights cannot be sliced.
         with torch.inference_mode(False), torch.no_grad():
-            rows: Tensor = self._module.weight[words].float()
-        return rows
+            quantised: Tensor = weight[words].float()
+        return quantised
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
@@ -117,7 +126,8 @@ class Head:
         """Whether weights of another type can be converted and multiplied by rows; tried with one row."""
         weight = self._module.weight
         try:
-            out = linear(torch.ones(1, weight.shape[1], device=weight.device), self._rows(slice(0, 1)))
+            row = torch.ones(1, weight.shape[1], device=weight.device)
+            out = linear(row, self._rows(slice(0, 1), row))
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             if is_out_of_memory(error):
                 raise

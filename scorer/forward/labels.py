@@ -59,20 +59,21 @@ def project_labels(model: ReferenceModel, states: Tensor, labels: Tensor) -> Ten
 
 
 def _project_chunk(model: ReferenceModel, states: Tensor, labels: Tensor) -> Tensor:
-    """Return the raw logits and log-probabilities of a few labels, float32 [2, n], block by block of the vocabulary."""
-    found, totals = [], []
+    """Return the raw logits and log-probabilities of a few labels, float32 [2, n]."""
+    if model.block == model.vocabulary:
+        (logits,) = model.project(states)  # [n, V]
+        logit = logits.gather(-1, labels[:, None].to(logits.device))[:, 0]
+        return torch.stack([logit, logit - logits.logsumexp(-1)])
+    own = labels // model.block
+    # What is kept of a block is written here: kept on its own, it would split the memory that the next block reuses.
+    found, totals = torch.empty(2, -(-model.vocabulary // model.block), len(labels), device=states.device)
     for i, logits in enumerate(model.project(states)):  # [n, block]
-        words = labels.to(logits.device)
-        if model.block < model.vocabulary:  # a label of another block finds a logit that is not taken below
-            words = (words - i * model.block).clamp(0, logits.shape[1] - 1)
-        found.append(logits.gather(-1, words[:, None])[:, 0])
-        totals.append(logits.logsumexp(-1))
-    logit, total = found[0], totals[0]
-    if len(found) > 1:
-        own = (labels // model.block).to(logit.device)
-        logit = torch.stack(found).gather(0, own[None])[0]
-        total = torch.stack(totals).logsumexp(0)
-    return torch.stack([logit, logit - total])
+        # A label of another block finds a logit that is not taken.
+        place = (labels - i * model.block).clamp(0, logits.shape[1] - 1).to(logits.device)
+        found[i] = logits.gather(-1, place[:, None])[:, 0]
+        totals[i] = logits.logsumexp(-1)
+    logit = found.gather(0, own[None])[0]
+    return torch.stack([logit, logit - totals.logsumexp(0)])
 
 
 def split_scores(both: Tensor, counts: Sequence[int]) -> list[LabelScores]:

@@ -78,6 +78,22 @@ def test_blocks_of_converted_weights_give_the_exact_logits(
     assert error(module(hidden), module, hidden) > 1e-3  # what the class would return
 
 
+def test_blocks_are_converted_into_one_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allocated one by one, the blocks of a head of 7B left 1.6 GB of holes in the heap."""
+    monkeypatch.setattr(head, "WEIGHTS_BLOCK", 7 * WIDTH)
+    places: list[int] = []
+    own = head.linear
+
+    def watched(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        places.append(weight.data_ptr())
+        return own(hidden, weight, bias)
+
+    monkeypatch.setattr(head, "linear", watched)
+    kept = list(Head(linear(torch.bfloat16)).logits(states(torch.bfloat16)))
+    assert len(kept) == len(places) == 15
+    assert len(set(places)) == 1
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", LOW)
 def test_a_product_that_widens_is_one_product(dtype: torch.dtype, bias: bool, widening: list[Any]) -> None:
