@@ -156,7 +156,7 @@ def launches() -> tuple[list[Figure], dict[str, Any]]:
     for title, (images, captions) in GROUPS.items():
         first = [shapes.row(i, 16, 48) for i in range(images)]
         rows = [shapes.with_caption(row, k, 48) for row in first for k in range(captions)]
-        path = FastPath(model, "blank", backend=OneKernel)
+        path = FastPath(model, ["blank"], backend=OneKernel)
         with unchecked():
             together = [path._forward.prepare([one for _, one in b]) for b in path._kept_batches(rows, 2**20)]
             calls.clear()
@@ -222,7 +222,7 @@ def windows() -> tuple[list[Figure], dict[str, Any]]:
         counted: Counter[str] = Counter()
         forward = PackedForward(scorer.model)
         packer: Packer[int] = Packer(2**20)
-        path = FastPath(scorer.model, "blank")
+        path = FastPath(scorer.model, ["blank"])
         for i, row in enumerate(rows):
             packer.add(i, path._path(packer, row.clean))
         (batch,) = packer.rest()
@@ -272,7 +272,7 @@ def waits() -> tuple[list[Figure], dict[str, Any]]:
 
 
 def _waits(model: ReferenceModel, rows: Sequence[EncodedSample]) -> dict[str, Any]:
-    path = FastPath(model, "blank")
+    path = FastPath(model, ["blank"])
     packer: Packer[int] = Packer(2**20)
     for i, row in enumerate(rows):
         packer.add(i, path._path(packer, row.clean))
@@ -292,7 +292,7 @@ def keys_copied() -> tuple[list[Figure], dict[str, Any]]:
     """Count the bytes of keys and values that attention copies for a row, in a whole unit's batches."""
     model = llava_7b_meta()
     rows = [shapes.with_caption(shapes.row(0, 16, 48), k, 48) for k in range(60)]
-    path = FastPath(model, "blank", backend=OneKernel)
+    path = FastPath(model, ["blank"], backend=OneKernel)
     sizes: list[int] = []
     with unchecked():
         for batch in batches(path, rows, BUDGET):
@@ -397,7 +397,7 @@ def parity() -> tuple[list[Figure], dict[str, Any]]:
     model = shapes.llava(shapes.SMALL, 4, shapes.small_vision(168))
     rows = [shapes.with_caption(shapes.row(i, 16, 30, 144, 168), k, 20 + 5 * k) for i in range(3) for k in range(3)]
     worst = 0.0
-    ours = FastPath(model, "blank").score(rows)
+    ours = FastPath(model, ["blank"]).score(rows)
     for (clean, contrast), (gap, logprob, other) in zip(ours, naive.score(model, rows, BUDGET), strict=True):
         for a, b in ((clean.logit - contrast.logit, gap), (clean.logprob, logprob), (contrast.logprob, other)):
             worst = max(worst, float(np.abs(a - b.numpy()).max()))

@@ -46,7 +46,7 @@ def as_contrast(contrast: str, row: EncodedSample) -> Branch:
 
 def run_packed(model: ReferenceModel, branches: Sequence[Branch], budget: int) -> list[int]:
     """Run branches in packed batches without reading their scores; return the number of rows of each batch."""
-    path, packer = FastPath(model, "blank"), Packer[int](budget)
+    path, packer = FastPath(model, ["blank"]), Packer[int](budget)
     for i, branch in enumerate(branches):
         packer.add(i, path._path(packer, branch))
     forward, sizes = PackedForward(model), []

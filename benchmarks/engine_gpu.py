@@ -107,7 +107,7 @@ def measure(checkpoint: RandomCheckpoint, options: argparse.Namespace) -> dict[s
     assert len(encoded) == len(data), "every image decodes"
     rows = one_batch(scorer, encoded)
     processed = naive.as_processed(rows)
-    path = FastPath(scorer.model, "blank", scorer.config.contrast_cache_bytes)
+    path = FastPath(scorer.model, ["blank"], scorer.config.contrast_cache_bytes)
     clean = [scorer.model.prepare(row.clean) for row in rows]
     runs: dict[str, Callable[[], object]] = {
         "ours": lambda: path.score(rows),

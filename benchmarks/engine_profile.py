@@ -88,7 +88,7 @@ def stages(model: ReferenceModel, run: Callable[[], object], rounds: int) -> dic
 def measure(model: ReferenceModel, rows: int, rounds: int, cache_bytes: int) -> dict[str, Any]:
     """Return the stages of the fast and the naive way on the same rows, and the rate of a 2,048² matrix product."""
     samples = [shapes.row(i, 16, 48) for i in range(rows)]
-    path = FastPath(model, "blank", cache_bytes)
+    path = FastPath(model, ["blank"], cache_bytes)
     return {
         "matmul_flops_per_second": matmul_rate("cpu", torch.float32, 2048),
         "fast": stages(model, lambda: path.score(samples), rounds),

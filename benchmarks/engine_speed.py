@@ -48,7 +48,7 @@ def paired(one: Callable[[], object], other: Callable[[], object], pairs: int) -
 def against_naive(model: ReferenceModel, rows: int, pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
     """Return naive ÷ fast in wall-clock time, after comparing their results."""
     samples = naive.as_processed([shapes.row(i, 16, 48, image_tokens, size) for i in range(rows)])
-    path = FastPath(model, "blank", CACHE)
+    path = FastPath(model, ["blank"], CACHE)
     worst = 0.0
     slow = naive.score_batch(model, samples)
     for (clean, contrast), (gap, logprob, _) in zip(path.score(samples), slow, strict=True):
@@ -70,7 +70,7 @@ def compiled(pairs: int, image_tokens: int, size: int) -> dict[str, Any]:
 
     def path(compiled: bool) -> FastPath:
         model = shapes.llava(shapes.LLAVA_300M, 4, shapes.small_vision(size))
-        return FastPath(ReferenceModel(model.model, model.family, compiled), "blank", CACHE)
+        return FastPath(ReferenceModel(model.model, model.family, compiled), ["blank"], CACHE)
 
     fast, slow = path(True), path(False)
     first = seconds(lambda: [fast.score(batch) for batch in batches])
@@ -84,7 +84,7 @@ def five_captions(model: ReferenceModel, caption: int, pairs: int, image_tokens:
     """Return the time of two images with five captions each ÷ that of the same images with one caption each."""
     images = [shapes.row(i, 16, caption, image_tokens, size) for i in range(2)]
     five = [shapes.with_caption(image, k, caption) for image in images for k in range(5)]
-    path = FastPath(model, "blank", CACHE)
+    path = FastPath(model, ["blank"], CACHE)
     return paired(lambda: path.score(five), lambda: path.score(images), pairs)
 
 
@@ -96,7 +96,7 @@ def padding(model: ReferenceModel, rows: int, image_tokens: int, size: int) -> d
     for name, bucket in (("padding", None), ("rounding", MAX_BATCH_TOKENS // BUCKETS)):
         samples = (shapes.row(i, 16, int(n), image_tokens, size) for i, n in enumerate(lengths))
         before = model.usage
-        for _ in FastPath(model, "blank", bucket=bucket).score_rows(samples, MAX_BATCH_TOKENS):
+        for _ in FastPath(model, ["blank"], bucket=bucket).score_rows(samples, MAX_BATCH_TOKENS):
             pass
         found[name] = (model.usage - before).waste
     return found
@@ -116,7 +116,7 @@ def memory_of_vocabulary(vocabulary: int) -> dict[str, int]:
     """
     model = shapes.llava(shapes.SMALL, 4, shapes.small_vision(56), vocabulary)
     rows = [shapes.row(i, 16, 300, 16, 56) for i in range(16)]
-    path = FastPath(model, "blank", CACHE)
+    path = FastPath(model, ["blank"], CACHE)
     path.score(rows[:2])
     ctypes.CDLL(None).malloc_trim(0)  # memory freed but not returned would hide part of the peak
     Path("/proc/self/clear_refs").write_text("5")
@@ -135,7 +135,7 @@ def rate_of_process(rows: int, rounds: int) -> float:
     torch.set_num_threads(1)
     model = shapes.llava(shapes.SMALL, 8, shapes.small_vision(168))
     samples = [shapes.row(i, 16, 48, 144, 168) for i in range(rows)]
-    path = FastPath(model, "blank", CACHE)
+    path = FastPath(model, ["blank"], CACHE)
     path.score(samples)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from scorer.config import ScorerConfig
+from scorer.encoding.shuffling import with_partners
 from scorer.engine import Scorer
 from scorer.mini import MODEL_PATH
 from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
@@ -35,7 +36,10 @@ from scorer.results import TokenScores
 from scorer.types import Branch, EncodedSample, Sample
 from scorer.weights import cal, cal_logprob
 
-CONTRASTS = ("blank", "masked", "removed", "blur")
+CONTRASTS = (
+    *("blank", "masked", "removed", "blur", "blur@0.02", "blur@0.05"),
+    *("noise", "patches", "diffusion", "downsample", "shuffled"),
+)
 IMAGE_SIZE = 160
 RESULTS = Path(__file__).parent / "results" / "grounding.json"
 
@@ -89,6 +93,7 @@ def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]
         RuntimeError: a sample failed, or the engine's gap differs from the plain forward pass's by more than 1e-3.
     """
     rows = []
+    samples = list(with_partners(samples, scorer.config.noise_seed, scorer.config.max_image_bytes))
     for sample, caption, result in zip(samples, captions, scorer.score(samples), strict=True):
         encoded = scorer.encoder.try_encode(sample)
         if not isinstance(result, TokenScores) or not isinstance(encoded, EncodedSample):

@@ -1,8 +1,18 @@
-"""Format sizes and times for people."""
+"""Format sizes, times and names for people."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from scorer import contrasts
+
+
+def contrasts_of(run: Mapping[str, Any]) -> str:
+    """Name a run's contrasts, given its fingerprint or summary."""
+    names = contrasts.of_run(run)
+    return f"contrast{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def file_size(count: float) -> str:

@@ -1,15 +1,16 @@
-"""Put the scores of both branches together into one result a row, in the rows' order."""
+"""Put the scores of all branches together into one result a row, in the rows' order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from scorer.columns import of_contrast
 from scorer.errors import FailureCode
-from scorer.forward import LabelScores, undefined_scores
+from scorer.forward import CONTRAST, Item, LabelScores, undefined_scores
 from scorer.results import Failure, Result, TokenScores
-from scorer.types import BoolArray, EncodedSample
+from scorer.types import BoolArray, EncodedSample, Float32Array
 
 Scores = LabelScores | Exception
 """A branch's scores, or the error of a row that alone does not fit in memory."""
@@ -20,13 +21,14 @@ class Assembly:
 
     Args:
         without_images: whether the model takes no images; there is then no clean branch.
+        further: the names of the further contrasts.
     """
 
-    def __init__(self, without_images: bool) -> None:
+    def __init__(self, without_images: bool, further: Sequence[str] = ()) -> None:
         self._without_images = without_images
+        self._further = further
         self._rows: list[EncodedSample | Failure] = []
-        self._clean: dict[int, Scores] = {}
-        self._contrast: dict[int, Scores] = {}
+        self._scores: dict[Item, Scores] = {}
 
     def take(self, rows: Iterable[EncodedSample | Failure]) -> Iterator[tuple[int, EncodedSample]]:
         """Yield the rows to score with their numbers; failures and rows that cannot be scored are kept as they are."""
@@ -38,13 +40,9 @@ class Assembly:
             self._rows.append(row.without_images())
             yield number, row
 
-    def clean(self, number: int, scores: Scores) -> None:
-        """Take the scores of a row's clean branch."""
-        self._clean[number] = scores
-
-    def contrast(self, number: int, scores: Scores) -> None:
-        """Take the scores of a row's contrast branch, or of its text if it has no images."""
-        self._contrast[number] = scores
+    def put(self, number: int, branch: int, scores: Scores) -> None:
+        """Take the scores of one of a row's branches; those of text alone are those of :data:`CONTRAST`."""
+        self._scores[number, branch] = scores
 
     def results(self) -> list[Result]:
         """Return one result for each row taken, in order.
@@ -56,16 +54,33 @@ class Assembly:
 
     def _result(self, number: int, row: EncodedSample) -> Result:
         if row.text_only:
-            return _text_result(row, self._contrast.get(number))
-        try:
-            clean, contrast = self._clean[number], self._contrast[number]
-        except KeyError as error:
-            raise AssertionError(f"row {row.sample_id} was taken and not scored") from error
-        if isinstance(clean, Exception):
-            return _too_large(row, clean)
-        if isinstance(contrast, Exception):
-            return _too_large(row, contrast)
-        return _result(row, clean, contrast, self._without_images)
+            return self._text_result(row, self._scores.get((number, CONTRAST)))
+        branches: list[LabelScores] = []
+        for branch in range(len(row.branches)):
+            scores = self._scores.get((number, branch))
+            if scores is None:
+                raise AssertionError(f"branch {branch} of row {row.sample_id} was taken and not scored")
+            if isinstance(scores, Exception):
+                return _too_large(row, scores)
+            branches.append(scores)
+        if self._without_images:  # the text alone is every contrast's
+            branches += branches[-1:] * len(self._further)
+        result = _scores(row, branches, self._further)
+        finite = [branch.logprob for branch in branches[1:]]
+        if not self._without_images:  # without images there is no clean branch, and its scores are NaN by definition
+            finite += [branches[0].logprob, *(branches[0].logit - branch.logit for branch in branches[1:])]
+        bad = np.logical_or.reduce([~np.isfinite(values) for values in finite])
+        return _non_finite(row, bad) if bad.any() else result
+
+    def _text_result(self, row: EncodedSample, alone: Scores | None) -> Result:
+        """Return a text-only row's result; ``alone`` are its text's scores, None if the model cannot run it."""
+        if isinstance(alone, Exception):
+            return _too_large(row, alone)
+        undefined = undefined_scores(len(row.token_ids))
+        text = undefined if alone is None else alone
+        result = _scores(row, [undefined, *[text] * (1 + len(self._further))], self._further)
+        bad = ~np.isfinite(text.logprob)
+        return _non_finite(row, bad) if alone is not None and bad.any() else result
 
 
 def _too_large(row: EncodedSample, error: Exception) -> Result:
@@ -77,25 +92,12 @@ def _too_large(row: EncodedSample, error: Exception) -> Result:
     )
 
 
-def _result(row: EncodedSample, clean: LabelScores, contrast: LabelScores, text_only: bool) -> Result:
-    scores = _scores(row, clean, contrast)
-    bad = ~np.isfinite(scores.logprob_contrast)
-    if not text_only:  # without images there is no clean branch, and its scores are NaN by definition
-        bad |= ~(np.isfinite(scores.logit_gap) & np.isfinite(scores.logprob_clean))
-    return _non_finite(row, bad) if bad.any() else scores
-
-
-def _text_result(row: EncodedSample, alone: Scores | None) -> Result:
-    """Return a text-only row's result; ``alone`` are the scores of its text, None if the model cannot run it."""
-    if isinstance(alone, Exception):
-        return _too_large(row, alone)
-    undefined = undefined_scores(len(row.token_ids))
-    scores = _scores(row, undefined, undefined if alone is None else alone)
-    bad = ~np.isfinite(scores.logprob_contrast)
-    return _non_finite(row, bad) if alone is not None and bad.any() else scores
-
-
-def _scores(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> TokenScores:
+def _scores(row: EncodedSample, branches: Sequence[LabelScores], further: Sequence[str]) -> TokenScores:
+    clean, contrast, *others = branches
+    optional: dict[str, Float32Array] = {}
+    for name, other in zip(further, others, strict=True):
+        gap, logprob = of_contrast(name)
+        optional |= {gap.name: clean.logit - other.logit, logprob.name: other.logprob}
     return TokenScores(
         sample_id=row.sample_id,
         token_ids=row.token_ids,
@@ -106,6 +108,7 @@ def _scores(row: EncodedSample, clean: LabelScores, contrast: LabelScores) -> To
         logit_gap=clean.logit - contrast.logit,
         logprob_clean=clean.logprob,
         logprob_contrast=contrast.logprob,
+        optional=optional,
         text_only=row.text_only,
     )
 

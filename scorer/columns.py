@@ -7,7 +7,8 @@ have the engine put the values into :attr:`scorer.results.TokenScores.optional` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -104,6 +105,35 @@ COLUMNS: tuple[Column, ...] = (
 
 REQUIRED: Final = tuple(column for column in COLUMNS if column.required)
 WEIGHTS: Final = "token_weights"
+_FURTHER: Final = ("logit_gap_", "logprob_")
+
+
+def of_contrast(contrast: str) -> tuple[Column, Column]:
+    """Return the columns of a further contrast: its logit gap and its log-probability.
+
+    ``blur@0.02`` has the columns ``logit_gap_blur_0_02`` and ``logprob_blur_0_02``: dots would mean nesting.
+    """
+    gap, logprob = _FURTHER
+    meanings = (
+        f"the token's logit with the image, minus that with the contrast `{contrast}`",
+        f"the token's log-probability with the contrast `{contrast}`, in nats",
+    )
+    suffix = re.sub(r"[@.]", "_", contrast)
+    names = (gap + suffix, logprob + suffix)
+    first, second = (
+        Column(name, pa.float32(), meaning, "raw", required=False)
+        for name, meaning in zip(names, meanings, strict=True)
+    )
+    return first, second
+
+
+def contrasts_in(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the further contrasts that have both their columns among ``names``, in that order."""
+    names = list(names)
+    fixed = {column.name for column in COLUMNS}
+    gap, logprob = _FURTHER
+    found = [name.removeprefix(gap) for name in names if name.startswith(gap) and name not in fixed]
+    return tuple(contrast for contrast in found if logprob + contrast in names)
 
 
 def of_run(fingerprint: Mapping[str, Any]) -> tuple[Column, ...]:
@@ -111,15 +141,18 @@ def of_run(fingerprint: Mapping[str, Any]) -> tuple[Column, ...]:
 
     Names that this release does not know are skipped: a newer release wrote the output.
     """
-    named = fingerprint.get("columns", ())
-    return tuple(column for column in COLUMNS if column.required or column.name in named)
+    at = [column.name for column in COLUMNS].index(WEIGHTS)
+    further = optional(fingerprint.get("columns", ()))
+    return (*(column for column in COLUMNS[:at] if column.required), *further, *COLUMNS[at:])
 
 
-def optional() -> tuple[Column, ...]:
-    """Return the columns that only some outputs have."""
-    return tuple(column for column in COLUMNS if not column.required)
+def optional(names: Iterable[str]) -> tuple[Column, ...]:
+    """Return the columns among ``names`` that only some outputs have, in file order; other names are skipped."""
+    names = list(names)
+    fixed = [column for column in COLUMNS if not column.required and column.name in names]
+    return (*fixed, *(column for contrast in contrasts_in(names) for column in of_contrast(contrast)))
 
 
-def raw() -> tuple[Column, ...]:
-    """Return the raw-score columns, including the optional ones."""
-    return tuple(column for column in COLUMNS if column.kind == "raw")
+def raw(names: Iterable[str]) -> tuple[Column, ...]:
+    """Return the raw-score columns that every output has, and the optional ones among ``names``."""
+    return tuple(column for column in (*REQUIRED, *optional(names)) if column.kind == "raw")

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from scorer.contrasts import CONTRASTS, DEFAULT, ContrastOptions
+from scorer.columns import of_contrast
+from scorer.contrast_images import ContrastOptions
+from scorer.contrasts import DEFAULT, parse_contrast
 from scorer.errors import ConfigError
 from scorer.types import DEFAULT_PROMPT
 
@@ -30,7 +32,7 @@ EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes
 ALL_BITS: Final = 23
 """Default of ``score_bits``: the bits of a float32 after its leading one."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft", "score_bits"})
+ABSENT_AT_DEFAULT: Final = frozenset({"further_contrasts", "max_text_bytes", "blank_size", "jpeg_draft", "score_bits"})
 """Options that came after outputs were published: at their default they are not in the fingerprint, so that those
 outputs keep theirs."""
 
@@ -40,7 +42,9 @@ class ScorerConfig:
     """How samples are scored.
 
     Attributes:
-        contrast: what replaces the image; a name in :data:`scorer.contrasts.CONTRASTS`.
+        contrast: what replaces the image, as :func:`scorer.contrasts.parse_contrast` reads it: a name, or a name with
+            the value of its option, ``blur@0.02``. A value that is the default anyway is dropped.
+        further_contrasts: more contrasts, compared with the same clean pass; each has columns of its own.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
@@ -58,8 +62,9 @@ class ScorerConfig:
             own. Where image tokens depend on the size, rows with the same prompt then share one contrast prefix.
         blur_radius: standard deviation of the Gaussian of the ``blur`` contrast, as a fraction of the image's longer
             side, in (0, 1].
-        noise_seed: seed of the ``noise`` contrast; the noise also depends on the image's size, but not on its place
-            in a batch.
+        noise_seed: seed of the contrasts that draw at random: ``noise``, which also depends on the image's size,
+            ``patches`` and ``diffusion``, which depend on its pixels, and ``shuffled``. None depends on a place in a
+            batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
         score_bits: how many of the 23 bits after its leading one a raw score keeps; the rest are 0, so that files
@@ -77,6 +82,7 @@ class ScorerConfig:
     """
 
     contrast: str = DEFAULT
+    further_contrasts: tuple[str, ...] = ()
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
@@ -99,7 +105,6 @@ class ScorerConfig:
     max_batch_tokens: int = MAX_BATCH_TOKENS
 
     def __post_init__(self) -> None:
-        _one_of("contrast", self.contrast, tuple(CONTRASTS))
         _one_of("dtype", self.dtype, get_args(DType))
         _require(
             "device",
@@ -147,6 +152,21 @@ class ScorerConfig:
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
             _require(name, value, valid, f"an integer of at least {low}")
         _require("score_bits", self.score_bits, _is_bits(self.score_bits), f"an integer from 1 to {ALL_BITS}")
+        self._settle_contrasts()
+
+    def _settle_contrasts(self) -> None:
+        """Spell equal contrasts alike, so that their fingerprints are equal."""
+        _require("contrast", self.contrast, isinstance(self.contrast, str), "a contrast's name")
+        further = self.further_contrasts
+        valid = isinstance(further, (list, tuple)) and all(isinstance(one, str) for one in further)
+        _require("further_contrasts", further, valid, "a list of contrasts")
+        options = self.contrast_options((0, 0, 0))
+        names = [parse_contrast(name).canonical(options).name for name in (self.contrast, *further)]
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise ConfigError(f"the contrast {twice!r} is given twice; name each contrast once")
+        object.__setattr__(self, "contrast", names[0])
+        object.__setattr__(self, "further_contrasts", tuple(names[1:]))
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
@@ -160,24 +180,43 @@ class ScorerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` and JSON accept."""
         values = dataclasses.asdict(self)
+        values["further_contrasts"] = list(self.further_contrasts)
         for name in ("blank_color", "blank_size"):
             values[name] = None if values[name] is None else list(values[name])
         return values
 
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """All contrasts, the first of which has the plain column names."""
+        return (self.contrast, *self.further_contrasts)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the optional columns that a run with these options writes."""
+        return tuple(column.name for name in self.further_contrasts for column in of_contrast(name))
+
     def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
-        """Return the contrast options; ``mean_color`` is the image processor's RGB mean, used if no colour is set."""
+        """Return the options of contrasts without a value.
+
+        Args:
+            mean_color: the image processor's RGB mean, used if no colour is set.
+        """
         return ContrastOptions(
             blank_color=self.blank_color or mean_color, blur_radius=self.blur_radius, noise_seed=self.noise_seed
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the options that change scores, as plain data; options that only affect execution are left out."""
+        """Return the options that change scores, as plain data; options that only affect execution are left out.
+
+        ``columns`` names the optional columns that a run writes, if there are any.
+        """
         default = ScorerConfig().to_dict()
-        return {
+        options = {
             name: value
             for name, value in self.to_dict().items()
             if name not in EXECUTION_ONLY and not (name in ABSENT_AT_DEFAULT and value == default[name])
         }
+        return options | ({"columns": list(self.columns)} if self.columns else {})
 
 
 def fingerprint_digest(fingerprint: Mapping[str, Any]) -> str:

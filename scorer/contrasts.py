@@ -1,23 +1,36 @@
 """Define the contrasts, one record each; everything that names, explains, builds or checks a contrast reads it here.
 
-To add one, write its record below and put it into :data:`CONTRASTS`. If it needs an option, add a field to
-:class:`ContrastOptions` and to :class:`scorer.config.ScorerConfig`. Nothing else names contrasts: the command line,
-the report, the dataset card and the HTTP API list what is registered, and a family declares what it can do
-(:class:`Capability`) rather than which contrasts it supports.
+To add one, write its record below and put it into :data:`CONTRASTS`. If it has an option, add a field with a default
+to :class:`scorer.contrast_images.ContrastOptions` and name it in the record: the contrast is then spelled with a value
+(``patches@0.3``) or without. Nothing else names contrasts: the command line, the report, the dataset card and the HTTP
+API list what is registered, and a family declares what it can do (:class:`Capability`) rather than which contrasts it
+supports.
 
 Needs only numpy; Pillow is imported when an image is created.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from scorer.errors import FailureCode, RowError
+from scorer.contrast_images import (
+    DIFFUSION_STEPS,
+    ContrastOptions,
+    blank_image,
+    blurred_image,
+    diffused_image,
+    downsampled_image,
+    noise_image,
+    patched_image,
+)
+from scorer.errors import ConfigError, FailureCode, RowError
 from scorer.types import BoolArray, Branch
 
 if TYPE_CHECKING:
@@ -33,21 +46,6 @@ class Capability(Enum):
     """It runs on text alone: tokens represent an image, and the other tokens run without them."""
     HIDDEN_TOKENS = "hidden_tokens"
     """Tokens can be hidden from attention, and the others are known to keep their positions."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContrastOptions:
-    """The options for drawing contrast images, with the model's own defaults filled in.
-
-    Attributes:
-        blank_color: RGB, 0–255 each.
-        blur_radius: standard deviation of the Gaussian, as a fraction of the longer side, in (0, 1].
-        noise_seed: at least 0.
-    """
-
-    blank_color: tuple[int, int, int]
-    blur_radius: float
-    noise_seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,11 @@ class OtherImage:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherRowImage:
+    """Replaces the row's images by those of another row near it; see :mod:`scorer.partners`."""
+
+
+@dataclass(frozen=True, slots=True)
 class EditedTokens:
     """Edits the clean branch: (branch, bool [T] that is True for image tokens) → the contrast branch.
 
@@ -83,6 +86,34 @@ class EditedTokens:
     """
 
     edit: Callable[[Branch, BoolArray], Branch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainOption:
+    """The option of a contrast that may be given with its name, as in ``blur@0.02``.
+
+    Attributes:
+        field: the field of :class:`ContrastOptions` that it sets.
+        placeholder: what stands for its value in help texts.
+        expected: which values it takes, in words that complete "must be …".
+        allows: value → whether it takes it.
+        whole: whether its values are whole numbers.
+    """
+
+    field: str
+    placeholder: str
+    expected: str
+    allows: Callable[[float], bool]
+    whole: bool = False
+
+    def read(self, text: str) -> float:
+        """Read a value. Raises ValueError if it is none; see ``expected``."""
+        if not re.fullmatch(r"[0-9]+" if self.whole else r"[0-9]*\.?[0-9]+", text):
+            raise ValueError
+        value = int(text) if self.whole else float(text)
+        if not self.allows(value):
+            raise ValueError
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +125,7 @@ class Contrast:
         phrase: what replaces the image, in words that complete "with …".
         description: the same for help texts, as a noun phrase on one line.
         source: where it was published; empty if nowhere.
+        option: the option that may be given with the name; None if there is none.
         how: how the contrast branch is built.
         needs: what a model must be able to do for the contrast to be defined.
         constant: whether the branch before the first label is the same for all rows with the same prompt and image
@@ -105,7 +137,8 @@ class Contrast:
     phrase: str
     description: str
     source: str = ""
-    how: DrawnImage | AlteredImage | OtherImage | EditedTokens
+    option: MainOption | None = None
+    how: DrawnImage | AlteredImage | OtherImage | OtherRowImage | EditedTokens
     needs: frozenset[Capability]
     constant: bool
 
@@ -115,8 +148,15 @@ class Contrast:
         return isinstance(self.how, OtherImage)
 
     @property
+    def needs_rows(self) -> bool:
+        """Whether the contrast reads other rows: it is then not defined for a row alone."""
+        return isinstance(self.how, OtherRowImage)
+
+    @property
     def argument(self) -> str:
-        """The spelling on the command line: the name, followed by a placeholder for the column if it needs one."""
+        """The spelling on the command line: the name, with a placeholder for the column or the option's value."""
+        if self.option is not None:
+            return f"{self.name}[@{self.option.placeholder}]"
         return f"{self.name}:COLUMN" if self.needs_column else self.name
 
     @property
@@ -125,34 +165,74 @@ class Contrast:
         return f"{self.description} ({self.source})" if self.source else self.description
 
 
-def blank_image(size: tuple[int, int], options: ContrastOptions) -> Image:
-    """Draw an RGB image of one colour."""
-    from PIL import Image
+@dataclass(frozen=True, slots=True)
+class ChosenContrast:
+    """A contrast as it was chosen: which one, and the value of its option.
 
-    return Image.new("RGB", size, options.blank_color)
-
-
-def blurred_image(image: Image, options: ContrastOptions) -> Image:
-    """Blur an image relative to its longer side, so that it loses the same detail at any resolution."""
-    from PIL import ImageFilter
-
-    if 0 in image.size:
-        return image.copy()
-    return image.filter(ImageFilter.GaussianBlur(options.blur_radius * max(image.size)))
-
-
-def noise_image(size: tuple[int, int], options: ContrastOptions) -> Image:
-    """Draw uniform RGB noise.
-
-    The noise comes from the generator's raw stream, which numpy keeps stable across versions, unlike its distributions.
+    Attributes:
+        value: of the record's option; None leaves it as the options have it.
     """
-    from PIL import Image
 
-    width, height = size
-    length = width * height * 3
-    raw = np.random.PCG64(np.random.SeedSequence([options.noise_seed, width, height])).random_raw(-(-length // 8))
-    pixels = raw.astype("<u8").view(np.uint8)[:length].reshape(height, width, 3)
-    return Image.fromarray(pixels) if length else Image.new("RGB", size)
+    record: Contrast
+    value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The spelling, which :func:`parse_contrast` reads: ``blur``, ``blur@0.02``. Equal choices have equal ones."""
+        return self.record.name if self.value is None else f"{self.record.name}@{_spelled(self.value)}"
+
+    @property
+    def phrase(self) -> str:
+        """The record's phrase, followed by the value."""
+        return self.record.phrase if self.value is None else f"{self.record.phrase} ({_spelled(self.value)})"
+
+    def options(self, options: ContrastOptions) -> ContrastOptions:
+        """Return the options with the chosen value among them."""
+        if self.record.option is None or self.value is None:
+            return options
+        changed: dict[str, Any] = {self.record.option.field: self.value}
+        return replace(options, **changed)
+
+    def canonical(self, options: ContrastOptions) -> ChosenContrast:
+        """Return the same choice without a value that the options have anyway."""
+        option = self.record.option
+        return self if option is None or getattr(options, option.field) != self.value else replace(self, value=None)
+
+
+def parse_contrast(spelling: str) -> ChosenContrast:
+    """Read a contrast's name, and the value of its option after an ``@``.
+
+    Raises:
+        ConfigError: there is no such contrast, it has no option, or its option does not take the value.
+    """
+    name, at, text = spelling.partition("@")
+    record = CONTRASTS.get(name)
+    if record is None:
+        raise ConfigError(f"the contrast is {spelling!r}; it must be one of {', '.join(CONTRASTS)}")
+    if not at:
+        return ChosenContrast(record)
+    if record.option is None:
+        raise ConfigError(f"the contrast is {spelling!r}, but {name!r} takes no value; write {name!r}")
+    try:
+        return ChosenContrast(record, record.option.read(text))
+    except ValueError:
+        example = f"{name}@{record.option.placeholder}"
+        raise ConfigError(
+            f"the contrast is {spelling!r}; in {example}, {record.option.placeholder} must be {record.option.expected}"
+        ) from None
+
+
+def known_contrast(spelling: str) -> ChosenContrast | None:
+    """Read a contrast that another version may have written; None for one that this version does not know."""
+    try:
+        return parse_contrast(spelling)
+    except ConfigError:
+        return None
+
+
+def _spelled(value: float) -> str:
+    text = format(Decimal(repr(value)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def hide_image_tokens(branch: Branch, image_tokens: BoolArray) -> Branch:
@@ -230,7 +310,13 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
             name="blur",
             phrase="a blurred image",
             description="the same image, blurred",
-            source="VIG, arXiv 2602.17186",
+            source="VIG, arXiv 2602.17186; in degrees, after POVID, 2402.11411",
+            option=MainOption(
+                field="blur_radius",
+                placeholder="RADIUS",
+                expected="a share of the longer side, above 0 and at most 1",
+                allows=lambda radius: 0 < radius <= 1,
+            ),
             how=AlteredImage(blurred_image),
             needs=frozenset({Capability.IMAGES}),
             constant=False,
@@ -246,6 +332,60 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
             constant=False,
         ),
         Contrast(
+            name="patches",
+            phrase="patches blackened",
+            description="the same image, a random half of its patches blackened, or another share",
+            source="VPPO, arXiv 2510.09285; PAPO, 2507.06448, blackens 0.6",
+            option=MainOption(
+                field="patch_share",
+                placeholder="SHARE",
+                expected="above 0 and at most 1",
+                allows=lambda share: 0 < share <= 1,
+            ),
+            how=AlteredImage(patched_image),
+            needs=frozenset({Capability.IMAGES}),
+            constant=False,
+        ),
+        Contrast(
+            name="diffusion",
+            phrase="the image under diffusion noise",
+            description="the same image after 500 of 1000 steps of forward diffusion, or another number",
+            source="TPO, arXiv 2412.14487; VCD, 2311.16922",
+            option=MainOption(
+                field="diffusion_step",
+                placeholder="STEP",
+                expected=f"a whole number from 0 to {DIFFUSION_STEPS - 1}",
+                allows=lambda step: 0 <= step < DIFFUSION_STEPS,
+                whole=True,
+            ),
+            how=AlteredImage(diffused_image),
+            needs=frozenset({Capability.IMAGES}),
+            constant=False,
+        ),
+        Contrast(
+            name="downsample",
+            phrase="a pixelated image",
+            description="the same image, each side shrunk to a tenth or another share of itself and enlarged again",
+            source="VA-OPD, arXiv 2605.21924",
+            option=MainOption(
+                field="downsample_ratio",
+                placeholder="RATIO",
+                expected="between 0 and 1",
+                allows=lambda ratio: 0 < ratio < 1,
+            ),
+            how=AlteredImage(downsampled_image),
+            needs=frozenset({Capability.IMAGES}),
+            constant=False,
+        ),
+        Contrast(
+            name="shuffled",
+            phrase="another row's image",
+            description="the image of another row near it",
+            how=OtherRowImage(),
+            needs=frozenset({Capability.IMAGES}),
+            constant=False,
+        ),
+        Contrast(
             name="image",
             phrase="another image",
             description="another image from the row",
@@ -256,6 +396,12 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
     )
 }
 """Contrasts by name, in display order."""
+
+
+def of_run(fingerprint: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of a run's contrasts; the first has the plain column names."""
+    return (str(fingerprint.get("contrast")), *map(str, fingerprint.get("further_contrasts", ())))
+
 
 DEFAULT: Final = "blank"
 """The default contrast: as good as the published ones on the packaged model (docs/grounding.md), and defined for every

@@ -18,8 +18,9 @@ from scorer.assembly import Assembly, Scores
 from scorer.checkpoint.files import Checkpoint
 from scorer.checkpoint.fingerprint import fingerprint
 from scorer.config import ScorerConfig
-from scorer.contrasts import Capability
+from scorer.contrasts import Capability, parse_contrast
 from scorer.encoding.encoder import Encoder
+from scorer.encoding.shuffling import with_partners
 from scorer.errors import BatchTooLargeError
 from scorer.forward import FastPathDiffersError, Item, verify
 from scorer.forward.batching import plain_batches, windows
@@ -83,31 +84,34 @@ class Scorer:
     def __repr__(self) -> str:
         packaged = self.checkpoint.path == MODEL_PATH
         name = "the packaged mini model" if packaged else repr(self.checkpoint.name)
-        how = f"contrast {self.config.contrast}, {self.config.dtype} on {self.model.device}, {self.path} path"
+        how = (
+            f"contrast {','.join(self.config.contrasts)}, {self.config.dtype} on {self.model.device}, {self.path} path"
+        )
         return f"<Scorer of {name} ({self.checkpoint.config.model_type}), {how}>"
 
     def _begin(self, config: ScorerConfig) -> None:
-        """Set the state that belongs to one contrast."""
+        """Set the state that belongs to the contrasts."""
         self.config = config
         self._fast: forward.FastPath | None = None
         if self.checkpoint.family.fast:
             bucket = forward.bucket_for(config.max_batch_tokens, self.model.device, config.compile)
-            self._fast = forward.FastPath(self.model, config.contrast, config.contrast_cache_bytes, bucket=bucket)
+            self._fast = forward.FastPath(self.model, config.contrasts, config.contrast_cache_bytes, bucket=bucket)
         self._path = "plain" if self._fast is None else "fast"
         self._checked: set[str] = set()
         self.self_check: SelfCheck | None = None
         self._fingerprint: dict[str, Any] | None = None
 
-    def with_contrast(self, contrast: str) -> Scorer:
-        """Return a scorer for another contrast on the same weights, with a separate self-check and contrast prefixes.
+    def with_contrast(self, *contrasts: str) -> Scorer:
+        """Return a scorer for other contrasts on the same weights, with a separate self-check and contrast prefixes.
 
         Use both from one thread: they share the model and the usage.
 
         Raises:
+            ConfigError: there is no such contrast.
             ModelError: the contrast is not defined for this model.
         """
         other = copy(self)
-        other.encoder = self.encoder.with_contrast(contrast)
+        other.encoder = self.encoder.with_contrast(*contrasts)
         other._begin(other.encoder.config)
         return other
 
@@ -154,9 +158,12 @@ class Scorer:
         notebooks display in colour.
         """
         _check_samples(samples)
+        asked: Iterable[Sample] = samples
+        if any(parse_contrast(contrast).record.needs_rows for contrast in self.config.contrasts):
+            asked = with_partners(samples, self.config.noise_seed, self.config.max_image_bytes)
         results = (
             result
-            for chunk in _encode_ahead(self.encoder, samples, encode_threads)
+            for chunk in _encode_ahead(self.encoder, asked, encode_threads)
             for result in self.score_encoded(chunk)
         )
         return [
@@ -203,7 +210,7 @@ class Scorer:
 
         Text-only rows form batches of their own, so that the scores of the others do not depend on them.
         """
-        assembly = Assembly(self.model.family.text_only)
+        assembly = Assembly(self.model.family.text_only, self.config.further_contrasts)
         numbers: list[int] = []
         texts: list[tuple[int, EncodedSample]] = []
 
@@ -228,17 +235,16 @@ class Scorer:
 
     def _put(self, assembly: Assembly, numbers: Sequence[int], scored: Iterable[tuple[Item, Scores]]) -> None:
         for (i, branch), scores in scored:
-            (assembly.clean if branch == "clean" else assembly.contrast)(numbers[i], scores)
+            assembly.put(numbers[i], branch, scores)
 
     def _plain(self, rows: Iterable[EncodedSample], max_batch_tokens: int) -> Iterator[tuple[Item, Scores]]:
-        """Yield both branches' scores by two full passes, a window of rows at a time."""
+        """Yield all branches' scores by a full pass each, a window of rows at a time."""
         first = 0
         for window in windows(rows):
-            pairs = plain_batches(window, max_batch_tokens, partial(forward.score_two_forwards, self.model))
-            for i, pair in enumerate(pairs, first):
-                clean, contrast = pair if isinstance(pair, tuple) else (pair, pair)
-                yield (i, "clean"), clean
-                yield (i, "contrast"), contrast
+            found = plain_batches(window, max_batch_tokens, partial(forward.score_full_forwards, self.model))
+            for i, (row, scores) in enumerate(zip(window, found, strict=True), first):
+                for branch in range(len(row.branches)):
+                    yield (i, branch), scores[branch] if isinstance(scores, tuple) else scores
             first += len(window)
 
     def _runs_alone(self, row: EncodedSample) -> bool:
@@ -252,7 +258,7 @@ class Scorer:
             yield from self._fast.score_texts(rows, max_batch_tokens)
             return
         alone = plain_batches(rows, max_batch_tokens, partial(forward.score_text, self.model))
-        yield from (((i, "contrast"), scores) for i, scores in enumerate(alone))
+        yield from (((i, forward.CONTRAST), scores) for i, scores in enumerate(alone))
 
     def _look_once(self, rows: list[EncodedSample]) -> None:
         """Check the fast path on rows of each kind that was not checked before; if it fails, give it up."""
@@ -272,8 +278,8 @@ class Scorer:
         """
         assert self._fast is not None
         try:
-            fast = [pair for _ in range(1 + kept) for pair in self._fast.score(rows, kept)]
-            plain = [pair for row in rows for pair in forward.score_two_forwards(self.model, [row])]
+            fast = [scores for _ in range(1 + kept) for scores in self._fast.score(rows, kept)]
+            plain = [scores for row in rows for scores in forward.score_full_forwards(self.model, [row])]
         except (RuntimeError, BatchTooLargeError) as error:
             if not (isinstance(error, BatchTooLargeError) or forward.is_out_of_memory(error)):
                 raise

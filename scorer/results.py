@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from scorer.columns import contrasts_in, of_contrast
 from scorer.display.html import caption_html
 from scorer.display.levels import signed
-from scorer.errors import FailureCode
+from scorer.errors import FailureCode, TableError
 from scorer.types import Float32Array, Int16Array, Int32Array
 
 
@@ -83,6 +84,21 @@ class TokenScores:
     def logprob_gap(self) -> Float32Array:
         """float32 [N], nats: log-probability of the label given the image minus given the contrast input."""
         return self.logprob_clean - self.logprob_contrast
+
+    def with_contrast(self, contrast: str) -> TokenScores:
+        """Return the scores with those of a further contrast in the place of the first contrast's.
+
+        Raises:
+            TableError: the scores have no such further contrast.
+        """
+        gap, logprob = (column.name for column in of_contrast(contrast))
+        if gap not in self.optional or logprob not in self.optional:
+            known = ", ".join(contrasts_in(self.optional)) or "none"
+            raise TableError(
+                f"sample {self.sample_id!r} has no scores for the further contrast {contrast!r}; it has {known}: score "
+                f"the dataset again with --contrast …,{contrast}"
+            )
+        return replace(self, logit_gap=self.optional[gap], logprob_contrast=self.optional[logprob])
 
     def __repr__(self) -> str:
         tokens = f"{len(self.token_ids)} token{'' if len(self.token_ids) == 1 else 's'}"

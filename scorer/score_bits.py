@@ -22,9 +22,7 @@ def rounded(scores: TokenScores, bits: int) -> TokenScores:
     if bits == ALL_BITS:
         return scores
     arrays = scores.arrays
-    new: dict[str, Any] = {
-        c.name: _rounded(arrays[c.name], bits) for c in columns.raw() if c.name in arrays and c.dtype == np.float32
-    }
+    new: dict[str, Any] = {c.name: _rounded(arrays[c.name], bits) for c in columns.raw(arrays) if c.dtype == np.float32}
     optional = {name: new.pop(name, values) for name, values in scores.optional.items()}
     return replace(scores, optional=optional, **new)
 

@@ -145,7 +145,7 @@ def _row(result: Result, row_index: int, method: weights.Method, schema: pa.Sche
     row: dict[str, Any] = {"sample_id": result.sample_id, "row_index": row_index}
     if not isinstance(result, TokenScores):
         return {**row, "status": result.code.value, "error": result.message}
-    wanted = [column.name for column in columns.optional() if column.name in schema.names]
+    wanted = [column.name for column in columns.optional(schema.names)]
     if sorted(result.optional) != sorted(wanted):
         raise TableError(
             f"sample {result.sample_id!r} has the optional columns {shown(sorted(result.optional))}, but the "

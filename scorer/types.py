@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -67,14 +68,17 @@ class Turn:
 class Sample:
     """One row to score: its images, and a conversation whose assistant turns are all scored.
 
-    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one. A sample without images
-    and without places for them is text-only: it is encoded and kept, but no image can change its tokens.
+    Only the contrast ``image`` reads ``contrast_images``, which replace ``images`` one to one, and only ``shuffled``
+    reads ``partners``: the images of other rows, each as many as ``images``, in the order in which they are tried.
+    ``Scorer.score`` fills them in where there are none. A sample without images and without places for them is
+    text-only: it is encoded and kept, but no image can change its tokens.
     """
 
     sample_id: str
     images: tuple[ImageSource, ...]
     turns: tuple[Turn, ...]
     contrast_images: tuple[ImageSource, ...] = ()
+    partners: tuple[tuple[ImageSource, ...], ...] = ()
 
     @classmethod
     def caption(
@@ -237,6 +241,8 @@ class EncodedSample:
         text_hash: see :func:`scorer.table.text_hash`.
         clean, contrast: the two branches, which have the same N labels.
         text_only: whether the sample is text-only; ``clean`` and ``contrast`` are then its text alone.
+        further: one more branch with the same labels for each further contrast of the run; none if the sample is scored
+            without images.
     """
 
     sample_id: str
@@ -248,16 +254,26 @@ class EncodedSample:
     clean: Branch
     contrast: Branch
     text_only: bool = False
+    further: tuple[Branch, ...] = ()
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """All branches: the clean one, the contrast, the further contrasts."""
+        return (self.clean, self.contrast, *self.further)
+
+    def with_branches(self, branches: Sequence[Branch]) -> EncodedSample:
+        """Return the sample with other branches, in the order of :attr:`branches`."""
+        clean, contrast, *further = branches
+        return replace(self, clean=clean, contrast=contrast, further=tuple(further))
 
     def without_images(self) -> EncodedSample:
         """Return the sample without its pixels."""
-        clean, contrast = (replace(one, pixels={}) for one in (self.clean, self.contrast))
-        return replace(self, clean=clean, contrast=contrast)
+        return self.with_branches([replace(one, pixels={}) for one in self.branches])
 
     @property
     def length(self) -> int:
-        """The number of tokens in the longer branch, which is the sample's cost in a padded batch."""
-        return max(len(self.clean.input_ids), len(self.contrast.input_ids))
+        """The number of tokens in the longest branch, which is the sample's cost in a padded batch."""
+        return max(len(branch.input_ids) for branch in self.branches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,10 @@ def score_document(scores: TokenScores, texts: Sequence[str], method: Method, pa
     if "spans" in parts:
         turns, starts, ends = scores.token_turns, scores.token_starts, scores.token_ends
         columns |= {"turn": turns.tolist(), "start": starts.tolist(), "end": ends.tolist()}
-        further = [column.name for column in optional() if column.kind == "span" and column.name in arrays]
+        further = [column.name for column in optional(arrays) if column.kind == "span"]
         columns |= {name: arrays[name].tolist() for name in further}
     if "raw" in parts:
-        columns |= {column.name: nulled(arrays[column.name]) for column in raw() if column.name in arrays}
+        columns |= {column.name: nulled(arrays[column.name]) for column in raw(arrays)}
     if "weights" in parts:
         columns["weight"] = nulled(weights)
     empty = [()] * len(scores.token_ids)

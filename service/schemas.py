@@ -22,8 +22,11 @@ FLOAT32_MAX: Final = 3.4e38
 
 
 def contrast_names() -> tuple[str, ...]:
-    """Return the contrasts that a request can name: those that need only the image."""
-    return tuple(name for name, contrast in CONTRASTS.items() if not contrast.needs_column)
+    """Return the contrasts that a request can name: those that need only the image, and no other row.
+
+    The samples of a batch are independent requests: none may decide what another one is compared with.
+    """
+    return tuple(name for name, contrast in CONTRASTS.items() if not (contrast.needs_column or contrast.needs_rows))
 
 
 def _one_of(names: Sequence[str], name: str) -> str:
@@ -217,7 +220,7 @@ class RawScoresIn(Strict):
 
     def raw(self) -> Iterator[tuple[Column, list[float | None]]]:
         """Yield each raw-score column that was given, with its list."""
-        for column in columns.raw():
+        for column in columns.raw(_known()):
             values = getattr(self, column.name, None)
             if values is not None:
                 yield column, values
@@ -234,13 +237,18 @@ class RawScoresIn(Strict):
         return self
 
 
+def _known() -> list[str]:
+    """Return the names of all columns. Those of further contrasts, which only runs have, are not among them."""
+    return [column.name for column in columns.COLUMNS]
+
+
 def weights_request() -> type[RawScoresIn]:
     """Create the request model with one list per raw score; lists of optional columns may be omitted."""
     fields: dict[str, Any] = {
         column.name: (Scores, Field(description=column.meaning))
         if column.required
         else (Scores | None, Field(None, description=column.meaning))
-        for column in columns.raw()
+        for column in columns.raw(_known())
     }
     doc = (
         "Raw scores of one sample, one entry per token; null where undefined. All lists must have the same length, "
@@ -270,12 +278,13 @@ class TokenPlace(Answer):
 
 def token_out() -> type[TokenPlace]:
     """Create the response model of one token, with every raw score and the weight."""
-    further = [column for column in columns.optional() if column.kind == "span"]
+    further = [column for column in columns.optional(_known()) if column.kind == "span"]
     fields: dict[str, Any] = {
         column.name: (bool | int | None, Field(None, description=f"spans: {column.meaning}")) for column in further
     }
     fields |= {
-        column.name: (float | None, Field(None, description=f"raw: {column.meaning}")) for column in columns.raw()
+        column.name: (float | None, Field(None, description=f"raw: {column.meaning}"))
+        for column in columns.raw(_known())
     }
     fields["weight"] = (float | None, Field(None, description="weights: its weight by the method"))
     doc = "One scored token; ``return`` selects its fields."

@@ -23,7 +23,7 @@ from scorer import Encoder, Sample, Scorer, ScorerConfig, TokenScores
 from scorer.contrasts import CONTRASTS, AlteredImage, Capability, Contrast, EditedTokens, OtherImage
 from scorer.errors import ConfigError
 from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION
-from scorer.forward import FastPath, score_two_forwards
+from scorer.forward import FastPath, score_full_forwards
 from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.forward.self_check import SelfCheck, compare
 from scorer.mini import MODEL_PATH
@@ -105,9 +105,9 @@ def samples() -> list[Sample]:
 
 def fast_against_plain(scorer: Scorer) -> SelfCheck:
     rows = [scorer.encoder.encode(sample) for sample in samples()]
-    fast = FastPath(scorer.model, scorer.config.contrast, 2**24)
+    fast = FastPath(scorer.model, scorer.config.contrasts, 2**24)
     fast.score(rows)
-    return compare(fast.score(rows), score_two_forwards(scorer.model, rows), scorer.config.dtype)
+    return compare(fast.score(rows), score_full_forwards(scorer.model, rows), scorer.config.dtype)
 
 
 # --- a new contrast ---------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_report_and_card_keep_a_name_that_they_do_not_know(dataset: Path, output
 
 
 def test_the_service_takes_it(mirror: Contrast) -> None:
-    served = [contrast.name for contrast in KNOWN if not contrast.needs_column]
+    served = [contrast.name for contrast in KNOWN if not (contrast.needs_column or contrast.needs_rows)]
     with pytest.raises(ValidationError, match=f"Input should be {', '.join(map(repr, served))} or"):
         helpers.settings(contrasts="blank,mirrors")
     options: dict[str, Any] = {"contrasts": "blank,mirror"}
@@ -199,12 +199,30 @@ def test_the_service_takes_it(mirror: Contrast) -> None:
         assert model["contrast_words"] == {"blank": "a blank image", "mirror": "the image in a mirror"}
         answer = client.post("/v1/score", json=helpers.request(contrast="mirror"))
         assert (answer.status_code, answer.json()["contrast"]) == (200, "mirror")
+        for name in ("shuffled", "patches@0.3"):
+            refused = client.post("/v1/score", json=helpers.request(contrast=name))
+            assert (refused.status_code, "'patches', 'diffusion'" in refused.text) == (422, True)
         components = client.get("/openapi.json").json()["components"]["schemas"]
     assert components["ScoreResponse"]["properties"]["contrast"] == {
         "type": "string",
         "title": "Contrast",
         "enum": [*served, "mirror"],
     }
+
+
+def test_values_and_other_rows_stand_beside_each_other(mini: Scorer) -> None:
+    """One clean pass, two blurs, patches and another row's image: each as if it were the only contrast."""
+    names = ("blur@0.02", "blank", "blur@0.05", "patches@0.30", "shuffled")
+    found = mini.with_contrast(*names).score(samples())
+    for name, spelled in zip(names, ("", "blank", "blur_0_05", "patches_0_3", "shuffled"), strict=True):
+        gap = f"logit_gap_{spelled}" if spelled else "logit_gap"
+        for ours, alone in zip(found, mini.with_contrast(name).score(samples()), strict=True):
+            assert isinstance(ours, TokenScores) and isinstance(alone, TokenScores)
+            np.testing.assert_allclose(ours.arrays[gap], alone.logit_gap, atol=1e-4)
+            if name != "blank":
+                assert np.abs(ours.arrays[gap] - ours.arrays["logit_gap_blank"]).max() > 0.01
+    with pytest.raises(ConfigError, match="'patches' is given twice"):
+        mini.with_contrast("patches", "patches@0.5")
 
 
 # --- the fast path reads the record -----------------------------------------------------------------------------
@@ -229,9 +247,9 @@ def test_hidden_tokens_that_are_seen_would_be_seen(monkeypatch: pytest.MonkeyPat
         return replace(prepare(self, branch), attend=np.ones(len(branch.input_ids), dtype=np.bool_))
 
     rows = [scorer.encoder.encode(sample) for sample in samples()]
-    plain = score_two_forwards(scorer.model, rows)
+    plain = score_full_forwards(scorer.model, rows)
     monkeypatch.setattr(ReferenceModel, "prepare", shown)
-    verdict = compare(FastPath(scorer.model, "half").score(rows), plain, "float32")
+    verdict = compare(FastPath(scorer.model, ["half"]).score(rows), plain, "float32")
     assert verdict.difference > 10 * verdict.limit
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pipelines.output.record import CONFIG
 from pipelines.sources.redacted import without_secrets
 from scorer.command_line.parser import nearest
+from scorer.contrasts import CONTRASTS
 from scorer.errors import ConfigError
 from scorer.extras import needing
 from scorer.storage import open_url
@@ -159,8 +160,11 @@ def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output
 
 
 def _plain(dest: str, value: Any, options: argparse.Namespace) -> Any:
-    if dest == "contrast" and options.contrast_image_column:
-        return f"{value}:{options.contrast_image_column}"
+    if dest == "contrast":
+        names = (value, *options.further_contrasts)
+        return ",".join(
+            f"{name}:{options.contrast_image_column}" if CONTRASTS[name].needs_column else name for name in names
+        )
     if dest == "method_param":
         return dict(value)
     if isinstance(value, (list, tuple)):

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from pipelines.cli.console import table
-from pipelines.formatting import duration, file_size
+from pipelines.formatting import contrasts_of, duration, file_size
 from pipelines.output.plan import Unit
 from pipelines.run.estimate import Calibration, SampledRow, calibrate, sample_rows
 from pipelines.run.job import Job, PreparedRun
@@ -67,8 +67,7 @@ def plan_rows(job: Job, run: PreparedRun, pending: Sequence[Unit]) -> list[tuple
         ("model", str(record.fingerprint.get("model"))),
         (
             "scores",
-            f"contrast {record.fingerprint.get('contrast')}, {record.fingerprint.get('dtype')}, "
-            f"method {job.method.name}",
+            f"{contrasts_of(record.fingerprint)}, {record.fingerprint.get('dtype')}, method {job.method.name}",
         ),
     ]
 

@@ -74,9 +74,10 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--contrast",
         action=ContrastAction,
-        metavar="{" + ",".join(contrast.argument for contrast in contrasts) + "}",
+        metavar="{" + ",".join(contrast.argument for contrast in contrasts) + "}[,…]",
         default=_DEFAULTS.contrast,
-        help=f"{explained} (default: %(default)s)",
+        help=f"{explained}. Several, with commas between, share the clean pass: the first has the plain column names, "
+        "each further one adds logit_gap_NAME and logprob_NAME (default: %(default)s)",
     )
     group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
     group.add_argument(
@@ -90,9 +91,15 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_DEFAULTS.blur_radius,
         metavar="SHARE",
-        help="Gaussian radius relative to the longer side (default: %(default)s)",
+        help="Gaussian radius of a blur without @RADIUS, relative to the longer side (default: %(default)s)",
     )
-    group.add_argument("--noise-seed", type=int, default=_DEFAULTS.noise_seed, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--noise-seed",
+        type=int,
+        default=_DEFAULTS.noise_seed,
+        metavar="N",
+        help="seed of every contrast that draws at random (default: %(default)s)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pipelines.formatting import ago, file_size
+from pipelines.formatting import ago, contrasts_of, file_size
 from pipelines.output.commit import UNITS
 from pipelines.output.contents import Output, Problem
 from pipelines.report.quality.figures import Spread
@@ -82,8 +82,11 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
     if record is not None:
         yield "input", record.input
         yield "model", str(record.fingerprint.get("model"))
-        contrast, dtype = record.fingerprint.get("contrast"), record.fingerprint.get("dtype")
-        yield "scores", f"contrast {contrast}, {dtype}, method {record.method.get('name')}, {record.layout}"
+        dtype = record.fingerprint.get("dtype")
+        yield (
+            "scores",
+            f"{contrasts_of(record.fingerprint)}, {dtype}, method {record.method.get('name')}, {record.layout}",
+        )
         yield "fingerprint", fingerprint_digest(record.fingerprint)
     tallies = [shard.tally for shard in output.shards.values()]
     counts = [(sum(tally.ok for tally in tallies), "rows ok")]

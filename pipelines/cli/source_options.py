@@ -10,9 +10,11 @@ from pipelines.sources import Source
 from pipelines.sources.columns import OPTIONS, Columns
 from pipelines.sources.formats import FORMATS, open_source
 from pipelines.sources.images import ImageOptions
+from pipelines.sources.shuffled import ShuffledSource
 from scorer.command_line.parser import not_empty
 from scorer.config import ScorerConfig
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import CONTRASTS, parse_contrast
+from scorer.errors import ConfigError
 from scorer.fetching.fetcher import Fetcher
 
 _MEANING = {
@@ -36,7 +38,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
     for role, meaning in _MEANING.items():
         group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)
-    parser.set_defaults(contrast_image_column=None)
+    parser.set_defaults(contrast_image_column=None, further_contrasts=())
     group = parser.add_argument_group("dataset")
     group.add_argument(
         "--format",
@@ -66,7 +68,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 class ContrastAction(argparse.Action):
-    """Parse ``--contrast NAME``, or ``NAME:COLUMN`` for a contrast that needs a column of other images."""
+    """Parse ``--contrast NAME,…``; one with a value is ``NAME@VALUE``, one of a column of images ``NAME:COLUMN``."""
 
     def __call__(
         self,
@@ -75,24 +77,38 @@ class ContrastAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        name, colon, column = str(values).partition(":")
-        contrast = CONTRASTS.get(name)
-        if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
-            *others, last = (known.argument for known in CONTRASTS.values())
-            parser.error(f"argument --contrast: {values!r} is not one of {', '.join(others)} and {last}")
-        namespace.contrast = name
-        namespace.contrast_image_column = column or None
+        names: list[str] = []
+        namespace.contrast_image_column = None
+        for one in str(values).split(","):
+            name, colon, column = one.strip().partition(":")
+            try:
+                contrast = parse_contrast(name).record
+            except ConfigError as error:
+                if name.partition("@")[0] in CONTRASTS:
+                    parser.error(f"argument --contrast: {error}")
+                contrast = None
+            if contrast is None or contrast.needs_column != bool(column) or bool(colon) != bool(column):
+                *others, last = (known.argument for known in CONTRASTS.values())
+                parser.error(f"argument --contrast: {one!r} is not one of {', '.join(others)} and {last}")
+            names.append(name)
+            namespace.contrast_image_column = column or namespace.contrast_image_column
+        namespace.contrast, *further = names
+        namespace.further_contrasts = tuple(further)
 
 
 def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
     """Open the source that the options describe. Raises ConfigError."""
     fetcher = Fetcher(tuple(options.allow_image_host), config.max_image_bytes, options.image_url_timeout)
-    return open_source(
+    contrasts = [parse_contrast(name).record for name in config.contrasts]
+    source = open_source(
         options.input,
         options.format,
         Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS}),
         prompt=config.prompt,
-        contrast_images=CONTRASTS[config.contrast].needs_column,
+        contrast_images=any(contrast.needs_column for contrast in contrasts),
         images=ImageOptions(options.image_root, config.max_image_bytes, fetcher),
         max_text_bytes=config.max_text_bytes,
     )
+    if any(contrast.needs_rows for contrast in contrasts):
+        return ShuffledSource(source, config.noise_seed, config.max_image_bytes)
+    return source

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scorer.columns import COLUMNS
+from scorer import columns
 
 LEVEL: Final = 3
 """Level of zstd. It is named, so that no release of pyarrow changes the bytes of an output."""
@@ -23,10 +23,11 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     paths = _paths(schema)
     own = {
         path: column.encoding
-        for column in COLUMNS
-        if column.encoding is not None and schema.names.count(column.name) == 1
+        for column in (*columns.REQUIRED, *columns.optional(schema.names))
+        # A dataset may have a column of that name.
+        if column.encoding is not None and _has(schema, column)
         for path in _paths(pa.schema([schema.field(column.name)]))
-        if paths.count(path) == 1  # a dataset may have a column of that name
+        if paths.count(path) == 1
     }
     return {
         "compression": "zstd",
@@ -34,6 +35,10 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": [path for path in paths if path not in own],
         "column_encoding": own,
     }
+
+
+def _has(schema: pa.Schema, column: columns.Column) -> bool:
+    return schema.names.count(column.name) == 1 and bool(schema.field(column.name).type == column.field.type)
 
 
 def _paths(schema: pa.Schema) -> list[str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scorer.columns import REQUIRED, WEIGHTS, Column
+from scorer.columns import REQUIRED, WEIGHTS, Column, contrasts_in, of_contrast
 from scorer.decoding import TokenColumn, token_column
 from scorer.errors import FailureCode
 from scorer.table import OK, TEXT_ONLY, WITH_WEIGHTS
@@ -145,7 +145,8 @@ def _score_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -
 def _text_only_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
     """Yield the same for text-only rows: NaN where an image is needed, and weights of 1."""
     among = partial(_among, lists[_IDS])
-    for name in ("logit_gap", "logprob_clean"):
+    further = [gap.name for gap, _ in map(of_contrast, contrasts_in([column.name for column in columns]))]
+    for name in ("logit_gap", "logprob_clean", *further):
         yield among(~np.isnan(lists[name].values)), f"is {TEXT_ONLY} but has a {name} that is not NaN"
     alone = lists["logprob_contrast"].values
     partly = among(np.isnan(alone)) & among(~np.isnan(alone))

@@ -28,6 +28,7 @@ from pipelines.output.store import Store
 from pipelines.output.tally import total
 from pipelines.sources import Source
 from pipelines.sources.account import FilesAccount
+from scorer import contrasts
 from scorer.errors import RunError
 from scorer.summary import SUCCESS, parse_summary
 
@@ -66,6 +67,7 @@ class Summary(TypedDict):
     model: Any
     method: dict[str, Any]
     contrast: Any
+    further_contrasts: NotRequired[list[str]]
     dtype: Any
     layout: str
     shards: list[ShardEntry]
@@ -97,6 +99,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
         "model": record.fingerprint.get("model"),
         "method": dict(record.method),
         "contrast": record.fingerprint.get("contrast"),
+        "further_contrasts": list(contrasts.of_run(record.fingerprint)[1:]),
         "dtype": record.fingerprint.get("dtype"),
         "layout": record.layout,
         "shards": [_shard(shard) for shard in shards],

@@ -14,9 +14,9 @@ from typing import Any, Final
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
 from pipelines.report.method_words import meaning, parameters
-from scorer import columns
+from scorer import columns, contrasts
 from scorer.config import fingerprint_digest
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import known_contrast
 
 KEY: Final = "README.md"
 OURS: Final = "<!-- Written by tokensight with every finished run. To keep a text of your own, delete this line. -->"
@@ -111,11 +111,13 @@ def _columns(record: RunRecord) -> Iterator[str]:
 
 
 def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
-    contrast, method = str(summary["contrast"]), summary["method"]
+    method = summary["method"]
     yield from ("## Provenance", "", "| | |", "|---|---|")
     yield f"| reference model | {_code(_model(summary['model']))}{_revision(record)} |"
-    explained = CONTRASTS[contrast].explanation if contrast in CONTRASTS else "see the fingerprint"
-    yield f"| contrast input | {_code(contrast)}: {explained} |"
+    for i, contrast in enumerate(contrasts.of_run(summary)):
+        known = known_contrast(contrast)
+        explained = "see the fingerprint" if known is None else known.record.explanation
+        yield f"| {'further contrast' if i else 'contrast input'} | {_code(contrast)}: {explained} |"
     yield f"| weights | {_code(method['name'])}{parameters(method)}: {meaning(method) or 'see the fingerprint'} |"
     yield f"| numbers | {_code(str(summary['dtype']))} |"
     yield f"| finished | {summary['finished_at']} |"

@@ -25,7 +25,7 @@ from pipelines.report.chart import Histogram, histogram
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
 from pipelines.report.words import WordGap, mean_gaps
 from pipelines.sources import Source
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import known_contrast
 from scorer.display.levels import GAP_STEPS, WEIGHT_STEPS, signed
 from scorer.storage import open_url
 from scorer.training.rows import ScoredRow
@@ -186,7 +186,8 @@ def duration(seconds: float) -> str:
 
 def contrast_name(contrast: str) -> str:
     """Return what replaced the image as a phrase that completes "with …", or the name of an unknown contrast."""
-    return CONTRASTS[contrast].phrase if contrast in CONTRASTS else contrast
+    known = known_contrast(contrast)
+    return contrast if known is None else known.phrase
 
 
 def model_name(model: str | None) -> str:

@@ -129,12 +129,10 @@ def _join(sample_id: str, turns: _Turns, results: Iterator[Result]) -> Result:
 
 def _sharing_pixels(encoded: EncodedSample, first: EncodedSample) -> EncodedSample:
     """Share equal pixels as one object, so that a row carries one copy of its images and not one per turn."""
-    clean, contrast = encoded.clean, encoded.contrast
-    if clean.pixels_digest == first.clean.pixels_digest:
-        clean = replace(clean, pixels=first.clean.pixels)
-    if contrast.pixels_digest == first.contrast.pixels_digest:
-        contrast = replace(contrast, pixels=first.contrast.pixels)
-    return replace(encoded, clean=clean, contrast=contrast)
+    pairs = zip(encoded.branches, first.branches, strict=True)
+    return encoded.with_branches(
+        [replace(one, pixels=other.pixels) if one.pixels_digest == other.pixels_digest else one for one, other in pairs]
+    )
 
 
 def _failure(sample_id: str, k: int, count: int, failure: Failure) -> Failure:

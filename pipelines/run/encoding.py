@@ -184,7 +184,7 @@ def _new_bytes(row: EncodedRow, seen: set[int]) -> int:
     )
     total = 0
     for sample in samples:
-        for branch in (sample.clean, sample.contrast):
+        for branch in sample.branches:
             for array in (branch.input_ids, branch.attend, branch.label_index, *branch.pixels.values()):
                 if id(array) not in seen:
                     seen.add(id(array))

@@ -112,8 +112,7 @@ def calibrate(
 
 
 def _input_tokens(part: EncodedSample) -> int:
-    contrast = len(part.contrast.input_ids)
-    return contrast if part.text_only else len(part.clean.input_ids) + contrast
+    return sum(len(branch.input_ids) for branch in (part.branches[1:] if part.text_only else part.branches))
 
 
 def _score(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int) -> tuple[float, float]:

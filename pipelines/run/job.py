@@ -256,9 +256,10 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
     stored = read_record(job.store)
     if stored is None:
         _refuse_foreign_files(job.store, state, shards)
+    fingerprint = job.engine.fingerprint()
     if job.layout == "merged":
         for shard in shards:
-            check_mergeable(job.source.schema(shard), shard)
+            check_mergeable(job.source.schema(shard), shard, fingerprint)
     rows_per_unit = job.rows_per_unit or (stored.rows_per_unit if stored else DEFAULT_ROWS_PER_UNIT)
     plans = plan(shards, rows_per_unit)
     changed = _changed_shards(job.store, state, plans)
@@ -280,7 +281,6 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         log.warning("%d input shards vanished and are left out, the first is %r", len(vanished), vanished[0])
     if changed:
         log.warning("%d input shards changed and will be rescored, the first is %r", len(changed), changed[0])
-    fingerprint = job.engine.fingerprint()
     asked = RunRecord(
         started_at=now(),
         input=job.input,

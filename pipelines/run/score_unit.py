@@ -25,6 +25,7 @@ from pipelines.run.encoding import EncodedUnit
 from pipelines.run.engine import Engine, RowEncoder, RowScorer
 from pipelines.run.scoring import Supply, score_rows
 from pipelines.sources import Shard, Source
+from pipelines.sources.shuffled import ShuffledSource
 from scorer import columns
 from scorer.errors import BatchTooLargeError, ConfigError, RunError
 from scorer.results import Failure, Result
@@ -96,7 +97,10 @@ class UnitWork:
         Args:
             known: failures of rows that must not be touched again, by row number.
         """
-        return EncodedUnit(self.source, unit, encoder, known)
+        source = self.source
+        if known and isinstance(source, ShuffledSource):
+            source = source.without(unit.shard, known)
+        return EncodedUnit(source, unit, encoder, known)
 
     def score(self, unit: Unit, encoded: EncodedRows, scorer: RowScorer, cut: int | None = None) -> ScoredUnit:
         """Score encoded rows: the only step that needs the model.
@@ -180,9 +184,10 @@ def merge(original: pa.Table, ours: pa.Table) -> pa.Table:
     return table.replace_schema_metadata({**(original.schema.metadata or {}), **ours.schema.metadata})
 
 
-def check_mergeable(schema: pa.Schema, shard: Shard) -> None:
-    """Raise ConfigError if a column of the dataset has the name of one of ours."""
-    clash = sorted(set(schema.names) & {column.name for column in columns.COLUMNS})
+def check_mergeable(schema: pa.Schema, shard: Shard, fingerprint: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a column of the dataset has the name of one that the run writes, or of a known one."""
+    ours = {column.name for column in (*columns.COLUMNS, *columns.of_run(fingerprint))}
+    clash = sorted(set(schema.names) & ours)
     if clash:
         raise ConfigError(
             f"--layout merged: shard {shard.name} already has columns named {', '.join(clash)}; rename them, or use "

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.sources.account import FilesAccount
 from pipelines.sources.byte_index import ByteIndex, IndexPart
+from scorer.partners import group_of
 from scorer.results import Failure
 from scorer.types import ImageSource, Sample, Turn
 
@@ -38,11 +39,12 @@ class Captions:
     question: Turn
     texts: tuple[str, ...]
     contrast_images: tuple[ImageSource, ...] = ()
+    partners: tuple[tuple[ImageSource, ...], ...] = ()
 
     def sample(self, k: int) -> Sample:
         """Return turn ``k`` alone, as a sample to be scored."""
         turns = (self.question, Turn("assistant", (self.texts[k],)))
-        return Sample(self.sample_id, self.images, turns, self.contrast_images)
+        return Sample(self.sample_id, self.images, turns, self.contrast_images, self.partners)
 
     def shown(self) -> Sample:
         """Return all turns in one sample whose ``scored_texts`` are ``texts``: for display, not for scoring."""
@@ -80,8 +82,14 @@ class Shard:
         return {"name": self.name, "size": self.size, "etag": self.etag, "rows": self.rows}
 
     def part(self, start: int, stop: int) -> Shard:
-        """Return this shard with only the part of its index that covers these rows."""
-        return self if self.index is None else replace(self, index=self.index.part(start, stop))
+        """Return this shard with only the part of its index that covers these rows, and their groups.
+
+        A row may be compared with another one's image: see :mod:`scorer.partners`.
+        """
+        if self.index is None or start == stop:
+            return self if self.index is None else replace(self, index=self.index.part(start, stop))
+        first, last = group_of(start, self.rows), group_of(stop - 1, self.rows)
+        return replace(self, index=self.index.part(first.start, last.stop))
 
     def unindexed(self) -> Shard:
         """Return this shard without its index, which may be large."""

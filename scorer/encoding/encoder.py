@@ -7,7 +7,7 @@ processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,15 @@ import numpy as np
 
 from scorer.checkpoint.files import Checkpoint
 from scorer.config import ScorerConfig
-from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage, EditedTokens, OtherImage
+from scorer.contrasts import (
+    AlteredImage,
+    ChosenContrast,
+    DrawnImage,
+    EditedTokens,
+    OtherImage,
+    OtherRowImage,
+    parse_contrast,
+)
 from scorer.encoding.blanks import as_blank, compact, uniform_color
 from scorer.encoding.control_tokens import control_tokens, first_token
 from scorer.encoding.image_processing import ProcessedImage, digest_of, image_options, join_pixels, process_images
@@ -57,7 +65,7 @@ class Encoder:
         self.checkpoint = checkpoint
         self.config = config
         self.family = checkpoint.family
-        _check_contrast(config.contrast, checkpoint)
+        _check_contrasts(config.contrasts, checkpoint)
         self._processor = checkpoint.load_processor()
         self.pixel_table = pixel_table(self._processor, self.family)
         tokenizer = self._processor.tokenizer
@@ -78,12 +86,11 @@ class Encoder:
         needs_mean = with_images and config.blank_color is None
         mean_color = _mean_color(self._processor.image_processor) if needs_mean else (0, 0, 0)
         self.contrast_options = config.contrast_options(mean_color)
-        self._recent: Recent[tuple[bytes, bool, AlteredImage | None], _Prepared] = _recent()
+        self._recent: Recent[tuple[bytes, bool, tuple[ChosenContrast, ...]], _Prepared] = _recent()
         self._drawn: Recent[tuple[DrawnImage, tuple[int, int]], ProcessedImage] = _recent()
         self._equal_drawn: Recent[tuple[str, bytes], ProcessedImage] = _recent()
-        self._blank_colors: dict[str, Float32Array | None] = {}
-        self._blank_color = self._uniform_color()
-        self._check_blank_size()
+        self._blank_colors: dict[DrawnImage, Float32Array | None] = {}
+        self._begin()
 
     @classmethod
     def load(
@@ -92,33 +99,39 @@ class Encoder:
         """Load processor and configuration from a local directory or hub id. Raises ModelError if they do not load."""
         return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
 
-    def with_contrast(self, contrast: str) -> Encoder:
-        """Return an encoder for another contrast on the same processor. Raises ModelError for an undefined contrast."""
-        _check_contrast(contrast, self.checkpoint)
+    def with_contrast(self, *contrasts: str) -> Encoder:
+        """Return an encoder for other contrasts on the same processor. Raises ModelError for an undefined contrast."""
+        _check_contrasts(contrasts, self.checkpoint)
+        first, *further = contrasts
         other = copy(self)
-        other.config = replace(self.config, contrast=contrast)
-        other._blank_color = other._uniform_color()
-        other._check_blank_size()
+        other.config = replace(self.config, contrast=first, further_contrasts=tuple(further))
+        other._begin()
         return other
 
-    def _uniform_color(self) -> Float32Array | None:
-        """Return the colour of the contrast's blanks; None if it has none, or they must be drawn."""
-        contrast = self.config.contrast
-        how = CONTRASTS[contrast].how
-        if not isinstance(how, DrawnImage) or not how.uniform or self.config.blank_size is not None:
-            return None
-        if contrast not in self._blank_colors:
-            self._blank_colors[contrast] = uniform_color(
+    def _begin(self) -> None:
+        """Prepare what belongs to the contrasts."""
+        self._contrasts = tuple(parse_contrast(contrast) for contrast in self.config.contrasts)
+        self._altering = tuple(one for one in self._contrasts if isinstance(one.record.how, AlteredImage))
+        for contrast in self._contrasts:
+            how = contrast.record.how
+            if isinstance(how, DrawnImage) and how.uniform:
+                self._prepare_uniform(how)
+
+    def _prepare_uniform(self, how: DrawnImage) -> None:
+        """Find the colour of blanks, None if they must be drawn, or draw the one that all images share.
+
+        Raises:
+            ModelError: the size of the shared blank is refused.
+        """
+        size = self.config.blank_size
+        if size is not None:
+            self._check_blank_size(how, size)
+        elif how not in self._blank_colors:
+            self._blank_colors[how] = uniform_color(
                 self._processor, self.family, lambda size: how.draw(size, self.contrast_options), self.pixel_table
             )
-        return self._blank_colors[contrast]
 
-    def _check_blank_size(self) -> None:
-        """Draw the blank that all images share, if there is one. Raises ModelError if its size is refused."""
-        how = CONTRASTS[self.config.contrast].how
-        size = self.config.blank_size
-        if not isinstance(how, DrawnImage) or not how.uniform or size is None:
-            return
+    def _check_blank_size(self, how: DrawnImage, size: tuple[int, int]) -> None:
         width, height = size
         given = f"--blank-size {width}x{height}"
         if width * height > self.config.max_image_pixels:
@@ -147,11 +160,11 @@ class Encoder:
         rendered = self._chat.encode(sample.turns, [image.processed.replacement for image in images])
         kept = self._labels_that_fit(rendered)
         clean = self._branch(sample, rendered, kept, [image.processed for image in images])
-        contrast = self._contrast(sample, images, clean, rendered, kept)
-        return self._encoded(sample, rendered, kept, clean, contrast)
+        contrasts = [self._contrast(contrast, sample, images, clean, rendered, kept) for contrast in self._contrasts]
+        return self._encoded(sample, rendered, kept, clean, *contrasts)
 
     def _encoded(
-        self, sample: Sample, rendered: RenderedTokens, kept: int, clean: Branch, contrast: Branch
+        self, sample: Sample, rendered: RenderedTokens, kept: int, clean: Branch, contrast: Branch, *further: Branch
     ) -> EncodedSample:
         return EncodedSample(
             sample_id=sample.sample_id,
@@ -163,6 +176,7 @@ class Encoder:
             clean=clean,
             contrast=contrast,
             text_only=sample.text_only,
+            further=further,
         )
 
     def _encode_text(self, sample: Sample) -> EncodedSample:
@@ -205,35 +219,36 @@ class Encoder:
 
     def _prepare(self, sources: Sequence[ImageSource]) -> list[_Prepared]:
         """Decode and process a sample's images; one that a recent sample had is neither decoded nor processed again."""
-        how = CONTRASTS[self.config.contrast].how
-        alter = how if isinstance(how, AlteredImage) else None
         read = [read_image(source, self.config.max_image_bytes) for source in sources]
         several = len(read) > 1
         if several and self.family.joint_images:
-            return self._prepared([self._load(one, several) for one in read], alter)
+            return self._prepared([self._load(one, several) for one in read])
 
         def prepare(one: EncodedImage | Image) -> _Prepared:
-            (prepared,) = self._prepared([self._load(one, several)], alter)
+            (prepared,) = self._prepared([self._load(one, several)])
             return prepared
 
         # A decoded image may be changed by its owner, and reading all its pixels to see whether it was takes long.
         return [
-            self._recent.get((_digest(one), several, alter), partial(prepare, one))
+            self._recent.get((_digest(one), several, self._altering), partial(prepare, one))
             if isinstance(one, EncodedImage)
             else prepare(one)
             for one in read
         ]
 
-    def _prepared(self, decoded: list[DecodedImage], alter: AlteredImage | None) -> list[_Prepared]:
+    def _prepared(self, decoded: list[DecodedImage]) -> list[_Prepared]:
         images = [one.image for one in decoded]
         processed = self._process(images)
-        altered: Sequence[ProcessedImage | None] = [None] * len(images)
-        if alter is not None:
-            altered = self._process([alter.alter(image, self.contrast_options) for image in images])
+        altered = [self._process(self._altered(contrast, images)) for contrast in self._altering]
         return [
-            _Prepared(one.size, clean, contrast)
-            for one, clean, contrast in zip(decoded, processed, altered, strict=True)
+            _Prepared(one.size, processed[i], {by: of[i] for by, of in zip(self._altering, altered, strict=True)})
+            for i, one in enumerate(decoded)
         ]
+
+    def _altered(self, contrast: ChosenContrast, images: Sequence[Image]) -> list[Image]:
+        how, options = contrast.record.how, contrast.options(self.contrast_options)
+        assert isinstance(how, AlteredImage)
+        return [how.alter(image, options) for image in images]
 
     def _load(self, image: EncodedImage | Image, several: bool) -> DecodedImage:
         """Decode an image; it is upright, and of no shape that would cost more than its pixels.
@@ -280,23 +295,29 @@ class Encoder:
 
     def _contrast(
         self,
+        contrast: ChosenContrast,
         sample: Sample,
         images: list[_Prepared],
         clean: Branch,
         rendered: RenderedTokens,
         kept: int,
     ) -> Branch:
-        """Build the branch that the clean branch is compared with."""
-        how = CONTRASTS[self.config.contrast].how
+        """Build a branch that the clean branch is compared with."""
+        name, how = contrast.name, contrast.record.how
         if isinstance(how, EditedTokens):
             return how.edit(clean, clean.input_ids == self.image_token_id)
         if isinstance(how, OtherImage):
-            others = self._prepare(self._contrast_images(sample))
+            others = self._prepare(_contrast_images(sample, name))
             return self._other_branch(sample, kept, [image.processed for image in others], "contrast image")
+        if isinstance(how, OtherRowImage):
+            return self._partner_branch(name, sample, images, kept)
         size = self.config.blank_size
         if isinstance(how, DrawnImage) and how.uniform and size is not None:
             return self._other_branch(sample, kept, self._drawn_images(how, [size] * len(images)), "--blank-size")
-        replaced = self._replaced(how, images)
+        if isinstance(how, AlteredImage):
+            replaced = [image.altered[contrast] for image in images]
+        else:
+            replaced = self._blanks(how, images)
         replacements = [image.replacement for image in replaced]
         if replacements != [image.processed.replacement for image in images]:  # else the prompt is the same
             rendered = self._chat.encode(sample.turns, replacements)
@@ -304,17 +325,16 @@ class Encoder:
         if not np.array_equal(branch.input_ids, clean.input_ids):
             raise RowError(
                 FailureCode.CONTRAST_UNDEFINED,
-                f"with the contrast {self.config.contrast!r} the row encodes to {len(branch.input_ids)} tokens, which "
+                f"with the contrast {name!r} the row encodes to {len(branch.input_ids)} tokens, which "
                 f"differ from the {len(clean.input_ids)} with the image; use the contrast 'removed'",
             )
         return branch
 
-    def _replaced(self, how: DrawnImage | AlteredImage, images: list[_Prepared]) -> list[ProcessedImage]:
-        """Replace the images by contrast images of the same sizes."""
-        if isinstance(how, AlteredImage):
-            return [image.altered for image in images if image.altered is not None]
-        if self._blank_color is not None:
-            return [as_blank(image.processed, self._blank_color) for image in images]
+    def _blanks(self, how: DrawnImage, images: list[_Prepared]) -> list[ProcessedImage]:
+        """Replace the images by drawn ones of the same sizes."""
+        color = self._blank_colors.get(how)
+        if color is not None:
+            return [as_blank(image.processed, color) for image in images]
         return self._drawn_images(how, [image.size for image in images])
 
     def _drawn_images(self, how: DrawnImage, sizes: Sequence[tuple[int, int]]) -> list[ProcessedImage]:
@@ -322,14 +342,26 @@ class Encoder:
             return self._process([how.draw(size, self.contrast_options) for size in sizes])
         return [self._draw(how, size) for size in sizes]
 
-    def _contrast_images(self, sample: Sample) -> tuple[ImageSource, ...]:
-        if len(sample.contrast_images) != len(sample.images):
-            raise RowError(
-                FailureCode.CONTRAST_UNDEFINED,
-                f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
-                f"contrast {self.config.contrast!r} needs one for each image",
-            )
-        return sample.contrast_images
+    def _partner_branch(self, name: str, sample: Sample, images: list[_Prepared], kept: int) -> Branch:
+        """Build the branch with the images of the first partner that has other ones and can be used."""
+        problem = "every other row near it has another number of images, none, or the same"
+        for partner in sample.partners:
+            if len(partner) != len(images):
+                continue
+            try:
+                others = self._prepare(partner)
+                if any(one.processed.digest == own.processed.digest for one, own in zip(others, images, strict=True)):
+                    problem = "they look the same to the model"
+                    continue
+                return self._other_branch(sample, kept, [image.processed for image in others], "images of another row")
+            except RowError as error:
+                problem = f"the last one says: {error.message}"
+        raise RowError(
+            FailureCode.CONTRAST_UNDEFINED,
+            f"the contrast {name!r} needs another row's images, and none of the {len(sample.partners)} candidates can "
+            f"be used ({problem}); score rows of several images together, shuffle the dataset's rows, or use the "
+            "contrast 'blank'",
+        )
 
     def _other_branch(self, sample: Sample, kept: int, others: list[ProcessedImage], what: str) -> Branch:
         """Build the branch with other images of any size, which may take a different number of tokens."""
@@ -377,16 +409,16 @@ class _Prepared:
     Attributes:
         size: (width, height) of the upright image, in pixels.
         processed: the image as the model receives it.
-        altered: the same of the image as the contrast alters it; None if the contrast alters none.
+        altered: the same of the image as each contrast alters it that does.
     """
 
     size: tuple[int, int]
     processed: ProcessedImage
-    altered: ProcessedImage | None
+    altered: Mapping[ChosenContrast, ProcessedImage]
 
     @property
     def nbytes(self) -> int:
-        return self.processed.nbytes + (0 if self.altered is None else self.altered.nbytes)
+        return self.processed.nbytes + sum(one.nbytes for one in self.altered.values())
 
 
 def _recent() -> Recent[Any, Any]:
@@ -403,12 +435,23 @@ def _join_pixels(images: list[ProcessedImage], axis: int) -> dict[str, PixelArra
     return join_pixels([image.pixels for image in images], axis)
 
 
-def _check_contrast(contrast: str, checkpoint: Checkpoint) -> None:
-    if contrast not in checkpoint.family.contrasts:
-        raise ModelError(
-            f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; choose "
-            f"one of {', '.join(checkpoint.family.contrasts)}"
+def _check_contrasts(contrasts: Iterable[str], checkpoint: Checkpoint) -> None:
+    for contrast in contrasts:
+        if parse_contrast(contrast).record.name not in checkpoint.family.contrasts:
+            raise ModelError(
+                f"the contrast {contrast!r} is not defined for models of type {checkpoint.config.model_type!r}; choose "
+                f"one of {', '.join(checkpoint.family.contrasts)}"
+            )
+
+
+def _contrast_images(sample: Sample, contrast: str) -> tuple[ImageSource, ...]:
+    if len(sample.contrast_images) != len(sample.images):
+        raise RowError(
+            FailureCode.CONTRAST_UNDEFINED,
+            f"the row has {len(sample.contrast_images)} contrast images for {len(sample.images)} images; the "
+            f"contrast {contrast!r} needs one for each image",
         )
+    return sample.contrast_images
 
 
 def _check_images(sample: Sample, family: Family) -> None:

@@ -1,13 +1,14 @@
 """Run the reference model: on the plain path, and on the cheaper fast path that is tested against it."""
 
-from scorer.forward.fast import FastPath, FastPathDiffersError, Item
+from scorer.forward.fast import CONTRAST, FastPath, FastPathDiffersError, Item
 from scorer.forward.labels import LabelScores, undefined_scores
 from scorer.forward.memory import is_out_of_memory
 from scorer.forward.model import ReferenceModel
 from scorer.forward.packed import bucket_for
-from scorer.forward.plain import score_text, score_two_forwards
+from scorer.forward.plain import score_full_forwards, score_text
 
 __all__ = [
+    "CONTRAST",
     "FastPath",
     "FastPathDiffersError",
     "Item",
@@ -15,7 +16,7 @@ __all__ = [
     "ReferenceModel",
     "bucket_for",
     "is_out_of_memory",
+    "score_full_forwards",
     "score_text",
-    "score_two_forwards",
     "undefined_scores",
 ]

@@ -71,7 +71,7 @@ def windows(rows: Iterable[EncodedSample]) -> Iterator[list[EncodedSample]]:
     nbytes = 0
     for row in rows:
         held.append(row)
-        nbytes += total_bytes([row.clean.pixels, row.contrast.pixels])
+        nbytes += total_bytes([branch.pixels for branch in row.branches])
         if nbytes >= HELD_BYTES:
             yield held
             held, nbytes = [], 0

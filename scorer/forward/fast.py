@@ -3,18 +3,18 @@
 * Clean branch: rows with the same image share it, and the prompt if that is the same.
 * Constant contrasts (:attr:`scorer.contrasts.Contrast.constant`) are the same for every row with the same prompt and
   image size, and hidden image tokens are not run at all. So little more than caption tokens runs.
-* Other contrasts depend on the row's own image, so they take a second full pass.
+* Other contrasts depend on the row's own image, so each takes a full pass of its own.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from torch import Tensor
 
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import parse_contrast
 from scorer.errors import BatchTooLargeError
 from scorer.forward.attention import Backend
 from scorer.forward.labels import LabelScores, split_scores
@@ -29,10 +29,10 @@ from scorer.types import Branch, EncodedSample
 Scores = LabelScores | Exception
 """A branch's scores, or the error of a row that alone does not fit in memory."""
 Look = Callable[[list[EncodedSample]], bool]
-BranchName = Literal["clean", "contrast"]
-Pair = tuple[LabelScores, LabelScores]
-Item = tuple[int, BranchName]
-"""A row's number and one of its branches."""
+Item = tuple[int, int]
+"""A row's number, and the number of one of its branches (:attr:`scorer.types.EncodedSample.branches`)."""
+CONTRAST: Final = 1
+"""The number of the first contrast's branch: the clean one comes before it, those of further contrasts after it."""
 
 _NO_LIMIT: Final = 2**62
 
@@ -42,7 +42,7 @@ class FastPath:
 
     Args:
         model: the reference model; its family must be verified for the fast path.
-        contrast: the name of the contrast.
+        contrasts: the contrasts, as :func:`scorer.contrasts.parse_contrast` reads them.
         cache_bytes: memory for contrast prefixes that are kept across calls, in bytes.
         backend: see :class:`PackedForward`.
         bucket: see :class:`PackedForward`.
@@ -51,18 +51,18 @@ class FastPath:
     def __init__(
         self,
         model: ReferenceModel,
-        contrast: str,
+        contrasts: Sequence[str],
         cache_bytes: int = 0,
         backend: Backend | None = None,
         bucket: int | None = None,
     ) -> None:
         self._model = model
-        self._constant = CONTRASTS[contrast].constant
+        self._constant = [False, *(parse_contrast(one).record.constant for one in contrasts)]  # by branch
         self._cache = KeptSegments(cache_bytes)
         self._forward = PackedForward(model, backend, bucket)
 
-    def score(self, samples: Sequence[EncodedSample], kept: bool = True) -> list[Pair]:
-        """Return the (clean, contrast) scores of each sample, without a budget.
+    def score(self, samples: Sequence[EncodedSample], kept: bool = True) -> list[tuple[LabelScores, ...]]:
+        """Return the scores of each sample's branches, without a budget.
 
         Args:
             samples: the rows.
@@ -72,10 +72,10 @@ class FastPath:
             BatchTooLargeError, RuntimeError: they do not fit in memory.
         """
         score = self.score_kept if kept else self.score_rows
-        return _pairs(len(samples), score(samples, _NO_LIMIT))
+        return _by_row(samples, score(samples, _NO_LIMIT))
 
     def score_kept(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[tuple[Item, Scores]]:
-        """Yield the scores of each branch of each row; both branches share batches, which use what is kept.
+        """Yield the scores of each branch of each row; the branches share batches, which use what is kept.
 
         The scores depend, within rounding, on what is kept. The arguments and errors are those of :meth:`score_rows`.
         """
@@ -111,23 +111,26 @@ class FastPath:
     def _text_batches(self, rows: Sequence[EncodedSample], budget: int) -> Iterator[Batch[Item]]:
         packer: Packer[Item] = Packer(budget)
         for i, row in enumerate(rows):
-            packer.add((i, "contrast"), self._path(packer, row.contrast))
+            packer.add((i, CONTRAST), self._path(packer, row.contrast))
         yield from packer.rest()
 
     def _kept_batches(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[Batch[Item]]:
         packer: Packer[Item] = Packer(budget)
         for i, row in enumerate(rows):
-            packer.add((i, "clean"), self._path(packer, row.clean))
-            contrast = self._path(packer, row.contrast)
-            if self._keeps(contrast):
-                contrast.root.kept = contrast.root.kept or self._cache.get(contrast.root.key)
-            packer.add((i, "contrast"), contrast)
+            for number, branch in enumerate(row.branches):
+                path = self._path(packer, branch)
+                if self._keeps(number, path):
+                    path.root.kept = path.root.kept or self._cache.get(path.root.key)
+                packer.add((i, number), path)
         yield from packer.rest()
 
     def _batches(self, rows: Iterable[EncodedSample], budget: int, look: Look | None) -> Iterator[Batch[Item]]:
-        now: Packer[Item] = Packer(budget)
-        later: Packer[Item] = Packer(budget) if self._constant else now
-        packers = (now,) if later is now else (now, later)
+        clean: Packer[Item] = Packer(budget)
+        packers = [clean]  # by branch
+        for number, constant in enumerate(self._constant[CONTRAST:], CONTRAST):
+            # A further contrast has batches of its own, so that the others' batches and rounding do not depend on it.
+            packers.append(clean if number == CONTRAST and not constant else Packer(budget))
+        different = list({id(packer): packer for packer in packers}.values())
         unseen: list[EncodedSample] = []
 
         def check() -> None:
@@ -138,16 +141,16 @@ class FastPath:
             unseen.clear()
 
         for i, row in enumerate(rows):
-            now.add((i, "clean"), self._path(now, row.clean))
-            later.add((i, "contrast"), self._path(later, row.contrast))
+            for number, (packer, branch) in enumerate(zip(packers, row.branches, strict=True)):
+                packer.add((i, number), self._path(packer, branch))
             if look is not None:
                 unseen.append(row)
-            for packer in packers:
+            for packer in different:
                 for batch in packer.full():
                     check()
                     yield batch
         check()
-        for packer in packers:
+        for packer in different:
             yield from packer.rest()
 
     def _path(self, packer: Packer[Item], branch: Branch) -> Path:
@@ -156,10 +159,10 @@ class FastPath:
             row = self._model.text_only(row)
         return packer.path(row, cuts_of(row, self._model.image_token_id, self._model.family.whole_prefix))
 
-    def _keeps(self, path: Path) -> bool:
+    def _keeps(self, branch: int, path: Path) -> bool:
         """Whether later calls may need the path's root: a prefix with an image that all contrasts of its kind share."""
         row: ForwardRow = path.row
-        return self._constant and bool(row.pixels) and path.root.stop <= int(row.label_index[0])
+        return self._constant[branch] and bool(row.pixels) and path.root.stop <= int(row.label_index[0])
 
     def _scores(self, batches: Iterator[Batch[Item]], keep: bool) -> Iterator[tuple[Item, Scores]]:
         """Run batches. While a device works on one, the next is read, laid out and started; then the first is read."""
@@ -181,7 +184,7 @@ class FastPath:
         wanted = {
             path.root.key
             for (_, branch), path in batch
-            if keep and branch == "contrast" and path.root.kept is None and self._keeps(path) and self._cache.limit
+            if keep and self._keeps(branch, path) and path.root.kept is None and self._cache.limit
         }
         prepared = self._forward.prepare([path for _, path in batch])
         try:
@@ -219,13 +222,13 @@ class FastPathDiffersError(Exception):
         self.rows = rows
 
 
-def _pairs(count: int, found: Iterable[tuple[Item, Scores]]) -> list[Pair]:
+def _by_row(rows: Sequence[EncodedSample], found: Iterable[tuple[Item, Scores]]) -> list[tuple[LabelScores, ...]]:
     scores = {}
     for item, one in found:
         if isinstance(one, Exception):
             raise one
         scores[item] = one
-    return [(scores[i, "clean"], scores[i, "contrast"]) for i in range(count)]
+    return [tuple(scores[i, branch] for branch in range(len(row.branches))) for i, row in enumerate(rows)]
 
 
 class KeptSegments:

@@ -14,17 +14,20 @@ from scorer.types import Branch, EncodedSample
 
 
 @torch.inference_mode()
-def score_two_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[LabelScores, LabelScores]]:
-    """Return the (clean, contrast) scores of each row, by one full, uncompiled forward pass per branch."""
+def score_full_forwards(model: ReferenceModel, rows: Sequence[EncodedSample]) -> list[tuple[LabelScores, ...]]:
+    """Return the scores of each row's branches, by one full, uncompiled forward pass per branch.
+
+    The order is that of :attr:`EncodedSample.branches`, and the rows have equally many.
+    """
     if not model.family.batched and len(rows) > 1:
-        return [pair for row in rows for pair in score_two_forwards(model, [row])]
+        return [scores for row in rows for scores in score_full_forwards(model, [row])]
     with model.eager():
-        contrast = _one_forward(model, [row.contrast for row in rows])
+        scores = [_one_forward(model, branches) for branches in zip(*(row.branches[1:] for row in rows), strict=True)]
         if model.family.text_only:
-            clean = [undefined_scores(len(scores.logit)) for scores in contrast]
+            clean = [undefined_scores(len(one.logit)) for one in scores[0]]
         else:
             clean = _one_forward(model, [row.clean for row in rows])
-    return list(zip(clean, contrast, strict=True))
+    return list(zip(clean, *scores, strict=True))
 
 
 @torch.inference_mode()

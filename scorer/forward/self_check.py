@@ -11,8 +11,6 @@ import numpy as np
 from scorer.forward.labels import LabelScores
 from scorer.types import EncodedSample
 
-Pair = tuple[LabelScores, LabelScores]
-
 TOLERANCE: Final = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
 """How far the fast path may differ from the plain path, relative to the largest logit: rounding and nothing more."""
 
@@ -34,8 +32,8 @@ class SelfCheck:
         return self.difference <= self.limit
 
 
-def compare(fast: Sequence[Pair], plain: Sequence[Pair], dtype: str) -> SelfCheck:
-    """Compare ``fast`` with ``plain``, the (clean, contrast) scores of the same rows.
+def compare(fast: Sequence[Sequence[LabelScores]], plain: Sequence[Sequence[LabelScores]], dtype: str) -> SelfCheck:
+    """Compare ``fast`` with ``plain``, the scores of the branches of the same rows.
 
     NaN on both sides counts as equal, and so does the same infinity. Infinite logits do not raise the limit.
     """

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scorer.errors import TableError, explain
+from scorer.errors import ConfigError, TableError, explain
 from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
@@ -32,6 +32,7 @@ class PublishedWeights:
         shards: names of the published files, in the run's order.
         summary: the contents of ``_SUCCESS``; empty for an unfinished run.
         derive: the function that derives the weights from the raw scores; None for the weights that the run stored.
+        contrast: the contrast whose scores ``derive`` reads; None for the run's first.
         storage_options: passed to fsspec (credentials, endpoint).
     """
 
@@ -39,6 +40,7 @@ class PublishedWeights:
     shards: tuple[str, ...]
     summary: Mapping[str, Any]
     derive: DeriveFunction | None = None
+    contrast: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -53,6 +55,7 @@ class PublishedWeights:
         unfinished = "" if self.summary else " of an unfinished run"
         method = self.derive if self.derive is not None else self.summary.get("method", {}).get("name")
         by = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
+        by += f" and the contrast {self.contrast}" if self.contrast is not None else ""
         return f"{self.root!r}: {amount}{shards}{unfinished}{by}"
 
     def __iter__(self) -> Iterator[WeightRow]:
@@ -66,7 +69,11 @@ class PublishedWeights:
             TableError: there is no such file, or it is not the file that the run published.
         """
         for batch in self.batches(name):
-            yield from Rows(batch, name, self.derive)
+            yield from self.rows(batch, name)
+
+    def rows(self, table: pa.Table | pa.RecordBatch, name: str) -> Rows:
+        """Return rows of a published file from its columns. Raises TableError if the run lacks the contrast."""
+        return Rows(table, name, self.derive, self.contrast)
 
     def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:
         """Return all rows of one published file as an Arrow table, with some or all of the run's columns.
@@ -138,6 +145,7 @@ def read_weights(
     path: str | os.PathLike[str],
     *,
     method: Derive | None = None,
+    contrast: str | None = None,
     allow_unfinished: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> PublishedWeights:
@@ -146,14 +154,20 @@ def read_weights(
     Args:
         path: the output folder, or a folder or file inside it; local, or any URL that fsspec opens.
         method: derives the weights from the raw scores; None for the weights that the run stored.
+        contrast: the contrast whose scores the method reads, where the run has several; None for its first.
         allow_unfinished: without ``_SUCCESS``, read what is published so far, or a single file taken out of its
             output. Rows of shards that are not published yet are simply absent.
         storage_options: passed to fsspec (credentials, endpoint).
 
     Raises:
         TableError: there is no output at ``path``, or it is unfinished.
-        ConfigError: the method is unknown, or the URL cannot be opened.
+        ConfigError: the method is unknown, a contrast is given without a method, or the URL cannot be opened.
     """
+    if contrast is not None and method is None:
+        raise ConfigError(
+            f"the contrast {contrast!r} is given without a method; the stored weights are those of the run's first "
+            "contrast: name the method that derives them, such as method='cal'"
+        )
     options = dict(storage_options or {})
     fs, plain = open_url(os.fspath(path), "weights", **options)
     plain = plain.rstrip("/")
@@ -170,7 +184,7 @@ def read_weights(
     if not shards:
         raise TableError(f"{path} holds no published shard; give the output of a scoring run")
     local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-    return PublishedWeights(root if local else fs.unstrip_protocol(root), shards, summary, derive, options)
+    return PublishedWeights(root if local else fs.unstrip_protocol(root), shards, summary, derive, contrast, options)
 
 
 Run = tuple[str, tuple[str, ...], Mapping[str, Any]]

@@ -8,12 +8,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from scorer import decoding
-from scorer.columns import REQUIRED, WEIGHTS, optional
+from scorer.columns import REQUIRED, WEIGHTS, contrasts_in, of_contrast, optional
 from scorer.errors import TableError
 from scorer.results import TokenScores
-from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, shown, text_hash
+from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, read_metadata, shown, text_hash
 from scorer.types import Float32Array, Int64Array
 from scorer.weights import Method, RawScores, weights_of
 
@@ -108,7 +109,7 @@ class WeightRow:
         identity = (shard, int(index), str(columns["sample_id"]), str(columns["status"]), columns["error"])
         if identity[3] not in WITH_WEIGHTS:
             return cls(*identity, None, None)
-        further = [column for column in optional() if columns.get(column.name) is not None]
+        further = optional(name for name, value in columns.items() if value is not None)
         lists = [column for column in (*REQUIRED, *further) if column.per_token]
         arrays = {column.name: np.array(columns[column.name], dtype=column.dtype) for column in lists}
         return _row(identity, arrays, columns["text_hash"], as_function(method))
@@ -170,13 +171,22 @@ class Rows:
         table: a published file's columns, all or some of its rows.
         shard: name of the published file.
         derive: derives the weights from the raw scores; None for the weights that the run stored.
+        contrast: the contrast whose scores ``derive`` reads; None for the run's first.
 
     Raises:
-        TableError: a column that every output has is absent, or lists of a row differ in length.
+        TableError: a column that every output has is absent, or lists of a row differ in length, or the run has no such
+            contrast.
     """
 
-    def __init__(self, table: decoding.ArrowRows, shard: str, derive: DeriveFunction | None = None) -> None:
+    def __init__(
+        self,
+        table: decoding.ArrowRows,
+        shard: str,
+        derive: DeriveFunction | None = None,
+        contrast: str | None = None,
+    ) -> None:
         self._shard, self._derive = shard, derive
+        self._contrast = _further_contrast(table.schema, shard, contrast)
         lists = [column for column in columns_in(table.schema, shard) if column.per_token]
         self._identities = [decoding.plain_column(table, name) for name in _IDENTITY]
         self._hashes = decoding.plain_column(table, "text_hash")
@@ -201,7 +211,7 @@ class Rows:
         # Copied because Arrow's memory is read-only, and so that changing one row cannot change another.
         start, end = self._edges[i], self._edges[i + 1]
         arrays = {name: values[start:end].copy() for name, values in self._values.items()}
-        return _row(identity, arrays, self._hashes[i], self._derive)
+        return _row(identity, arrays, self._hashes[i], self._derive, self._contrast)
 
     def _refuse(self, name: str, lengths: Int64Array) -> NoReturn:
         i = int(np.argmax(lengths != np.diff(self._edges)))
@@ -217,17 +227,32 @@ def _row(
     arrays: dict[str, npt.NDArray[Any]],
     digest: str,
     function: DeriveFunction | None,
+    contrast: str | None = None,
 ) -> ScoredRow:
     weights = arrays.pop(WEIGHTS)
     scores = TokenScores.from_arrays(identity[2], digest, arrays, text_only=identity[3] == TEXT_ONLY)
     if function is not None:
-        weights = weights_of(function, scores)
+        weights = weights_of(function, scores if contrast is None else scores.with_contrast(contrast))
         if weights.shape != scores.token_ids.shape:
             raise TableError(
                 f"row {identity[1]} of {identity[0]}: the method returned weights of shape {weights.shape} for "
                 f"{len(scores.token_ids)} tokens; it must return one per token"
             )
     return ScoredRow(*identity, scores, weights)
+
+
+def _further_contrast(schema: pa.Schema, shard: str, contrast: str | None) -> str | None:
+    """Return the contrast if it is a further one of the run; None for the first. Raises TableError if it is neither."""
+    first = read_metadata(schema, shard).get("fingerprint", {}).get("contrast")
+    if contrast is None or contrast == first:
+        return None
+    if not {column.name for column in of_contrast(contrast)} <= set(schema.names):
+        known = ", ".join(str(name) for name in (first, *contrasts_in(schema.names)))
+        raise TableError(
+            f"{shard} has no scores for the contrast {contrast!r}; it has {known}: choose one of them, or score the "
+            f"dataset again with --contrast …,{contrast}"
+        )
+    return contrast
 
 
 def short_floats(values: Float32Array) -> list[float]:

@@ -42,13 +42,18 @@ class WeightTable:
         path: str | os.PathLike[str],
         *,
         method: Derive | None = None,
+        contrast: str | None = None,
         allow_unfinished: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         keep_shards: int | None = None,
     ) -> WeightTable:
         """Open a published output. Arguments and errors are those of :func:`scorer.training.read_weights`."""
         published = read_weights(
-            path, method=method, allow_unfinished=allow_unfinished, storage_options=storage_options
+            path,
+            method=method,
+            contrast=contrast,
+            allow_unfinished=allow_unfinished,
+            storage_options=storage_options,
         )
         return cls(published, keep_shards=keep_shards)
 
@@ -105,7 +110,7 @@ class WeightTable:
     def _rows(self, shard: str) -> Rows:
         rows = self._loaded.get(shard)
         if rows is None:
-            rows = self._loaded[shard] = Rows(self.published.load(shard), shard, self.published.derive)
+            rows = self._loaded[shard] = self.published.rows(self.published.load(shard), shard)
             if self.keep_shards is not None and len(self._loaded) > self.keep_shards:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(shard)

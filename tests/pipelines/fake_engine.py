@@ -153,7 +153,7 @@ class _FakeScorer:
         clean, contrast = -random.exponential(size=(2, len(row.token_ids))).astype(np.float32)
         contrast *= rounding
         raw = {"logit_gap": (clean - contrast) * np.float32(2), "logprob_clean": clean, "logprob_contrast": contrast}
-        further = [column for column in columns.optional() if column.name in self.engine.optional]
+        further = columns.optional(self.engine.optional)
         raw |= {column.name: random.exponential(size=len(clean)).astype(column.dtype) for column in further}
         if row.text_only:
             raw |= dict.fromkeys(("logit_gap", "logprob_clean"), np.full(len(clean), np.nan, np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,15 @@ import torch
 from PIL import Image
 
 from scorer import Sample, Scorer, ScorerConfig, TokenScores
+from scorer.contrast_images import (
+    blank_image,
+    blurred_image,
+    diffused_image,
+    downsampled_image,
+    noise_image,
+    patched_image,
+)
 from scorer.contrasts import CONTRASTS as RECORDS
-from scorer.contrasts import blank_image, blurred_image, noise_image
 from scorer.types import IMAGE, Turn
 
 CONTRASTS = list(RECORDS)
@@ -45,7 +53,12 @@ def samples() -> list[Sample]:
             image = picture(width, height, i)
             rows.append(Sample.caption(f"{i}-{j}", image, text, contrast_image=picture(30, 30, 100 + i)))
     rows.append(conversation())
-    return rows
+    return [with_partner(row) for row in rows]
+
+
+def with_partner(sample: Sample) -> Sample:
+    """The sample with another row's images: neither its own nor its contrast images."""
+    return replace(sample, partners=(tuple(picture(33, 41, 200 + i) for i in range(len(sample.images))),))
 
 
 def conversation() -> Sample:
@@ -86,8 +99,12 @@ def hugging_face_scores(scorer: Scorer, sample: Sample) -> tuple[np.ndarray, np.
             "blank": lambda im: blank_image(im.size, scorer.encoder.contrast_options),
             "blur": lambda im: blurred_image(im, scorer.encoder.contrast_options),
             "noise": lambda im: noise_image(im.size, scorer.encoder.contrast_options),
+            "patches": lambda im: patched_image(im, scorer.encoder.contrast_options),
+            "diffusion": lambda im: diffused_image(im, scorer.encoder.contrast_options),
+            "downsample": lambda im: downsampled_image(im, scorer.encoder.contrast_options),
         }
-        images = sample.contrast_images if config.contrast == "image" else map(made[config.contrast], sample.images)
+        other = {"image": sample.contrast_images, "shuffled": (*sample.partners, ())[0]}
+        images = other.get(config.contrast) or map(made[config.contrast], sample.images)
         contrast = dict(processor(images=list(images), text=prompt, return_tensors="pt"))
     with torch.inference_mode():
         clean_logits = model(**clean).logits[0, :-1]

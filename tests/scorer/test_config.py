@@ -17,6 +17,7 @@ from scorer.types import DEFAULT_PROMPT
 # One valid value other than the default for every option: a new option must be added here.
 CHANGED: dict[str, Any] = {
     "contrast": "masked",
+    "further_contrasts": ["noise"],
     "dtype": "bfloat16",
     "device": "cpu",
     "device_map": "auto",
@@ -57,6 +58,7 @@ def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() ->
     assert ScorerConfig(max_text_bytes=10).fingerprint()["max_text_bytes"] == 10
     assert "blank_size" not in ScorerConfig().fingerprint()
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
+    assert {"further_contrasts", "columns"}.isdisjoint(ScorerConfig().fingerprint())
     assert "jpeg_draft" not in ScorerConfig().fingerprint()
     assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
     assert "score_bits" not in ScorerConfig().fingerprint()
@@ -93,12 +95,35 @@ def test_a_list_of_three_is_a_color() -> None:
     assert ScorerConfig.from_dict({"blank_color": [0, 128, 255]}).blank_color == (0, 128, 255)
 
 
+def test_further_contrasts_and_their_columns_are_in_the_fingerprint() -> None:
+    config = ScorerConfig.from_dict({"contrast": "blur", "further_contrasts": ["blank", "noise"]})
+    assert config.contrasts == ("blur", "blank", "noise")
+    assert config.fingerprint()["further_contrasts"] == ["blank", "noise"]
+    assert config.fingerprint()["columns"] == [
+        "logit_gap_blank",
+        "logprob_blank",
+        "logit_gap_noise",
+        "logprob_noise",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [(["blank"], "'blank' is given twice"), (["fog"], "is 'fog'"), ("noise", "a list of contrasts")],
+)
+def test_further_contrasts_are_known_and_named_once(further: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ScorerConfig(contrast="blank", further_contrasts=further)
+
+
 def test_a_list_of_two_is_a_size() -> None:
     assert ScorerConfig.from_dict({"blank_size": [672, 448]}).blank_size == (672, 448)
 
 
 def test_unknown_options_are_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(ConfigError, match=r"unknown scorer option batch, contrasts; known options: contrast, dtype"):
+    with pytest.raises(
+        ConfigError, match=r"unknown scorer option batch, contrasts; known options: contrast, further_contrasts, dtype"
+    ):
         ScorerConfig.from_dict({"contrasts": "blank", "batch": 1})
 
 
@@ -110,7 +135,7 @@ def test_frozen() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"contrast": "black"}, "contrast is 'black'; it must be one of blank, masked, removed, blur, noise, image"),
+        ({"contrast": "black"}, "contrast is 'black'; it must be one of blank, masked, removed, blur, noise, patches"),
         ({"contrast": None}, "contrast is None"),
         ({"contrast": ["blank"]}, "contrast is"),
         ({"dtype": "fp16"}, "dtype is 'fp16'; it must be one of float32, bfloat16, float16"),

@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scorer.contrast_images import ContrastOptions, blank_image, blurred_image, noise_image
 from scorer.contrasts import (
     CONTRASTS,
     DEFAULT,
     Capability,
-    ContrastOptions,
     EditedTokens,
-    blank_image,
-    blurred_image,
     hide_image_tokens,
-    noise_image,
     remove_image_tokens,
 )
 from scorer.errors import FailureCode, RowError
@@ -27,6 +24,7 @@ from scorer.families import FAMILIES, TEXT_ONLY, UNLISTED_VISION
 from scorer.types import Branch
 from tests.scorer.pictures import picture
 
+IMAGES = ("blur", "noise", "patches", "diffusion", "downsample", "shuffled", "image")
 OPTIONS = ContrastOptions(blank_color=(122, 116, 104), blur_radius=0.1, noise_seed=3)
 
 
@@ -138,7 +136,7 @@ def test_every_record_stands_under_its_own_name_and_words() -> None:
 
 
 def test_families_have_the_contrasts_that_their_capabilities_allow() -> None:
-    assert FAMILIES["llava"].contrasts == ("blank", "masked", "removed", "blur", "noise", "image")
-    assert FAMILIES["mllama"].contrasts == ("blank", "blur", "noise", "image")
-    assert UNLISTED_VISION.contrasts == ("blank", "removed", "blur", "noise", "image")
+    assert FAMILIES["llava"].contrasts == ("blank", "masked", "removed", *IMAGES)
+    assert FAMILIES["mllama"].contrasts == ("blank", *IMAGES)
+    assert UNLISTED_VISION.contrasts == ("blank", "removed", *IMAGES)
     assert TEXT_ONLY.contrasts == ("removed",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from scorer import EncodedSample, Sample, Scorer, TokenScores
+from scorer.contrasts import CONTRASTS as RECORDS
 from scorer.encoding import encoder as encoder_module
-from scorer.errors import ModelError
+from scorer.errors import ConfigError
 from scorer.forward import ReferenceModel, labels
 from tests.scorer.scoring import (
     CONTRASTS,
@@ -24,6 +26,7 @@ from tests.scorer.scoring import (
     load,
     picture,
     samples,
+    with_partner,
 )
 
 
@@ -36,7 +39,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 def test_batched_scores_equal_transformers_own_full_forward(path: Path, contrast: str) -> None:
     scorer = load(path, contrast=contrast)
     plain = [Sample.caption("a", picture(50, 30), "A red kite over two boats.", contrast_image=picture(9, 9, 3))]
-    plain.append(conversation())
+    plain = [with_partner(sample) for sample in (*plain, conversation())]
     for sample, result in zip(plain, scorer.score(plain), strict=True):
         assert isinstance(result, TokenScores)
         gap, clean, other = hugging_face_scores(scorer, sample)
@@ -58,7 +61,7 @@ def _positions_among_text(scorer: Scorer, sample: Sample) -> np.ndarray:
 @pytest.mark.parametrize("contrast", CONTRASTS)
 def test_any_batch_composition_and_order_equals_one_at_a_time(path: Path, contrast: str) -> None:
     # What differs from "blank" by its picture alone is computed alike: a quarter of the rows, of every size, will do.
-    rows = samples()[:: -4 if contrast in ("blur", "noise", "image") else 1]
+    rows = samples()[:: 1 if RECORDS[contrast].constant else -4]
     alone = load(path, contrast=contrast, max_batch_tokens=1).score(rows)
     order = np.random.default_rng(1).permutation(len(rows))
     for budget in (300, 100_000):
@@ -103,7 +106,7 @@ def test_several_contrasts_share_one_model(chatml_model: Path, contrast: str) ->
 
 
 def test_a_contrast_that_the_family_lacks_is_refused(chatml_model: Path) -> None:
-    with pytest.raises(ModelError, match="'nothing' is not defined"):
+    with pytest.raises(ConfigError, match="'nothing'; it must be one of blank"):
         load(chatml_model).with_contrast("nothing")
 
 
@@ -135,6 +138,7 @@ def test_drawn_images_are_kept_for_each_contrast_apart(chatml_model: Path) -> No
 
 def test_contrasts_differ_from_each_other(chatml_model: Path) -> None:
     row = [Sample.caption("a", picture(50, 30), "A red kite.", contrast_image=picture(9, 9, 3))]
+    row = [replace(row[0], partners=((picture(9, 9, 4),),))]
     gaps = [load(chatml_model, contrast=contrast).score(row)[0] for contrast in CONTRASTS]
     for i, first in enumerate(gaps):
         for second in gaps[i + 1 :]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scorer import ScorerConfig, TokenScores
+from scorer.columns import of_contrast
 from scorer.config import ALL_BITS
 from scorer.engine import Scorer
 from scorer.score_bits import rounded
@@ -61,6 +62,15 @@ def test_what_is_not_finite_stays_and_so_does_every_other_column() -> None:
     assert (after.sample_id, after.text_hash) == (before.sample_id, before.text_hash)
     for name in ("token_ids", "token_starts", "token_ends", "token_turns"):
         assert getattr(after, name) is getattr(before, name)
+
+
+def test_a_further_contrast_s_scores_are_rounded_too() -> None:
+    more = {column.name: VALUES + np.float32(1) for column in of_contrast("masked")}
+    after = rounded(scores(VALUES, optional=more), 10).optional
+    assert list(after) == list(more)
+    for name, values in more.items():
+        assert (after[name] != values).any()
+        np.testing.assert_allclose(after[name], values, rtol=2**-11)
 
 
 def test_all_bits_change_nothing() -> None:

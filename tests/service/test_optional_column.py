@@ -26,7 +26,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def giving(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine gives both: twice the gap, where that is known, and whether the token is the first."""
-    result = assembly._result
+    result = assembly._scores
 
     def further(*given: Any) -> Any:
         scores = result(*given)
@@ -35,7 +35,7 @@ def giving(monkeypatch: pytest.MonkeyPatch) -> None:
         gap[-1] = np.nan
         return replace(scores, optional={TOY.name: gap, FLAG.name: np.arange(len(gap)) == 0})
 
-    monkeypatch.setattr(assembly, "_result", further)
+    monkeypatch.setattr(assembly, "_scores", further)
 
 
 @pytest.mark.usefixtures("giving")

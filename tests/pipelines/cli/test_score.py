@@ -188,7 +188,7 @@ def test_a_run_that_stops_says_how_to_go_on(
 def test_every_scorer_option_is_an_option_of_the_command() -> None:
     parsed = build_parser().parse_args(["--input", "i", "--output", "o"])
     assert make_config(parsed) == ScorerConfig(), "the defaults are one and the same"
-    changed = ["--contrast", "blur", "--dtype", "bfloat16", "--device", "cpu", "--prompt", "P", "--truncate"]
+    changed = ["--contrast", "blur,noise", "--dtype", "bfloat16", "--device", "cpu", "--prompt", "P", "--truncate"]
     changed += ["--blank-color", "1,2,3", "--blur-radius", "0.5", "--noise-seed", "7", "--max-image-bytes", "10"]
     changed += ["--device-map", "auto", "--attention", "eager", "--adapter", "a", "--compile"]
     changed += ["--max-image-pixels", "11", "--max-batch-tokens", "12"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.output.encodings import LEVEL, writer_options
-from scorer.columns import COLUMNS
+from scorer.columns import COLUMNS, REQUIRED, of_contrast
 from scorer.results import TokenScores
 from scorer.table import build_table
 from scorer.weights import Method
@@ -87,6 +88,24 @@ def test_a_dataset_s_column_may_have_the_name_of_our_leaf() -> None:
     back = pq.ParquetFile(io.BytesIO(written(data))).read()
     assert back.column(name).to_pylist() == ["text"] * 64
     assert back.column("logit_gap").to_pylist() == data.column("logit_gap").to_pylist()
+
+
+def test_scores_of_a_further_contrast_are_encoded_as_scores() -> None:
+    masked = of_contrast("masked")
+    further = [replace(one, optional={c.name: one.logit_gap + 1 for c in masked}) for one in results()]
+    names = [*(column.name for column in REQUIRED), *(c.name for c in masked)]
+    data = build_table(further, 0, Method("cal"), {"fingerprint": {"columns": names}})
+    found = chunks(written(data))
+    for column in masked:
+        assert "BYTE_STREAM_SPLIT" in found[f"{column.name}.list.element"].encodings
+    assert pq.read_table(io.BytesIO(written(data))).equals(data)
+
+
+def test_a_dataset_s_columns_may_have_the_names_of_a_contrast_s() -> None:
+    words = pa.array(["text"] * 64)
+    data = table().append_column("logit_gap_mine", words).append_column("logprob_mine", words)
+    found = chunks(written(data))
+    assert "RLE_DICTIONARY" in found["logit_gap_mine"].encodings
 
 
 @pytest.mark.parametrize("column", [column for column in COLUMNS if column.encoding is not None], ids=lambda c: c.name)

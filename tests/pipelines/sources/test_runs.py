@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cli import options, score
-from pipelines.cli.options import build_parser, make_job
+from pipelines.cli.options import build_parser, make_config, make_job
 from pipelines.output.dataset import open_dataset
 from pipelines.output.record import read_record
 from pipelines.output.store import open_store
@@ -248,7 +248,17 @@ def test_a_contrast_that_is_none(value: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as caught:
         parsed("--contrast", value)
     assert caught.value.code == 2
-    assert "is not one of blank, masked, removed, blur, noise and image:COLUMN" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not one of blank, masked, removed, blur[@RADIUS], noise, patches[@SHARE], " in said
+    assert "shuffled and image:COLUMN" in said
+
+
+def test_a_value_of_a_contrast(capsys: pytest.CaptureFixture[str]) -> None:
+    assert make_config(parsed("--contrast", "blur@0.020")).contrast == "blur@0.02"
+    for wrong, said in (("patches@2", "SHARE must be above 0 and at most 1"), ("blank@2", "takes no value")):
+        with pytest.raises(SystemExit):
+            parsed("--contrast", wrong)
+        assert said in capsys.readouterr().err
 
 
 def test_every_option_reaches_the_source(tmp_path: Path) -> None:

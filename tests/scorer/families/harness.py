@@ -10,12 +10,13 @@ Three computations of the same scores are compared, to :data:`TOLERANCE`:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.contrasts import CONTRASTS
 from scorer.encoding.template import ChatTemplate
 from scorer.errors import FailureCode, ModelError
-from scorer.forward import FastPath, LabelScores, score_two_forwards
+from scorer.forward import FastPath, LabelScores, score_full_forwards
 from scorer.forward.attention import Backend, FlexAttention
 from scorer.results import Failure, Result
 from scorer.types import IMAGE, EncodedSample, Turn
@@ -59,7 +60,7 @@ def fast_scores(
     scorer: Scorer, rows: Sequence[EncodedSample], size: int = 7, backend: Backend | None = None
 ) -> list[list[Pair]]:
     """The fast path's scores, cold and warm, in batches of ``size`` rows in a fixed random order."""
-    path = FastPath(scorer.model, scorer.config.contrast, scorer.config.contrast_cache_bytes, backend)
+    path = FastPath(scorer.model, scorer.config.contrasts, scorer.config.contrast_cache_bytes, backend)
     order = np.random.default_rng(1).permutation(len(rows))
     passes = []
     for _ in range(2):
@@ -71,8 +72,15 @@ def fast_scores(
     return passes
 
 
+def scored(scorer: Scorer, rows: Sequence[EncodedSample]) -> list[TokenScores]:
+    """What a run computes."""
+    results = scorer.score_batches(rows, 4096)
+    assert all(isinstance(result, TokenScores) for result in results), results
+    return cast(list[TokenScores], results)
+
+
 def one_at_a_time(scorer: Scorer, rows: Sequence[EncodedSample]) -> list[Pair]:
-    return [score_two_forwards(scorer.model, [row])[0] for row in rows]
+    return [score_full_forwards(scorer.model, [row])[0] for row in rows]
 
 
 def fast_error(scorer: Scorer, rows: Sequence[Sample]) -> float:
@@ -129,7 +137,7 @@ class ScoreSuite:
         fast, other_picture = scorer.checkpoint.family.fast, contrast in OTHER_PICTURES
         rows = encode(scorer, case.few_rows() if other_picture else case.rows())
         assert other_picture or max(len(row.token_ids) for row in rows) >= 300
-        plain = score_two_forwards(scorer.model, rows)
+        plain = score_full_forwards(scorer.model, rows)
         errors = {}
         if fast:
             cold, warm = fast_scores(scorer, rows)
@@ -143,6 +151,30 @@ class ScoreSuite:
             errors["one at a time"] = error(one_at_a_time(scorer, rows[-count:]), plain[-count:])
         record_property("error", max(errors.values()))
         assert max(errors.values()) <= case.tolerance, errors
+
+    def test_contrasts_share_a_clean_pass(self, case: Case) -> None:
+        names = case.family.contrasts
+        rows = encode(case.shared().with_contrast(*names), case.few_rows())
+        assert all(len(row.branches) == 1 + len(names) for row in rows)
+        together = scored(case.shared().with_contrast(*names), rows)
+        for place, name in enumerate(names):
+            scorer = case.shared(name)
+            alone = scored(scorer, encode(scorer, case.few_rows()))
+            for ours, own in zip(together, alone, strict=True):
+                seen = ours if place == 0 else ours.with_contrast(name)
+                for found, expected in ((seen.logit_gap, own.logit_gap), (seen.logprob_contrast, own.logprob_contrast)):
+                    if place == 0:  # what rides along changes no byte
+                        np.testing.assert_array_equal(found, expected)
+                    assert np.abs(found - expected).max() <= case.tolerance * max(1, np.abs(expected).max())
+        # One contrast's scores in another's place would be seen. A picture of one pixel has no blur.
+        gaps = {
+            name: np.concatenate([(one if name == names[0] else one.with_contrast(name)).logit_gap for one in together])
+            for name in names
+        }
+        for a, b in itertools.combinations(names, 2):
+            # With an image in front and relative positions, hidden and removed are the same.
+            if {a, b} != {"masked", "removed"}:
+                assert np.abs(gaps[a] - gaps[b]).max() > case.tolerance, (a, b)
 
     def test_the_engine_takes_the_fast_path_and_keeps_it(self, case: Case) -> None:
         scorer = case.shared()
@@ -160,13 +192,13 @@ class ScoreSuite:
             branches = zip(inputs, (row.clean, row.contrast), strict=True)
             clean, blank = (oracle_scores(scorer, one, branch.label_index) for one, branch in branches)
             expected.append((clean, blank))
-        worst = error(score_two_forwards(scorer.model, encoded), expected)
+        worst = error(score_full_forwards(scorer.model, encoded), expected)
         if scorer.checkpoint.family.fast:
             worst = max(worst, *(error(scores, expected) for scores in fast_scores(scorer, encoded)))
         record_property("error", worst)
         assert worst <= case.tolerance
         shifted = [(replace(c, logit=np.roll(c.logit, 1)), b) for c, b in expected]  # an off-by-one would be seen
-        assert error(score_two_forwards(scorer.model, encoded), shifted) > 0.01
+        assert error(score_full_forwards(scorer.model, encoded), shifted) > 0.01
 
     @pytest.mark.parametrize("contrast", ["masked", "removed"])
     def test_scores_without_the_image_are_those_of_the_class(self, case: Case, contrast: str) -> None:
@@ -177,7 +209,7 @@ class ScoreSuite:
             row = scorer.encoder.encode(sample)
             inputs = text_only_oracle_inputs(case, scorer, sample)
             expected = oracle_scores(scorer, inputs, row.contrast.label_index)
-            ((clean, contrasted),) = score_two_forwards(scorer.model, [row])
+            ((clean, contrasted),) = score_full_forwards(scorer.model, [row])
             assert error([(clean, contrasted)], [(clean, expected)]) <= case.tolerance
 
     def test_a_text_only_row_is_what_the_class_makes_of_its_text(self, case: Case) -> None:
@@ -250,7 +282,7 @@ class FamilySuite(ScoreSuite):
             return
         rows = encode(scorer, samples)
         plain = one_at_a_time(scorer, rows)
-        assert error(score_two_forwards(scorer.model, rows), plain) <= case.tolerance
+        assert error(score_full_forwards(scorer.model, rows), plain) <= case.tolerance
         if scorer.checkpoint.family.fast:
             assert max(error(scores, plain) for scores in fast_scores(scorer, rows)) <= case.tolerance
 

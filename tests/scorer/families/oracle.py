@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scorer import Sample, Scorer
-from scorer.contrasts import blank_image
+from scorer.contrast_images import blank_image
 from scorer.forward import LabelScores
 from scorer.messages import to_messages
 from tests.scorer.families.samples import Case

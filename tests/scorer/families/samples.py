@@ -14,7 +14,7 @@ from scorer.contrasts import DEFAULT
 from scorer.encoding.encoder import Encoder
 from scorer.families import Family
 from scorer.types import IMAGE, Turn
-from tests.scorer.scoring import picture
+from tests.scorer.scoring import picture, with_partner
 
 TOLERANCE = 1e-5
 """float32, relative to max(1, |x|)."""
@@ -103,13 +103,14 @@ def _shared(path: Path) -> Scorer:
 def caption(name: str, size: tuple[int, int], text: str, prompt: str = PROMPT) -> Sample:
     """One image and its caption; images of one size are the same image."""
     image = picture(*size, seed=size[0])
-    return Sample.caption(name, image, text, prompt=prompt, contrast_image=picture(40, 44, seed=3))
+    return with_partner(Sample.caption(name, image, text, prompt=prompt, contrast_image=picture(40, 44, seed=3)))
 
 
 def two_images() -> Sample:
     """Two images of different sizes in one turn."""
     turns = (Turn("user", ("First ", IMAGE, " then ", IMAGE, "?")), Turn("assistant", ("A boat, a kite.",)))
-    return Sample("two images", (picture(20, 40, 7), picture(40, 20, 8)), turns, (picture(44, 40, 9),) * 2)
+    images = (picture(20, 40, 7), picture(40, 20, 8))
+    return with_partner(Sample("two images", images, turns, (picture(44, 40, 9),) * 2))
 
 
 def two_turns(images: int = 2) -> Sample:
@@ -121,6 +122,5 @@ def two_turns(images: int = 2) -> Sample:
         Turn("user", second),
         Turn("assistant", ("Two boats.",)),
     )
-    return Sample(
-        "two turns", (picture(50, 30, 50), picture(40, 20, 8))[:images], turns, (picture(44, 40, 9),) * images
-    )
+    shown = (picture(50, 30, 50), picture(40, 20, 8))[:images]
+    return with_partner(Sample("two turns", shown, turns, (picture(44, 40, 9),) * images))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from scorer import Sample, Scorer, ScorerConfig
-from scorer.contrasts import blank_image
+from scorer.contrast_images import blank_image
 from scorer.encoding.encoder import Encoder
 from scorer.errors import FailureCode, ModelError
-from scorer.forward import FastPath, score_two_forwards
+from scorer.forward import FastPath, score_full_forwards
 from scorer.results import Failure
 from tests.scorer.families.cases import CASES, MAKERS
 from tests.scorer.families.harness import encode, error, fast_scores
@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_class_with_a_blank_of_that_size(name: str, load
         np.testing.assert_array_equal(row.contrast.input_ids, inputs["input_ids"][0][: len(row.contrast.input_ids)])
         for key, array in row.contrast.pixels.items():
             np.testing.assert_array_equal(np.asarray(array), inputs[key].numpy(), err_msg=key)
-        ((clean, contrast),) = score_two_forwards(scorer.model, [row])
+        ((clean, contrast),) = score_full_forwards(scorer.model, [row])
         expected = oracle_scores(scorer, inputs, row.contrast.label_index)
         assert error([(clean, contrast)], [(clean, expected)]) <= TOLERANCE
 
@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_class_with_a_blank_of_that_size(name: str, load
 def test_the_fast_path_agrees(name: str, load: GetScorer) -> None:
     scorer = load(name, blank_size=SIZE)
     encoded = encode(scorer, [*rows(), two_images()])
-    plain = score_two_forwards(scorer.model, encoded)
+    plain = score_full_forwards(scorer.model, encoded)
     assert max(error(scores, plain) for scores in fast_scores(scorer, encoded)) <= TOLERANCE
 
 
@@ -70,7 +70,7 @@ def test_rows_of_one_prompt_share_one_contrast_prefix(name: str, load: GetScorer
     kept = {}
     for size in (SIZE, None):
         scorer = load(name, blank_size=size)
-        path = FastPath(scorer.model, "blank", 2**30)
+        path = FastPath(scorer.model, ["blank"], 2**30)
         path.score(encode(scorer, rows()))
         kept[size] = len(path._cache._kept)
     assert kept[SIZE] == 1

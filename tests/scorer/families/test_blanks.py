@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from scorer import ScorerConfig
+from scorer.contrasts import CONTRASTS
 from scorer.encoding import encoder as encoder_module
 from scorer.encoding.blanks import uniform_color
 from scorer.encoding.encoder import Encoder
@@ -77,7 +78,7 @@ def accepted(made: Encoder) -> list[tuple[Sample, EncodedSample]]:
 
 def drawn(made: Encoder, sample: Sample) -> tuple[list[str], dict[str, PixelArray]]:
     """What the processor itself makes of drawn blanks of the sample's sizes, in floats."""
-    blanks = [encoder_module.CONTRASTS["blank"].how.draw(i.size, made.contrast_options) for i in sample.images]
+    blanks = [CONTRASTS["blank"].how.draw(i.size, made.contrast_options) for i in sample.images]
     processed = process_images(made._processor, made.family, blanks)
     joined = join_pixels([one.pixels for one in processed], made.family.image_axis)
     return [one.replacement for one in processed], joined
@@ -96,10 +97,15 @@ def test_every_family_is_in_the_table() -> None:
     assert set(FAMILIES) <= set(UNIFORM)
 
 
+def color_of(encoder: Encoder) -> Any:
+    """The colour that the encoder fills blanks with; None if it draws them."""
+    return encoder._blank_colors[encoder._contrasts[0].record.how]  # the contrast is blank
+
+
 @pytest.mark.parametrize("name", UNIFORM)
 def test_a_blank_is_what_the_processor_makes_of_a_drawn_one(name: str, encoder: GetEncoder) -> None:
     made = encoder(name)
-    assert (made._blank_color is not None) is UNIFORM[name]
+    assert (color_of(made) is not None) is UNIFORM[name]
     for sample, row in accepted(made):
         assert differences(made, sample, row.contrast) == set(), sample.sample_id
         clean = process_images(made._processor, made.family, list(sample.images))
@@ -110,10 +116,10 @@ def test_a_blank_is_what_the_processor_makes_of_a_drawn_one(name: str, encoder: 
 def test_another_colour_would_be_seen(name: str, encoder: GetEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: by one bit of one channel."""
     made = encoder(name)
-    assert made._blank_color is not None
-    off = made._blank_color.copy()
+    assert color_of(made) is not None
+    off = color_of(made).copy()
     off[2] = np.nextafter(off[2], np.float32(9))
-    monkeypatch.setattr(made, "_blank_color", off)
+    monkeypatch.setitem(made._blank_colors, made._contrasts[0].record.how, off)
     for sample, row in accepted(made):
         assert differences(made, sample, row.contrast) == {"pixel_values"}, sample.sample_id
 
@@ -123,7 +129,7 @@ def test_where_the_processor_pads_a_blank_of_one_colour_would_be_wrong(name: str
     """Negative control of the families' records: the check at load refuses these families, whatever they say."""
     made = encoder(name)
     family = encoder_module.replace(made.family, uniform_blank=True)
-    draw = encoder_module.CONTRASTS["blank"].how.draw
+    draw = CONTRASTS["blank"].how.draw
     assert uniform_color(made._processor, family, lambda size: draw(size, made.contrast_options), None) is None
 
 
@@ -178,7 +184,7 @@ def test_scores_are_the_same_bytes_as_with_drawn_blanks(
     scorer = Case(path=encoder(name).checkpoint.path, special_tokens=()).load()
     rows = [caption("wide", (211, 60), "A kite."), caption("small", (30, 50), "A boat."), two_images()]
     filled = encode(scorer, rows)
-    monkeypatch.setattr(scorer.encoder, "_blank_color", None)
+    monkeypatch.setitem(scorer.encoder._blank_colors, scorer.encoder._contrasts[0].record.how, None)
     monkeypatch.setattr(encoder_module, "compact", lambda image: image)
     processed = encode(scorer, rows)
     assert not any(isinstance(row.contrast.pixels["pixel_values"], UniformPixels) for row in processed)
@@ -231,12 +237,12 @@ def test_a_checkpoint_whose_blanks_are_not_of_one_colour_draws_them(
     original = encoder("llava")
     for name, value in change(original._processor.image_processor).items():
         monkeypatch.setattr(original._processor.image_processor, name, value)
-    draw = encoder_module.CONTRASTS["blank"].how.draw
+    draw = CONTRASTS["blank"].how.draw
     color = uniform_color(
         original._processor, original.family, lambda size: draw(size, original.contrast_options), original.pixel_table
     )
     assert color is None
-    monkeypatch.setattr(original, "_blank_color", color)
+    monkeypatch.setitem(original._blank_colors, original._contrasts[0].record.how, color)
     monkeypatch.setattr(original, "_drawn", encoder_module._recent())
     for sample, row in accepted(original):
         assert differences(original, sample, row.contrast) == set(), sample.sample_id

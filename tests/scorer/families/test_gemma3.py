@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scorer.families import Family
-from scorer.forward import score_two_forwards
+from scorer.forward import score_full_forwards
 from scorer.forward.model import ForwardRow, ReferenceModel
 from tests.scorer.families.checkpoints import gemma3
 from tests.scorer.families.harness import FamilySuite, ScoreSuite, encode, error, fast_error
@@ -29,17 +29,17 @@ class TestGemma3(FamilySuite):
     def test_without_token_types_the_image_is_causal(self, case: Case) -> None:
         scorer = case.load()
         rows = encode(scorer, [caption("a", (30, 50), "A red kite.")])
-        right = score_two_forwards(scorer.model, rows)
+        right = score_full_forwards(scorer.model, rows)
         scorer.model.family = replace(scorer.model.family, token_inputs=Family().token_inputs)
-        assert error(score_two_forwards(scorer.model, rows), right) > 0.01
+        assert error(score_full_forwards(scorer.model, rows), right) > 0.01
 
     def test_the_configuration_s_softcap_would_be_seen(self, case: Case) -> None:
         scorer = case.load()
         assert scorer.checkpoint.config.get_text_config().final_logit_softcapping == 2.0
         rows = encode(scorer, [caption("a", (30, 50), "A red kite.")])
-        right = score_two_forwards(scorer.model, rows)
+        right = score_full_forwards(scorer.model, rows)
         scorer.model._softcap = 2.0
-        assert error(score_two_forwards(scorer.model, rows), right) > 0.01
+        assert error(score_full_forwards(scorer.model, rows), right) > 0.01
 
     def test_the_tokens_around_an_image_stay(self, case: Case) -> None:
         scorer = case.load("removed")
@@ -52,8 +52,8 @@ class TestGemma3(FamilySuite):
         keep = ~np.isin(ids, around)
         index = (np.cumsum(keep) - 1)[row.contrast.label_index]
         bare = replace(row.contrast, input_ids=ids[keep], attend=row.contrast.attend[keep], label_index=index)
-        right = score_two_forwards(scorer.model, [row])
-        assert error(score_two_forwards(scorer.model, [replace(row, contrast=bare)]), right) > 0.01
+        right = score_full_forwards(scorer.model, [row])
+        assert error(score_full_forwards(scorer.model, [replace(row, contrast=bare)]), right) > 0.01
 
 
 class TestSlidingWindow(ScoreSuite):

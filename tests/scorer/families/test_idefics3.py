@@ -12,7 +12,7 @@ import pytest
 
 from scorer.encoding import image_processing
 from scorer.errors import FailureCode
-from scorer.forward import score_two_forwards
+from scorer.forward import score_full_forwards
 from scorer.results import Failure
 from tests.scorer.families.checkpoints import idefics3
 from tests.scorer.families.harness import FamilySuite, encode
@@ -60,7 +60,7 @@ class TestIdefics3(FamilySuite):
         monkeypatch.setattr(image_processing, "_every_tile_shows", lambda pixels: True)
         scorer = black.load()
         with pytest.raises((ValueError, RuntimeError, IndexError)):
-            score_two_forwards(scorer.model, encode(scorer, [caption("zeros", (30, 50), "A kite.")]))
+            score_full_forwards(scorer.model, encode(scorer, [caption("zeros", (30, 50), "A kite.")]))
 
     def test_padding_tiles_that_show_would_be_seen(self, case: Case) -> None:
         """Negative control of the batch parity: tiles of padding that are not zero are taken for image."""
@@ -70,7 +70,7 @@ class TestIdefics3(FamilySuite):
         pixels = {name: np.concatenate([v, np.ones_like(v[:, :1])], axis=1) for name, v in pixels.items()}
         padded = [replace(rows[0], clean=replace(rows[0].clean, pixels=pixels))]
         with pytest.raises((ValueError, RuntimeError)):
-            score_two_forwards(scorer.model, padded)
+            score_full_forwards(scorer.model, padded)
 
 
 class TestSmolVLM(FamilySuite):

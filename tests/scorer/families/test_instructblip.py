@@ -15,7 +15,7 @@ from scorer import Sample, Scorer, TokenScores
 from scorer.checkpoint.files import Checkpoint
 from scorer.errors import FailureCode, ModelError
 from scorer.families import FAMILIES
-from scorer.forward import LabelScores, fast, score_two_forwards
+from scorer.forward import LabelScores, fast, score_full_forwards
 from scorer.results import Failure
 from scorer.types import Turn
 from tests.scorer.families.checkpoints import instructblip
@@ -60,13 +60,13 @@ class TestInstructBlip(FamilySuite):
                 index = torch.from_numpy(row.contrast.label_index)
                 labels = ids[0, index][:, None]
                 expected = logits[index - 1].gather(1, labels)[:, 0].numpy()
-                ours = score_two_forwards(scorer.model, [row])[0][1].logit
+                ours = score_full_forwards(scorer.model, [row])[0][1].logit
                 np.testing.assert_allclose(ours, expected, atol=case.tolerance)
                 continue
             inputs["attention_mask"] = shown.long()
             inputs["position_ids"] = torch.arange(shown.shape[1])[None]
             expected_scores = oracle_scores(scorer, inputs, row.contrast.label_index)
-            ours_masked = score_two_forwards(scorer.model, [row])[0][1]
+            ours_masked = score_full_forwards(scorer.model, [row])[0][1]
             np.testing.assert_allclose(ours_masked.logprob, expected_scores.logprob, atol=case.tolerance)
 
     def text_alone(self, scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
@@ -92,7 +92,7 @@ class TestInstructBlip(FamilySuite):
         inputs = family.sample_inputs
         scorer.encoder.family = replace(family, sample_inputs=lambda p, turns, ids, px: inputs(p, leaked, ids, px))
         (wrong,) = encode(scorer, [row])
-        scores = (score_two_forwards(scorer.model, [one]) for one in (right, wrong))
+        scores = (score_full_forwards(scorer.model, [one]) for one in (right, wrong))
         assert error(*scores) > 0.01
 
     def test_a_key_without_the_q_former_s_ids_would_be_seen(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ class TestInstructBlip(FamilySuite):
             "qformer_input_ids": other.contrast.pixels["qformer_input_ids"][:, ::-1].copy(),
         }
         other = replace(other, contrast=replace(other.contrast, pixels=pixels))
-        path = fast.FastPath(scorer.model, "blank", 2**20)
+        path = fast.FastPath(scorer.model, ["blank"], 2**20)
         shared = path.score([one]) + path.score([other])
-        plain = [score_two_forwards(scorer.model, [row])[0] for row in (one, other)]
+        plain = [score_full_forwards(scorer.model, [row])[0] for row in (one, other)]
         assert error(shared, plain) > 0.001
         other = replace(other, contrast=replace(other.contrast, pixels_digest=b"other"))
         assert error(path.score([other]), plain[1:]) <= case.tolerance

@@ -10,7 +10,7 @@ import pytest
 from scorer import TokenScores
 from scorer.errors import ModelError
 from scorer.families import Family
-from scorer.forward import score_two_forwards
+from scorer.forward import score_full_forwards
 from scorer.weights import Method
 from tests.scorer.families.checkpoints import mllama
 from tests.scorer.families.harness import FamilySuite, encode, error, one_at_a_time, text_only
@@ -46,13 +46,13 @@ class TestMllama(FamilySuite):
     def test_without_its_cross_attention_mask_padding_tiles_are_seen(self, case: Case) -> None:
         scorer = case.load()
         sample = two_turns()
-        right = score_two_forwards(scorer.model, encode(scorer, [sample]))
+        right = score_full_forwards(scorer.model, encode(scorer, [sample]))
         scorer.encoder.family = replace(scorer.encoder.family, sample_inputs=Family().sample_inputs)
-        assert error(score_two_forwards(scorer.model, encode(scorer, [sample])), right) > 0.001
+        assert error(score_full_forwards(scorer.model, encode(scorer, [sample])), right) > 0.001
 
     def test_the_picture_matters(self, case: Case) -> None:
         scorer = case.load()
-        ((clean, blank),) = score_two_forwards(scorer.model, encode(scorer, [caption("a", (30, 50), "A red kite.")]))
+        ((clean, blank),) = score_full_forwards(scorer.model, encode(scorer, [caption("a", (30, 50), "A red kite.")]))
         assert abs(clean.logprob - blank.logprob).max() > 0.001
 
     def test_padding_images_that_text_can_see_would_be_seen(self, case: Case) -> None:
@@ -60,6 +60,6 @@ class TestMllama(FamilySuite):
         scorer = case.load()
         rows = encode(scorer, [caption("one", (30, 50), "A kite."), two_turns()])
         alone = one_at_a_time(scorer, rows)
-        assert error(score_two_forwards(scorer.model, rows), alone) <= case.tolerance
+        assert error(score_full_forwards(scorer.model, rows), alone) <= case.tolerance
         scorer.model.family = replace(scorer.model.family, unpadded=())
-        assert error(score_two_forwards(scorer.model, rows), alone) > 0.001
+        assert error(score_full_forwards(scorer.model, rows), alone) > 0.001

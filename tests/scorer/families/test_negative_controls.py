@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from scorer import Sample, Scorer, contrasts
-from scorer.contrasts import EditedTokens
+from scorer import Sample, Scorer
+from scorer.contrasts import ChosenContrast, EditedTokens, parse_contrast
 from scorer.families.base import no_token_inputs
-from scorer.forward import fast, packed, score_two_forwards
+from scorer.forward import fast, packed, score_full_forwards
 from scorer.forward.attention import tower_attention
 from scorer.forward.model import ReferenceModel
 from scorer.forward.segments import KeptSegment
@@ -60,7 +60,7 @@ def contrast_error(scorer: Scorer, case: Case, rows: list[Sample]) -> float:
         row = scorer.encoder.encode(sample)
         inputs = oracle.text_only_oracle_inputs(case, scorer, sample)
         expected = oracle.oracle_scores(scorer, inputs, row.contrast.label_index)
-        ((clean, contrast),) = score_two_forwards(scorer.model, [row])
+        ((clean, contrast),) = score_full_forwards(scorer.model, [row])
         worst = max(worst, harness.error([(clean, contrast)], [(clean, expected)]))
     return worst
 
@@ -145,7 +145,7 @@ def test_modalities_that_are_missing_are_an_error(name: str, get: Callable[[str]
     scorer = get(name).load()
     scorer.model.family = replace(scorer.model.family, token_inputs=no_token_inputs)
     with pytest.raises(TypeError, match="mm_token_type_ids"):
-        score_two_forwards(scorer.model, harness.encode(scorer, few()))
+        score_full_forwards(scorer.model, harness.encode(scorer, few()))
 
 
 # 9. Equal tokens are not equal pixels: the blank depends on the picture's aspect ratio.
@@ -232,9 +232,9 @@ def test_rows_padded_in_front(name: str, get: Callable[[str], Case], monkeypatch
         padded = [np.pad(np.asarray(a), (width - len(a), 0), constant_values=value) for a in arrays]
         return torch.from_numpy(np.stack(padded).astype(np.int64))
 
-    assert harness.error(score_two_forwards(scorer.model, rows), plain) <= TOLERANCE
+    assert harness.error(score_full_forwards(scorer.model, rows), plain) <= TOLERANCE
     monkeypatch.setattr(ReferenceModel, "_pad", in_front)
-    assert harness.error(score_two_forwards(scorer.model, rows), plain) > SEEN
+    assert harness.error(score_full_forwards(scorer.model, rows), plain) > SEEN
 
 
 # 15. The tokens around an image stay when it is removed.
@@ -254,7 +254,7 @@ def test_wrapper_tokens_removed_with_the_image(name: str, get: Callable[[str], C
         attend=np.ones(int((~removed).sum()), dtype=np.bool_),
         label_index=(np.cumsum(~removed) - 1)[label_index],
     )
-    pairs = (score_two_forwards(scorer.model, [one]) for one in (row, replace(row, contrast=stripped)))
+    pairs = (score_full_forwards(scorer.model, [one]) for one in (row, replace(row, contrast=stripped)))
     ours, without = pairs
     assert harness.error(without, ours) > SEEN
 
@@ -267,5 +267,6 @@ def test_a_hidden_image_token_that_predicts_would_be_seen(
     scorer = harness.plain_template(get(name).shared("masked"), bos=True)
     monkeypatch.setattr(Branch, "__post_init__", lambda branch: None)
     unchecked = EditedTokens(lambda branch, image_tokens: replace(branch, attend=~image_tokens))
-    monkeypatch.setitem(contrasts.CONTRASTS, "masked", replace(contrasts.CONTRASTS["masked"], how=unchecked))
+    masked = replace(parse_contrast("masked").record, how=unchecked)
+    monkeypatch.setattr(scorer.encoder, "_contrasts", (ChosenContrast(masked),))
     assert harness.fast_error(scorer, [caption("a", (50, 30), "A red kite.", prompt="")]) > SEEN

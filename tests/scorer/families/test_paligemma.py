@@ -14,7 +14,7 @@ import torch
 from scorer import Sample, Scorer, TokenScores
 from scorer.errors import FailureCode
 from scorer.families import Family
-from scorer.forward import score_two_forwards
+from scorer.forward import score_full_forwards
 from scorer.results import Failure
 from scorer.types import IMAGE, Turn
 from tests.scorer.families.checkpoints import paligemma
@@ -93,9 +93,9 @@ class Suite(FamilySuite):
     def test_a_broken_record_would_be_seen(self, case: Case, broken: dict[str, Any]) -> None:
         scorer = case.load()
         rows = encode(scorer, ROWS)
-        right = score_two_forwards(scorer.model, rows)
+        right = score_full_forwards(scorer.model, rows)
         scorer.model.family = replace(scorer.model.family, **broken)
-        moved = error(score_two_forwards(scorer.model, rows), right)
+        moved = error(score_full_forwards(scorer.model, rows), right)
         if broken == {"first_position": 0}:  # rotary positions are relative: a shift of all tokens changes nothing
             assert moved <= case.tolerance
         else:
@@ -125,9 +125,9 @@ class TestPaliGemma2(Suite):
         scorer = case.load()
         assert scorer.model._softcap == 2.0
         rows = encode(scorer, ROWS)
-        right = score_two_forwards(scorer.model, rows)
+        right = score_full_forwards(scorer.model, rows)
         scorer.model._softcap = None
-        assert error(score_two_forwards(scorer.model, rows), right) > 0.01
+        assert error(score_full_forwards(scorer.model, rows), right) > 0.01
 
 
 class TestPaliGemma2SlidingWindow(ScoreSuite):

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scorer import Sample, Scorer, TokenScores
 from scorer.errors import BatchTooLargeError
-from scorer.forward import FastPath, fast, packed, packing, score_two_forwards, segments
+from scorer.forward import FastPath, fast, packed, packing, score_full_forwards, segments
 from scorer.forward.attention import Backend, FlexAttention, SegmentedAttention
 from scorer.forward.model import ReferenceModel
 from scorer.forward.packed import PackedForward, PreparedBatch
@@ -43,8 +43,8 @@ def encode(scorer: Scorer, rows: list[Sample]) -> list[EncodedSample]:
 
 def difference(scorer: Scorer, rows: list[EncodedSample]) -> float:
     """Largest difference of the fast path, cold and warm, from the plain one."""
-    path = FastPath(scorer.model, scorer.config.contrast, scorer.config.contrast_cache_bytes)
-    plain = score_two_forwards(scorer.model, rows)
+    path = FastPath(scorer.model, scorer.config.contrasts, scorer.config.contrast_cache_bytes)
+    plain = score_full_forwards(scorer.model, rows)
     largest = 0.0
     for ours in (path.score(rows), path.score(rows[::-1])[::-1]):
         for pair, expected in zip(ours, plain, strict=True):
@@ -130,7 +130,7 @@ def test_contrasts_wait_for_the_whole_unit_and_run_their_prefix_once(
     images: list[int] = []
     tower = scorer.model.model.model.vision_tower
     tower.register_forward_hook(lambda m, args, kwargs, out: images.append(len(args[0])), with_kwargs=True)
-    path = FastPath(scorer.model, "blank")
+    path = FastPath(scorer.model, ["blank"])
     assert len(list(path.score_rows(iter(rows), 10_000))) == 80
     assert sum(images) == 40 + 1, "each image, and the blank once"
 
@@ -141,7 +141,7 @@ def test_one_vision_call_and_one_decoder_call_a_batch(chatml_model: Path) -> Non
     base = scorer.model.model.model
     for name in ("vision_tower", "language_model"):
         getattr(base, name).register_forward_hook(lambda *args, name=name: calls.append(name))
-    FastPath(scorer.model, "blank").score(encode(scorer, samples()))
+    FastPath(scorer.model, ["blank"]).score(encode(scorer, samples()))
     assert calls == ["vision_tower", "language_model"]
 
 
@@ -287,9 +287,9 @@ def test_what_was_run_is_counted(chatml_model: Path) -> None:
 def test_totals_are_rounded_up_by_a_segment_that_nothing_reads(chatml_model: Path, backend: Backend) -> None:
     scorer = load(chatml_model)
     rows = encode(scorer, samples()[:6])
-    plain = score_two_forwards(scorer.model, rows)
+    plain = score_full_forwards(scorer.model, rows)
     before = scorer.usage
-    rounded = FastPath(scorer.model, "blank", backend=backend, bucket=256).score(rows)
+    rounded = FastPath(scorer.model, ["blank"], backend=backend, bucket=256).score(rows)
     run = scorer.usage - before
     assert run.padded % 256 == 0 < run.padded - run.tokens < 256
     assert compare(rounded, plain, "float32").difference < TOLERANCE
@@ -305,10 +305,10 @@ def flops(run: Any) -> int:
 def test_a_warm_contrast_costs_a_fraction_of_a_forward_pass(chatml_model: Path, contrast: str) -> None:
     scorer = load(chatml_model, contrast=contrast)
     rows = encode(scorer, [Sample.caption(str(i), picture(30, 30, i), "A red kite over boats.") for i in range(8)])
-    path = FastPath(scorer.model, contrast, 2**20)
+    path = FastPath(scorer.model, [contrast], 2**20)
     path.score(rows)
     fast_flops = flops(lambda: path.score(rows))
-    plain_flops = flops(lambda: score_two_forwards(scorer.model, rows))
+    plain_flops = flops(lambda: score_full_forwards(scorer.model, rows))
     # `removed` has no image tokens in the plain way either: only the prompt is saved
     assert fast_flops < (0.9 if contrast == "removed" else 0.75) * plain_flops
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from scorer.forward import LabelScores
-from scorer.forward.self_check import TOLERANCE, Pair, compare
+from scorer.forward.self_check import TOLERANCE, compare
 
 NAN = math.nan
 
 
-def pair(*logits: float, logprob: float = -1.0) -> Pair:
+def pair(*logits: float, logprob: float = -1.0) -> tuple[LabelScores, LabelScores]:
     values = np.array(logits, dtype=np.float32)
     return LabelScores(values, values), LabelScores(values + 1, np.full_like(values, logprob))
 

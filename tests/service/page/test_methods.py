@@ -188,9 +188,9 @@ def test_what_the_method_reads_besides_is_sent(
     server: Server, chromium: Browser, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(monkeypatch)
-    result = assembly._result
+    result = assembly._scores
     monkeypatch.setattr(
-        assembly, "_result", lambda *given: replace(scores := result(*given), optional={"toy": scores.logit_gap * 2})
+        assembly, "_scores", lambda *given: replace(scores := result(*given), optional={"toy": scores.logit_gap * 2})
     )
     monkeypatch.setattr(routes, "WeightsRequest", schemas.weights_request())
     plant(monkeypatch, READS_OPTIONAL)

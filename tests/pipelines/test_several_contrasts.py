@@ -1,0 +1,103 @@
+"""A run with several contrasts, through the command: columns, reader, checks, what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.cli import inspect, score
+from scorer.errors import ConfigError, TableError
+from scorer.mini import SAMPLE_PATH
+from scorer.training import read_weights
+from scorer.weights import Method
+
+COLUMNS = ["logit_gap_masked", "logprob_masked", "logit_gap_blur", "logprob_blur"]
+
+
+def run(output: Path, contrasts: str) -> Path:
+    argv = ["--input", str(SAMPLE_PATH), "--output", str(output), "--contrast", contrasts, "--executor", "local"]
+    assert score.main([*argv, "--dtype", "float32", "--device", "cpu", "--max-failed-rows", "2%"]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("together") / "out", "blank,masked,blur")
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("masked") / "out", "masked")
+
+
+def tables(output: Path) -> list[Path]:
+    return sorted(output.glob("*.parquet"))
+
+
+def test_each_further_contrast_has_its_columns(together: Path) -> None:
+    for path in tables(together):
+        names = pq.read_schema(path).names
+        assert [name for name in names if name in COLUMNS] == COLUMNS
+        assert names.index("logprob_blur") < names.index("token_weights")
+    assert inspect.main([str(together)]) == 0
+
+
+def test_a_further_contrast_is_what_it_is_alone(together: Path, masked: Path) -> None:
+    pairs = list(zip(read_weights(together), read_weights(masked), strict=True))
+    differs = 0.0
+    for ours, alone in pairs:
+        assert ours.status == alone.status
+        if ours.scores is None or alone.scores is None or ours.text_only:
+            continue
+        assert np.array_equal(ours.scores.token_ids, alone.scores.token_ids)
+        gap = ours.scores.optional["logit_gap_masked"]
+        np.testing.assert_allclose(gap, alone.scores.logit_gap, atol=1e-4)
+        differs = max(differs, float(np.abs(ours.scores.logit_gap - alone.scores.logit_gap).max()))
+    assert differs > 0.1  # the first contrast's gap would be seen in its place
+
+
+def test_a_reader_derives_weights_from_the_contrast_that_it_names(together: Path, masked: Path) -> None:
+    alone = list(read_weights(masked, method="cal"))
+    ours = list(read_weights(together, method="cal", contrast="masked"))
+    first = list(read_weights(together, method="cal", contrast="blank"))
+    stored = list(read_weights(together))
+    for one, other, plain, kept in zip(ours, alone, first, stored, strict=True):
+        if one.weights is None or other.weights is None:
+            assert one.status == other.status
+            continue
+        np.testing.assert_allclose(one.weights, other.weights, atol=1e-4)
+        np.testing.assert_array_equal(plain.weights, kept.weights)
+    assert any(
+        a.weights is not None and b.weights is not None and np.abs(a.weights - b.weights).max() > 0.1
+        for a, b in zip(ours, first, strict=True)
+    )
+
+
+def test_a_contrast_that_the_run_lacks_is_refused_with_the_choices(together: Path) -> None:
+    with pytest.raises(TableError, match="no scores for the contrast 'noise'; it has blank, masked, blur"):
+        list(read_weights(together, method="cal", contrast="noise"))
+    with pytest.raises(ConfigError, match="'masked' is given without a method"):
+        read_weights(together, contrast="masked")
+    (row,) = [row for row in list(read_weights(together))[:1] if row.scores is not None]
+    with pytest.raises(TableError, match="no scores for the further contrast 'noise'; it has masked, blur"):
+        Method("cal")(row.scores.with_contrast("noise"))
+
+
+def test_what_people_see_names_them_all(together: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect.main([str(together)]) == 0
+    assert "contrasts blank, masked, blur, float32" in capsys.readouterr().out
+    card = (together / "README.md").read_text()
+    assert "| further contrast | `masked`" in card
+    assert "| `logit_gap_blur` |" in card
+
+
+def test_one_given_twice_or_unknown_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--input", str(SAMPLE_PATH), "--output", str(tmp_path / "out"), "--contrast"]
+    assert score.main([*argv, "blank,blank"]) == 2
+    assert "'blank' is given twice" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        score.main([*argv, "blank,fog"])
+    assert "'fog' is not one of blank, masked" in capsys.readouterr().err
