@@ -27,7 +27,7 @@ MAX_BATCH_TOKENS: Final = 16_384
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
-ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft"})
+ABSENT_AT_DEFAULT: Final = frozenset({"max_text_bytes", "blank_size", "jpeg_draft", "tensor_parallel"})
 """Options that came after outputs were published: at their default they are not in the fingerprint, so that those
 outputs keep theirs."""
 
@@ -41,6 +41,8 @@ class ScorerConfig:
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
+        tensor_parallel: the number of GPUs that share one model's decoder, a process each; 1 runs in this process. Sums
+            are formed in another order then, and so rounded otherwise.
         attention: the attention of the vision tower and of the plain path: ``sdpa`` (``eager`` for classes without it),
             ``eager``, or ``flash_attention_2``, which needs flash-attn. On the fast path, which packs rows, the decoder
             attends by SDPA or, on CUDA, FlexAttention.
@@ -75,6 +77,7 @@ class ScorerConfig:
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
+    tensor_parallel: int = 1
     attention: Attention = "sdpa"
     quantization: Quantization | None = None
     adapter: str | None = None
@@ -136,10 +139,29 @@ class ScorerConfig:
             ("max_image_pixels", 1),
             ("contrast_cache_bytes", 0),
             ("max_batch_tokens", 1),
+            ("tensor_parallel", 1),
         ):
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
             _require(name, value, valid, f"an integer of at least {low}")
+        self._check_tensor_parallel()
+
+    def _check_tensor_parallel(self) -> None:
+        """Refuse what a model whose weights several processes share cannot do."""
+        if self.tensor_parallel == 1:
+            return
+        for name, allowed in (("device_map", None), ("adapter", None), ("quantization", None), ("compile", False)):
+            value = getattr(self, name)
+            if value != allowed:
+                raise ConfigError(
+                    f"scorer option {name} is {value!r} and tensor_parallel is {self.tensor_parallel!r}; it must be "
+                    f"{allowed!r} where processes share the weights: use one or the other"
+                )
+        if ":" in str(self.device):
+            raise ConfigError(
+                f"scorer option device is {self.device!r} and tensor_parallel is {self.tensor_parallel!r}, which takes "
+                "the first GPUs; use device 'cuda', and CUDA_VISIBLE_DEVICES to choose them"
+            )
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:

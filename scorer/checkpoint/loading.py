@@ -45,6 +45,8 @@ def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *
     if config.device_map is not None:
         require("accelerate", wanted_by=f"device_map {config.device_map!r}")
         options["device_map"] = config.device_map
+    if config.tensor_parallel > 1:
+        options["distributed_config"] = _tensor_parallel(config.tensor_parallel)
     if config.quantization is not None:
         options["quantization_config"] = quantization_config(config.quantization)
         options.setdefault("device_map", {"": device})
@@ -55,12 +57,39 @@ def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *
         raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}") from error
     _refuse_other_attention(model, name, config.attention)
     _blank_missing(model, name, found["missing_keys"])
+    if config.tensor_parallel > 1:
+        _refuse_unshared(model, name, config.tensor_parallel)
     if config.adapter is not None:
         model = _adapted(model, config.adapter)
     model = model.eval().requires_grad_(False)
-    if "device_map" not in options:
+    if options.keys().isdisjoint({"device_map", "distributed_config"}):
         model = model.to(device)
     return model
+
+
+def _tensor_parallel(count: int) -> Any:
+    """Return transformers' configuration for ``count`` processes that share a model, of which this is one."""
+    import transformers
+    from transformers.distributed import DistributedConfig
+
+    try:
+        return DistributedConfig(tp_size=count, tp_plan="auto")
+    except TypeError as error:
+        raise ModelError(
+            f"tensor_parallel is {count}, but the DistributedConfig of transformers {transformers.__version__} takes no "
+            "tp_size; install a newer transformers (5.23 is tested)"
+        ) from error
+
+
+def _refuse_unshared(model: Any, name: str, count: int) -> None:
+    """Refuse a model whose decoder each process holds whole: transformers has no plan for its class."""
+    from torch.distributed.tensor import DTensor
+
+    if not any(isinstance(parameter, DTensor) for parameter in model.get_decoder().parameters()):
+        raise ModelError(
+            f"tensor_parallel is {count}, but transformers has no tensor parallel plan for the decoder of model {name} "
+            f"({type(model.get_decoder()).__name__}); use --device-map auto, which spreads whole layers"
+        )
 
 
 def _blank_missing(model: Any, name: str, missing: Collection[str]) -> None:

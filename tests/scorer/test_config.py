@@ -20,6 +20,7 @@ CHANGED: dict[str, Any] = {
     "dtype": "bfloat16",
     "device": "cpu",
     "device_map": "auto",
+    "tensor_parallel": 2,
     "attention": "eager",
     "quantization": "int8",
     "adapter": "lora",
@@ -56,6 +57,8 @@ def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() ->
     assert ScorerConfig(max_text_bytes=10).fingerprint()["max_text_bytes"] == 10
     assert "blank_size" not in ScorerConfig().fingerprint()
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
+    assert "tensor_parallel" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(tensor_parallel=2).fingerprint()["tensor_parallel"] == 2
     assert "jpeg_draft" not in ScorerConfig().fingerprint()
     assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
 
