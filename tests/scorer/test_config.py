@@ -69,8 +69,19 @@ def test_defaults() -> None:
     assert config.blank_color is None
 
 
-# An adapter and quantised weights exclude each other.
-@pytest.mark.parametrize("changes", [{}, CHANGED | {"adapter": None}, CHANGED | {"quantization": None}])
+ALONE = {"adapter": None, "quantization": None, "device_map": None, "compile": False}
+"""Options that exclude ``tensor_parallel``, and the first two each other, at their defaults."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        CHANGED | ALONE,
+        CHANGED | {"tensor_parallel": 1, "adapter": None},
+        CHANGED | {"tensor_parallel": 1, "quantization": None},
+    ],
+)
 def test_plain_data_round_trips(changes: dict[str, Any]) -> None:
     config = ScorerConfig(**changes)
     assert ScorerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
