@@ -11,18 +11,19 @@ from typing import Any
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError, explain
 from scorer.extras import require
+from scorer.families.base import Family
 
 log = logging.getLogger(__name__)
 
 
-def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *, text_only: bool) -> Any:
+def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, family: Family) -> Any:
     """Load a model from a checkpoint's directory, in evaluation mode, frozen, on its device.
 
     Args:
         path: the directory.
         name: the checkpoint's name as the user gave it, for messages.
         model_config: the checkpoint's transformers configuration, which names no attention of its own.
-        text_only: load a causal language model instead of a vision-language model.
+        family: the record of its family.
 
     Raises:
         ModelError: the weights cannot be loaded, or the adapter does not fit the model.
@@ -46,15 +47,20 @@ def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *
         require("accelerate", wanted_by=f"device_map {config.device_map!r}")
         options["device_map"] = config.device_map
     if config.tensor_parallel > 1:
-        options["distributed_config"] = _tensor_parallel(config.tensor_parallel)
+        options["distributed_config"] = _tensor_parallel(config.tensor_parallel, family)
     if config.quantization is not None:
         options["quantization_config"] = quantization_config(config.quantization)
         options.setdefault("device_map", {"": device})
     _turn_off_hub_kernels()
     try:
-        model, found = _model_class(text_only).from_pretrained(path, output_loading_info=True, **options)
+        model, found = _model_class(family.text_only).from_pretrained(path, output_loading_info=True, **options)
     except Exception as error:  # a value of the wrong type in a document surfaces as any of them
-        raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}") from error
+        shared = (
+            f"; try --device-map auto, not tensor_parallel={config.tensor_parallel}"
+            if config.tensor_parallel > 1
+            else ""
+        )
+        raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}{shared}") from error
     _refuse_other_attention(model, name, config.attention)
     _blank_missing(model, name, found["missing_keys"])
     if config.tensor_parallel > 1:
@@ -67,13 +73,13 @@ def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *
     return model
 
 
-def _tensor_parallel(count: int) -> Any:
+def _tensor_parallel(count: int, family: Family) -> Any:
     """Return transformers' configuration for ``count`` processes that share a model, of which this is one."""
     import transformers
     from transformers.distributed import DistributedConfig
 
     try:
-        return DistributedConfig(tp_size=count, tp_plan="auto")
+        return DistributedConfig(tp_size=count, tp_plan="auto" if family.sharing is None else dict(family.sharing))
     except TypeError as error:
         raise ModelError(
             f"tensor_parallel is {count}, but the DistributedConfig of transformers {transformers.__version__} takes no "

@@ -73,9 +73,9 @@ def test_a_follower_with_other_weights_is_seen_in_the_scores(
         scorer.close()
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "mistral3"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3", "mistral3"])
 def test_other_families_are_shared_alike(family: str, tmp_path: Path) -> None:
-    """With windows in the tower and three positions a token; with windows in the decoder; with grouped queries."""
+    """With the plan of its own record; with windows in the decoder; with another vision tower."""
     path = MAKERS[family](tmp_path)
     scorer = load(path, tensor_parallel=2)
     try:
@@ -147,7 +147,7 @@ def test_a_follower_that_dies_is_reported(shared: Scorer) -> None:
     process.kill()
     process.wait()
     with pytest.raises(
-        ModelError, match="rank 1 of 2 that share the model's weights ended with status -9|RuntimeError"
+        ModelError, match=r"rank 1 of 2 that share the model's weights ended with status -9|RuntimeError"
     ):
         try:
             shared.score(ROWS)
@@ -186,7 +186,7 @@ def alive(pid: int) -> bool:
 def test_closing_ends_followers_and_leaves_the_group(chatml_model: Path) -> None:
     scorer = load(chatml_model, tensor_parallel=2)
     assert dist.is_initialized()
-    with pytest.raises(ModelError, match="belongs to a group of torch.distributed already"):
+    with pytest.raises(ModelError, match=r"belongs to a group of torch.distributed already"):
         load(chatml_model, tensor_parallel=2)
     scorer.close()
     assert followers(scorer)[0].returncode == 0
@@ -210,7 +210,7 @@ def test_options_that_exclude_it(options: dict[str, Any], message: str) -> None:
 
 
 def test_heads_that_cannot_be_divided_are_refused(chatml_model: Path) -> None:
-    with pytest.raises(ConfigError, match="tensor_parallel is 4, but the decoder .* 4 attention heads and 2 of keys"):
+    with pytest.raises(ConfigError, match=r"tensor_parallel is 4, but the decoder .* 4 attention heads and 2 of keys"):
         load(chatml_model, tensor_parallel=4)
     assert not dist.is_initialized()
 
