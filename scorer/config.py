@@ -16,7 +16,7 @@ from scorer.types import DEFAULT_PROMPT
 
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-Quantization = Literal["int8", "nf4", "torchao-int8"]
+Quantization = Literal["int8", "nf4", "torchao-int8", "torchao-fp8"]
 
 MAX_TEXT_BYTES: Final = 2**20
 """Default of ``max_text_bytes``; the service, which serves strangers, has a lower one of its own."""
@@ -46,8 +46,8 @@ class ScorerConfig:
         attention: the attention of the vision tower and of the plain path: ``sdpa`` (``eager`` for classes without it),
             ``eager``, or ``flash_attention_2``, which needs flash-attn. On the fast path, which packs rows, the decoder
             attends by SDPA or, on CUDA, FlexAttention.
-        quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` with torchao; None keeps the weights as
-            saved.
+        quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` or ``torchao-fp8`` (weights alone, which
+            are multiplied in ``dtype``) with torchao; None keeps the weights as saved.
         adapter: directory or hub id of a LoRA adapter for the model, merged at load (needs peft).
         compile: compile the decoder's blocks with ``torch.compile``; the first batches then take longer.
         prompt: the instruction that a bare caption answers.

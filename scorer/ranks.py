@@ -136,7 +136,7 @@ class Ranks:
                 f"tensor_parallel is {count}, but this process belongs to a group of torch.distributed already (of "
                 "another scorer, or of torchrun); score in a process of its own, or with tensor_parallel=1"
             )
-        store = dist.TCPStore(_HOST, 0, count, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+        store: Any = _tcp_store()(_HOST, 0, count, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         processes: list[subprocess.Popen[bytes]] = []
         connections: list[Connection] = []
         ranks = cls(processes, connections)
@@ -269,18 +269,22 @@ def join(store: Any, rank: int, count: int, device: str) -> None:
     import torch
     import torch.distributed as dist
 
-    if device == "cuda":
-        torch.cuda.set_device(rank)
-    bound = {"device_id": torch.device("cuda", rank)} if device == "cuda" else {}
-    backend = "nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT, **bound)
+    own = torch.device("cuda", rank) if device == "cuda" else None
+    if own is not None:
+        torch.cuda.set_device(own)
+    backend = "gloo" if own is None else "nccl"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT, device_id=own)
+
+
+def _tcp_store() -> Any:
+    from torch.distributed import distributed_c10d
+
+    return vars(distributed_c10d)["TCPStore"]  # torch's own types do not list it
 
 
 def joined_store(port: int, count: int) -> Any:
     """Return a follower's connection to the leader's store."""
-    import torch.distributed as dist
-
-    return dist.TCPStore(_HOST, port, count, is_master=False, timeout=TIMEOUT)
+    return _tcp_store()(_HOST, port, count, is_master=False, timeout=TIMEOUT)
 
 
 def _check_devices(count: int, device: str) -> None:

@@ -54,9 +54,9 @@ class Allocation:
 def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocation:
     """Divide the cluster so that the actors never hold every CPU: each has room for at least one encoder of its own.
 
-    By default an actor takes one CPU, and the model's GPUs if the cluster has any. There are as many actors as GPUs, or half as
-    many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units. An encoder takes one CPU, or an equal share
-    of what is left if that is less.
+    By default an actor takes one CPU, and the model's GPUs if the cluster has any. There are as many actors as fit the
+    GPUs, or half as many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units. An encoder takes one CPU,
+    or an equal share of what is left if that is less.
 
     Raises:
         ConfigError: an option is out of range, or what was asked for does not fit the cluster.

@@ -82,8 +82,8 @@ def _tensor_parallel(count: int, family: Family) -> Any:
         return DistributedConfig(tp_size=count, tp_plan="auto" if family.sharing is None else dict(family.sharing))
     except TypeError as error:
         raise ModelError(
-            f"tensor_parallel is {count}, but the DistributedConfig of transformers {transformers.__version__} takes no "
-            "tp_size; install a newer transformers (5.23 is tested)"
+            f"tensor_parallel is {count}, but the DistributedConfig of transformers {transformers.__version__} takes "
+            "no tp_size; install a newer transformers (5.23 is tested)"
         ) from error
 
 
@@ -156,12 +156,12 @@ def quantization_config(name: str) -> Any:
     import torch
     from transformers import BitsAndBytesConfig, TorchAoConfig
 
-    package = "torchao" if name == "torchao-int8" else "bitsandbytes"
+    package = "torchao" if name.startswith("torchao-") else "bitsandbytes"
     require(package, "accelerate", wanted_by=f"quantization {name!r}", extra=name)
-    if name == "torchao-int8":
-        from torchao.quantization import Int8WeightOnlyConfig
+    if package == "torchao":
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-        return TorchAoConfig(quant_type=Int8WeightOnlyConfig())
+        return TorchAoConfig(quant_type=Int8WeightOnlyConfig() if name == "torchao-int8" else Float8WeightOnlyConfig())
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
