@@ -45,7 +45,7 @@ class ScorerConfig:
             are formed in another order then, and so rounded otherwise.
         attention: the attention of the vision tower and of the plain path: ``sdpa`` (``eager`` for classes without it),
             ``eager``, or ``flash_attention_2``, which needs flash-attn. On the fast path, which packs rows, the decoder
-            attends by SDPA or, on CUDA, FlexAttention.
+            attends by SDPA or, on CUDA, FlexAttention (or flash attention, where that does not compile).
         quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` or ``torchao-fp8`` (weights alone, which
             are multiplied in ``dtype``) with torchao; None keeps the weights as saved.
         adapter: directory or hub id of a LoRA adapter for the model, merged at load (needs peft).
