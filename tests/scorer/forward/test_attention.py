@@ -26,6 +26,7 @@ from scorer.forward.attention.flex import visible_blocks
 from scorer.forward.model import ForwardRow
 from scorer.forward.segments import Forest, KeptSegment, Layout, Path, lay_out
 from scorer.types import Int64Array
+from tests.scorer.forward.naive_flash import naive_flash
 
 HEADS, GROUPS, SIZE = 4, 2, 8
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -256,27 +257,6 @@ def test_flex_attention_that_does_not_run_is_passed_over(
         assert not flex.runs_on(cpu, torch.float32, 80)
     assert "with heads of 80 (ValueError: NYI: head dimension must be a power of 2)" in caplog.text
     flex.runs_on.cache_clear()
-
-
-def naive_flash(
-    query: Tensor, key: Tensor, value: Tensor, lengths: varlen.Lengths, scale: float | None, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """What the kernel computes, a sequence at a time; it runs on CUDA only."""
-    assert (lengths.queries.diff().max(), lengths.keys.diff().max()) == (lengths.most_queries, lengths.most_keys)
-    assert (lengths.queries[-1], lengths.keys[-1]) == (len(query), len(key))
-    outs, totals = [], []
-    for i in range(len(lengths.queries) - 1):
-        q = query[lengths.queries[i] : lengths.queries[i + 1]]
-        k, v = (
-            one[lengths.keys[i] : lengths.keys[i + 1]].repeat_interleave(q.shape[1] // key.shape[1], dim=1)
-            for one in (key, value)
-        )
-        scores = torch.einsum("qhd,khd->hqk", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
-        if causal:
-            scores = scores.masked_fill(~torch.ones(scores.shape[1:], dtype=torch.bool).tril(), float("-inf"))
-        outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), v))
-        totals.append(scores.logsumexp(-1).T)
-    return torch.cat(outs), torch.cat(totals)
 
 
 @pytest.fixture
