@@ -154,7 +154,7 @@ class VarlenWindows:
 def agrees_on(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Whether variable lengths run on a device and agree there with attention by segments; if not, log a warning."""
     spans = [Span(0, 70, 130, -1), Span(70, 100, 100, 0), Span(100, 130, 130, 0), Span(130, 200, 200, -1)]
-    until = np.repeat(np.int32([130, 100, 130, 200]), [70, 30, 30, 70])
+    until = np.repeat(np.array([130, 100, 130, 200], dtype=np.int32), [70, 30, 30, 70])
     places, causal = np.arange(200, dtype=np.int32), np.full(200, -1, dtype=np.int32)
     plan = AttentionPlan(places, until, places, causal, spans, 200)
     generator = torch.Generator().manual_seed(0)
