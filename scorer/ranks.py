@@ -136,7 +136,8 @@ class Ranks:
                 f"tensor_parallel is {count}, but this process belongs to a group of torch.distributed already (of "
                 "another scorer, or of torchrun); score in a process of its own, or with tensor_parallel=1"
             )
-        store: Any = _tcp_store()(_HOST, 0, count, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+        address: dict[str, Any] = {"host_name": _HOST, "port": 0, "world_size": count, "timeout": TIMEOUT}
+        store = dist.TCPStore(**address, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         processes: list[subprocess.Popen[bytes]] = []
         connections: list[Connection] = []
         ranks = cls(processes, connections)
@@ -276,15 +277,11 @@ def join(store: Any, rank: int, count: int, device: str) -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT, device_id=own)
 
 
-def _tcp_store() -> Any:
-    from torch.distributed import distributed_c10d
-
-    return vars(distributed_c10d)["TCPStore"]  # torch's own types do not list it
-
-
 def joined_store(port: int, count: int) -> Any:
     """Return a follower's connection to the leader's store."""
-    return _tcp_store()(_HOST, port, count, is_master=False, timeout=TIMEOUT)
+    import torch.distributed as dist
+
+    return dist.TCPStore(_HOST, port, count, is_master=False, timeout=TIMEOUT)  # type: ignore[attr-defined]
 
 
 def _check_devices(count: int, device: str) -> None:
