@@ -26,8 +26,9 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     package: tuple(frozenset(floor.split()) for floor in floors)
     for package, floors in {
         "scorer": (
+            "rank_process",
             "engine",
-            "assembly",
+            "assembly ranks",
             "forward",
             "forward.attention",
             "encoding",

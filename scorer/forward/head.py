@@ -29,6 +29,7 @@ class Head:
     - Elsewhere, one product of low-precision matrices gives float32 logits if the device has one (CUDA).
     - If not, the weights are converted in blocks of the vocabulary, and each block is multiplied in float32. Weights
       quantised by torchao are, too, if they can be converted.
+    - Of weights that several processes share, each of these gathers all: they take little beside the decoder's.
 
     Args:
         module: the output embeddings of the transformers model, on their device.
@@ -36,6 +37,7 @@ class Head:
 
     def __init__(self, module: Any) -> None:
         self._module = module
+        self._gathered: Tensor | None = None
         self._widens = self._converts = False
         # A subclass of Linear with a forward of its own, as bitsandbytes has, and an offloaded one know what they do.
         linear_module = getattr(type(module), "forward", None) is torch.nn.Linear.forward
@@ -44,9 +46,17 @@ class Head:
         weight = module.weight
         if weight.dtype not in (torch.bfloat16, torch.float16):
             return
+        if _is_shared(weight):
+            if module.bias is not None:
+                return  # no class that can be shared has one
+            self._gathered = weight = torch.nn.Parameter(weight.full_tensor(), requires_grad=False)
         plain = type(weight) is torch.nn.Parameter
         self._widens = plain and _widens(weight.device, weight.dtype)
         self._converts = not self._widens and (plain or self._multiplies_converted())
+
+    @property
+    def _weight(self) -> Any:
+        return self._module.weight if self._gathered is None else self._gathered
 
     @property
     def vocabulary(self) -> int:
@@ -74,7 +84,7 @@ class Head:
         if not self._widens and not self._converts:
             yield self._module(hidden).float()
             return
-        weight, bias = self._module.weight, self._module.bias
+        weight, bias = self._weight, self._module.bias
         hidden = hidden.to(weight.device)
         if self._widens:
             product = torch.mm(hidden, weight.T, out_dtype=torch.float32)
@@ -89,7 +99,7 @@ class Head:
 
     def _rows(self, words: slice, buffer: Tensor) -> Tensor:
         """Return the weights of a few words in float32, in ``buffer``; torchao's stay a type of their own."""
-        weight = self._module.weight
+        weight = self._weight
         if type(weight) is torch.nn.Parameter:
             rows = weight[words]
             return buffer[: len(rows)].copy_(rows)
@@ -100,8 +110,11 @@ class Head:
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Have the module itself return float32 logits, so that what its class does to them is done in float32."""
-        if not self._widens and not self._converts:
+        """Have the module itself return float32 logits, so that what its class does to them is done in float32.
+
+        A module whose weights several processes share returns its own: more than its product belongs to it.
+        """
+        if (not self._widens and not self._converts) or self._gathered is not None:
             yield
             return
         before = vars(self._module).get("forward")
@@ -124,7 +137,7 @@ class Head:
     @torch.inference_mode()
     def _multiplies_converted(self) -> bool:
         """Whether weights of another type can be converted and multiplied by rows; tried with one row."""
-        weight = self._module.weight
+        weight = self._weight
         try:
             row = torch.ones(1, weight.shape[1], device=weight.device)
             out = linear(row, self._rows(slice(0, 1), row))
@@ -133,6 +146,15 @@ class Head:
                 raise
             return False
         return out.dtype == torch.float32 and out.shape == (1, 1)
+
+
+def _is_shared(weight: Tensor) -> bool:
+    """Whether each of several processes holds a part of the weights."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return False  # which spares the import
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(weight, DTensor)
 
 
 @functools.cache

@@ -223,6 +223,13 @@ class ReferenceModel:
         return self._head.vocabulary if self.family.class_forward else self._head.width
 
     @property
+    def attends_causally(self) -> bool:
+        """Whether every token of the decoder sees all that stands before it and nothing else, by uncapped scores."""
+        capped = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+        plain = self.family.blocks is None and not self.family.whole_prefix
+        return plain and self.sliding_window is None and not capped
+
+    @property
     def head_sizes(self) -> list[int]:
         """The sizes of the attention heads that a packed batch runs: the decoder's, and those of a windowed tower."""
         text = self.model.config.get_text_config()

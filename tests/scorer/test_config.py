@@ -21,6 +21,7 @@ CHANGED: dict[str, Any] = {
     "dtype": "bfloat16",
     "device": "cpu",
     "device_map": "auto",
+    "tensor_parallel": 2,
     "attention": "eager",
     "quantization": "int8",
     "adapter": "lora",
@@ -59,6 +60,8 @@ def test_an_option_that_came_later_leaves_the_default_fingerprint_as_it_was() ->
     assert "blank_size" not in ScorerConfig().fingerprint()
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
     assert {"further_contrasts", "columns"}.isdisjoint(ScorerConfig().fingerprint())
+    assert "tensor_parallel" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(tensor_parallel=2).fingerprint()["tensor_parallel"] == 2
     assert "jpeg_draft" not in ScorerConfig().fingerprint()
     assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
     assert "score_bits" not in ScorerConfig().fingerprint()
@@ -71,8 +74,19 @@ def test_defaults() -> None:
     assert config.blank_color is None
 
 
-# An adapter and quantised weights exclude each other.
-@pytest.mark.parametrize("changes", [{}, CHANGED | {"adapter": None}, CHANGED | {"quantization": None}])
+ALONE = {"adapter": None, "quantization": None, "device_map": None, "compile": False}
+"""Options that exclude ``tensor_parallel``, and the first two each other, at their defaults."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        CHANGED | ALONE,
+        CHANGED | {"tensor_parallel": 1, "adapter": None},
+        CHANGED | {"tensor_parallel": 1, "quantization": None},
+    ],
+)
 def test_plain_data_round_trips(changes: dict[str, Any]) -> None:
     config = ScorerConfig(**changes)
     assert ScorerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
