@@ -25,18 +25,20 @@ from scorer.forward.self_check import compare
 from scorer.types import EncodedSample, Usage
 from tests.scorer.families.cases import MAKERS
 from tests.scorer.forward.naive_flash import naive_flash
-from tests.scorer.scoring import CONTRASTS, TOLERANCE, load, picture, samples
+from tests.scorer.scoring import CONTRASTS, TOLERANCE, load, picture, samples, with_partner
 
 
 def captions_of_one_image(count: int = 5, seed: int = 0) -> list[Sample]:
     image = picture(40, 30, seed)
-    return [Sample.caption(f"{seed}-{i}", image, "A red kite over boats. " * (1 + i % 3)) for i in range(count)]
+    rows = [Sample.caption(f"{seed}-{i}", image, "A red kite over boats. " * (1 + i % 3)) for i in range(count)]
+    return [with_partner(row) for row in rows]
 
 
 def questions(count: int = 4) -> list[Sample]:
     """One image, other prompts: rows share the image but not the whole prompt."""
     image = picture(40, 30, 50)
-    return [Sample.caption(f"q{i}", image, "A kite.", prompt="What is it? " * (i + 1)) for i in range(count)]
+    rows = [Sample.caption(f"q{i}", image, "A kite.", prompt="What is it? " * (i + 1)) for i in range(count)]
+    return [with_partner(row) for row in rows]
 
 
 def encode(scorer: Scorer, rows: list[Sample]) -> list[EncodedSample]:
