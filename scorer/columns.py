@@ -20,6 +20,10 @@ Kind = Literal["key", "span", "raw", "derived", "outcome"]
 raw score, ``derived`` is computed from raw scores, and ``outcome`` records whether the row was scored."""
 
 
+Encoding = Literal["PLAIN", "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"]
+"""An encoding of Parquet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column.
@@ -30,6 +34,7 @@ class Column:
         per_token: whether a row holds a list with one value per scored token; otherwise it holds a single value.
         required: whether every output has the column; an optional one appears only if the run's fingerprint names it.
         nullable: whether a row may hold null; the lists of a row that was not scored are null.
+        ascends: whether the values of one turn ascend, so that their differences take fewer bytes.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Column:
     per_token: bool = True
     required: bool = True
     nullable: bool = True
+    ascends: bool = False
 
     def __post_init__(self) -> None:
         if not self.required and not (self.per_token and self.kind in ("span", "raw")):
@@ -51,6 +57,14 @@ class Column:
         return pa.field(self.name, kind, nullable=self.nullable)
 
     @property
+    def encoding(self) -> Encoding | None:
+        """The Parquet encoding that takes the fewest bytes, by ``python -m benchmarks.storage``; None: a dictionary."""
+        if self.per_token and pa.types.is_floating(self.element):
+            # Hardly a raw score occurs twice; many weights are equal, and bytes torn apart hide that.
+            return "BYTE_STREAM_SPLIT" if self.kind == "raw" else "PLAIN"
+        return "DELTA_BINARY_PACKED" if self.ascends else None
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The numpy dtype of one value."""
         dtype: np.dtype[Any] = np.dtype(self.element.to_pandas_dtype())
@@ -61,8 +75,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("sample_id", pa.string(), "the dataset's id of the row, or `<shard>#<row>`", "key", False, nullable=False),
     Column("row_index", pa.int64(), "the row's position in its shard, from 0", "key", False, nullable=False),
     Column("token_ids", pa.int32(), "the token's id in the reference model's tokenizer", "span"),
-    Column("token_starts", pa.int32(), "where the token starts in its turn's text, in UTF-8 bytes", "span"),
-    Column("token_ends", pa.int32(), "where the token ends: one past its last byte", "span"),
+    Column(
+        "token_starts", pa.int32(), "where the token starts in its turn's text, in UTF-8 bytes", "span", ascends=True
+    ),
+    Column("token_ends", pa.int32(), "where the token ends: one past its last byte", "span", ascends=True),
     Column(
         "token_turns",
         pa.int16(),

@@ -18,7 +18,7 @@ from scorer.types import DEFAULT_PROMPT
 
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-Quantization = Literal["int8", "nf4", "torchao-int8"]
+Quantization = Literal["int8", "nf4", "torchao-int8", "torchao-fp8"]
 
 MAX_TEXT_BYTES: Final = 2**20
 """Default of ``max_text_bytes``; the service, which serves strangers, has a lower one of its own."""
@@ -29,12 +29,17 @@ MAX_BATCH_TOKENS: Final = 16_384
 EXECUTION_ONLY: Final = frozenset({"device", "device_map", "contrast_cache_bytes"})
 """Options that change where and how fast scores are computed, but not which scores."""
 
+ALL_BITS: Final = 23
+"""Default of ``score_bits``: the bits of a float32 after its leading one."""
+
 ABSENT: Final[Mapping[str, Any]] = {
     "further_contrasts": [],
     "max_text_bytes": MAX_TEXT_BYTES,
     "blank_size": None,
     "jpeg_draft": False,
     "stop_token": False,
+    "score_bits": ALL_BITS,
+    "tensor_parallel": 1,
 }
 """Options that came after outputs were published, and the value that these were scored with: at it, the option is not
 in the fingerprint, so that those outputs keep theirs."""
@@ -51,11 +56,13 @@ class ScorerConfig:
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
+        tensor_parallel: the number of GPUs that share one model's decoder, a process each; 1 runs in this process. Sums
+            are formed in another order then, and so rounded otherwise.
         attention: the attention of the vision tower and of the plain path: ``sdpa`` (``eager`` for classes without it),
             ``eager``, or ``flash_attention_2``, which needs flash-attn. On the fast path, which packs rows, the decoder
-            attends by SDPA or, on CUDA, FlexAttention.
-        quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` with torchao; None keeps the weights as
-            saved.
+            attends by SDPA or, on CUDA, FlexAttention (or flash attention, where that does not compile).
+        quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` or ``torchao-fp8`` (weights alone, which
+            are multiplied in ``dtype``) with torchao; None keeps the weights as saved.
         adapter: directory or hub id of a LoRA adapter for the model, merged at load (needs peft).
         compile: compile the decoder's blocks with ``torch.compile``; the first batches then take longer.
         prompt: the instruction that a bare caption answers.
@@ -71,6 +78,8 @@ class ScorerConfig:
             batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
+        score_bits: how many of the 23 bits after its leading one a raw score keeps; the rest are 0, so that files
+            compress better. 10 is the precision of float16.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
@@ -88,6 +97,7 @@ class ScorerConfig:
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
+    tensor_parallel: int = 1
     attention: Attention = "sdpa"
     quantization: Quantization | None = None
     adapter: str | None = None
@@ -100,6 +110,7 @@ class ScorerConfig:
     blur_radius: float = 0.1
     noise_seed: int = 0
     jpeg_draft: bool = False
+    score_bits: int = ALL_BITS
     max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
     max_image_pixels: int = 100_000_000
@@ -150,11 +161,14 @@ class ScorerConfig:
             ("max_image_pixels", 1),
             ("contrast_cache_bytes", 0),
             ("max_batch_tokens", 1),
+            ("tensor_parallel", 1),
         ):
             value = getattr(self, name)
             valid = isinstance(value, int) and not isinstance(value, bool) and value >= low
             _require(name, value, valid, f"an integer of at least {low}")
+        _require("score_bits", self.score_bits, _is_bits(self.score_bits), f"an integer from 1 to {ALL_BITS}")
         self._settle_contrasts()
+        self._check_tensor_parallel()
 
     def _settle_contrasts(self) -> None:
         """Spell equal contrasts alike, so that their fingerprints are equal."""
@@ -169,6 +183,23 @@ class ScorerConfig:
             raise ConfigError(f"the contrast {twice!r} is given twice; name each contrast once")
         object.__setattr__(self, "contrast", names[0])
         object.__setattr__(self, "further_contrasts", tuple(names[1:]))
+
+    def _check_tensor_parallel(self) -> None:
+        """Refuse what a model whose weights several processes share cannot do."""
+        if self.tensor_parallel == 1:
+            return
+        for name, allowed in (("device_map", None), ("adapter", None), ("quantization", None), ("compile", False)):
+            value = getattr(self, name)
+            if value != allowed:
+                raise ConfigError(
+                    f"scorer option {name} is {value!r} and tensor_parallel is {self.tensor_parallel!r}; it must be "
+                    f"{allowed!r} where processes share the weights: use one or the other"
+                )
+        if ":" in str(self.device):
+            raise ConfigError(
+                f"scorer option device is {self.device!r} and tensor_parallel is {self.tensor_parallel!r}, which takes "
+                "the first GPUs; use device 'cuda', and CUDA_VISIBLE_DEVICES to choose them"
+            )
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> ScorerConfig:
@@ -237,6 +268,10 @@ def _one_of(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_bits(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= ALL_BITS
 
 
 def _integers(value: Any, count: int) -> bool:

@@ -17,6 +17,7 @@ from scorer import forward
 from scorer.assembly import Assembly, Scores
 from scorer.checkpoint.files import Checkpoint
 from scorer.checkpoint.fingerprint import fingerprint
+from scorer.checkpoint.loading import resolve_device
 from scorer.config import ScorerConfig
 from scorer.contrasts import Capability, parse_contrast
 from scorer.encoding.encoder import Encoder
@@ -26,7 +27,9 @@ from scorer.forward import FastPathDiffersError, Item, verify
 from scorer.forward.batching import plain_batches, windows
 from scorer.forward.self_check import TOLERANCE, SelfCheck, compare, of_each_kind
 from scorer.mini import MODEL_PATH
+from scorer.ranks import Ranks, Request, check_heads
 from scorer.results import Failure, Result, TokenScores
+from scorer.score_bits import rounded
 from scorer.types import EncodedSample, Sample, Usage
 
 logger = logging.getLogger(__name__)
@@ -52,14 +55,29 @@ class Scorer:
             models without a fast path.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: ScorerConfig) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: ScorerConfig, *, follows: bool = False) -> None:
+        """Load a model; see :meth:`load`.
+
+        Args:
+            follows: whether another process leads this one, of those that share the model's weights.
+        """
         self.checkpoint = checkpoint
         self.encoder = Encoder(checkpoint, config)
-        self.model = forward.ReferenceModel(checkpoint.load_model(config), checkpoint.family, config.compile)
-        self.max_batch_tokens = config.max_batch_tokens
-        self._begin(config)
-        if checkpoint.family.class_forward:
-            self._check_unlisted()
+        self._ranks: Ranks | None = None
+        if config.tensor_parallel > 1 and not follows:
+            check_heads(checkpoint.name, checkpoint.config.get_text_config(), config.tensor_parallel)
+            self._ranks = Ranks.start(checkpoint.path, config, resolve_device(config.device))
+        try:
+            self.model = forward.ReferenceModel(checkpoint.load_model(config), checkpoint.family, config.compile)
+            self.max_batch_tokens = config.max_batch_tokens
+            self._begin(config)
+            if checkpoint.family.class_forward:
+                self._check_unlisted()
+            if self._ranks is not None:
+                self._ranks.wait_until_loaded()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def load(
@@ -79,6 +97,14 @@ class Scorer:
                 "such as Scorer.load('llava-hf/llava-1.5-7b-hf')"
             )
         return cls(Checkpoint.locate(model, revision), config or ScorerConfig())
+
+    def close(self) -> None:
+        """End the processes that share the model's weights (``tensor_parallel``); without them, do nothing.
+
+        They also end with this process, and when the scorer and those made of it are no longer referred to.
+        """
+        if self._ranks is not None:
+            self._ranks.close()
 
     def __repr__(self) -> str:
         packaged = self.checkpoint.path == MODEL_PATH
@@ -177,6 +203,12 @@ class Scorer:
         smaller for good when memory runs out, and the fast path is checked on the first rows of each kind.
         :meth:`score_batches` has no memory.
         """
+        if self._ranks is None:
+            return self._score_encoded(rows)
+        request = Request("score_encoded", self.config.contrasts)
+        return self._ranks.lead(request, rows, lambda sent: self._score_encoded(list(sent)), lambda: self.path)
+
+    def _score_encoded(self, rows: Sequence[EncodedSample | Failure]) -> list[Result]:
         self._look_once([row for row in rows if isinstance(row, EncodedSample) and not row.text_only])
         while True:
             try:
@@ -197,6 +229,13 @@ class Scorer:
         Raises:
             BatchTooLargeError: a batch did not fit in memory. No row is scored; try a smaller budget.
         """
+        if self._ranks is None:
+            return self._score_batches(rows, max_batch_tokens)
+        request = Request("score_batches", self.config.contrasts, (max_batch_tokens,))
+        score = partial(self._score_batches, max_batch_tokens=max_batch_tokens)
+        return self._ranks.lead(request, rows, score, lambda: self.path)
+
+    def _score_batches(self, rows: Iterable[EncodedSample | Failure], max_batch_tokens: int) -> list[Result]:
         self._path = "plain" if self._fast is None else "fast"
         look = partial(self._agrees, kept=False)
         fast = None if self._fast is None else partial(self._fast.score_rows, look=look)
@@ -229,7 +268,8 @@ class Scorer:
             self._path = "plain"
             self._put(assembly, numbers, self._plain(chain(error.rows, waiting), max_batch_tokens))
         self._put(assembly, [number for number, _ in texts], self._texts([row for _, row in texts], max_batch_tokens))
-        return assembly.results()
+        bits = self.config.score_bits
+        return [rounded(one, bits) if isinstance(one, TokenScores) else one for one in assembly.results()]
 
     def _put(self, assembly: Assembly, numbers: Sequence[int], scored: Iterable[tuple[Item, Scores]]) -> None:
         for (i, branch), scores in scored:

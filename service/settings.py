@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     dtype: DType = Field("float32", description="dtype in which the model computes")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     device_map: Literal["auto"] | None = Field(None, description="auto: spread one model over all devices")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one model's decoder")
     attention: Attention = Field("sdpa", description="attention backend")
     quantization: Quantization | None = Field(None, description="quantise the model when loading it")
     adapter: str | None = Field(None, description="LoRA adapter to merge when loading")
@@ -152,6 +153,7 @@ class Settings(BaseSettings):
             dtype=self.dtype,
             device=self.device,
             device_map=self.device_map,
+            tensor_parallel=self.tensor_parallel,
             attention=self.attention,
             quantization=self.quantization,
             adapter=self.adapter,

@@ -26,8 +26,9 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     package: tuple(frozenset(floor.split()) for floor in floors)
     for package, floors in {
         "scorer": (
+            "rank_process",
             "engine",
-            "assembly",
+            "assembly ranks",
             "forward",
             "forward.attention",
             "encoding",
@@ -36,7 +37,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "training",
             "decoding",
             "table method_options",
-            "weights",
+            "weights score_bits",
             "results",
             "display",
             "base64_images messages spans config allocator weighting summary ids",

@@ -31,6 +31,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
     group.add_argument(
+        "--tensor-parallel",
+        type=int,
+        default=_DEFAULTS.tensor_parallel,
+        metavar="N",
+        help="GPUs of a node that share one model's decoder, for a model that exceeds one (default: %(default)s)",
+    )
+    group.add_argument(
         "--attention",
         choices=get_args(Attention),
         default=_DEFAULTS.attention,
@@ -56,6 +63,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--stop-token",
         **(SWITCH | {"default": _DEFAULTS.stop_token}),
         help="score the token with which the chat template ends a turn, too (default: on)",
+    )
+    group.add_argument(
+        "--score-bits",
+        type=int,
+        default=_DEFAULTS.score_bits,
+        metavar="N",
+        help="bits that a raw score keeps after its leading one; 10 is the precision of float16, and makes smaller "
+        "files (default: %(default)s, all)",
     )
     group.add_argument(
         "--jpeg-draft",

@@ -228,7 +228,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--gpus-per-actor",
         type=float,
         metavar="N",
-        help="GPUs that each of them reserves (default: 1 if the cluster has GPUs, else 0)",
+        help="GPUs that each of them reserves (default: as many as --tensor-parallel if the cluster has GPUs, else 0)",
     )
     group.add_argument(
         "--encoders",
@@ -288,6 +288,7 @@ def make_executor(options: argparse.Namespace) -> Executor:
         cpus_per_actor=options.cpus_per_actor,
         gpus_per_actor=options.gpus_per_actor,
         encoders=options.encoders,
+        gpus_per_model=None if options.device_map else options.tensor_parallel,
     )
     return RayExecutor(actor_options, options.ray_address)
 

@@ -30,6 +30,8 @@ class ActorOptions:
     cpus_per_actor: float | None = None
     gpus_per_actor: float | None = None
     encoders: int | None = None
+    gpus_per_model: int | None = 1
+    """How many GPUs the model uses, if an actor has any; None for as many as there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +54,20 @@ class Allocation:
 def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocation:
     """Divide the cluster so that the actors never hold every CPU: each has room for at least one encoder of its own.
 
-    By default an actor takes one CPU, and one GPU if the cluster has any. There are as many actors as GPUs, or half as
-    many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units. An encoder takes one CPU, or an equal share
-    of what is left if that is less.
+    By default an actor takes one CPU, and the model's GPUs if the cluster has any. There are as many actors as fit the
+    GPUs, or half as many as CPUs, but no more than one per :data:`UNITS_PER_PROCESS` units. An encoder takes one CPU,
+    or an equal share of what is left if that is less.
 
     Raises:
         ConfigError: an option is out of range, or what was asked for does not fit the cluster.
     """
-    gpus = asked.gpus_per_actor if asked.gpus_per_actor is not None else float(cluster.gpus >= 1)
+    gpus = asked.gpus_per_actor if asked.gpus_per_actor is not None else _gpus_of_model(cluster, asked.gpus_per_model)
     cpus = asked.cpus_per_actor if asked.cpus_per_actor is not None else min(1.0, cluster.cpus / 2)
     least = {"--actors": 1, "--cpus-per-actor": 0, "--gpus-per-actor": 0, "--encoders": 1}
     for name, value in zip(least, (asked.actors, cpus, gpus, asked.encoders), strict=True):
         if value is not None and (not math.isfinite(value) or value < least[name]):
             raise ConfigError(f"{name} is {value:g}; it must be {least[name]} or more")
+    _check_gpus(gpus, asked.gpus_per_model)
     useful = math.ceil(units / UNITS_PER_PROCESS)
     actors = asked.actors if asked.actors is not None else max(1, min(_as_many_as_fit(cluster, cpus, gpus), useful))
     left = cluster.cpus - actors * cpus
@@ -90,6 +93,28 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
         most_encoders=asked.encoders or most,
         cpus_per_encoder=per_encoder,
     )
+
+
+def _gpus_of_model(cluster: ClusterSize, gpus_per_model: int | None) -> float:
+    return float(gpus_per_model or 1) if cluster.gpus >= 1 else 0.0
+
+
+def _check_gpus(gpus: float, gpus_per_model: int | None) -> None:
+    """Refuse GPUs that the model would leave idle, or too few of them. An actor without any runs on CPUs."""
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(f"--gpus-per-actor is {gpus:g}; above 1, it must be a whole number")
+    if gpus_per_model is None or not gpus:
+        return
+    if gpus_per_model > 1 and gpus < gpus_per_model:
+        raise ConfigError(
+            f"--gpus-per-actor is {gpus:g}, but --tensor-parallel {gpus_per_model} needs as many GPUs; leave "
+            "--gpus-per-actor out"
+        )
+    if gpus > max(1, gpus_per_model):
+        raise ConfigError(
+            f"--gpus-per-actor is {gpus:g}, but a model uses {gpus_per_model} of them; add --tensor-parallel {gpus:g} "
+            "or --device-map auto for a model that exceeds one GPU, or else use --gpus-per-actor 1"
+        )
 
 
 def _as_many_as_fit(cluster: ClusterSize, cpus: float, gpus: float) -> int:

@@ -33,6 +33,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.output.encodings import writer_options
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, total
@@ -140,7 +141,7 @@ def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> Unit
         counts = f"{unit.rows} rows in, {tally.rows} counted, {table.num_rows} written"
         raise RunError(f"unit {unit.id} of shard {unit.shard.name}: {counts}; refusing to commit it")
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, **writer_options(table.schema))
     data = buffer.getvalue()
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"{UNITS}{unit.id}.{sha256}.parquet"
@@ -239,7 +240,7 @@ def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
 def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table) -> PublishedShard:
     shard = planned.shard
     with store.staged(shard.name) as file:
-        with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, empty.schema, **writer_options(empty.schema)) as writer:
             for unit, marker in zip(planned.units, markers, strict=True):
                 table = read_unit(store, unit, marker)
                 _check_rows(unit, table)

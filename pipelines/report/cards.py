@@ -147,7 +147,7 @@ def collect(
     A row whose text has changed since it was scored is counted and left out.
 
     Raises:
-        TableError: The dataset lacks a shard that was scored.
+        TableError: The dataset lacks a shard that was scored, or a row's number is not one of its window.
     """
     result = Collected()
     place = {(row.shard, row.row_index): i for i, row in enumerate(wanted)}
@@ -220,6 +220,11 @@ def _samples(
             )
         read = source.read(shards[window.shard], window.start, window.stop) if scored else []
         for row in scored:
+            if not window.start <= row.row_index < window.start + len(read):
+                raise TableError(
+                    f"shard {row.shard!r} of the output has row_index {row.row_index} among rows {window.start} to "
+                    f"{window.stop - 1}; its file is damaged: run the scoring command again with --verify"
+                )
             found = read[row.row_index - window.start]
             sample = found.shown() if isinstance(found, Captions) else found
             if isinstance(sample, Sample) and table.text_hash(sample.scored_texts) == row.scores.text_hash:

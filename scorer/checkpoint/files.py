@@ -120,7 +120,7 @@ class Checkpoint:
     def load_model(self, config: ScorerConfig) -> Any:
         """Load the model in evaluation mode, frozen, on its device. Raises ModelError if it cannot be loaded."""
         check_weights(self.path, self.name)
-        return load_model(self.path, self.name, config, self.config, text_only=self.family.text_only)
+        return load_model(self.path, self.name, config, self.config, self.family)
 
     def weights_digest(self) -> str:
         """Return the SHA-256 over the names and contents of all safetensors files.

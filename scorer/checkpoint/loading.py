@@ -11,18 +11,19 @@ from typing import Any
 from scorer.config import ScorerConfig
 from scorer.errors import ModelError, explain
 from scorer.extras import require
+from scorer.families.base import Family
 
 log = logging.getLogger(__name__)
 
 
-def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *, text_only: bool) -> Any:
+def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, family: Family) -> Any:
     """Load a model from a checkpoint's directory, in evaluation mode, frozen, on its device.
 
     Args:
         path: the directory.
         name: the checkpoint's name as the user gave it, for messages.
         model_config: the checkpoint's transformers configuration, which names no attention of its own.
-        text_only: load a causal language model instead of a vision-language model.
+        family: the record of its family.
 
     Raises:
         ModelError: the weights cannot be loaded, or the adapter does not fit the model.
@@ -45,22 +46,56 @@ def load_model(path: Path, name: str, config: ScorerConfig, model_config: Any, *
     if config.device_map is not None:
         require("accelerate", wanted_by=f"device_map {config.device_map!r}")
         options["device_map"] = config.device_map
+    if config.tensor_parallel > 1:
+        options["distributed_config"] = _tensor_parallel(config.tensor_parallel, family)
     if config.quantization is not None:
         options["quantization_config"] = quantization_config(config.quantization)
         options.setdefault("device_map", {"": device})
     _turn_off_hub_kernels()
     try:
-        model, found = _model_class(text_only).from_pretrained(path, output_loading_info=True, **options)
+        model, found = _model_class(family.text_only).from_pretrained(path, output_loading_info=True, **options)
     except Exception as error:  # a value of the wrong type in a document surfaces as any of them
-        raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}") from error
+        shared = (
+            f"; try --device-map auto, not tensor_parallel={config.tensor_parallel}"
+            if config.tensor_parallel > 1
+            else ""
+        )
+        raise ModelError(f"the weights of model {name} cannot be loaded: {explain(error)}{shared}") from error
     _refuse_other_attention(model, name, config.attention)
     _blank_missing(model, name, found["missing_keys"])
+    if config.tensor_parallel > 1:
+        _refuse_unshared(model, name, config.tensor_parallel)
     if config.adapter is not None:
         model = _adapted(model, config.adapter)
     model = model.eval().requires_grad_(False)
-    if "device_map" not in options:
+    if options.keys().isdisjoint({"device_map", "distributed_config"}):
         model = model.to(device)
     return model
+
+
+def _tensor_parallel(count: int, family: Family) -> Any:
+    """Return transformers' configuration for ``count`` processes that share a model, of which this is one."""
+    import transformers
+    from transformers.distributed import DistributedConfig
+
+    try:
+        return DistributedConfig(tp_size=count, tp_plan="auto" if family.sharing is None else dict(family.sharing))
+    except TypeError as error:
+        raise ModelError(
+            f"tensor_parallel is {count}, but the DistributedConfig of transformers {transformers.__version__} takes "
+            "no tp_size; install a newer transformers (5.23 is tested)"
+        ) from error
+
+
+def _refuse_unshared(model: Any, name: str, count: int) -> None:
+    """Refuse a model whose decoder each process holds whole: transformers has no plan for its class."""
+    from torch.distributed.tensor import DTensor
+
+    if not any(isinstance(parameter, DTensor) for parameter in model.get_decoder().parameters()):
+        raise ModelError(
+            f"tensor_parallel is {count}, but transformers has no tensor parallel plan for the decoder of model {name} "
+            f"({type(model.get_decoder()).__name__}); use --device-map auto, which spreads whole layers"
+        )
 
 
 def _blank_missing(model: Any, name: str, missing: Collection[str]) -> None:
@@ -121,12 +156,12 @@ def quantization_config(name: str) -> Any:
     import torch
     from transformers import BitsAndBytesConfig, TorchAoConfig
 
-    package = "torchao" if name == "torchao-int8" else "bitsandbytes"
+    package = "torchao" if name.startswith("torchao-") else "bitsandbytes"
     require(package, "accelerate", wanted_by=f"quantization {name!r}", extra=name)
-    if name == "torchao-int8":
-        from torchao.quantization import Int8WeightOnlyConfig
+    if package == "torchao":
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-        return TorchAoConfig(quant_type=Int8WeightOnlyConfig())
+        return TorchAoConfig(quant_type=Int8WeightOnlyConfig() if name == "torchao-int8" else Float8WeightOnlyConfig())
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)

@@ -81,6 +81,8 @@ class Family:
         rope_index: whether positions come from ``model.model.get_rope_index``, int64 [3, T] (multimodal rotary
             embedding).
         tower: see :data:`Tower`; None for a vision tower that attends to whole images of one size.
+        sharing: how processes share the decoder's weights, a style of transformers' tensor parallelism by parameter,
+            where the class has no plan of its own; None keeps the class's.
         first_position: the position of the first token.
         softcap: (configuration) → the logit soft-cap that the model's *class* applies; None if it applies none.
         image_axis: the axis of the pixels along which one sample's images are joined. Samples are joined along axis 0.
@@ -124,6 +126,7 @@ class Family:
     blocks_ignore_window: bool = False
     rope_index: bool = False
     tower: Tower | None = None
+    sharing: Mapping[str, str] | None = None
     first_position: int = 0
     softcap: Callable[[Any], float | None] = lambda config: None
     image_axis: int = 0

@@ -51,6 +51,15 @@ def tower_inputs(model: Any, images: Sequence[Mapping[str, PixelArray]]) -> Towe
     return TowerInputs(host, {name: tensor.numpy() for name, tensor in found.items()})
 
 
+_LAYERS: Final = "model.language_model.layers.*"
+SHARING: Final = {
+    **{f"{_LAYERS}.self_attn.{name}_proj": "colwise" for name in "qkv"},
+    f"{_LAYERS}.self_attn.o_proj": "rowwise",
+    **{f"{_LAYERS}.mlp.{name}_proj": "colwise" for name in ("gate", "up")},
+    f"{_LAYERS}.mlp.down_proj": "rowwise",
+}
+"""The plan of Qwen2.5-VL's decoder, which Qwen3-VL's class lacks; its norms of queries and keys are kept whole."""
+
 QWEN_VL = Family(
     pixel_names=("pixel_values", _GRIDS),
     processed_pixels=by_area,
@@ -59,4 +68,5 @@ QWEN_VL = Family(
     token_inputs=modalities,
     rope_index=True,
     tower=tower_inputs,
+    sharing=SHARING,
 )

@@ -14,7 +14,7 @@ from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.types import Float32Array
 
 LOGITS_CHUNK: Final = 2**24
-"""The most logits held at once, in elements; rows are projected to the vocabulary in chunks of this size (64 MiB)."""
+"""The most logits, or converted states, held at once, in elements: rows are projected in chunks (64 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,19 +47,33 @@ def project_labels(model: ReferenceModel, states: Tensor, labels: Tensor) -> Ten
 
     Naive form::
 
-        logits = lm_head(states).float();  logit = logits[i, labels[i]];  logprob = log_softmax(logits)[i, labels[i]]
+        logits = lm_head(states.float());  logit = logits[i, labels[i]];  logprob = log_softmax(logits)[i, labels[i]]
 
     Args:
         states: [N, D], the states that predict the labels.
         labels: int64 [N].
     """
-    chunk = max(1, LOGITS_CHUNK // model.vocabulary)
-    found = []
-    for h, y in zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True):
-        logits = model.project(h)  # [chunk, V]
-        logit = logits.gather(-1, y[:, None].to(logits.device))[:, 0]
-        found.append(torch.stack([logit, logit - logits.logsumexp(-1)]))
-    return torch.cat(found, dim=1)
+    chunk = max(1, LOGITS_CHUNK // model.projection_width)
+    parts = zip(torch.split(states, chunk), torch.split(labels, chunk), strict=True)
+    return torch.cat([_project_chunk(model, h, y) for h, y in parts], dim=1)
+
+
+def _project_chunk(model: ReferenceModel, states: Tensor, labels: Tensor) -> Tensor:
+    """Return the raw logits and log-probabilities of a few labels, float32 [2, n]."""
+    if model.block == model.vocabulary:
+        (logits,) = model.project(states)  # [n, V]
+        logit = logits.gather(-1, labels[:, None].to(logits.device))[:, 0]
+        return torch.stack([logit, logit - logits.logsumexp(-1)])
+    own = labels // model.block
+    # What is kept of a block is written here: kept on its own, it would split the memory that the next block reuses.
+    found, totals = torch.empty(2, -(-model.vocabulary // model.block), len(labels), device=states.device)
+    for i, logits in enumerate(model.project(states)):  # [n, block]
+        # A label of another block finds a logit that is not taken.
+        place = (labels - i * model.block).clamp(0, logits.shape[1] - 1).to(logits.device)
+        found[i] = logits.gather(-1, place[:, None])[:, 0]
+        totals[i] = logits.logsumexp(-1)
+    logit = found.gather(0, own[None])[0]
+    return torch.stack([logit, logit - totals.logsumexp(0)])
 
 
 def split_scores(both: Tensor, counts: Sequence[int]) -> list[LabelScores]:

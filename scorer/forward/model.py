@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from scorer.families import Family
 from scorer.families.base import TowerInputs, image_token_id
 from scorer.forward.attention import BatchAttention, packed_attention
 from scorer.forward.compilation import compile_decoder
+from scorer.forward.head import Head
 from scorer.forward.staging import pixels_to_device, to_device
 from scorer.types import BoolArray, Branch, Int64Array, PixelArray, Usage
 
@@ -67,6 +68,7 @@ class ReferenceModel:
             compile_decoder(model)
         self.image_token_id = image_token_id(model.config)
         self.sliding_window = _sliding_window(model.config.get_text_config())
+        self._head = Head(model.get_output_embeddings())
         self._softcap = family.softcap(model.config)
         self.usage = Usage()
         self._towers = _configurations(model.model.visual) if family.tower is not None else []
@@ -159,13 +161,14 @@ class ReferenceModel:
         place = torch.stack([self._pad([row[axis] for row in positions], 0) for axis in range(len(positions[0]))])
         if not self.family.class_forward:
             kwargs["position_ids"] = place if len(place) > 1 else place[0]
-        # Padding is hidden by the mask, and it is a text token, so that the class expects no image for it.
-        outputs = self._base(
-            input_ids=self._pad(ids, int(ids[0][-1])),
-            attention_mask=self._pad(attend, 0),
-            use_cache=False,
-            **kwargs,
-        )
+        with self._head.in_float32() if self.family.class_forward else nullcontext():
+            # Padding is hidden by the mask, and it is a text token, so that the class expects no image for it.
+            outputs = self._base(
+                input_ids=self._pad(ids, int(ids[0][-1])),
+                attention_mask=self._pad(attend, 0),
+                use_cache=False,
+                **kwargs,
+            )
         states: Tensor = outputs.logits if self.family.class_forward else outputs.last_hidden_state
         return states
 
@@ -198,12 +201,33 @@ class ReferenceModel:
         states: Tensor = outputs.last_hidden_state[0]
         return states
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Return float32 logits [n, V] of hidden states [n, D], as the model's class computes them."""
+    def project(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield float32 logits [n, :attr:`block`] of hidden states [n, D], in words' order; see :class:`Head`.
+
+        They are those of the model's class, but for its rounding. With ``class_forward``, the states are the logits.
+        """
         if self.family.class_forward:
-            return hidden.float()
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits.float() if self._softcap is None else _capped(logits, self._softcap).float()
+            yield hidden.float()
+            return
+        for logits in self._head.logits(hidden):
+            yield logits if self._softcap is None else _capped(logits, self._softcap)
+
+    @property
+    def block(self) -> int:
+        """The number of words whose logits :meth:`project` yields at once."""
+        return self._head.vocabulary if self.family.class_forward else self._head.block
+
+    @property
+    def projection_width(self) -> int:
+        """The most float32 values that :meth:`project` holds for a state."""
+        return self._head.vocabulary if self.family.class_forward else self._head.width
+
+    @property
+    def attends_causally(self) -> bool:
+        """Whether every token of the decoder sees all that stands before it and nothing else, by uncapped scores."""
+        capped = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+        plain = self.family.blocks is None and not self.family.whole_prefix
+        return plain and self.sliding_window is None and not capped
 
     @property
     def head_sizes(self) -> list[int]:
@@ -218,7 +242,7 @@ class ReferenceModel:
     @property
     def vocabulary(self) -> int:
         """The number of rows of the vocabulary projection."""
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        return self._head.vocabulary
 
     def _pad(self, rows: Sequence[Any], value: int) -> Tensor:
         """Pad rows on the right with ``value``; return int64 [B, T] on the device."""

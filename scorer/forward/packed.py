@@ -17,6 +17,9 @@ from scorer.forward.attention import (
     FlexAttention,
     Keys,
     SegmentedAttention,
+    TextAttention,
+    VarlenAttention,
+    agrees_on,
     runs_on,
     tower_attention,
 )
@@ -47,7 +50,7 @@ class PreparedBatch:
     layout: Layout
     staged: StagedArrays
     host: Mapping[str, Tensor]
-    text: SegmentedAttention | FlexAttention
+    text: TextAttention
     towers: Mapping[bytes, Attention]
 
 
@@ -56,13 +59,13 @@ class PackedForward:
 
     Args:
         model: the reference model; its family must be verified for packing.
-        backend: how attention is computed; None chooses FlexAttention on CUDA, and segments elsewhere.
+        backend: how attention is computed; None chooses: see :func:`fastest`.
         bucket: the multiple of tokens that totals are rounded up to.
     """
 
     def __init__(self, model: ReferenceModel, backend: Backend | None = None, bucket: int | None = None) -> None:
         self.model = model
-        self.backend: Backend = backend or _fastest(model)
+        self.backend: Backend = backend or fastest(model)
         self._bucket = bucket
         self._windows = {None, model.sliding_window}
 
@@ -140,12 +143,17 @@ def bucket_for(budget: int, device: torch.device, compiled: bool) -> int | None:
     return max(1, budget // BUCKETS) if compiled or device.type == "cuda" else None
 
 
-def _fastest(model: ReferenceModel) -> Backend:
-    """Return FlexAttention where it is one kernel a layer: on CUDA, if it runs there."""
+def fastest(model: ReferenceModel) -> Backend:
+    """Return the backend with the fewest kernels: on CUDA, FlexAttention if it runs there, else variable lengths if
+    they agree there and can express the model's attention, else segments, as on every other device."""
     if model.device.type != "cuda":
         return SegmentedAttention
-    runs = (runs_on(model.device, model.model.dtype, size) for size in model.head_sizes)
-    return FlexAttention if all(runs) else SegmentedAttention
+    where = [(model.device, model.model.dtype, size) for size in model.head_sizes]
+    if all(runs_on(*one) for one in where):
+        return FlexAttention
+    if model.attends_causally and all(agrees_on(*one) for one in where):
+        return VarlenAttention
+    return SegmentedAttention
 
 
 def _reads(layout: Layout) -> Any:

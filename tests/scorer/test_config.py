@@ -21,6 +21,7 @@ CHANGED: dict[str, Any] = {
     "dtype": "bfloat16",
     "device": "cpu",
     "device_map": "auto",
+    "tensor_parallel": 2,
     "attention": "eager",
     "quantization": "int8",
     "adapter": "lora",
@@ -33,6 +34,7 @@ CHANGED: dict[str, Any] = {
     "blur_radius": 0.5,
     "noise_seed": 7,
     "jpeg_draft": True,
+    "score_bits": 10,
     "max_text_bytes": 10,
     "max_image_bytes": 10,
     "max_image_pixels": 10,
@@ -62,8 +64,12 @@ def test_an_option_that_came_later_leaves_earlier_fingerprints_as_they_were() ->
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
     assert "further_contrasts" not in ScorerConfig().fingerprint()
     assert "columns" not in ScorerConfig(stop_token=False).fingerprint()
+    assert "tensor_parallel" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(tensor_parallel=2).fingerprint()["tensor_parallel"] == 2
     assert "jpeg_draft" not in ScorerConfig().fingerprint()
     assert ScorerConfig(jpeg_draft=True).fingerprint()["jpeg_draft"] is True
+    assert "score_bits" not in ScorerConfig().fingerprint()
+    assert ScorerConfig(score_bits=10).fingerprint()["score_bits"] == 10
 
 
 def test_defaults() -> None:
@@ -72,8 +78,19 @@ def test_defaults() -> None:
     assert config.blank_color is None
 
 
-# An adapter and quantised weights exclude each other.
-@pytest.mark.parametrize("changes", [{}, CHANGED | {"adapter": None}, CHANGED | {"quantization": None}])
+ALONE = {"adapter": None, "quantization": None, "device_map": None, "compile": False}
+"""Options that exclude ``tensor_parallel``, and the first two each other, at their defaults."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        CHANGED | ALONE,
+        CHANGED | {"tensor_parallel": 1, "adapter": None},
+        CHANGED | {"tensor_parallel": 1, "quantization": None},
+    ],
+)
 def test_plain_data_round_trips(changes: dict[str, Any]) -> None:
     config = ScorerConfig(**changes)
     assert ScorerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -163,6 +180,9 @@ def test_frozen() -> None:
         ({"max_image_bytes": 0}, "max_image_bytes is 0; it must be an integer of at least 1"),
         ({"max_image_pixels": 1e8}, "max_image_pixels is 100000000.0"),
         ({"max_batch_tokens": True}, "max_batch_tokens is True"),
+        ({"score_bits": 24}, "score_bits is 24; it must be an integer from 1 to 23"),
+        ({"score_bits": 0}, "score_bits is 0"),
+        ({"score_bits": True}, "score_bits is True"),
     ],
 )
 def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

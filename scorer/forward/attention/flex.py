@@ -134,8 +134,8 @@ def runs_on(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
         attend(query, query, query, None, None, None)
     except Exception as error:  # of the compiler, the driver or the kernel: there is no common type
         log.warning(
-            "FlexAttention does not run on %s with heads of %d (%s: %s): attention is computed by segments, with many "
-            "more kernels a batch; another version of torch may help",
+            "FlexAttention does not run on %s with heads of %d (%s: %s): attention is computed otherwise, with more "
+            "kernels a batch; another version of torch may help",
             device,
             head_size,
             type(error).__name__,

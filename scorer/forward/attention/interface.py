@@ -21,13 +21,15 @@ from transformers.masking_utils import AttentionMaskInterface
 from scorer.forward.attention.flex import FlexAttention
 from scorer.forward.attention.plan import AttentionPlan
 from scorer.forward.attention.segmented import SegmentedAttention, WindowedAttention
+from scorer.forward.attention.varlen import VarlenAttention, VarlenWindows
 
 PACKED: Final = "tokensight_packed"
 WINDOWED: Final = "tokensight_flash_windowed"
 """transformers hands a vision tower's boundaries only to an attention with "flash" in its name."""
 
-Backend = type[SegmentedAttention] | type[FlexAttention]
-Attention = SegmentedAttention | FlexAttention | WindowedAttention
+TextAttention = SegmentedAttention | FlexAttention | VarlenAttention
+Backend = type[SegmentedAttention] | type[FlexAttention] | type[VarlenAttention]
+Attention = TextAttention | WindowedAttention | VarlenWindows
 Keys = tuple[Tensor, Tensor]
 """A layer's keys and values, [1, H', P, D] each."""
 
@@ -36,6 +38,8 @@ def tower_attention(lengths: Sequence[int], backend: Backend) -> Attention:
     """Return the attention of sequences end to end, each of which sees itself whole."""
     if backend is SegmentedAttention:
         return WindowedAttention(lengths)
+    if backend is VarlenAttention:
+        return VarlenWindows(lengths)
     return FlexAttention(AttentionPlan.of_lengths(lengths), [None])
 
 
@@ -51,7 +55,7 @@ class BatchAttention:
         captured: keys and values by name and layer, filled by the forward pass.
     """
 
-    text: SegmentedAttention | FlexAttention
+    text: TextAttention
     towers: Mapping[bytes, Attention]
     kept: Sequence[Keys] = ()
     capture: Mapping[bytes, tuple[int, int]] = field(default_factory=dict)

@@ -193,9 +193,12 @@ def test_every_scorer_option_is_an_option_of_the_command() -> None:
     changed += ["--device-map", "auto", "--attention", "eager", "--adapter", "a", "--compile"]
     changed += ["--max-image-pixels", "11", "--max-batch-tokens", "12"]
     changed += ["--max-text-bytes", "14", "--blank-size", "15x16", "--jpeg-draft", "--no-stop-token"]
+    changed += ["--score-bits", "10"]
     config = make_config(build_parser().parse_args(["--input", "i", "--output", "o", *changed]))
     same = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) == getattr(ScorerConfig(), f.name)]
-    assert same == ["quantization", "contrast_cache_bytes"], "one excludes an adapter; a run keeps no prefix"
+    assert same == ["tensor_parallel", "quantization", "contrast_cache_bytes"], "two exclude others; a run keeps none"
+    shared = build_parser().parse_args(["--input", "i", "--output", "o", "--tensor-parallel", "2"])
+    assert make_config(shared).tensor_parallel == 2
     quantised = build_parser().parse_args(["--input", "i", "--output", "o", "--quantization", "int8"])
     assert make_config(quantised).quantization == "int8"
     assert config.blank_color == (1, 2, 3)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -279,6 +281,17 @@ def test_a_changed_dataset_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"no shard 'a\.parquet'"):
         write_report(str(tmp_path), MemorySource({"b.parquet": changed}), str(tmp_path / "report.html"))
     assert source.shards()
+
+
+@pytest.mark.parametrize("number", [-1, 7])
+def test_a_row_number_outside_its_window_is_damage(tmp_path: Path, number: int) -> None:
+    source = write_run(tmp_path, {"a.parquet": [entry("a", "a red kite")]})
+    (path,) = tmp_path.glob("a.parquet")
+    data = pq.read_table(path)
+    at = data.schema.get_field_index("row_index")
+    pq.write_table(data.set_column(at, data.schema.field(at), pa.array([number], pa.int64())), path)
+    with pytest.raises(TableError, match=rf"row_index {number} among rows 0 to 0; its file is damaged"):
+        write_report(str(tmp_path), source, str(tmp_path / "report.html"))
 
 
 def test_a_picture_that_is_gone_is_said_so(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_an_adapter_and_quantised_weights_exclude_each_other() -> None:
         ({"quantization": "int8"}, "bitsandbytes", "'tokensight[int8]'"),
         ({"quantization": "nf4"}, "bitsandbytes", "'tokensight[nf4]'"),
         ({"quantization": "torchao-int8"}, "torchao", "'tokensight[torchao-int8]'"),
+        ({"quantization": "torchao-fp8"}, "torchao", "'tokensight[torchao-fp8]'"),
         ({"device_map": "auto"}, "accelerate", "'tokensight[adapters]'"),
         ({"attention": "flash_attention_2"}, "flash-attn", "flash-attn"),
         ({"adapter": "ADAPTER"}, "peft", "'tokensight[adapters]'"),
@@ -132,8 +133,9 @@ def test_a_quantised_model_asks_transformers_for_it(chatml_model: Path, monkeypa
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
-def test_torchao_weights_are_near_the_full_ones(chatml_model: Path) -> None:
-    quantised = scores(load(chatml_model, quantization="torchao-int8"))
+@pytest.mark.parametrize("name", ["torchao-int8", "torchao-fp8"])
+def test_torchao_weights_are_near_the_full_ones(chatml_model: Path, name: Any) -> None:
+    quantised = scores(load(chatml_model, quantization=name))
     full = scores(load(chatml_model))
     assert 1e-5 < np.abs(quantised - full).max() < 0.5
 

@@ -12,12 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorer.forward.attention import AttentionPlan, FlexAttention, SegmentedAttention, flex, tower_attention
+from scorer.forward.attention import (
+    AttentionPlan,
+    FlexAttention,
+    SegmentedAttention,
+    VarlenAttention,
+    flex,
+    tower_attention,
+    varlen,
+)
 from scorer.forward.attention import plan as plans
 from scorer.forward.attention.flex import visible_blocks
 from scorer.forward.model import ForwardRow
 from scorer.forward.segments import Forest, KeptSegment, Layout, Path, lay_out
 from scorer.types import Int64Array
+from tests.scorer.forward.naive_flash import naive_flash
 
 HEADS, GROUPS, SIZE = 4, 2, 8
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -248,6 +257,73 @@ def test_flex_attention_that_does_not_run_is_passed_over(
         assert not flex.runs_on(cpu, torch.float32, 80)
     assert "with heads of 80 (ValueError: NYI: head dimension must be a power of 2)" in caplog.text
     flex.runs_on.cache_clear()
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "flash", naive_flash)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_variable_lengths_are_merged_into_what_rows_attend_to_alone() -> None:
+    for seed in range(12):
+        assert error(forest(seed), VarlenAttention) < 1e-5, seed
+        assert error(forest(seed), VarlenAttention, window=1000, size=1024) < 1e-5, seed
+    for seed in range(6):
+        paths = forest(seed, captions_only=True)
+        root = paths[0].root
+        ids = root.row.ids[: root.stop]
+        root.kept = KeptSegment([embedded(ids, np.arange(len(ids)), seed=1)[1:]], torch.zeros(1))
+        assert error(paths, VarlenAttention) < 1e-5, seed
+    for lengths in ([5], [4, 2, 4, 2, 1]):
+        test_windows_of_a_tower_see_themselves_whole(VarlenAttention, lengths)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_level_left_out_or_parts_merged_otherwise_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative controls."""
+    deep = [seed for seed in range(12) if VarlenAttention(lay_out(forest(seed)).plan, [None])._levels]
+    assert len(deep) > 6
+    levels = varlen._levels
+    with monkeypatch.context() as changed:
+        changed.setattr(varlen, "_levels", lambda pieces, kept: levels(pieces, kept)[:-1])
+        assert all(error(forest(seed), VarlenAttention) > 0.01 for seed in deep)
+    with monkeypatch.context() as changed:
+        changed.setattr(torch, "logaddexp", lambda a, b: torch.maximum(a, b))
+        assert all(error(forest(seed), VarlenAttention) > 0.01 for seed in deep)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_variable_lengths_refuse_what_they_cannot_express() -> None:
+    for blocks, window in (("image", None), ("prefix", None), ("none", 7)):
+        with pytest.raises(ValueError, match="express no sliding window and no keys that see each other both ways"):
+            error(forest(1, blocks), VarlenAttention, window)
+    with pytest.raises(ValueError, match="caps no scores"):
+        error(forest(1), VarlenAttention, softcap=2.0)
+
+
+def test_variable_lengths_are_used_where_they_agree(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu = torch.device("cpu")
+
+    def agrees(flash: Any) -> bool:
+        varlen.agrees_on.cache_clear()
+        if flash is not None:
+            monkeypatch.setattr(varlen, "flash", flash)
+        return varlen.agrees_on(cpu, torch.bfloat16, 16)
+
+    with caplog.at_level("WARNING"):
+        assert not agrees(None), "torch has no such kernel for a CPU"
+        assert "not used on cpu in bfloat16 with heads of 16 (" in caplog.text
+        assert agrees(naive_flash)
+        caplog.clear()
+        assert not agrees(lambda *args, **more: (naive_flash(*args, **more)[0] + 0.1, naive_flash(*args, **more)[1]))
+        assert "(it differs by 0.1" in caplog.text
+        caplog.clear()
+        assert not agrees(lambda *args, **more: tuple(one * float("nan") for one in naive_flash(*args, **more)))
+        assert "(it differs by nan)" in caplog.text
+    varlen.agrees_on.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own parts

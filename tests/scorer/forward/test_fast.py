@@ -17,24 +17,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from scorer import Sample, Scorer, TokenScores
 from scorer.errors import BatchTooLargeError
 from scorer.forward import FastPath, fast, packed, packing, score_full_forwards, segments
-from scorer.forward.attention import Backend, FlexAttention, SegmentedAttention
+from scorer.forward.attention import Backend, FlexAttention, SegmentedAttention, VarlenAttention, varlen
 from scorer.forward.model import ReferenceModel
 from scorer.forward.packed import PackedForward, PreparedBatch
 from scorer.forward.segments import KeptSegment
 from scorer.forward.self_check import compare
 from scorer.types import EncodedSample, Usage
+from tests.scorer.families.cases import MAKERS
+from tests.scorer.forward.naive_flash import naive_flash
 from tests.scorer.scoring import CONTRASTS, TOLERANCE, load, picture, samples, with_partner
 
 
 def captions_of_one_image(count: int = 5, seed: int = 0) -> list[Sample]:
     image = picture(40, 30, seed)
-    return [Sample.caption(f"{seed}-{i}", image, "A red kite over boats. " * (1 + i % 3)) for i in range(count)]
+    rows = [Sample.caption(f"{seed}-{i}", image, "A red kite over boats. " * (1 + i % 3)) for i in range(count)]
+    return [with_partner(row) for row in rows]
 
 
 def questions(count: int = 4) -> list[Sample]:
     """One image, other prompts: rows share the image but not the whole prompt."""
     image = picture(40, 30, 50)
-    return [Sample.caption(f"q{i}", image, "A kite.", prompt="What is it? " * (i + 1)) for i in range(count)]
+    rows = [Sample.caption(f"q{i}", image, "A kite.", prompt="What is it? " * (i + 1)) for i in range(count)]
+    return [with_partner(row) for row in rows]
 
 
 def encode(scorer: Scorer, rows: list[Sample]) -> list[EncodedSample]:
@@ -283,9 +287,12 @@ def test_what_was_run_is_counted(chatml_model: Path) -> None:
     assert scorer.usage - before == Usage(2 * sum(lengths), 2 * sum(lengths)), "there is no padding"
 
 
-@pytest.mark.parametrize("backend", [SegmentedAttention, FlexAttention])
+@pytest.mark.parametrize("backend", [SegmentedAttention, FlexAttention, VarlenAttention])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_totals_are_rounded_up_by_a_segment_that_nothing_reads(chatml_model: Path, backend: Backend) -> None:
+def test_totals_are_rounded_up_by_a_segment_that_nothing_reads(
+    chatml_model: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(varlen, "flash", naive_flash)
     scorer = load(chatml_model)
     rows = encode(scorer, samples()[:6])
     plain = score_full_forwards(scorer.model, rows)
@@ -294,6 +301,45 @@ def test_totals_are_rounded_up_by_a_segment_that_nothing_reads(chatml_model: Pat
     run = scorer.usage - before
     assert run.padded % 256 == 0 < run.padded - run.tokens < 256
     assert compare(rounded, plain, "float32").difference < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "mistral3"])
+def test_variable_lengths_run_a_whole_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a tower of windows; with prefixes that are kept, and without."""
+    monkeypatch.setattr(varlen, "flash", naive_flash)
+    scorer = load(MAKERS[name](tmp_path))
+    assert scorer.model.attends_causally
+    rows = encode(scorer, samples()[-8:-1] + captions_of_one_image() + questions())
+    plain = score_full_forwards(scorer.model, rows)
+    path = FastPath(scorer.model, ["blank"], 2**20, backend=VarlenAttention)
+    for kept in (False, True, True):
+        assert compare(path.score(rows, kept), plain, "float32").difference < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("flex", "causal", "agrees", "chosen"),
+    [
+        (True, True, True, FlexAttention),
+        (False, True, True, VarlenAttention),
+        (False, False, True, SegmentedAttention),
+        (False, True, False, SegmentedAttention),
+    ],
+)
+def test_the_backend_with_the_fewest_kernels_that_runs_is_chosen(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch, flex: bool, causal: bool, agrees: bool, chosen: Backend
+) -> None:
+    model = load(chatml_model).model
+    assert packed.fastest(model) is SegmentedAttention, "on a CPU"
+    monkeypatch.setattr(packed, "runs_on", lambda *where: flex)
+    monkeypatch.setattr(packed, "agrees_on", lambda *where: agrees)
+    monkeypatch.setattr(ReferenceModel, "device", torch.device("cuda"))
+    monkeypatch.setattr(ReferenceModel, "attends_causally", causal)
+    assert packed.fastest(model) is chosen
+
+
+@pytest.mark.parametrize("name", ["gemma3", "paligemma", "paligemma2"])
+def test_a_model_with_windows_blocks_or_capped_scores_does_not_attend_causally(name: str, tmp_path: Path) -> None:
+    assert not load(MAKERS[name](tmp_path)).model.attends_causally
 
 
 def flops(run: Any) -> int:
