@@ -60,10 +60,11 @@ class SegmentedAttention:
             mask = None if name is None else self._tensors[name]
             q = query[:, :, slice(*call.queries)]
             k, v = (_ranges(one, call.keys) for one in (key, value))
-            out.append(_attend(q, k, v, mask, scale, softcap))
+            out.append(_attend(q, k, v, mask, scale, softcap).transpose(1, 2))
         done = sum(stop - start for start, stop in (call.queries for call in self._plan.calls))
         assert done == query.shape[2], f"{done} of {query.shape[2]} queries have a call"
-        return out[0] if len(out) == 1 else torch.cat(out, dim=2)
+        # Joined in the order in which the caller reads them, [1, N, H, D]: along axis 2, they would be copied twice.
+        return (out[0] if len(out) == 1 else torch.cat(out, dim=1)).transpose(1, 2)
 
 
 def _attend(
