@@ -13,7 +13,7 @@ from typing import Any, Final
 from pipelines.output.record import CONFIG
 from pipelines.sources.redacted import without_secrets
 from scorer.command_line.parser import nearest
-from scorer.contrasts import CONTRASTS
+from scorer.contrasts import parse_contrast
 from scorer.errors import ConfigError
 from scorer.extras import needing
 from scorer.storage import open_url
@@ -161,10 +161,9 @@ def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output
 
 def _plain(dest: str, value: Any, options: argparse.Namespace) -> Any:
     if dest == "contrast":
+        column = options.contrast_image_column
         names = (value, *options.further_contrasts)
-        return ",".join(
-            f"{name}:{options.contrast_image_column}" if CONTRASTS[name].needs_column else name for name in names
-        )
+        return ",".join(f"{name}:{column}" if parse_contrast(name).record.needs_column else name for name in names)
     if dest == "method_param":
         return dict(value)
     if isinstance(value, (list, tuple)):

@@ -95,7 +95,7 @@ def test_an_export_refuses_a_contrast_that_it_cannot_use(
 
 def test_the_report_compares_contrasts(together: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    assert inspect.main([str(together), "--report", str(file)]) == 0
+    assert inspect.main([str(together), "--html", str(file)]) == 0
     page = Page(file)
     table = next(one for one in page.root.all("table") if "agreement" in one.text)
     rows = [[cell.text.strip() for cell in (*row.all("th"), *row.all("td"))] for row in table.all("tr")[1:]]

@@ -121,7 +121,7 @@ def test_a_run_is_repeated_from_the_file_that_it_left(
     dataset: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ["--method", "vig", "--method-param", "keep=0.5", "--prompt", "What: is 'it'?\n№", "--blank-color", "1,2,3"]
-    more += ["--blank-size", "15x16"]
+    more += ["--blank-size", "15x16", "--contrast", "blank,blur@0.02,shuffled"]
     assert score.main(command(dataset, output, *more)) == 0
     first, before = capsys.readouterr().out, snapshot(output)
     file = str(output / "_config.yaml")
