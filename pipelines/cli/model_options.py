@@ -86,7 +86,7 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--contrast",
         action=ContrastAction,
-        metavar="{" + ",".join(contrast.argument for contrast in contrasts) + "}[,…]",
+        metavar="NAME[,…]",
         default=_DEFAULTS.contrast,
         help=f"{explained}. Several, with commas between, share the clean pass: the first has the plain column names, "
         "each further one adds logit_gap_NAME and logprob_NAME (default: %(default)s)",
