@@ -89,13 +89,13 @@ class HeldEncoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._models, name)
 
-    def encoder(self, contrast: str) -> HeldEncoder:
+    def encoder(self, contrasts: tuple[str, ...]) -> HeldEncoder:
         return self
 
     def encode(self, sample: Sample) -> EncodedSample:
         self.begun += 1
         assert self.gate.wait(60)
-        return self._models.encoder("blank").encode(sample)
+        return self._models.encoder(("blank",)).encode(sample)
 
 
 def test_what_clients_leave_behind_is_not_encoded(models: ScorerPool) -> None:
@@ -133,7 +133,7 @@ def test_a_sample_whose_deadline_the_event_loop_missed_is_not_encoded(models: Sc
     image = RequestImage(uploaded=png(Image.new("RGB", (8, 8))))
     held.gate.set()
     with pytest.raises(DeadlinePassedError):
-        scoring._encode(held, image, options, "blank", time.monotonic() - 1)  # type: ignore[arg-type]  # as above
+        scoring._encode(held, image, options, ("blank",), time.monotonic() - 1)  # type: ignore[arg-type]  # as above
     assert held.begun == 0
-    scoring._encode(held, image, options, "blank", time.monotonic() + 60)  # type: ignore[arg-type]  # as above
+    scoring._encode(held, image, options, ("blank",), time.monotonic() + 60)  # type: ignore[arg-type]  # as above
     assert held.begun == 1
