@@ -107,7 +107,7 @@ class MainOption:
     whole: bool = False
 
     def read(self, text: str) -> float:
-        """Read a value. Raises ValueError if it is none; see ``expected``."""
+        """Read a value. Raises ValueError if the option does not take it; see ``expected``."""
         if not re.fullmatch(r"[0-9]+" if self.whole else r"[0-9]*\.?[0-9]+", text):
             raise ValueError
         value = int(text) if self.whole else float(text)
@@ -170,7 +170,7 @@ class ChosenContrast:
     """A contrast as it was chosen: which one, and the value of its option.
 
     Attributes:
-        value: of the record's option; None leaves it as the options have it.
+        value: of the record's option; None leaves the value that :class:`ContrastOptions` has.
     """
 
     record: Contrast
@@ -178,7 +178,7 @@ class ChosenContrast:
 
     @property
     def name(self) -> str:
-        """The spelling, which :func:`parse_contrast` reads: ``blur``, ``blur@0.02``. Equal choices have equal ones."""
+        """The spelling that :func:`parse_contrast` reads, ``blur`` or ``blur@0.02``; the same for equal choices."""
         return self.record.name if self.value is None else f"{self.record.name}@{_spelled(self.value)}"
 
     @property
@@ -327,14 +327,14 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
             description="noise of the same size",
             how=DrawnImage(noise_image),
             needs=frozenset({Capability.IMAGES}),
-            # Noise depends only on the size, so it could be constant; but where a row is cut changes the rounding of
-            # its scores.
+            # Noise depends only on the size, so it could be constant. But then rows would be cut elsewhere, which
+            # changes the rounding of their scores.
             constant=False,
         ),
         Contrast(
             name="patches",
             phrase="patches blackened",
-            description="the same image, a random half of its patches blackened, or another share",
+            description="the same image with a random share of its patches blackened, by default half",
             source="VPPO, arXiv 2510.09285; PAPO, 2507.06448, blackens 0.6",
             option=MainOption(
                 field="patch_share",
@@ -349,7 +349,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="diffusion",
             phrase="the image under diffusion noise",
-            description="the same image after 500 of 1000 steps of forward diffusion, or another number",
+            description="the same image after some of 1000 steps of forward diffusion, by default 500",
             source="TPO, arXiv 2412.14487; VCD, 2311.16922",
             option=MainOption(
                 field="diffusion_step",
@@ -365,12 +365,12 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="downsample",
             phrase="a pixelated image",
-            description="the same image, each side shrunk to a tenth or another share of itself and enlarged again",
+            description="the same image, each side shrunk to a share of itself, by default a tenth, and enlarged again",
             source="VA-OPD, arXiv 2605.21924",
             option=MainOption(
                 field="downsample_ratio",
                 placeholder="RATIO",
-                expected="between 0 and 1",
+                expected="above 0 and below 1",
                 allows=lambda ratio: 0 < ratio < 1,
             ),
             how=AlteredImage(downsampled_image),

@@ -35,7 +35,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=_DEFAULTS.tensor_parallel,
         metavar="N",
-        help="GPUs of a node that share one model's decoder, for a model that exceeds one (default: %(default)s)",
+        help="GPUs of a node that share one model's decoder, for a model that exceeds one GPU (default: %(default)s)",
     )
     group.add_argument(
         "--attention",
@@ -62,20 +62,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stop-token",
         **(SWITCH | {"default": _DEFAULTS.stop_token}),
-        help="score the token with which the chat template ends a turn, too (default: on)",
+        help="also score the token with which the chat template ends a turn (default: on; off: --no-stop-token)",
     )
     group.add_argument(
         "--score-bits",
         type=int,
         default=_DEFAULTS.score_bits,
         metavar="N",
-        help="bits that a raw score keeps after its leading one; 10 is the precision of float16, and makes smaller "
-        "files (default: %(default)s, all)",
+        help="bits that a raw score keeps after its leading one; 10 is the precision of float16 and makes files "
+        "smaller (default: %(default)s, all)",
     )
     group.add_argument(
         "--jpeg-draft",
         **SWITCH,
-        help="decode large JPEGs at a reduced scale where the model gets the same grid; changes pixels a little",
+        help="decode large JPEGs at a reduced scale where the model gets the same grid of image tokens; changes pixels "
+        "a little",
     )
 
 
@@ -88,22 +89,24 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
         action=ContrastAction,
         metavar="NAME[,…]",
         default=_DEFAULTS.contrast,
-        help=f"{explained}. Several, with commas between, share the clean pass: the first has the plain column names, "
-        "each further one adds logit_gap_NAME and logprob_NAME (default: %(default)s)",
+        help="one, or several separated by commas, which share the pass with the image: the first has the plain column "
+        f"names, each further one adds logit_gap_NAME and logprob_NAME (default: %(default)s). docs/contrasts.md "
+        f"defines each. {explained}",
     )
     group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
     group.add_argument(
         "--blank-size",
         type=_size,
         metavar="WIDTHxHEIGHT",
-        help="size of every blank in pixels, which rows of one prompt then share (default: its image's own size)",
+        help="size in pixels of all blanks, so that rows with the same prompt share one (default: their images' own)",
     )
     group.add_argument(
         "--blur-radius",
         type=float,
         default=_DEFAULTS.blur_radius,
         metavar="SHARE",
-        help="Gaussian radius of a blur without @RADIUS, relative to the longer side (default: %(default)s)",
+        help="radius (standard deviation) of a blur without @RADIUS, as a share of the longer side "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--noise-seed",
@@ -124,7 +127,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ),
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
         ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),
-        ("--max-batch-tokens", _DEFAULTS.max_batch_tokens, "tokens of a forward pass; what rows share counts once"),
+        (
+            "--max-batch-tokens",
+            _DEFAULTS.max_batch_tokens,
+            "maximum number of tokens in a forward pass; what rows share counts once",
+        ),
     ):
         group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
 

@@ -157,8 +157,8 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--verify",
         **SWITCH,
-        help="read every published file, in a finished run too, and compare its SHA-256 with its marker's; publish a "
-        "damaged one again. Without this, only sizes are compared",
+        help="read every published file, even of a finished run, and compare its SHA-256 with its marker's; publish a "
+        "damaged one again. Without this option, only sizes are compared",
     )
     group.add_argument(
         "--dry-run",
@@ -211,7 +211,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("execution: does not affect the scores")
+    group = parser.add_argument_group("execution: does not affect the scores, but for their rounding (--rows-per-unit)")
     group.add_argument(
         "--executor",
         choices=("ray", "local"),
@@ -223,18 +223,18 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--actors", type=int, metavar="N", help="processes that hold the model (default: one per GPU, or half the CPUs)"
     )
-    group.add_argument("--cpus-per-actor", type=float, metavar="N", help="CPUs that each of them reserves (default: 1)")
+    group.add_argument("--cpus-per-actor", type=float, metavar="N", help="CPUs that each actor reserves (default: 1)")
     group.add_argument(
         "--gpus-per-actor",
         type=float,
         metavar="N",
-        help="GPUs that each of them reserves (default: as many as --tensor-parallel if the cluster has GPUs, else 0)",
+        help="GPUs that each actor reserves (default: as many as --tensor-parallel if the cluster has GPUs, else 0)",
     )
     group.add_argument(
         "--encoders",
         type=int,
         metavar="N",
-        help="processes that read and encode for each actor (default: as many as it takes, by measurement, up to its "
+        help="processes that read and encode rows for each actor (default: as many as measured to be needed, up to its "
         "share of the CPUs)",
     )
     group.add_argument(
