@@ -67,7 +67,7 @@ def _answer(scorer: Scorer, request: Request, connection: Connection) -> Outcome
             scorer.score_batches(rows, *request.arguments)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
-    except Exception as error:  # the leader has raised the same, or finds that it has not
+    except Exception as error:  # the leader compares it with its own outcome
         return _outcome(error, scorer.path)
     return _outcome(None, scorer.path)
 

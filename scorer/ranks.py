@@ -1,11 +1,11 @@
-"""Run one model in several processes that share its weights (tensor parallel): this one leads, the others follow.
+"""Run one model in several processes (ranks) that share its weights (tensor parallelism): this one leads the others.
 
     leader (rank 0)      reads rows, returns results      ── the model's own reductions ──┐
       └── pipe: a request, then row after row ──► follower (rank 1 …), its results dropped ┘
 
 Every rank runs the same code on the same rows. What a batch holds, when it is run and whether the self-check passes
-follow from the rows alone, so the ranks meet in every reduction without being told of it. After each request they say
-how it ended; ranks that differ are never used again.
+follow from the rows alone, so the ranks meet in every reduction without further messages. After each request they
+report how it ended; if they differ, none is used again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MODULE: Final = "scorer.rank_process"
 """What a follower runs."""
 TIMEOUT: Final = timedelta(minutes=10)
-"""A rank that waits longer for another in a reduction ends: the other is dead or does something else."""
+"""How long a rank waits for another in a reduction before it ends: the other is dead or does something else."""
 _END_SECONDS: Final = 10.0
 _HOST: Final = "127.0.0.1"
 
@@ -50,7 +50,7 @@ class Start:
         config: the leader's.
         rank: the follower's number, from 1.
         port: of the leader's store, through which the ranks find each other.
-        threads: of torch, on a CPU: ranks that compute alike round alike.
+        threads: torch's number of CPU threads, the same in every rank, so that all round alike.
     """
 
     path: Path
@@ -81,7 +81,7 @@ class Outcome:
     Attributes:
         error: the error's class; empty if there was none.
         path: see :attr:`scorer.engine.Scorer.path`.
-        message: the error's; for people, not compared.
+        message: the error's text; it is for people and is not compared.
     """
 
     error: str
@@ -124,7 +124,7 @@ class Ranks:
             device: ``cpu`` or ``cuda``.
 
         Raises:
-            ModelError: there are too few devices, this process is in a process group already, or a follower died.
+            ModelError: there are too few devices, this process is already in a process group, or a follower died.
         """
         import torch
         import torch.distributed as dist
@@ -133,8 +133,8 @@ class Ranks:
         _check_devices(count, device)
         if dist.is_initialized() or os.environ.get("LOCAL_RANK", "0") != "0":
             raise ModelError(
-                f"tensor_parallel is {count}, but this process belongs to a group of torch.distributed already (of "
-                "another scorer, or of torchrun); score in a process of its own, or with tensor_parallel=1"
+                f"tensor_parallel is {count}, but this process already belongs to a torch.distributed group (of "
+                "another scorer, or of torchrun); score in a separate process, or with tensor_parallel=1"
             )
         address: dict[str, Any] = {"host_name": _HOST, "port": 0, "world_size": count, "timeout": TIMEOUT}
         store = dist.TCPStore(**address, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
@@ -161,7 +161,10 @@ class Ranks:
             outcome: Outcome = self._receive(connection)
             if outcome.error:
                 self.close()
-                raise ModelError(f"rank {rank} could not load the model: {outcome.error}: {outcome.message}")
+                raise ModelError(
+                    f"rank {rank} could not load the model: {outcome.error}: {outcome.message}; its standard error has "
+                    "the traceback; check that its share of the model fits its device"
+                )
 
     def lead(
         self,
@@ -179,12 +182,12 @@ class Ranks:
             path: the scorer's path, once it has scored.
 
         Raises:
-            ModelError: a follower died, or ended otherwise than this process. The model is unusable from then on.
+            ModelError: a follower died, or ended differently from this process. The model is unusable from then on.
             Exception: what ``rows`` or ``score`` raised.
         """
         if not self._end.alive:
             raise ModelError(
-                "the processes that share the model's weights have ended, as was reported then; load the scorer again"
+                "the processes that share the model's weights ended after an earlier error; load the scorer again"
             )
         self._send(request)
         reading = _Reading(rows)
@@ -223,8 +226,8 @@ class Ranks:
             if not own.agrees(other):
                 self.close()
                 raise ModelError(
-                    f"rank {rank} of the model ended otherwise than rank 0: {_told(other)} there, {_told(own)} here; "
-                    "no row was scored; check that all devices have the same free memory, and load the scorer again"
+                    f"rank {rank} of the model ended with {_told(other)}, but rank 0 with {_told(own)}; no row was "
+                    "scored; check that all devices have the same free memory, and load the scorer again"
                 ) from error
 
     def _send(self, message: object) -> None:
@@ -243,7 +246,7 @@ class Ranks:
             status = self._processes[rank - 1].wait()
             self.close()
             raise ModelError(
-                f"rank {rank} of {len(self._connections) + 1} that share the model's weights ended with status "
+                f"rank {rank} of the {len(self._connections) + 1} that share the model's weights ended with status "
                 f"{status}; its standard error says more; check that its share of the model fits its device, and load "
                 "the scorer again"
             ) from None
@@ -290,13 +293,13 @@ def _check_devices(count: int, device: str) -> None:
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cuda" and seen < count:
         raise ModelError(
-            f"tensor_parallel is {count}, but torch sees {seen} GPU here; lower it, or reserve more GPUs "
-            "(--gpus-per-actor, CUDA_VISIBLE_DEVICES)"
+            f"tensor_parallel is {count}, but the number of GPUs that torch sees here is {seen}; lower it, or reserve "
+            "more GPUs (--gpus-per-actor, CUDA_VISIBLE_DEVICES)"
         )
     if device == "cpu" and seen:
         raise ModelError(
-            f"tensor_parallel is {count} on device 'cpu', but torch sees {seen} GPU, which transformers would take; "
-            "hide them (CUDA_VISIBLE_DEVICES=) or use --device cuda"
+            f"tensor_parallel is {count} on device 'cpu', but the number of GPUs that torch sees is {seen}, and "
+            "transformers would use them; hide them (CUDA_VISIBLE_DEVICES=) or use --device cuda"
         )
 
 
@@ -343,6 +346,6 @@ def check_heads(name: str, text_config: Any, count: int) -> None:
     groups = getattr(text_config, "num_key_value_heads", None) or heads
     if heads % count or groups % count:
         raise ConfigError(
-            f"tensor_parallel is {count}, but the decoder of model {name} has {heads} attention heads and {groups} of "
-            "keys and values, and each rank needs the same number; choose a divisor of both"
+            f"tensor_parallel is {count}, but the decoder of model {name} has {heads} attention heads and {groups} "
+            "key-value heads, and each rank needs the same number of them; choose a divisor of both"
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 HEADROOM: Final = 1.25
-"""Encoders per encoder needed: rows differ, and a device that waits costs more than a core that does."""
+"""Encoders to have for each one needed: rows differ, and a device that waits costs more than a core that does."""
 SURPLUS: Final = 0.75
-"""Encoders end when fewer than this share of them are needed; another one takes seconds to load."""
+"""Encoders are ended when fewer than this share of them are needed: one that is missed later takes seconds to load."""
 HUNGRY_SECONDS: Final = 2.0
 """Seconds for which the scorer waits for busy encoders before their number doubles, while no unit has been measured."""
 _SMOOTHING: Final = 0.2

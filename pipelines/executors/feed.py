@@ -35,7 +35,7 @@ class Chunk:
     """Rows ``start`` to ``stop`` (exclusive) of a unit.
 
     Attributes:
-        nbytes: of its block; before that arrives, as expected.
+        nbytes: the bytes of its block; before that arrives, those expected.
         encoder: which one was asked; None if none is at the moment.
         block: what it returned.
         dropped: whether nobody waits for it any more.
@@ -52,7 +52,7 @@ class Chunk:
 
 @dataclass(eq=False, slots=True)
 class _Fed:
-    """A unit that is being fed: its chunks that were not taken yet, in row order, and the first row without one."""
+    """A unit that is being fed: its chunks that were not taken yet, in row order, and the first row without a chunk."""
 
     unit: Unit
     next: int
@@ -63,7 +63,7 @@ class Feed:
     """See the module. Not for several threads at a time.
 
     Args:
-        bytes_ahead: bytes of blocks that may wait or be under way. Exceeded only by what the scorer waits for: at
+        bytes_ahead: bytes of blocks that may wait or be under way. Only what the scorer waits for may exceed it: at
             least one chunk is always asked for.
     """
 
@@ -107,7 +107,7 @@ class Feed:
                 self._units.remove(fed)
 
     def restart(self, unit: Unit) -> None:
-        """Feed a unit from its first row again; also those behind it, whose blocks would take up its bytes."""
+        """Feed a unit from its first row again, and those behind it, whose blocks would take up the bytes it needs."""
         found = False
         for fed in self._units:
             found = found or fed.unit is unit
@@ -127,9 +127,9 @@ class Feed:
         self._asked[encoder] = deque()
 
     def leave(self, encoder: Hashable) -> Chunk | None:
-        """Let an encoder take part no more; its chunks are asked of others.
+        """Drop an encoder; its chunks are asked of others.
 
-        Return the one that it was at work on; None if nobody waits for that, or it was not at work.
+        Return the chunk that it was working on; None if nobody waits for that, or it was idle.
         """
         chunks = self._asked.pop(encoder, deque())
         for chunk in chunks:

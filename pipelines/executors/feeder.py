@@ -26,7 +26,7 @@ from scorer.errors import RunError
 log = logging.getLogger(__name__)
 
 MAX_LOADS: Final = 4
-"""Processes in a row that may die while they load, before the run ends: the first ones may have been killed."""
+"""Processes in a row that may die while they load before the run ends: a few may have been killed from outside."""
 _TICK: Final = 0.05
 
 
@@ -55,7 +55,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An encoder raised what is the run's and not a row's."""
+    """An encoder raised an error that ends the run, rather than failing a row."""
 
     error: BaseException
 
@@ -67,7 +67,7 @@ class Pool(Protocol):
     """Encoder processes. :meth:`wait` is called by one thread; the others by any, one at a time."""
 
     def start(self) -> Hashable:
-        """Start an encoder, without waiting for it: it may never find a place. Return what names it."""
+        """Start an encoder without waiting for it: the cluster may never have room for it. Return what names it."""
         ...
 
     def ask(self, encoder: Hashable, chunk: Chunk) -> None:
@@ -166,7 +166,7 @@ class Feeder:
         Raises:
             UnitSpentError: encoders have died on the unit as often as they may.
             RunError: encoders die while they load.
-            Exception: what an encoder raised that is the run's.
+            Exception: an encoder's error that ends the run.
             RuntimeError: the feeder was closed.
         """
         with self._changed:
@@ -199,7 +199,7 @@ class Feeder:
         while not self._closed:
             try:
                 self._handle(self._pool.wait(_TICK))
-            except BaseException as error:  # else the scorer would wait for ever
+            except BaseException as error:  # else the scorer would wait forever
                 log.exception("feeding the scorer failed")
                 self._handle([Failed(error)])
                 return

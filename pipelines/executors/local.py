@@ -36,9 +36,9 @@ class _TooManyHungError(RunError):
 class LocalExecutor:
     """See :class:`pipelines.run.executor.Executor`.
 
-    A row that kills this process ends the run; when the command has been repeated often enough, the row is isolated.
-    A row that hangs is abandoned with its thread, and isolated after all other units. If too many hang, the run ends
-    once theirs are isolated, so that the command gets further each time it is repeated.
+    A row that kills this process ends the run; when the command has been repeated often enough, its unit is isolated.
+    A row that hangs is abandoned with its thread, and its unit is isolated after all others. If too many rows hang, the
+    run ends once their units are isolated, so that the command gets further each time it is repeated.
     """
 
     @property
@@ -111,7 +111,7 @@ class _LocalWorker:
         except HungError:
             hung = self._heartbeat.step
             self._replace()
-            # The other one is sound: the abandoned thread does nothing with it when its row is done after all.
+            # The other of the two is sound: should the abandoned thread resume, it does nothing more with it.
             if hung == "encode":
                 self._encoder = self._work.engine.encoder()
             else:
@@ -145,9 +145,9 @@ class _LocalWorker:
         self._abandoned += 1
         if self._abandoned > MAX_ABANDONED:
             raise _TooManyHungError(
-                f"rows of {self._abandoned} units hung for over {self._heartbeat.timeout:g} s each, and this process "
-                "cannot stop them; raise --row-timeout if rows are slow rather than stuck, or use --executor ray, "
-                "which ends a process that hangs"
+                f"rows of {self._abandoned} units hung for over {self._heartbeat.timeout:g} s each, more than the "
+                f"{MAX_ABANDONED} allowed, and this process cannot stop them; raise --row-timeout if rows are slow "
+                "rather than stuck, or use --executor ray, which ends a process that hangs"
             )
 
 

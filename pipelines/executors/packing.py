@@ -1,7 +1,7 @@
-"""Pack a block such that its pixels travel without a copy, and nothing small keeps them in memory.
+"""Pack a block so that its pixels travel without a copy, and no small array keeps them in memory.
 
-Ray maps large arrays from its object store instead of copying them. An array that is mapped keeps its whole object
-there: were every array of a block mapped, the token ids that a unit's results keep would keep all of its pixels. So
+Ray maps large arrays from its object store instead of copying them. A mapped array keeps its whole object there: if
+every array of a block were mapped, the token ids that a unit's results keep would keep all of its pixels. So
 only large arrays (pixels) are left out of the pickle; the others are copied. What rows share is packed once.
 """
 

@@ -8,8 +8,8 @@ A unit stays with one actor from start to commit. What is committed is known fro
 given to another actor is safe, whatever became of the first.
 
 A process that hangs on a row ends itself. Actors and encoders that die are replaced, without limit. The units of an
-actor that died are tried one at a time, so that a unit that kills its actors is counted as such, and its neighbours are
-not. A unit that has used up its attempts is isolated once the actors have ended and the devices are free.
+actor that died are tried one at a time, so that deaths are counted against the unit that causes them, not against its
+neighbours. A unit that has used up its attempts is isolated once the actors have ended and the devices are free.
 """
 
 from __future__ import annotations

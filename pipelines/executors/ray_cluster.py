@@ -46,7 +46,10 @@ def connect(address: str | None = None) -> None:
             ray.init(address="local", job_config=paths, num_cpus=cpus, **quiet)
     except (ConnectionError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-        raise ConfigError(f"no Ray cluster at {where}: {error}; check the address, or leave it out") from error
+        raise ConfigError(
+            f"no Ray cluster at {where}: {error}; check the address (--ray-address, RAY_ADDRESS), or leave it out to "
+            "start a cluster on this machine"
+        ) from error
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class RayEncoders:
     """See :class:`pipelines.executors.feeder.Pool`.
 
     Args:
-        cpus: that each encoder reserves.
+        cpus: the CPUs that each encoder reserves.
     """
 
     def __init__(self, work: UnitWork, cpus: float) -> None:
@@ -99,7 +99,7 @@ class RayEncoders:
             else:
                 events.append(Ready(encoder) if chunk is None else Arrived(chunk, answer))
         for encoder in dead:
-            self._forget(encoder)  # else each of its calls would tell of its death
+            self._forget(encoder)  # else each of its calls would report its death
         return [*events, *dead.values()]  # what a dead encoder still returned counts
 
     def _forget(self, encoder: Hashable) -> None:

@@ -63,4 +63,5 @@ def root_cause(error: BaseException) -> BaseException:
         seen = getattr(seen, "cause", None) or seen.__cause__
     log.error("a worker failed", exc_info=error)
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return RunError(f"a worker failed: {lines[-1].strip() if lines else type(error).__name__}")
+    cause = lines[-1].strip() if lines else type(error).__name__
+    return RunError(f"a worker failed: {cause}; the log has its traceback")

@@ -9,7 +9,7 @@ from typing import Final
 from scorer.errors import ConfigError
 
 UNITS_PER_PROCESS: Final = 4
-"""A process takes seconds to minutes to load its libraries and model: another one does not pay for fewer units."""
+"""Units per actor, at least: a process takes seconds to minutes to load, which fewer units do not repay."""
 _CPU_GRAIN: Final = 10_000
 """Ray counts CPUs in ten-thousandths."""
 
@@ -107,13 +107,13 @@ def _check_gpus(gpus: float, gpus_per_model: int | None) -> None:
         return
     if gpus_per_model > 1 and gpus < gpus_per_model:
         raise ConfigError(
-            f"--gpus-per-actor is {gpus:g}, but --tensor-parallel {gpus_per_model} needs as many GPUs; leave "
+            f"--gpus-per-actor is {gpus:g}, but --tensor-parallel {gpus_per_model} needs {gpus_per_model} GPUs; leave "
             "--gpus-per-actor out"
         )
     if gpus > max(1, gpus_per_model):
         raise ConfigError(
-            f"--gpus-per-actor is {gpus:g}, but a model uses {gpus_per_model} of them; add --tensor-parallel {gpus:g} "
-            "or --device-map auto for a model that exceeds one GPU, or else use --gpus-per-actor 1"
+            f"--gpus-per-actor is {gpus:g}, but a model uses only {gpus_per_model} of them; for a model that exceeds "
+            f"one GPU, add --tensor-parallel {gpus:g} or --device-map auto; otherwise, use --gpus-per-actor 1"
         )
 
 

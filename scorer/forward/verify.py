@@ -81,9 +81,9 @@ def check_causal(encoder: Encoder, model: ReferenceModel) -> None:
         first, second = (model.model(input_ids=one).logits[0, :-1].float() for one in (ids, changed))
     if not torch.allclose(first, second, atol=1e-3, rtol=1e-2):
         raise ModelError(
-            f"model {encoder.checkpoint.name} predicts a token from later tokens too; it is not a causal language "
-            "model: use one that is"
+            f"model {encoder.checkpoint.name} also uses later tokens to predict a token, so it is not a causal "
+            "language model; use one that is"
         )
 
 
-_REMEDY = "its family needs a dedicated record, so please report this and use a listed model"
+_REMEDY = "its family needs a record of its own, so please report this, and use a model that README.md lists"

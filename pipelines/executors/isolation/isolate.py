@@ -1,10 +1,10 @@
 """Score a unit whose workers died or hung, in a sacrificial process, without the rows at fault.
 
-The unit may have been in flight when its machine was lost, so it is first tried once more as it is. If the process
-dies, its rows are tried one by one: then the row at fault is known rather than guessed, since it is the row that was
-sent last. A row on which :data:`MAX_DEATHS` processes die is stored as failed with ``worker_crash``, or with
-``row_timeout`` if it took too long each time. The others are then scored together, in the batches that they would have
-formed without it: which rows share a batch decides the rounding of their scores, and must not depend on what happened.
+The unit may merely have been in flight when its machine was lost, so it is first tried once more as it is. If the
+process dies, its rows are tried one by one, so that the row at fault is known: it is the one that was sent last. A row
+on which :data:`MAX_DEATHS` processes die is stored as failed with ``worker_crash``, or with ``row_timeout`` if it took
+too long each time. The others are then scored together, in the batches that they would have formed without it: which
+rows share a batch decides the rounding of their scores, and must not depend on what happened.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def isolate(work: UnitWork, unit: Unit) -> UnitMarker:
     if committed is not None:
         return committed
     log.warning(
-        "unit %s of %s: its workers died or hung, or its file was damaged; scoring it in a process of its own",
+        "unit %s of %s: its workers died or hung, or its file was damaged; scoring it in a separate process",
         unit.id,
         unit.shard.name,
     )
@@ -75,7 +75,7 @@ def _find_deadly(worker: RowWorker, unit: Unit) -> dict[int, Failure]:
 
 
 def _score_survivors(work: UnitWork, worker: RowWorker, unit: Unit, deadly: Mapping[int, Failure]) -> ScoredUnit:
-    """Score the other rows together, in smaller batches if processes die of these although no row is at fault."""
+    """Score the other rows together, in smaller batches if processes die of the batches although no row is at fault."""
     cut = attempts.cut_of(work.store, unit)
     while True:
         deaths: list[str] = []
@@ -88,7 +88,7 @@ def _score_survivors(work: UnitWork, worker: RowWorker, unit: Unit, deadly: Mapp
         if tokens == 1:
             raise RunError(
                 f"unit {unit.id} of shard {unit.shard.name}: each row can be scored alone, but a process that scores "
-                f"them one after the other dies ({', '.join(deaths)}); give the worker more memory"
+                f"them in turn dies ({', '.join(deaths)}); give the worker more memory"
             )
         cut = attempts.cut(work.store, unit, max(1, tokens // _CUT))
         log.warning(
@@ -112,7 +112,10 @@ def _score_row(worker: RowWorker, row: Unit) -> Result:
             "is slow rather than stuck"
         )
         return Failure(sample_id, FailureCode.ROW_TIMEOUT, message)
-    message = f"the worker process died on this row {MAX_DEATHS} times ({causes}), even when it was alone"
+    message = (
+        f"the worker process died on this row {MAX_DEATHS} times ({causes}), even when it was alone; check its image, "
+        "and give the worker more memory if that ran out"
+    )
     return Failure(sample_id, FailureCode.WORKER_CRASH, message)
 
 

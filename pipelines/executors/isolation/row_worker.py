@@ -1,10 +1,13 @@
 """The sacrificial process: it scores a unit, or one row, and reports that row's id before it encodes and scores it.
 
 ``python -m pipelines.executors.isolation.row_worker FD`` is started by :mod:`pipelines.executors.isolation.process`,
-which holds the other end of the connection. It receives the work once. Then it receives units of one row: for each, it
-sends the row's id once the row is read, then the result; or a unit with the failures of its rows that are known and the
-budget it was cut to: it sends a ScoredUnit. It watches each step itself, as every worker does, and ends itself when one
-hangs, also if its parent is gone. It exits when the other end is closed, including by its parent's death.
+which holds the other end of the connection. It receives the work once, then one request after another:
+
+- a unit of one row: it sends the row's id once the row is read, then the result;
+- a unit, the known failures of its rows, and its reduced token budget, if any: it sends a ScoredUnit.
+
+It watches each step itself, as every worker does, and ends itself when one hangs, even if its parent is gone. It exits
+when the other end is closed, including by its parent's death.
 """
 
 from __future__ import annotations
@@ -31,8 +34,12 @@ def serve(connection: Connection) -> None:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:  # sent as a RunError, because this one may not survive pickling
-            logging.getLogger(__name__).exception("scoring in a process of its own failed")
-            connection.send(RunError(f"scoring in a process of its own failed: {type(error).__name__}: {error}"))
+            logging.getLogger(__name__).exception("scoring in a separate process failed")
+            connection.send(
+                RunError(
+                    f"scoring in a separate process failed: {type(error).__name__}: {error}; the log has its traceback"
+                )
+            )
 
 
 def _answer(connection: Connection) -> None:

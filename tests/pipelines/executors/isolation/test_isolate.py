@@ -94,7 +94,10 @@ def test_the_deadly_row_is_quarantined_and_its_neighbours_are_scored(dataset: Pa
     (example,) = tally.failures["worker_crash"].examples
     assert (example.row_index, example.sample_id) == (7, "a.parquet7")
     cause = "SIGSEGV" if how == "deadly" else "exit status 7"
-    assert example.message == f"the worker process died on this row 2 times ({cause}, {cause}), even when it was alone"
+    assert example.message == (
+        f"the worker process died on this row 2 times ({cause}, {cause}), even when it was alone; check its image, and "
+        "give the worker more memory if that ran out"
+    )
 
 
 def test_a_process_that_dies_says_of_what_and_on_which_row(dataset: Path, output: Path) -> None:
