@@ -58,9 +58,9 @@ class Column:
 
     @property
     def encoding(self) -> Encoding | None:
-        """The Parquet encoding that takes the fewest bytes, by ``python -m benchmarks.storage``; None: a dictionary."""
+        """The Parquet encoding that takes the fewest bytes (``python -m benchmarks.storage``); None: a dictionary."""
         if self.per_token and pa.types.is_floating(self.element):
-            # Hardly a raw score occurs twice; many weights are equal, and bytes torn apart hide that.
+            # Raw scores hardly ever repeat. Weights often do, which splitting their bytes would hide from zstd.
             return "BYTE_STREAM_SPLIT" if self.kind == "raw" else "PLAIN"
         return "DELTA_BINARY_PACKED" if self.ascends else None
 
@@ -120,7 +120,7 @@ _FURTHER: Final = ("logit_gap_", "logprob_")
 def of_contrast(contrast: str) -> tuple[Column, Column]:
     """Return the columns of a further contrast: its logit gap and its log-probability.
 
-    ``blur@0.02`` has the columns ``logit_gap_blur_0_02`` and ``logprob_blur_0_02``: dots would mean nesting.
+    Those of ``blur@0.02`` are ``logit_gap_blur_0_02`` and ``logprob_blur_0_02``, since a dot would mean a nested field.
     """
     gap, logprob = _FURTHER
     meanings = (

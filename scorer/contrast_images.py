@@ -25,8 +25,8 @@ PATCHES: Final = 24
 """Square patches along an image's longer side: LLaVA 1.5 has as many, each of the published 14 pixels at 336."""
 DIFFUSION_STEPS: Final = 1000
 GRAIN: Final = 640
-"""Places along the longer side, at most, that have diffusion noise of their own. Were it finer, a model's processor
-would average the noise of a large photo away when it shrinks the photo."""
+"""The most values of diffusion noise along an image's longer side. If noise were finer, a model's processor would
+average it away when it shrinks a large photo."""
 _BAND: Final = 2**20
 """Pixels that are turned into floats at a time."""
 
@@ -101,17 +101,17 @@ def patched_image(image: Image, options: ContrastOptions) -> Image:
 def diffused_image(image: Image, options: ContrastOptions) -> Image:
     """Return x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε of an RGB image x_0 with levels in [0, 1]; ε is standard normal.
 
-    The schedule is that of VCD's code. VCD adds the noise to what the model's processor returns; TPO's code adds it to
-    the image, with t = 500, and so is this. What leaves [0, 1] is clipped; TPO's conversion to 8 bits wraps it around.
-    Images of more than :data:`GRAIN` pixels a side have noise of that grain, where the published noise has one value
-    for each pixel. ε follows from the seed and the image's pixels.
+    The schedule is that of VCD's code. As in TPO's code, with t = 500, the noise is added to the image; VCD adds it to
+    what the model's processor returns. Levels outside [0, 1] are clipped, where TPO's conversion to 8 bits wraps them
+    around. The longer side has at most :data:`GRAIN` values of noise, where the published noise has one for each pixel.
+    ε follows from the seed and the image's pixels.
     """
     from PIL import Image
 
     if 0 in image.size:
         return image.copy()
     rows, columns = _cells(image.size, GRAIN)
-    # Below the grain each pixel has a place of its own, and places without a pixel have no noise.
+    # In an image smaller than the grain, each pixel has a value of its own, and values without a pixel are not drawn.
     rows, columns = (np.unique(places, return_inverse=True)[1] for places in (rows, columns))
     height, width = int(rows[-1]) + 1, int(columns[-1]) + 1
     noise = _normal(_stream(image, options), height * width * 3).reshape(height, width, 3)

@@ -2,9 +2,9 @@
 
 Rows are divided into groups of neighbours, by their numbers in the shard, or in the list given to ``Scorer.score``.
 Within a group, the distinct images stand in a circle, in an order that follows from the seed and their bytes alone, and
-each is replaced by the next: a derangement of images. Several captions of one image are compared with the same other
-one. So a row's partner follows from the data and the seed, not from units, blocks or processes, and whoever encodes a
-row reads at most its group.
+each is replaced by the next, so that none stays in place. The row that gives its images is the partner. Several
+captions of one image are compared with the same other one. So a row's partner follows from the data and the seed, not
+from units, blocks or processes, and encoding a row takes reading at most its group.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def group_of(row_index: int, rows: int) -> range:
 def find_partners(
     images: Sequence[Images], digests: Sequence[tuple[bytes, ...] | None], seed: int
 ) -> list[tuple[Images, ...]]:
-    """Return, for each row of a group, the other images that it may be compared with, in the order to try them.
+    """Return, for each row of a group, the other rows' images that it may be compared with, in the order to try them.
 
-    They are as many as the row's own, and none of them is one of the row's own.
+    A partner has as many images as the row, and none in common with it.
 
     Args:
         images: each row's images.
-        digests: each row's, one for each image; None for a row that takes no part: it has no image, or one cannot be
-            read.
+        digests: the digests of each row's images; None for a row that takes no part, since it has no image, or one that
+            cannot be read.
         seed: decides the order.
     """
     places = {

@@ -1,4 +1,4 @@
-"""Run the reference model: on the plain path, and on the cheaper fast path that is tested against it."""
+"""Run the reference model on the plain path, or on the cheaper fast path that is tested against it."""
 
 from scorer.forward.fast import CONTRAST, FastPath, FastPathDiffersError, Item
 from scorer.forward.labels import LabelScores, undefined_scores

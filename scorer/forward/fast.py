@@ -1,8 +1,8 @@
-"""Score on the fast path: run what rows share once, and both branches packed without padding.
+"""Score on the fast path: run what rows share once, and pack all branches without padding.
 
 * Clean branch: rows with the same image share it, and the prompt if that is the same.
 * Constant contrasts (:attr:`scorer.contrasts.Contrast.constant`) are the same for every row with the same prompt and
-  image size, and hidden image tokens are not run at all. So little more than caption tokens runs.
+  image size, and hidden image tokens are not run at all. So little more than the caption tokens is run.
 * Other contrasts depend on the row's own image, so each takes a full pass of its own.
 """
 
@@ -176,10 +176,10 @@ class FastPath:
             yield from _read(running)
 
     def _start(self, batch: Batch[Item], keep: bool) -> _Running:
-        """Start a batch without waiting for it; a row alone may be too large.
+        """Start a batch without waiting for it. If a row alone does not fit in memory, its error is the batch's result.
 
         Raises:
-            BatchTooLargeError: several rows are.
+            BatchTooLargeError: a batch of several rows does not fit.
         """
         wanted = {
             path.root.key
@@ -202,7 +202,7 @@ class FastPath:
 
 
 _Running = tuple[list[Item], list[int], Tensor | RuntimeError]
-"""A batch's branches, their numbers of labels, and their scores on the device or the error of the only one."""
+"""A batch's branches, their numbers of labels, and their scores on the device, or the error of a lone branch."""
 
 
 def _read(running: _Running) -> Iterator[tuple[Item, Scores]]:

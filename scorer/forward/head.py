@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 from scorer.forward.memory import is_out_of_memory
 
 WEIGHTS_BLOCK: Final = 2**22
-"""The most weights converted to float32 at once, in elements (16 MiB), where a device has no product that widens."""
+"""The most weights converted to float32 at once, in elements (16 MiB), where a device cannot multiply into float32."""
 
 
 class Head:
@@ -27,9 +27,9 @@ class Head:
 
     - Float32 weights, and modules other than a plain linear one, are called as they are; their logits are converted.
     - Elsewhere, one product of low-precision matrices gives float32 logits if the device has one (CUDA).
-    - If not, the weights are converted in blocks of the vocabulary, and each block is multiplied in float32. Weights
-      quantised by torchao are, too, if they can be converted.
-    - Of weights that several processes share, each of these gathers all: they take little beside the decoder's.
+    - If not, the weights are converted in blocks of the vocabulary, and each block is multiplied in float32. So are
+      weights quantised by torchao, if they can be converted.
+    - Weights that several processes share are gathered whole in each: they take little memory beside the decoder's.
 
     Args:
         module: the output embeddings of the transformers model, on their device.
@@ -39,7 +39,7 @@ class Head:
         self._module = module
         self._gathered: Tensor | None = None
         self._widens = self._converts = False
-        # A subclass of Linear with a forward of its own, as bitsandbytes has, and an offloaded one know what they do.
+        # A subclass of Linear with a forward of its own (bitsandbytes), or an offloaded module, is called as it is.
         linear_module = getattr(type(module), "forward", None) is torch.nn.Linear.forward
         if not linear_module or (module.weight.is_meta and hasattr(module, "_hf_hook")):
             return
@@ -48,7 +48,7 @@ class Head:
             return
         if _is_shared(weight):
             if module.bias is not None:
-                return  # no class that can be shared has one
+                return  # no class that supports sharing has a bias
             self._gathered = weight = torch.nn.Parameter(weight.full_tensor(), requires_grad=False)
         plain = type(weight) is torch.nn.Parameter
         self._widens = plain and _widens(weight.device, weight.dtype)
@@ -65,7 +65,7 @@ class Head:
 
     @property
     def block(self) -> int:
-        """The number of words whose logits :meth:`logits` computes at once."""
+        """The number of vocabulary entries whose logits :meth:`logits` computes at once."""
         if not self._converts:
             return self.vocabulary
         width = int(self._module.weight.shape[1])
@@ -73,13 +73,13 @@ class Head:
 
     @property
     def width(self) -> int:
-        """The most float32 values that :meth:`logits` holds for a state: a block's logits, or the converted state."""
+        """The most float32 values that :meth:`logits` holds per state: a block's logits, or the converted state."""
         return max(self.block, self._module.weight.shape[1]) if self._converts else self.vocabulary
 
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Yield float32 logits [n, :attr:`block`] of hidden states [n, D], on the head's device, in words' order.
+        """Yield float32 logits [n, :attr:`block`] of hidden states [n, D], on the head's device, in vocabulary order.
 
-        The last block may be shorter. Most often, there is but one.
+        The last block may be shorter. Usually there is only one.
         """
         if not self._widens and not self._converts:
             yield self._module(hidden).float()
@@ -91,14 +91,14 @@ class Head:
             yield product if bias is None else product + bias.float()
             return
         hidden = hidden.float()
-        # One buffer for all blocks: allocated anew, blocks of tens of megabytes leave holes in the heap.
+        # One buffer for all blocks: allocating tens of megabytes for each would fragment the heap.
         buffer = torch.empty(self.block, hidden.shape[1], device=weight.device)
         for first in range(0, self.vocabulary, self.block):
             words = slice(first, first + self.block)
             yield linear(hidden, self._rows(words, buffer), None if bias is None else bias[words].float())
 
     def _rows(self, words: slice, buffer: Tensor) -> Tensor:
-        """Return the weights of a few words in float32, in ``buffer``; torchao's stay a type of their own."""
+        """Return the weights of some vocabulary entries in float32: in ``buffer``, or a new tensor for torchao's."""
         weight = self._weight
         if type(weight) is torch.nn.Parameter:
             rows = weight[words]
@@ -110,9 +110,9 @@ class Head:
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Have the module itself return float32 logits, so that what its class does to them is done in float32.
+        """Have the module itself return float32 logits, so that its class's further steps are done in float32.
 
-        A module whose weights several processes share returns its own: more than its product belongs to it.
+        A module whose weights several processes share keeps its own forward, which does more than multiply.
         """
         if (not self._widens and not self._converts) or self._gathered is not None:
             yield
@@ -136,7 +136,7 @@ class Head:
 
     @torch.inference_mode()
     def _multiplies_converted(self) -> bool:
-        """Whether weights of another type can be converted and multiplied by rows; tried with one row."""
+        """Whether torchao's or other weights can be converted and multiplied row by row; tried with one row."""
         weight = self._weight
         try:
             row = torch.ones(1, weight.shape[1], device=weight.device)
@@ -151,7 +151,7 @@ class Head:
 def _is_shared(weight: Tensor) -> bool:
     """Whether each of several processes holds a part of the weights."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return False  # which spares the import
+        return False  # spares the import below
     from torch.distributed.tensor import DTensor
 
     return isinstance(weight, DTensor)

@@ -65,10 +65,10 @@ def _project_chunk(model: ReferenceModel, states: Tensor, labels: Tensor) -> Ten
         logit = logits.gather(-1, labels[:, None].to(logits.device))[:, 0]
         return torch.stack([logit, logit - logits.logsumexp(-1)])
     own = labels // model.block
-    # What is kept of a block is written here: kept on its own, it would split the memory that the next block reuses.
+    # Each block's results are written here: allocated one by one, they would fragment the memory that blocks reuse.
     found, totals = torch.empty(2, -(-model.vocabulary // model.block), len(labels), device=states.device)
     for i, logits in enumerate(model.project(states)):  # [n, block]
-        # A label of another block finds a logit that is not taken.
+        # For a label of another block, this reads some logit, which is not used.
         place = (labels - i * model.block).clamp(0, logits.shape[1] - 1).to(logits.device)
         found[i] = logits.gather(-1, place[:, None])[:, 0]
         totals[i] = logits.logsumexp(-1)

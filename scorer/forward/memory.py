@@ -1,4 +1,4 @@
-"""Say how much may wait in memory, and recognise that it ran out."""
+"""Say how much may wait in memory, and recognise when memory has run out."""
 
 from __future__ import annotations
 

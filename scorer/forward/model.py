@@ -192,7 +192,7 @@ class ReferenceModel:
         with packed_attention(self._text, self._towers, attention):
             outputs = self._base(
                 input_ids=ids,
-                # Without a mask, transformers would look for packed rows in the positions, and wait for the answer.
+                # Without a mask, transformers would look for packed rows in the positions, and wait for the device.
                 attention_mask=torch.ones_like(ids),
                 position_ids=positions if len(positions) > 1 else positions[0],
                 use_cache=False,
@@ -202,9 +202,9 @@ class ReferenceModel:
         return states
 
     def project(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Yield float32 logits [n, :attr:`block`] of hidden states [n, D], in words' order; see :class:`Head`.
+        """Yield float32 logits [n, :attr:`block`] of hidden states [n, D], in vocabulary order; see :class:`Head`.
 
-        They are those of the model's class, but for its rounding. With ``class_forward``, the states are the logits.
+        They are those of the model's class without its rounding. With ``class_forward``, the states are the logits.
         """
         if self.family.class_forward:
             yield hidden.float()
@@ -214,17 +214,17 @@ class ReferenceModel:
 
     @property
     def block(self) -> int:
-        """The number of words whose logits :meth:`project` yields at once."""
+        """The number of vocabulary entries whose logits :meth:`project` yields at once."""
         return self._head.vocabulary if self.family.class_forward else self._head.block
 
     @property
     def projection_width(self) -> int:
-        """The most float32 values that :meth:`project` holds for a state."""
+        """The most float32 values that :meth:`project` holds per state."""
         return self._head.vocabulary if self.family.class_forward else self._head.width
 
     @property
     def attends_causally(self) -> bool:
-        """Whether every token of the decoder sees all that stands before it and nothing else, by uncapped scores."""
+        """Whether every token of the decoder attends to itself, to all before it and to nothing else, uncapped."""
         capped = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None) is not None
         plain = self.family.blocks is None and not self.family.whole_prefix
         return plain and self.sliding_window is None and not capped

@@ -30,7 +30,7 @@ from scorer.forward.staging import StagedArrays, join_pixels, normalised_pixels
 from scorer.types import Usage
 
 BUCKETS: Final = 64
-"""The most shapes of batches: totals are rounded up to a multiple of budget / BUCKETS tokens."""
+"""The most sizes that batches have: their tokens are filled up to a multiple of budget / BUCKETS."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +60,7 @@ class PackedForward:
     Args:
         model: the reference model; its family must be verified for packing.
         backend: how attention is computed; None chooses: see :func:`fastest`.
-        bucket: the multiple of tokens that totals are rounded up to.
+        bucket: the multiple of tokens that a batch is filled up to; None for no filling.
     """
 
     def __init__(self, model: ReferenceModel, backend: Backend | None = None, bucket: int | None = None) -> None:
@@ -136,7 +136,7 @@ class PackedForward:
 
 
 def bucket_for(budget: int, device: torch.device, compiled: bool) -> int | None:
-    """Return the multiple of tokens that batches are rounded up to, where kernels are made or chosen for each shape.
+    """Return the multiple of tokens that batches are filled up to, where kernels are made or chosen for each shape.
 
     None where no shape costs more than another, as on a CPU.
     """
@@ -144,8 +144,11 @@ def bucket_for(budget: int, device: torch.device, compiled: bool) -> int | None:
 
 
 def fastest(model: ReferenceModel) -> Backend:
-    """Return the backend with the fewest kernels: on CUDA, FlexAttention if it runs there, else variable lengths if
-    they agree there and can express the model's attention, else segments, as on every other device."""
+    """Return the backend with the fewest kernels that a model can use.
+
+    On CUDA, this is FlexAttention if it runs there, or else attention by variable lengths, if that agrees there with
+    attention by segments and can express the model's attention. Otherwise, and elsewhere, it is attention by segments.
+    """
     if model.device.type != "cuda":
         return SegmentedAttention
     where = [(model.device, model.model.dtype, size) for size in model.head_sizes]

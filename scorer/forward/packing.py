@@ -19,9 +19,9 @@ Item = TypeVar("Item")
 Batch = list[tuple[Item, Path]]
 
 HELD_BUDGETS: Final = 32
-"""Budgets' worth of tokens that may wait."""
+"""How many budgets of tokens may wait."""
 LOOKAHEAD: Final = 256
-"""Trees that are tried for a batch's last tokens."""
+"""How many trees are tried to fill a batch's last tokens."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Attend with FlexAttention: one kernel a layer over the whole batch, which skips blocks that nobody sees.
+"""Attend with FlexAttention: one kernel per layer over the whole batch, which skips blocks in which no key is seen.
 
 The block mask is computed on the host from the plan, block by block; ``create_block_mask`` would hold all N × K pairs.
 """
@@ -134,8 +134,8 @@ def runs_on(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
         attend(query, query, query, None, None, None)
     except Exception as error:  # of the compiler, the driver or the kernel: there is no common type
         log.warning(
-            "FlexAttention does not run on %s with heads of %d (%s: %s): attention is computed otherwise, with more "
-            "kernels a batch; another version of torch may help",
+            "FlexAttention does not run on %s with heads of %d (%s: %s); attention is computed in another way, with "
+            "more kernels per batch; another version of torch may help",
             device,
             head_size,
             type(error).__name__,
@@ -147,5 +147,5 @@ def runs_on(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
 
 @cache
 def _compiled() -> Any:
-    """Return FlexAttention as one kernel; uncompiled, it would hold every score."""
+    """Return FlexAttention as one kernel; uncompiled, it would hold all scores in memory."""
     return torch.compile(flex_attention, dynamic=True)

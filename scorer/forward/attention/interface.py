@@ -69,7 +69,7 @@ class LayerAttention:
     batch: BatchAttention
     window: int | None
     shape: tuple[int, ...] = ()
-    """Of the mask that this stands for. PaliGemma makes a mask for a decoder that then looks at its shape."""
+    """The shape of the mask that this stands for: PaliGemma's decoder looks at it."""
 
     @property
     def ndim(self) -> int:
@@ -78,7 +78,7 @@ class LayerAttention:
 
 
 _running: ContextVar[BatchAttention] = ContextVar("the batch that a model is running in this thread")
-"""transformers hands nothing of ours to its mask functions."""
+"""transformers cannot pass the batch to its mask functions."""
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def _mask(
     return LayerAttention(_running.get(), local_size, (1, 1, q_length, kv_length))
 
 
-# Compiled, it would be compiled for each batch anew; FlexAttention's kernel is compiled by itself.
+# torch.compile would compile it again for each batch; FlexAttention's kernel is compiled on its own.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _packed(
     module: Any,

@@ -1,4 +1,4 @@
-"""Say which tokens of a packed batch attend to which, in three integers a key. Numpy only.
+"""Say which tokens of a packed batch attend to which, in a few integers per key. Numpy only.
 
 A batch is a forest laid end to end in depth-first order, so a segment's descendants follow it without a gap:
 
@@ -10,7 +10,7 @@ A batch is a forest laid end to end in depth-first order, so a segment's descend
     query q attends to key k   ⇔   since[k] ≤ q < until[k]
 
 Keys that see each other in both directions (a block: the tokens of an image in Gemma 3, the prompt in PaliGemma) are
-seen from the block's start on.
+seen from the block's start on. A sliding window counts places in a key's own row, so each key also has its place.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import numpy as np
 from scorer.types import BoolArray, Int32Array
 
 CHUNK: Final = 256
-"""The most queries of short segments that share one call on the path by segments: enough to fill a matrix product, and
-few enough that most of what is computed is also allowed."""
+"""The most queries of short segments that share one call of attention by segments: enough to fill a matrix product, and
+few enough that most of the pairs that are computed are allowed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +132,7 @@ class AttentionPlan:
     def calls(self) -> list[Call]:
         """The batch's attention in calls over few keys each, in the order of their queries.
 
-        A tree's trunk, up to where it branches, is one call. What hangs on it is cut at segments into calls of about
+        A tree's trunk, up to where it branches, is one call. Its branches are cut between segments into calls of about
         :data:`CHUNK` queries.
         """
         calls: list[Call] = []

@@ -1,7 +1,7 @@
-"""Attend with flash attention's variable lengths, through torch's own ``varlen_attn``: a few kernels a layer.
+"""Attend by variable lengths: with torch's variable-length flash attention, ``varlen_attn``, in a few calls per layer.
 
-The kernel takes sequences end to end, causal or not, but no tree. So a tree is cut where it branches, into pieces that
-are causal in themselves, and a query attends to its own piece and, level by level, to the pieces above it:
+The kernel takes sequences end to end, causal or not, but no trees. So a tree is cut where it branches, into pieces that
+are causal in themselves. A query attends to its own piece and, level by level, to the pieces that this continues:
 
     A ──┬── B         own        A causal · B causal · C causal
         └── C         level 1    queries of B and C → keys of A, all of them
@@ -89,7 +89,7 @@ class VarlenAttention:
 
     def __init__(self, plan: AttentionPlan, windows: Iterable[int | None]) -> None:
         if any(plan.limit(window) is not None for window in windows) or not _is_causal(plan):
-            raise ValueError("variable lengths express no sliding window and no keys that see each other both ways")
+            raise ValueError("variable lengths cannot express a sliding window, or keys that see each other both ways")
         pieces = _pieces(plan.spans)
         self._kept = plan.kept
         self._own = Lengths(*[[piece.stop - piece.start for piece in pieces]] * 2)
@@ -113,7 +113,7 @@ class VarlenAttention:
         self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, softcap: float | None
     ) -> Tensor:
         if softcap is not None:
-            raise ValueError("flash attention of variable lengths caps no scores")
+            raise ValueError("variable-length flash attention cannot cap scores")
         q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
         out, total = flash(q, k[self._kept :], v[self._kept :], self._own, scale, causal=True)
         out = out.float()
@@ -172,7 +172,8 @@ def agrees_on(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
         problem = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
     if problem is not None:
         log.warning(
-            "flash attention of variable lengths is not used on %s in %s with heads of %d (%s)",
+            "variable-length flash attention is not used on %s in %s with heads of %d (%s); attention is computed by "
+            "segments, with more kernels per batch",
             *(device, str(dtype).removeprefix("torch."), head_size, problem),
         )
     return problem is None
@@ -187,7 +188,7 @@ def _is_causal(plan: AttentionPlan) -> bool:
 
 
 def _pieces(spans: Sequence[Span]) -> list[Span]:
-    """Return the spans with each chain joined into one: what is continued by one segment alone is causal with it."""
+    """Return the spans with each chain joined into one piece: a segment and its only continuation are causal as one."""
     children = np.bincount([span.parent for span in spans if span.parent >= 0], minlength=len(spans))
     pieces: list[Span] = []
     number: list[int] = []  # of the piece that each span is in

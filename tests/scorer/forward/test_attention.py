@@ -298,7 +298,7 @@ def test_variable_lengths_refuse_what_they_cannot_express() -> None:
     for blocks, window in (("image", None), ("prefix", None), ("none", 7)):
         with pytest.raises(ValueError, match="express no sliding window and no keys that see each other both ways"):
             error(forest(1, blocks), VarlenAttention, window)
-    with pytest.raises(ValueError, match="caps no scores"):
+    with pytest.raises(ValueError, match="cannot cap scores"):
         error(forest(1), VarlenAttention, softcap=2.0)
 
 
