@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side to compare")
     options = parser.parse_args()
     stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    print("| figure | to reach | measured | |\n|---|---|---|---|")
+    print("| figure | target | measured | |\n|---|---|---|---|")
     for part in options.only:
         figures, stored[part] = PARTS[part](options.pairs)
         for figure in figures:

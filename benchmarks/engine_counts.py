@@ -441,7 +441,7 @@ def main() -> None:
     options = parser.parse_args()
     stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     missed = False
-    print("| figure | to reach | measured | |\n|---|---|---|---|")
+    print("| figure | target | measured | |\n|---|---|---|---|")
     for part in options.only:
         figures, stored[part] = PARTS[part]()
         for figure in figures:

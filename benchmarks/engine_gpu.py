@@ -145,7 +145,7 @@ def measure(checkpoint: RandomCheckpoint, options: argparse.Namespace) -> dict[s
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     lines = [
-        "| | " + " | ".join(found) + " | to reach |",
+        "| | " + " | ".join(found) + " | target |",
         "|---|" + "---|" * (len(found) + 1),
     ]
     for name, key, form, target in (

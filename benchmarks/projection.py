@@ -135,7 +135,7 @@ def main() -> None:
     options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{ROWS} rows of {tokens / ROWS:.0f} tokens, batches of {BATCH}, CPU seconds on one thread, {PAIRS} pairs")
     print(f"{'':24}{'median':>10}{'range':>20}")
-    for name, times in (("ours, s (to reach: 1.0)", fast), ("naive, s", slow), ("naive / ours", ratios)):
+    for name, times in (("ours, s (target: 1.0)", fast), ("naive, s", slow), ("naive / ours", ratios)):
         print(f"{name:24}{median(times):10.3f}{f'{times[0]:.3f}–{times[-1]:.3f}':>20}")
 
 
