@@ -296,7 +296,7 @@ def test_a_level_left_out_or_parts_merged_otherwise_would_be_seen(monkeypatch: p
 @pytest.mark.usefixtures("on_cpu")
 def test_variable_lengths_refuse_what_they_cannot_express() -> None:
     for blocks, window in (("image", None), ("prefix", None), ("none", 7)):
-        with pytest.raises(ValueError, match="express no sliding window and no keys that see each other both ways"):
+        with pytest.raises(ValueError, match="cannot express a sliding window, or keys that see each other both"):
             error(forest(1, blocks), VarlenAttention, window)
     with pytest.raises(ValueError, match="cannot cap scores"):
         error(forest(1), VarlenAttention, softcap=2.0)
