@@ -61,6 +61,7 @@ ENGINE: Final = {
     "enable_chunked_prefill": True,
 }
 SEARCH: Final[tuple[tuple[str, Any], ...]] = (
+    (worker.RESERVED, 0),
     ("block_size", 32),
     ("max_num_batched_tokens", 1024),
     ("max_num_batched_tokens", 2048),

@@ -23,6 +23,9 @@ SURROUNDINGS: Final = {
     "GLOO_SOCKET_IFNAME": "lo",
     "VLLM_CPU_KVCACHE_SPACE": "2",
 }
+RESERVED: Final = "reserved_cpus"
+"""An option that vLLM takes from the environment: how many cores its CPU backend leaves to its scheduler. By
+default it leaves one, which is half of two."""
 
 
 class RefusedError(Exception):
@@ -67,17 +70,22 @@ class Worker:
 def started(python: Path, folder: Path, engine: dict[str, Any]) -> Iterator[Worker]:
     """Start a job over an exported folder; end it, and what it started, afterwards.
 
+    Args:
+        engine: vLLM's options, and :data:`RESERVED`.
+
     Raises:
         RefusedError: vLLM does not start with these settings.
     """
+    options = dict(engine)
+    reserved = {"VLLM_CPU_NUM_OF_RESERVED_CPU": str(options.pop(RESERVED))} if RESERVED in options else {}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [str(python), str(SCRIPT), str(folder), json.dumps(engine)],
+            [str(python), str(SCRIPT), str(folder), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **SURROUNDINGS, "PATH": f"{python.parent}:{os.environ['PATH']}"},
+            env={**os.environ, **SURROUNDINGS, **reserved, "PATH": f"{python.parent}:{os.environ['PATH']}"},
             start_new_session=True,
         )
         try:
