@@ -112,6 +112,9 @@ COLUMNS: tuple[Column, ...] = (
 """All columns, in file order. To find the optional ones, call the functions below; do not copy this tuple."""
 
 IS_STOP: Final = "is_stop"
+LOGPROB_TEXT: Final = "logprob_text"
+"""The token's log-probability by a text reference, in nats. No run writes it: a reader joins it from another output
+(:mod:`scorer.training.text_reference`), into the scores' ``optional``."""
 REQUIRED: Final = tuple(column for column in COLUMNS if column.required)
 WEIGHTS: Final = "token_weights"
 _FURTHER: Final = ("logit_gap_", "logprob_")

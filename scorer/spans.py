@@ -1,7 +1,8 @@
 """Find each token's byte span in a text, and move weights between tokenizers. Pure numpy.
 
 The text's UTF-8 bytes are all that the tokens of two tokenizers have in common. :func:`token_byte_spans` finds the
-exact bytes of one tokenizer's tokens; :func:`project` carries weights from one tokenizer's tokens to another's.
+exact bytes of one tokenizer's tokens; :func:`project` carries weights from one tokenizer's tokens to another's, and
+:func:`apportion` carries what adds up, such as log-probabilities.
 """
 
 from __future__ import annotations
@@ -206,15 +207,9 @@ def project(
     Raises:
         SpanError: the spans violate the above, or ``uncovered`` or ``empty`` is ``error`` and a target needs it.
     """
-    source, target = _spans("source", source_starts, source_ends), _spans("target", target_starts, target_ends)
-    if np.shape(weights) != (len(source),):
-        raise SpanError(f"weights have shape {np.shape(weights)} for {len(source)} source spans; give one per span")
-    if source_groups is not None or target_groups is not None:
-        _lay_end_to_end(source, target, source_groups, target_groups)
-    if np.any(source[1:, 0] < source[:-1, 1]):
-        i = int(np.argmax(source[1:, 0] < source[:-1, 1])) + 1
-        raise SpanError(f"source span {i} starts before its predecessor ends; spans must be ascending and disjoint")
-
+    source, target = _matched(
+        weights, source_starts, source_ends, target_starts, target_ends, source_groups, target_groups
+    )
     mass, covered = _mass_and_cover(np.asarray(weights, np.float64), source, target)
     length = target[:, 1] - target[:, 0]
     missing = length - covered
@@ -227,6 +222,70 @@ def project(
     out = np.full(len(target), np.nan if empty == "error" else empty)
     np.divide(mass, length, out=out, where=length > 0)
     return out.astype(np.float32)
+
+
+def apportion(
+    values: Float32Array,
+    source_starts: IntArray,
+    source_ends: IntArray,
+    target_starts: IntArray,
+    target_ends: IntArray,
+    *,
+    source_groups: IntArray | None = None,
+    target_groups: IntArray | None = None,
+) -> Float32Array:
+    """Divide the values of N source tokens among M target tokens of the same text, in proportion to shared bytes.
+
+    For quantities that add up, such as log-probabilities: Σ value is preserved wherever the targets cover what the
+    sources cover, a target that is exactly a run of sources has their sum, and equal spans have equal values. Naive
+    form::
+
+        per_byte[start_i:end_i] = values[i] / (end_i - start_i) for every source i
+        out[j] = sum(per_byte[start_j:end_j])
+
+    Args:
+        values: float32 [N]; those of sources without bytes are left out, and a NaN reaches only the targets that share a
+            byte with it.
+        source_starts, source_ends, target_starts, target_ends, source_groups, target_groups: as in :func:`project`.
+
+    Returns:
+        float32 [M]; NaN for a target that has no bytes, or a byte that no source covers.
+
+    Raises:
+        SpanError: the spans violate what :func:`project` asks of them.
+    """
+    source, target = _matched(
+        values, source_starts, source_ends, target_starts, target_ends, source_groups, target_groups
+    )
+    length = np.maximum(source[:, 1] - source[:, 0], 1)
+    sums, covered = _mass_and_cover(np.asarray(values, np.float64) / length, source, target)
+    whole = (covered == target[:, 1] - target[:, 0]) & (covered > 0)
+    return np.where(whole, sums, np.nan).astype(np.float32)
+
+
+def _matched(
+    values: Float32Array,
+    source_starts: IntArray,
+    source_ends: IntArray,
+    target_starts: IntArray,
+    target_ends: IntArray,
+    source_groups: IntArray | None,
+    target_groups: IntArray | None,
+) -> tuple[Int64Array, Int64Array]:
+    """Return source spans [N, 2], ascending and disjoint, and target spans [M, 2], with groups laid end to end.
+
+    Raises:
+        SpanError: see :func:`project`.
+    """
+    source, target = _spans("source", source_starts, source_ends), _spans("target", target_starts, target_ends)
+    if np.shape(values) != (len(source),):
+        raise SpanError(f"weights have shape {np.shape(values)} for {len(source)} source spans; give one per span")
+    if source_groups is not None or target_groups is not None:
+        _lay_end_to_end(source, target, source_groups, target_groups)
+    if np.any(source[1:, 0] < source[:-1, 1]):
+        i = int(np.argmax(source[1:, 0] < source[:-1, 1])) + 1
+        raise SpanError(f"source span {i} starts before its predecessor ends; spans must be ascending and disjoint")
+    return source, target
 
 
 def _mass_and_cover(

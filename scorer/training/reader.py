@@ -15,8 +15,9 @@ from scorer.errors import ConfigError, TableError, explain
 from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
-from scorer.training.rows import Derive, DeriveFunction, Rows, WeightRow, as_function
-from scorer.weights import Method
+from scorer.training.rows import Derive, DeriveFunction, Rows, TextLogprobs, WeightRow, as_function
+from scorer.training.text_reference import Missing, TextReference
+from scorer.weights import METHODS, Method
 
 Columns = Sequence[str] | Literal["ours"] | None
 """The columns to read: those named; ``ours``, the run's own, including the optional ones that the file has; or None for
@@ -34,6 +35,7 @@ class PublishedWeights:
         derive: the function that derives the weights from the raw scores; None for the weights that the run stored.
         contrast: the contrast whose scores ``derive`` reads; None for the run's first.
         storage_options: passed to fsspec (credentials, endpoint).
+        text: gives each row's scores the column :data:`scorer.columns.LOGPROB_TEXT`, which ``derive`` may read.
     """
 
     root: str
@@ -42,6 +44,7 @@ class PublishedWeights:
     derive: DeriveFunction | None = None
     contrast: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
+    text: TextReference | None = None
 
     def __repr__(self) -> str:
         return f"<PublishedWeights of {self.description}>"
@@ -55,8 +58,22 @@ class PublishedWeights:
         unfinished = "" if self.summary else " of an unfinished run"
         method = self.derive if self.derive is not None else self.summary.get("method", {}).get("name")
         by = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
-        by += f" and the contrast {self.contrast}" if self.contrast is not None else ""
+        reads = self.reference or (None if self.contrast is None else f"the contrast {self.contrast}")
+        by += f" and {reads}" if reads else ""
         return f"{self.root!r}: {amount}{shards}{unfinished}{by}"
+
+    @property
+    def reference(self) -> str | None:
+        """Which P(token) the weights are derived from, if their method reads one of text alone; else None.
+
+        That is the text reference's, or that of the reference model itself without the image.
+        """
+        if self.text is not None:
+            return f"the text reference {self.text.description}"
+        if not isinstance(self.derive, Method) or not self.derive.record.text_reference:
+            return None
+        first = str(self.summary.get("contrast", "")).split(",")[0]
+        return f"no text reference, but the contrast {self.contrast or first or 'of the run'}"
 
     def __iter__(self) -> Iterator[WeightRow]:
         for name in self.shards:
@@ -68,12 +85,21 @@ class PublishedWeights:
         Raises:
             TableError: there is no such file, or it is not the file that the run published.
         """
+        self._check_name(name)
+        text = None if self.text is None else self.text.shard(name)
         for batch in self.batches(name):
-            yield from self.rows(batch, name)
+            yield from self._rows(batch, name, text)
 
     def rows(self, table: pa.Table | pa.RecordBatch, name: str) -> Rows:
-        """Return rows of a published file from its columns. Raises TableError if the run lacks the contrast."""
-        return Rows(table, name, self.derive, self.contrast)
+        """Return rows of a published file from its columns.
+
+        Raises:
+            TableError: the run lacks the contrast, or the text reference the shard.
+        """
+        return self._rows(table, name, None if self.text is None else self.text.shard(name))
+
+    def _rows(self, table: pa.Table | pa.RecordBatch, name: str, text: TextLogprobs | None) -> Rows:
+        return Rows(table, name, self.derive, self.contrast, text)
 
     def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:
         """Return all rows of one published file as an Arrow table, with some or all of the run's columns.
@@ -146,6 +172,8 @@ def read_weights(
     *,
     method: Derive | None = None,
     contrast: str | None = None,
+    text: str | os.PathLike[str] | None = None,
+    text_missing: Missing = "error",
     allow_unfinished: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> PublishedWeights:
@@ -155,25 +183,35 @@ def read_weights(
         path: the output folder, or a folder or file inside it; local, or any URL that fsspec opens.
         method: derives the weights from the raw scores; None for the weights that the run stored.
         contrast: the contrast whose scores the method reads, where the run has several; None for its first.
+        text: the output of a text reference, which scored the same dataset without images: see
+            :mod:`scorer.training.text_reference`. The method ``prior``, or a function, then reads its probabilities.
+        text_missing: what becomes of a row that the text reference did not score: ``error`` raises, ``nan`` gives it
+            NaN.
         allow_unfinished: without ``_SUCCESS``, read what is published so far, or a single file taken out of its
             output. Rows of shards that are not published yet are simply absent.
-        storage_options: passed to fsspec (credentials, endpoint).
+        storage_options: passed to fsspec (credentials, endpoint), for both outputs.
 
     Raises:
-        TableError: there is no output at ``path``, or it is unfinished.
-        ConfigError: the method is unknown, a contrast is given without a method, or the URL cannot be opened.
+        TableError: there is no output at ``path`` or ``text``, it is unfinished, or ``text`` is no text reference's.
+        ConfigError: the method is unknown, a contrast or a text reference is given without a method that reads it, or
+            the URL cannot be opened.
     """
     if contrast is not None and method is None:
         raise ConfigError(
             f"the contrast {contrast!r} is given without a method; the stored weights are those of the run's first "
             "contrast: name the method that derives them, such as method='cal'"
         )
+    derive = as_function(method)
     options = dict(storage_options or {})
+    reference = None
+    if text is not None:
+        _check_reads_text(text, derive)
+        found_text = read_weights(text, allow_unfinished=allow_unfinished, storage_options=options)
+        reference = TextReference(found_text, text_missing)
     fs, plain = open_url(os.fspath(path), "weights", **options)
     plain = plain.rstrip("/")
     if not fs.exists(plain):
         raise TableError(f"there is nothing at {path}; give the output of a scoring run")
-    derive = as_function(method)
     found = _finished_run(fs, plain)
     if found is None and not allow_unfinished:
         raise TableError(
@@ -184,7 +222,19 @@ def read_weights(
     if not shards:
         raise TableError(f"{path} holds no published shard; give the output of a scoring run")
     local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-    return PublishedWeights(root if local else fs.unstrip_protocol(root), shards, summary, derive, contrast, options)
+    url = root if local else fs.unstrip_protocol(root)
+    return PublishedWeights(url, shards, summary, derive, contrast, options, reference)
+
+
+def _check_reads_text(text: str | os.PathLike[str], derive: DeriveFunction | None) -> None:
+    """Refuse a text reference that would change nothing. Raises ConfigError."""
+    if derive is None or (isinstance(derive, Method) and not derive.record.text_reference):
+        readers = ", ".join(name for name, record in METHODS.items() if record.text_reference)
+        given = "no method" if derive is None else f"the method {getattr(derive, 'name', derive)!r}"
+        raise ConfigError(
+            f"the text reference {os.fspath(text)!r} is given with {given}, which reads none: name a method that does "
+            f"({readers}), or leave it out"
+        )
 
 
 Run = tuple[str, tuple[str, ...], Mapping[str, Any]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from scorer import decoding
-from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, contrasts_in, of_contrast, optional
+from scorer.columns import IS_STOP, LOGPROB_TEXT, REQUIRED, WEIGHTS, contrasts_in, of_contrast, optional
 from scorer.errors import TableError
 from scorer.results import TokenScores
 from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, read_metadata, shown, text_hash
@@ -22,6 +22,10 @@ Derive = str | Method | Callable[[RawScores], Float32Array]
 """How to derive weights from raw scores at read time: a method by name, a :class:`Method`, or a function."""
 
 DeriveFunction = Callable[[RawScores], Float32Array]
+
+TextLogprobs = Callable[[str, int, TokenScores], Float32Array]
+"""(a row's name for messages, its position in its shard, its scores) → the log-probability of each of its tokens by a
+text reference, float32 [N], in nats."""
 
 _IDENTITY = ("row_index", "sample_id", "status", "error")
 
@@ -66,7 +70,7 @@ class WeightRow:
     @property
     def name(self) -> str:
         """The row as error messages name it."""
-        return f"row {self.row_index} of {self.shard} (sample {self.sample_id!r})"
+        return _name(self.shard, self.row_index, self.sample_id)
 
     def check_text(self, texts: Sequence[str]) -> None:
         """Refuse texts that are not, byte for byte, those that were scored.
@@ -175,6 +179,7 @@ class Rows:
         shard: name of the published file.
         derive: derives the weights from the raw scores; None for the weights that the run stored.
         contrast: the contrast whose scores ``derive`` reads; None for the run's first.
+        text: gives the column :data:`scorer.columns.LOGPROB_TEXT` of every row; None for rows without it.
 
     Raises:
         TableError: a column that every output has is absent, or lists of a row differ in length, or the run has no such
@@ -187,8 +192,9 @@ class Rows:
         shard: str,
         derive: DeriveFunction | None = None,
         contrast: str | None = None,
+        text: TextLogprobs | None = None,
     ) -> None:
-        self._shard, self._derive = shard, derive
+        self._shard, self._derive, self._text = shard, derive, text
         self._contrast = _further_contrast(table.schema, shard, contrast)
         lists = [column for column in columns_in(table.schema, shard) if column.per_token]
         self._identities = [decoding.plain_column(table, name) for name in _IDENTITY]
@@ -214,7 +220,7 @@ class Rows:
         # Copied because Arrow's memory is read-only, and so that changing one row cannot change another.
         start, end = self._edges[i], self._edges[i + 1]
         arrays = {name: values[start:end].copy() for name, values in self._values.items()}
-        return _row(identity, arrays, self._hashes[i], self._derive, self._contrast)
+        return _row(identity, arrays, self._hashes[i], self._derive, self._contrast, self._text)
 
     def _refuse(self, name: str, lengths: Int64Array) -> NoReturn:
         i = int(np.argmax(lengths != np.diff(self._edges)))
@@ -225,15 +231,23 @@ class Rows:
         )
 
 
+def _name(shard: str, row_index: int, sample_id: str) -> str:
+    return f"row {row_index} of {shard} (sample {sample_id!r})"
+
+
 def _row(
     identity: tuple[str, int, str, str, str | None],
     arrays: dict[str, npt.NDArray[Any]],
     digest: str,
     function: DeriveFunction | None,
     contrast: str | None = None,
+    text: TextLogprobs | None = None,
 ) -> ScoredRow:
     weights = arrays.pop(WEIGHTS)
     scores = TokenScores.from_arrays(identity[2], digest, arrays, text_only=identity[3] == TEXT_ONLY)
+    if text is not None:
+        joined = text(_name(*identity[:3]), identity[1], scores)
+        scores = replace(scores, optional={**scores.optional, LOGPROB_TEXT: joined})
     if function is not None:
         weights = weights_of(function, scores if contrast is None else scores.with_contrast(contrast))
         if weights.shape != scores.token_ids.shape:

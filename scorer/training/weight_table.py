@@ -11,6 +11,7 @@ from scorer.errors import TableError
 from scorer.ids import row_id
 from scorer.training.reader import PublishedWeights, read_weights
 from scorer.training.rows import Derive, Rows, WeightRow
+from scorer.training.text_reference import Missing
 
 
 class WeightTable:
@@ -43,6 +44,8 @@ class WeightTable:
         *,
         method: Derive | None = None,
         contrast: str | None = None,
+        text: str | os.PathLike[str] | None = None,
+        text_missing: Missing = "error",
         allow_unfinished: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         keep_shards: int | None = None,
@@ -52,6 +55,8 @@ class WeightTable:
             path,
             method=method,
             contrast=contrast,
+            text=text,
+            text_missing=text_missing,
             allow_unfinished=allow_unfinished,
             storage_options=storage_options,
         )

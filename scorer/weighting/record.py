@@ -42,6 +42,7 @@ class WeightingMethod:
         function: (raw scores, every parameter by name) → float32 [N].
         columns: the columns that ``function`` reads; optional ones are in ``scores.optional``.
         if_given: the optional columns that it reads where the run has them, and does without elsewhere.
+        text_reference: whether it reads :data:`scorer.columns.LOGPROB_TEXT` where a reader has joined it.
         parameters: the parameters, in display order.
         ordered: pairs of parameters whose first must not exceed the second.
         bounds: the two parameters that every weight lies between.
@@ -59,6 +60,7 @@ class WeightingMethod:
     columns: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     if_given: tuple[str, ...] = ()
+    text_reference: bool = False
     ordered: tuple[tuple[str, str], ...] = ()
     bounds: tuple[str, str] | None = None
     binary: bool = False
@@ -94,6 +96,7 @@ class WeightingMethod:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain data, without its function and with parameters by name."""
-        document = {name: value for name, value in vars(self).items() if name not in ("function", "parameters")}
+        """Return the record as plain data for what reads one output: without its function, with parameters by name."""
+        left_out = ("function", "parameters", "text_reference")
+        document = {name: value for name, value in vars(self).items() if name not in left_out}
         return {**document, "params": {p.name: asdict(p) for p in self.parameters}}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scorer.columns import LOGPROB_TEXT
 from scorer.errors import ConfigError, TableError
 from scorer.results import TokenScores
 from scorer.training import read_weights
@@ -81,8 +82,10 @@ def test_columns_are_those_that_the_function_reads(record: WeightingMethod) -> N
     watched = Watched(replace(whole, optional=further))
     weights = record.function(watched)
     assert watched.read - {"optional"} == set(record.columns)
-    assert ("optional" in watched.read) == bool(record.if_given)
+    assert ("optional" in watched.read) == bool(record.if_given or record.text_reference)
     assert not record.if_given or not np.array_equal(weights, record.function(whole))
+    joined = record.function(replace(whole, optional={LOGPROB_TEXT: whole.logprob_clean}))
+    assert record.text_reference != np.array_equal(joined, record.function(whole))
 
 
 @every_record
