@@ -244,8 +244,8 @@ def apportion(
         out[j] = sum(per_byte[start_j:end_j])
 
     Args:
-        values: float32 [N]; those of sources without bytes are left out, and a NaN reaches only the targets that share a
-            byte with it.
+        values: float32 [N]; those of sources without bytes are left out, and a NaN reaches only the targets that share
+            a byte with it.
         source_starts, source_ends, target_starts, target_ends, source_groups, target_groups: as in :func:`project`.
 
     Returns:

@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     for package, floors in {
         "scorer": (
             "rank_process",
-            "engine",
+            "engine text_reference",
             "assembly ranks",
             "forward",
             "forward.attention",

@@ -42,7 +42,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         _of("score"),
     ),
     "inspect": Subcommand(
-        "inspect an output: its progress, its integrity and its contents",
+        "inspect an output: progress, integrity, contents",
         "pipelines.cli.inspect",
     ),
     "compact": Subcommand(
@@ -50,8 +50,14 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         "pipelines.cli.compact",
     ),
     "export": Subcommand(
-        "write a dataset with its weights to a file for a trainer",
+        "write a dataset with its weights for a trainer",
         "scorer.training.export.__main__",
+    ),
+    "train-text-reference": Subcommand(
+        "train a language model on the captions, for PRIOR",
+        "pipelines.cli.train_text_reference",
+        "text-reference",
+        (*_of("score"), "accelerate"),
     ),
     "serve": Subcommand(
         "score over HTTP",

@@ -30,21 +30,10 @@ _MEANING = {
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add the options, in groups."""
-    group = parser.add_argument_group(
-        "columns",
-        "A column that no option names is taken under a known name (docs/datasets.md) and printed. Columns are\n"
-        "the records' keys in JSON; in WebDataset, the members' suffixes, the keys of the json member, __key__, and\n"
-        "image for a sample's only image, whatever its suffix.",
-    )
-    for role, meaning in _MEANING.items():
-        group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)
-    parser.set_defaults(contrast_image_column=None, further_contrasts=())
+    add_columns(parser)
+    parser.set_defaults(further_contrasts=())
     group = parser.add_argument_group("dataset")
-    group.add_argument(
-        "--format",
-        choices=tuple(FORMATS),
-        help="; ".join(f"{one.name}: {one.words}" for one in FORMATS.values() if one.words) + " (default: by suffix)",
-    )
+    add_format(group)
     group.add_argument(
         "--image-root",
         type=not_empty,
@@ -64,6 +53,28 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         default=Fetcher().seconds,
         metavar="SECONDS",
         help="time limit for fetching one image, including redirects (default: %(default)s)",
+    )
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name columns."""
+    group = parser.add_argument_group(
+        "columns",
+        "A column that no option names is taken under a known name (docs/datasets.md) and printed. Columns are\n"
+        "the records' keys in JSON; in WebDataset, the members' suffixes, the keys of the json member, __key__, and\n"
+        "image for a sample's only image, whatever its suffix.",
+    )
+    for role, meaning in _MEANING.items():
+        group.add_argument(OPTIONS[role], metavar="NAME", help=meaning)
+    parser.set_defaults(contrast_image_column=None)  # --contrast names it
+
+
+def add_format(group: argparse._ActionsContainer) -> None:
+    """Add ``--format``."""
+    group.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="; ".join(f"{one.name}: {one.words}" for one in FORMATS.values() if one.words) + " (default: by suffix)",
     )
 
 
@@ -96,6 +107,11 @@ class ContrastAction(argparse.Action):
         namespace.further_contrasts = tuple(further)
 
 
+def columns_of(options: argparse.Namespace) -> Columns:
+    """Return the columns that the options name."""
+    return Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS})
+
+
 def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
     """Open the source that the options describe. Raises ConfigError."""
     fetcher = Fetcher(tuple(options.allow_image_host), config.max_image_bytes, options.image_url_timeout)
@@ -103,7 +119,7 @@ def make_source(options: argparse.Namespace, config: ScorerConfig) -> Source:
     source = open_source(
         options.input,
         options.format,
-        Columns(**{role: getattr(options, f"{role}_column") for role in OPTIONS}),
+        columns_of(options),
         prompt=config.prompt,
         contrast_images=any(contrast.needs_column for contrast in contrasts),
         images=ImageOptions(options.image_root, config.max_image_bytes, fetcher),

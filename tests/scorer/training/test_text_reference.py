@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ SIZES = [len(text.encode()) for text in TEXTS]
 def scores(
     cuts: Sequence[Sequence[int]], seed: int, *, stops: bool = True, texts: Sequence[str] = TEXTS
 ) -> TokenScores:
-    """Random scores of texts that are cut into tokens at these bytes; with ``stops``, each turn of tokens ends in one."""
+    """Random scores of texts that are cut into tokens at these bytes; with ``stops``, each turn ends in a stop token."""
     rows: list[tuple[int, int, int, bool]] = []
     for turn, own in enumerate(cuts):
-        rows += [(turn, start, end, False) for start, end in zip(own, own[1:], strict=False)]
+        rows += [(turn, start, end, False) for start, end in pairwise(own)]
         if stops and len(own) > 1:
             rows.append((turn, own[-1], own[-1], True))
     turns, starts, ends, is_stop = (np.array(column) for column in zip(*rows, strict=True))
@@ -185,7 +186,7 @@ FAILED = Failure("row-2", FailureCode.TEXT_TOO_LONG, "2 tokens too many")
     ("text", "said"),
     [
         ([scores(FINE, 1)], r"row 1 of train\.parquet \(sample 'row-2'\): the text reference .*text has no such row"),
-        ([scores(FINE, 1), FAILED], r"row 1 of .*did not score it: text_too_long \(2 tokens too many\); score the same"),
+        ([scores(FINE, 1), FAILED], r"row 1 of .*did not score it: text_too_long \(2 tokens too many\); score"),
         (
             [scores(FINE, 1), scores([[0, 5, 10], [], [0, 9]], 2)],
             r"row 1 of .*gives no probability to 2 of the row's 13 tokens, the first at bytes 10 to 12 of turn 0",
