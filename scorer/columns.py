@@ -165,6 +165,15 @@ def optional(names: Iterable[str]) -> tuple[Column, ...]:
     return (*fixed, *(column for contrast in contrasts_in(names) for column in of_contrast(contrast)))
 
 
+def undefined(fingerprint: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the raw scores that are NaN in every row of a run.
+
+    A language model takes no images, so that it has no clean pass: of its scores, only ``logprob_contrast`` is defined.
+    """
+    alone = "image_processor" in fingerprint and fingerprint["image_processor"] is None
+    return frozenset({"logit_gap", "logprob_clean"}) if alone else frozenset()
+
+
 def raw(names: Iterable[str]) -> tuple[Column, ...]:
     """Return the raw-score columns that every output has, and the optional ones among ``names``."""
     return tuple(column for column in (*REQUIRED, *optional(names)) if column.kind == "raw")

@@ -64,7 +64,8 @@ def _cut(rows: Mapping[str, int]) -> Iterator[str]:
 
 def _slow_paths(paths: Mapping[str, int]) -> Iterator[str]:
     if paths.get("plain"):
-        yield f"{paths['plain']:,} rows took two full passes: the model has no fast path, or it failed its self-check"
+        why = "the model has no fast path, or it failed its self-check"
+        yield f"{paths['plain']:,} rows took a full pass for each branch: {why}"
 
 
 def _speed(summary: Mapping[str, Any]) -> str:

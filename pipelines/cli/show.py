@@ -10,10 +10,13 @@ from typing import Any
 from pipelines.formatting import ago, contrasts_of, file_size
 from pipelines.output.commit import UNITS
 from pipelines.output.contents import Output, Problem
+from pipelines.output.record import RunRecord
 from pipelines.report.quality.figures import Spread
 from pipelines.report.quality.scan import Findings
+from scorer.columns import undefined
 from scorer.config import fingerprint_digest
 from scorer.display.printable import printable
+from scorer.weights import METHODS
 
 LISTED_PROBLEMS = 50
 
@@ -61,7 +64,8 @@ def as_text(
     """Return everything as text. The arguments are those of :func:`as_document`."""
     lines = [f"{name:<12} {value}".rstrip() for name, value in _facts(output, rows, last_write)]
     if findings is not None and findings.rows:
-        lines += ["", *_table(findings.figures.spreads()), "", *_quality(findings)]
+        spreads = {name: spread for name, spread in findings.figures.spreads().items() if spread.count}
+        lines += ["", *_table(spreads), "", *_quality(findings)]
     lines += ["", *_verdict(output, problems, findings is not None)]
     return printable_lines(lines)
 
@@ -87,6 +91,7 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
             "scores",
             f"{contrasts_of(record.fingerprint)}, {dtype}, method {record.method.get('name')}, {record.layout}",
         )
+        yield from _reference(output.store.root, record)
         yield "fingerprint", fingerprint_digest(record.fingerprint)
     tallies = [shard.tally for shard in output.shards.values()]
     counts = [(sum(tally.ok for tally in tallies), "rows ok")]
@@ -111,6 +116,17 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
         yield "unit files", f"{len(units):,}, {file_size(sum(units))}{hint}"
 
 
+def _reference(root: str, record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield where P(text) is from, where the run's weights are derived from it, and what else it is good for."""
+    if undefined(record.fingerprint):
+        yield "reference", f"the texts alone, by a language model: read_weights(…, method='prior', text={root!r})"
+        return
+    method = METHODS.get(str(record.method.get("name")))
+    if method is not None and method.text_reference:
+        contrast = record.fingerprint.get("contrast")
+        yield "reference", f"the contrast {contrast}, no text reference; read_weights(…, text=…) joins one"
+
+
 def _failures(output: Output) -> dict[str, int]:
     counts: dict[str, int] = {}
     for shard in output.shards.values():
@@ -131,14 +147,18 @@ def _table(spreads: Mapping[str, Spread]) -> Iterator[str]:
 
 
 def _quality(findings: Findings) -> Iterator[str]:
-    tokens = max(1, findings.figures.gaps.spread().count)
+    tokens = findings.figures.gaps.spread().count
+    share = 1 / max(1, findings.rows)
+    repeats = (findings.duplicates.repeats, "rows that repeat an earlier row's text")
+    if not tokens:  # scored without images
+        yield f"{repeats[0]:>7,}  {repeats[1]} ({repeats[0] * share:.1%})"
+        return
     up, down = findings.figures.doubled / tokens, findings.figures.halved / tokens
     yield f"{up:>7.1%}  of tokens become at least twice as likely with the image, {down:.1%} at most half as likely"
-    share = 1 / max(1, findings.rows)
     for count, what in (
         (findings.contradictions.count, "rows with a word that the image contradicts"),
         (findings.language.count, "rows that language alone explains: tokens change by less than a quarter on average"),
-        (findings.duplicates.repeats, "rows that repeat an earlier row's text"),
+        repeats,
     ):
         yield f"{count:>7,}  {what} ({count * share:.1%})"
 

@@ -19,7 +19,7 @@ from pipelines.sources.redacted import without_secrets
 from scorer.command_line.parser import Parser, local_path, not_empty
 from scorer.command_line.process import INTERRUPTIONS, fail, fail_interrupted
 from scorer.display.printable import printable
-from scorer.errors import ConfigError, RunError, TokensightError
+from scorer.errors import RunError, TokensightError
 from scorer.results import Failure
 from scorer.text_reference.recipe import Recipe
 from scorer.text_reference.train import train

@@ -75,12 +75,13 @@ def _check_file(
         yield f"it has {rows:,} rows, but its marker says {shard.tally.rows:,}"
     schema = parquet.schema_arrow
     yield from _check_metadata(schema, record)
-    ours = columns.of_run({} if record is None else record.fingerprint)
+    fingerprint = {} if record is None else record.fingerprint
+    ours = columns.of_run(fingerprint)
     wrong = list(_check_schema(schema, record, ours))
     yield from wrong
     if wrong or quick:
         return
-    found = RowCheck(ours)
+    found = RowCheck(ours, columns.undefined(fingerprint))
     names = [column.name for column in ours]
     for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
         consume(scored_batch(shard.name, found.add(batch)))

@@ -44,12 +44,14 @@ class RowCheck:
 
     Attributes:
         columns: the columns that the file must have.
+        undefined: those of them that are NaN in every row; see :func:`scorer.columns.undefined`.
         rows, ok, text_only: how many rows, scored rows and text-only rows were checked so far.
         tokens: how many tokens of scored rows.
         faults: the faults found so far, by kind.
     """
 
     columns: Sequence[Column] = REQUIRED
+    undefined: frozenset[str] = frozenset()
     rows: int = 0
     ok: int = 0
     text_only: int = 0
@@ -70,7 +72,7 @@ class RowCheck:
         self.text_only += int(alone.sum())
         self.tokens += int(decoded[_IDS].lengths[scored].sum())
         # Values are compared only in rows whose lists have equal lengths; in others they cannot be matched up.
-        for kind, faults in ((scored, _score_faults), (alone, _text_only_faults)):
+        for kind, faults in ((scored, partial(_score_faults, undefined=self.undefined)), (alone, _text_only_faults)):
             compared = np.flatnonzero(sound & kind)
             if not len(compared):
                 continue
@@ -138,11 +140,16 @@ def _value_faults(lists: Mapping[str, TokenColumn]) -> Iterator[tuple[Mask, str]
         yield among(np.concatenate([same_turn & stop[:-1], [False]])), "has a token behind its turn's stop token"
 
 
-def _score_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
+def _score_faults(
+    lists: Mapping[str, TokenColumn], columns: Sequence[Column], undefined: frozenset[str]
+) -> Iterator[tuple[Mask, str]]:
     """Yield the same for the scores and weights of scored rows."""
     among = partial(_among, lists[_IDS])
     for name in (column.name for column in columns if column.kind == "raw"):
-        yield among(~np.isfinite(lists[name].values)), f"has a {name} that is not finite"
+        if name in undefined:
+            yield among(~np.isnan(lists[name].values)), f"has a {name} that is not NaN, from a model without images"
+        else:
+            yield among(~np.isfinite(lists[name].values)), f"has a {name} that is not finite"
     weights = lists[WEIGHTS].values
     yield among(~(np.isfinite(weights) & (weights >= 0))), "has a token_weights entry that is negative or not finite"
 

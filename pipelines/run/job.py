@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pipelines.output import attempts
 from pipelines.output.commit import DamagedUnitsError, OutputState, PublishedShard, find_published
@@ -26,9 +26,10 @@ from pipelines.run.engine import Engine
 from pipelines.run.executor import Executor
 from pipelines.run.score_unit import Layout, UnitWork, check_mergeable
 from pipelines.sources import Shard, Source
-from scorer.errors import OtherRunError, RunError
+from scorer import columns
+from scorer.errors import ConfigError, OtherRunError, RunError
 from scorer.summary import SUCCESS
-from scorer.weights import Method
+from scorer.weights import METHODS, Method
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,7 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
     if stored is None:
         _refuse_foreign_files(job.store, state, shards)
     fingerprint = job.engine.fingerprint()
+    _check_defined(job.method, fingerprint)
     if job.layout == "merged":
         for shard in shards:
             check_mergeable(job.source.schema(shard), shard, fingerprint)
@@ -308,6 +310,17 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
     )
     done = None if changed or job.verify or finished is None else current_summary(finished, plans, state)
     return PreparedRun(record, work, plans, state, frozenset(changed), done, finished, job.verify)
+
+
+def _check_defined(method: Method, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse a method whose weights would all be NaN. Raises ConfigError."""
+    absent = [name for name in method.record.columns if name in columns.undefined(fingerprint)]
+    if absent:
+        able = [name for name, one in METHODS.items() if not columns.undefined(fingerprint) & set(one.columns)]
+        raise ConfigError(
+            f"the method {method.name!r} reads {', '.join(absent)}, but {fingerprint['model']} is a language model, "
+            f"which takes no images: choose --method {' or '.join(able)}, or a vision-language model"
+        )
 
 
 def _refuse_foreign_files(store: Store, state: OutputState, shards: Sequence[Shard]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scorer.columns import undefined
 from scorer.errors import ConfigError, TableError, explain
 from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
@@ -152,7 +153,8 @@ class PublishedWeights:
         path, schema = f"{self.root.rstrip('/')}/{name}", parquet.schema_arrow
         ours = [column.name for column in columns_in(schema, path)]
         if isinstance(self.derive, Method):
-            self.derive.check_columns(ours, path)
+            fingerprint = read_metadata(schema, path).get("fingerprint", {})
+            self.derive.check_columns(set(ours) - undefined(fingerprint), path)
         version = read_metadata(schema, path).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(

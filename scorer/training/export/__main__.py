@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.weights,
             method=_method(options),
             contrast=options.contrast,
+            text=options.text_reference,
             allow_unfinished=options.allow_unfinished,
             keep_shards=1,
         )
@@ -114,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
         type=not_empty,
         metavar="NAME",
         help="the contrast whose scores --method reads, of a run with several (default: the run's first)",
+    )
+    parser.add_argument(
+        "--text-reference",
+        type=not_empty,
+        metavar="OUTPUT",
+        help="output of a run that scored the same dataset with a language model, for --method prior",
     )
     parser.add_argument(
         "--tokenizer",

@@ -35,8 +35,8 @@ def test_padding_stands_beside_the_speed() -> None:
 
 
 def test_rows_that_cost_two_passes_are_told() -> None:
-    assert "two full passes" not in rendered()
-    assert "1,100 rows took two full passes" in rendered(paths={"fast": 100, "plain": 1100})
+    assert "full pass" not in rendered()
+    assert "1,100 rows took a full pass for each branch" in rendered(paths={"fast": 100, "plain": 1100})
 
 
 def test_text_only_rows_are_counted_apart() -> None:

@@ -35,7 +35,7 @@ SIZES = [len(text.encode()) for text in TEXTS]
 def scores(
     cuts: Sequence[Sequence[int]], seed: int, *, stops: bool = True, texts: Sequence[str] = TEXTS
 ) -> TokenScores:
-    """Random scores of texts that are cut into tokens at these bytes; with ``stops``, each turn ends in a stop token."""
+    """Random scores of texts that are cut into tokens at these bytes; with ``stops``, turns end in a stop token."""
     rows: list[tuple[int, int, int, bool]] = []
     for turn, own in enumerate(cuts):
         rows += [(turn, start, end, False) for start, end in pairwise(own)]
