@@ -39,6 +39,8 @@ _STEPS_BETWEEN_CHECKPOINTS: Final = 1000
 _PATIENCE: Final = 3
 """Checkpoints without a lower held-out loss after which training stops."""
 _IGNORED: Final = -100
+_MOST_NATS: Final = 700
+"""A mean −log P whose exponential is still a float64."""
 
 Say = Callable[[str], None]
 
@@ -60,7 +62,7 @@ class HeldOut:
     @property
     def perplexity(self) -> float:
         """exp(mean −log P of a token); comparable between models with the same tokenizer only."""
-        return math.exp(self.nats / self.tokens)
+        return math.exp(min(self.nats / self.tokens, _MOST_NATS))
 
     @property
     def bits_per_byte(self) -> float:
@@ -99,7 +101,8 @@ def train(
         say: receives a line for each step that a person may want to know of.
 
     Raises:
-        ConfigError: the output holds something else, there are too few texts, or the base does not fit.
+        ConfigError: the output holds something else, there are too few texts, the base does not fit, or training
+            diverges.
         MissingPackageError: accelerate is not installed.
         ModelError: the base cannot be found.
         RunError: training cannot continue.
@@ -286,8 +289,8 @@ def _trained(
         """Says how far training is, at every evaluation."""
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **others: Any) -> None:
-            loss = metrics["eval_loss"]
-            say(f"step {state.global_step:,}/{state.max_steps:,} · held-out perplexity {math.exp(min(loss, 700)):,.2f}")
+            perplexity = math.exp(min(metrics["eval_loss"], _MOST_NATS))
+            say(f"step {state.global_step:,}/{state.max_steps:,} · held-out perplexity {perplexity:,.2f}")
 
     set_seed(recipe.seed)
     per_epoch = -(-len(examples) // recipe.batch_size)
@@ -337,7 +340,10 @@ def _trained(
         raise RunError(f"training in {work} stopped: {explain(error)}; repeat the command to continue") from error
     best = trainer.state.best_global_step
     if best is None:
-        raise RunError("the held-out loss was never a number; lower --learning-rate")
+        raise ConfigError(
+            f"training diverged: the held-out loss was never a number at the rate {recipe.peak_rate:g}; lower "
+            "--learning-rate, and give an empty --output"
+        )
     return trainer.model, int(best)
 
 

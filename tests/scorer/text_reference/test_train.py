@@ -255,8 +255,14 @@ def test_a_base_that_is_no_causal_language_model_is_refused(tmp_path: Path) -> N
     tokenizer.save_pretrained(tmp_path / "endless")
     with pytest.raises(ConfigError, match=r"endless' has no EOS"):
         trained(tmp_path / "3", Recipe(tokenizer=str(tmp_path / "endless")))
-    with pytest.raises(ConfigError, match="the tokenizer '.*nowhere' cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"the tokenizer '.*nowhere' cannot be loaded"):
         trained(tmp_path / "4", Recipe(tokenizer=str(tmp_path / "nowhere")))
+
+
+def test_training_that_diverges_ends_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training diverged: .* at the rate 1e\+30; lower --learning-rate"):
+        trained(tmp_path, Recipe(**{**TINY.to_dict(), "learning_rate": 1e30}))
+    assert not (tmp_path / "text_reference.json").exists()
 
 
 @pytest.mark.parametrize(
