@@ -194,7 +194,7 @@ def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, A
     return figures
 
 
-def _cell(figure: Sequence[float]) -> str:
+def markdown_cell(figure: Sequence[float]) -> str:
     return "{:.3f} ({:.3f}–{:.3f})".format(*figure)
 
 
@@ -202,10 +202,14 @@ def markdown(figures: dict[str, Any]) -> str:
     """Format the figures as Markdown tables for the documentation."""
     lines = ["| contrast | score | visual / filler | true / contradictory |", "|---|---|---|---|"]
     for contrast, scores in figures["scores"].items():
-        lines += [f"| `{contrast}` | {name} | {' | '.join(map(_cell, row.values()))} |" for name, row in scores.items()]
+        lines += [
+            f"| `{contrast}` | {name} | {' | '.join(map(markdown_cell, row.values()))} |"
+            for name, row in scores.items()
+        ]
     lines += ["", "| weights (`blank`) | visual / filler | true / contradictory |", "|---|---|---|"]
     lines += [
-        f"| {name} | {' | '.join(map(_cell, row.values()))} |" for name, row in figures["weights (blank)"].items()
+        f"| {name} | {' | '.join(map(markdown_cell, row.values()))} |"
+        for name, row in figures["weights (blank)"].items()
     ]
     stops = figures["stop token's weight ÷ mean weight (blank)"]
     lines += ["", "stop token's weight ÷ mean weight: " + ", ".join(f"{n} {value:.2f}" for n, value in stops.items())]

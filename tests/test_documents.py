@@ -13,6 +13,7 @@ import scorer
 from pipelines.cli.compact import build_parser as compact_parser
 from pipelines.cli.inspect import build_parser as inspect_parser
 from pipelines.cli.options import build_parser as job_parser
+from pipelines.cli.train_text_reference import build_parser as text_reference_parser
 from pipelines.sources.columns import PAIRS, ROLES
 from service.command_line import build_parser as serve_parser
 from tests.pipelines.helpers import make_job, run, write_dataset
@@ -27,6 +28,7 @@ COMMANDS = {
     "tokensight compact": compact_parser,
     "tokensight inspect": inspect_parser,
     "tokensight serve": serve_parser,
+    "tokensight train-text-reference": text_reference_parser,
     "pipelines/score_dataset.py": job_parser,  # where Ray submits it
 }
 

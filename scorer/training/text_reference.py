@@ -139,7 +139,7 @@ class TextShard:
                 f"{name}: the text reference {root} scored a text with hash {row.scores.text_hash}, but the row's text "
                 f"has hash {scores.text_hash}; score the same dataset with both models"
             )
-        found = _joined(row.scores, scores)
+        found = text_logprobs(row.scores, scores)
         absent = np.flatnonzero(np.isnan(found) & ~scores.is_stop)
         if len(absent):
             i = absent[0]
@@ -156,8 +156,16 @@ class TextShard:
             raise TableError(f"{problem}, or give text_missing='nan'")
 
 
-def _joined(text: TokenScores, scores: TokenScores) -> Float32Array:
-    """Carry the log-probabilities of ``text`` [M] onto the tokens of ``scores``, float32 [N]."""
+def text_logprobs(text: TokenScores, scores: TokenScores) -> Float32Array:
+    """Carry a text reference's log-probabilities of a row onto the tokens of another model's scores of the same texts.
+
+    Args:
+        text: M tokens by the text reference, of which ``logprob_contrast`` is read.
+        scores: N tokens by the other model.
+
+    Returns:
+        float32 [N], in nats; NaN where ``text`` does not cover all bytes of a token, or has no stop token.
+    """
     found = np.full(len(scores.token_ids), np.nan, np.float32)
     source, target = ~text.is_stop, ~scores.is_stop
     found[target] = apportion(

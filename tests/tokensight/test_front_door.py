@@ -104,7 +104,7 @@ def test_nothing_near_is_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: there is no command 'zzz'; tokensight --help lists all\n"
 
 
-@pytest.mark.parametrize("name", ["score", "inspect", "compact", "export", "serve", "version"])
+@pytest.mark.parametrize("name", ["score", "inspect", "compact", "export", "train-text-reference", "serve", "version"])
 def test_help_fits_a_terminal(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):

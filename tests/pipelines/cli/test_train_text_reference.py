@@ -56,6 +56,27 @@ def test_priors_weights_are_read_from_both_outputs(made: Path) -> None:
         assert not np.allclose(row.weights, other.weights)
 
 
+def test_texts_scored_without_their_image_column_are_joined_just_the_same(made: Path, tmp_path: Path) -> None:
+    arguments = [
+        "--executor",
+        "local",
+        "--input",
+        str(made / "data"),
+        "--output",
+        str(tmp_path / "text"),
+        "--no-report",
+    ]
+    alone = ["--model", str(made / "lm"), "--contrast", "removed", "--method", "prior", "--image-column", "none"]
+    assert score([*arguments, *alone]) == 0
+    assert all(row.text_only for row in read_weights(tmp_path / "text"))
+    without, beside = (
+        WeightTable.open(made / "vlm", method="prior", text=text) for text in (tmp_path / "text", made / "text")
+    )
+    for row, other in zip(without, beside, strict=True):
+        assert row.weights is not None and other.weights is not None
+        np.testing.assert_allclose(row.weights, other.weights, atol=1e-5)
+
+
 def test_an_image_is_not_read_and_a_row_without_one_counts(made: Path, tmp_path: Path, capsys: Captured) -> None:
     """Paths to nowhere, a URL whose host is not allowed, several captions, conversations with places for images."""
     talk = [{"role": "user", "content": "<image>What is it?"}, {"role": "assistant", "content": "A kite."}]
