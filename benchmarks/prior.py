@@ -1,7 +1,7 @@
 """Compare what may serve as PRIOR's reference: the model without its image, or a language model trained on captions.
 
 The captions are those of ``benchmarks/grounding.py``: fresh scenes, every word labelled, none of them in the sample
-that the language model is trained on. For each reference, this prints the AUROC of the score 1 − P and of PRIOR's weights
+that the language model is trained on. For each reference, this prints the AUROC of 1 − P and of PRIOR's weights
 (which are normalised within a row), with 95 % intervals (bootstrap over captions):
 
 - visual / filler: words that the image changes against words that it does not;

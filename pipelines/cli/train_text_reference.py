@@ -148,9 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices = source.choices()
         for line in [] if choices is None else choices.lines():
             _say(printable(f"  {line}"))
-        record = train(
-            lambda: _samples(source), options.output, recipe, _identity(options, source), options.prompt, _say
-        )
+        record = train(lambda: _samples(source), options.output, recipe, _identity(options, source), _say)
     except RunError as error:
         return fail(error, STOPPED, _CONTINUE)
     except (TokensightError, OSError) as error:
@@ -164,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _identity(options: argparse.Namespace, source: Source) -> dict[str, Any]:
     """Return what decides the rows: another dataset, or other columns, make another model."""
     shards = [shard.identity() for shard in source.shards()]
-    return {"input": without_secrets(options.input), "source": source.fingerprint(), "shards": shards}
+    read = {"input": without_secrets(options.input), "prompt": options.prompt, "source": source.fingerprint()}
+    return {**read, "shards": shards}
 
 
 def _samples(source: Source) -> Iterator[Sample | Failure]:

@@ -84,7 +84,6 @@ def train(
     output: Path,
     recipe: Recipe,
     dataset: Mapping[str, Any],
-    prompt: str,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Train a text reference, or continue to; return the record, which is in ``text_reference.json`` too.
@@ -96,8 +95,7 @@ def train(
         samples: reads the rows, those that cannot be read as failures; called if there is something to train.
         output: a folder that is empty, or holds this training, begun or finished.
         recipe: the options.
-        dataset: identifies the rows and how they are read, as plain data.
-        prompt: the instruction that a bare caption answers, already part of the samples; recorded.
+        dataset: identifies the rows and how they are read, prompt included, as plain data.
         say: receives a line for each step that a person may want to know of.
 
     Raises:
@@ -108,7 +106,7 @@ def train(
         RunError: training cannot continue.
     """
     require("accelerate", wanted_by="training a text reference", extra="text-reference")
-    settings = json.loads(json.dumps({"recipe": recipe.to_dict(), "dataset": dataset, "prompt": prompt}))
+    settings = json.loads(json.dumps({"recipe": recipe.to_dict(), "dataset": dataset}))
     finished = _begin(output, settings)
     if finished is not None:
         say(f"{output} is already trained; nothing to do")
@@ -322,6 +320,7 @@ def _trained(
         bf16=cuda and torch.cuda.is_bf16_supported(),
         remove_unused_columns=False,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # with more, the trainer would divide each batch among them
     trainer = Trainer(
         AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32),
         arguments,
@@ -362,7 +361,7 @@ def last_checkpoint(work: Path) -> Path | None:
 def _copy_tokenizer(start: Path, output: Path) -> None:
     """Copy what is not the model's own: the tokenizer and its chat template."""
     for file in start.iterdir():
-        if not (output / file.name).exists() and file.suffix != ".safetensors" and "safetensors" not in file.name:
+        if not (output / file.name).exists() and "safetensors" not in file.name:
             shutil.copy2(file, output / file.name)
 
 

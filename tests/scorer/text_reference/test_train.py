@@ -31,12 +31,11 @@ ROWS = [
 TINY = Recipe(
     vocab_size=300, hidden=64, layers=1, context=128, epochs=3, batch_size=5, held_out=0.2, learning_rate=3e-3
 )
-DATASET = {"shards": [{"name": "a"}]}
+DATASET = {"prompt": "What?", "shards": [{"name": "a"}]}
 
 
 def trained(output: Path, recipe: Recipe = TINY, rows: Any = ROWS, **options: Any) -> dict[str, Any]:
-    given = {"dataset": DATASET, "prompt": "What?", **options}
-    return train.train(lambda: rows, output, recipe, **given)
+    return train.train(lambda: rows, output, recipe, **{"dataset": DATASET, **options})
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_record_says_what_was_trained(reference: Path) -> None:
     record = json.loads((reference / "text_reference.json").read_text())
     assert record["recipe"] == TINY.to_dict()
-    assert (record["dataset"], record["prompt"]) == (DATASET, "What?")
+    assert record["dataset"] == DATASET
     rows = record["rows"]
     assert rows["trained_on"] + rows["held_out"] == 20 and rows["held_out"] >= 1 and rows["failed"] == 0
     assert not (reference / "_training").exists()
@@ -130,7 +129,7 @@ def test_what_is_trained_is_not_trained_again(reference: Path) -> None:
         raise AssertionError("the rows were read")
 
     said: list[str] = []
-    record = train.train(unread, reference, TINY, DATASET, "What?", said.append)
+    record = train.train(unread, reference, TINY, DATASET, said.append)
     assert record["held_out"]["tokens"] > 0
     assert "already trained" in said[0]
 
@@ -139,8 +138,8 @@ def test_what_is_trained_is_not_trained_again(reference: Path) -> None:
     ("change", "said"),
     [
         ({"recipe": Recipe(**{**TINY.to_dict(), "layers": 2})}, "layers was 1, is 2"),
-        ({"dataset": {"shards": []}}, r"shards was \[\{'name': 'a'\}\], is \[\]"),
-        ({"prompt": "Why?"}, "prompt was 'What\\?', is 'Why\\?'"),
+        ({"dataset": {**DATASET, "shards": []}}, r"shards was \[\{'name': 'a'\}\], is \[\]"),
+        ({"dataset": {**DATASET, "prompt": "Why?"}}, "prompt was 'What\\?', is 'Why\\?'"),
     ],
     ids=["recipe", "dataset", "prompt"],
 )
