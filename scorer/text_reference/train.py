@@ -2,7 +2,7 @@
 
 DIR/text_reference.json    what was trained on what, and the held-out perplexity; written last
 DIR/config.json, …         the model and its tokenizer, as transformers saves them
-DIR/_training/             settings, untrained model and checkpoints while training; removed at the end
+DIR/_training/             settings, untrained model, checkpoints and the best one while training; removed at the end
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ RECORD: Final = "text_reference.json"
 _TRAINING: Final = "_training"
 _SETTINGS: Final = "settings.json"
 _START: Final = "start"
+_BEST: Final = "best"
+_STEP: Final = "step.json"
 _STATE: Final = "trainer_state.json"
 _STEPS_BETWEEN_CHECKPOINTS: Final = 1000
 _PATIENCE: Final = 3
@@ -128,9 +130,12 @@ def _train(
     say: Say,
 ) -> dict[str, Any]:
     """Train on the rows given, and write everything to the output."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     work = output / _TRAINING
     start = work / _START
-    if not (start / "config.json").is_file() or not (start / "tokenizer_config.json").is_file():
+    if not start.is_dir():
         texts = (turn.text for sample in trained_on for turn in sample.turns)
         _atomically(start, lambda folder: save_start(recipe, texts, folder))
     encoder = Encoder.load(start, ScorerConfig(contrast="removed", truncate=True))
@@ -139,10 +144,13 @@ def _train(
     failures = [*unread, *unencoded, *more]
     _check_enough(examples, others, failures)
     tokens = sum(len(one.scored) for one in examples)
-    say(
-        f"{len(examples):,} rows with {tokens:,} tokens to train on, {len(others):,} held out, {len(failures):,} unread"
-    )
-    model, steps = _trained(start, work, examples, others, recipe, say)
+    amounts = f"{len(examples):,} rows with {tokens:,} tokens to train on, {len(others):,} held out"
+    say(f"{amounts}, {len(failures):,} failed")
+    best = work / _BEST
+    if not best.is_dir():
+        trained = _trained(start, work, examples, others, recipe, say)
+        _atomically(best, lambda folder: _save_best(folder, start, *trained))
+    model = AutoModelForCausalLM.from_pretrained(best, dtype=torch.float32)
     figures = evaluate(model, others, recipe.batch_size)
     record = {
         "format_version": 1,
@@ -150,12 +158,13 @@ def _train(
         "rows": {"trained_on": len(examples), "held_out": len(others), "failed": len(failures)},
         "tokens": tokens,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "best_step": steps,
+        **_read(best / _STEP),
         "held_out": figures.to_dict(),
         "versions": versions("torch", "transformers", "tokenizers", "accelerate"),
     }
-    model.save_pretrained(output)
-    _copy_tokenizer(start, output)
+    for file in best.iterdir():
+        if file.name != _STEP:
+            shutil.copy2(file, output / file.name)
     _write(output / RECORD, record)
     shutil.rmtree(work)
     return record
@@ -220,7 +229,7 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         _refuse_other(output, {name: record.get(name) for name in settings}, settings)
         return record
     work = output / _TRAINING
-    if (work / _SETTINGS).is_file():
+    if (work / _BEST).is_dir() or last_checkpoint(work) is not None:
         _refuse_other(output, _read(work / _SETTINGS), settings)
         return None
     others = [name for name in held if name != _TRAINING]
@@ -230,6 +239,8 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             f"({others[0]}); give an empty folder"
         )
     try:
+        if work.is_dir() and (not (work / _SETTINGS).is_file() or _read(work / _SETTINGS) != settings):
+            shutil.rmtree(work)  # nothing was trained yet
         work.mkdir(parents=True, exist_ok=True)
         _write(work / _SETTINGS, settings)
     except OSError as error:
@@ -336,7 +347,7 @@ def _trained(
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except OSError as error:
-        raise RunError(f"training in {work} stopped: {explain(error)}; repeat the command to continue") from error
+        raise RunError(f"training in {work} stopped: {explain(error)}; free space or change permissions") from error
     best = trainer.state.best_global_step
     if best is None:
         raise ConfigError(
@@ -358,11 +369,13 @@ def last_checkpoint(work: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def _copy_tokenizer(start: Path, output: Path) -> None:
-    """Copy what is not the model's own: the tokenizer and its chat template."""
+def _save_best(folder: Path, start: Path, model: Any, step: int) -> None:
+    """Save the model, its step, and from the start what is not the model's own: tokenizer and chat template."""
+    model.save_pretrained(folder)
     for file in start.iterdir():
-        if not (output / file.name).exists() and "safetensors" not in file.name:
-            shutil.copy2(file, output / file.name)
+        if not (folder / file.name).exists() and "safetensors" not in file.name:
+            shutil.copy2(file, folder / file.name)
+    _write(folder / _STEP, {"best_step": step})
 
 
 def _atomically(folder: Path, save: Callable[[Path], None]) -> None:

@@ -110,6 +110,8 @@ def test_a_run_that_was_killed_continues_to_the_same_model(
         patch.setattr(Trainer, "_save_checkpoint", kill)
         with pytest.raises(Killed):
             trained(tmp_path / "out")
+    with pytest.raises(ConfigError, match="layers was 1, is 2"):  # a checkpoint is not thrown away
+        trained(tmp_path / "out", Recipe(**{**TINY.to_dict(), "layers": 2}))
     assert not (tmp_path / "out" / "text_reference.json").exists()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["_training"]
     damaged = tmp_path / "out" / "_training" / "checkpoint-999"  # killed while it was being written: no state
@@ -122,6 +124,28 @@ def test_a_run_that_was_killed_continues_to_the_same_model(
     assert weights[0] == weights[1]
     other = trained(tmp_path / "other", Recipe(**{**TINY.to_dict(), "seed": 1}))  # the control
     assert other["held_out"] != record["held_out"]
+
+
+def test_a_run_that_was_killed_after_training_does_not_train_again(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*arguments: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", kill)
+        with pytest.raises(Killed):
+            trained(tmp_path / "out")
+    monkeypatch.setattr(Trainer, "train", kill)
+    assert trained(tmp_path / "out") == json.loads((reference / "text_reference.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(p.name for p in reference.iterdir())
+
+
+def test_other_options_may_follow_an_attempt_that_trained_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="0 distinct texts"):
+        trained(tmp_path / "out", rows=[])
+    with pytest.raises(ConfigError, match="1 distinct texts"):
+        trained(tmp_path / "out", Recipe(**{**TINY.to_dict(), "layers": 2}), ROWS[:1])
 
 
 def test_what_is_trained_is_not_trained_again(reference: Path) -> None:
