@@ -43,15 +43,17 @@ recorded in DIR/text_reference.json.
 
 _EPILOG: Final = f"""\
 examples:
-  Train, score the same texts with it, and read PRIOR's weights for a scored dataset:
+  Train, score the same texts with it, and export PRIOR's weights of a scored
+  dataset:
     tokensight train-text-reference --input data/train --output out/lm
     tokensight score --input data/train --output out/text \\
         --model out/lm --contrast removed --method prior
-    python -c "from scorer.training import read_weights
-    for row in read_weights('out/train', method='prior', text='out/text'): print(row)"
+    tokensight export --to jsonl --weights out/train --data data/train \\
+        --method prior --text-reference out/text --output out/train.jsonl
 
   Train a model further that knows the language already:
-    tokensight train-text-reference --input data/train --output out/lm --base org/name
+    tokensight train-text-reference --input data/train --output out/lm \\
+        --base org/name
 
 All texts are held in memory. One GPU is used if there is one. To continue after an interruption, repeat the command.
 
