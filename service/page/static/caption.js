@@ -49,10 +49,11 @@ function drawPart(paragraph, run, offset, tokens) {
   return [part];
 }
 
-/** Draws all turns into ``host`` and returns their scored parts in order. */
-export function drawCaption(host, { turns, tokens }) {
+/** Draws all turns at the end of ``host``, under a heading if there is one, and returns their scored parts in order. */
+export function drawCaption(host, turns, tokens, heading = "") {
   const parts = [];
-  host.replaceChildren();
+  const drawing = el("div", { class: "comparison" });
+  if (heading) drawing.append(el("p", { class: "label" }, heading));
   turns.forEach((text, turn) => {
     const offset = tokens.findIndex((token) => token.turn === turn);
     const own = offset < 0 ? [] : tokens.filter((token) => token.turn === turn && !token.is_stop);
@@ -62,7 +63,7 @@ export function drawCaption(host, { turns, tokens }) {
       dir: "auto",
       role: "listbox",
       "aria-orientation": "horizontal",
-      "aria-label": `${name}, token by token; use the arrow keys to move`,
+      "aria-label": `${[name, heading].filter(Boolean).join(" ")}, token by token; use the arrow keys to move`,
     });
     const starts = own.map((token) => token.start);
     for (const run of tokenRuns(text, starts, own.map((token) => token.end))) {
@@ -71,28 +72,29 @@ export function drawCaption(host, { turns, tokens }) {
     const stop = tokens.findIndex((token) => token.turn === turn && token.is_stop);
     if (stop >= 0) parts.push(drawStop(paragraph, stop, tokens));
     paragraph.querySelector(".t")?.setAttribute("tabindex", "0");
-    host.append(paragraph);
+    drawing.append(paragraph);
   });
+  host.append(drawing);
   return parts;
 }
 
-/** Colours every part by level(part): an integer, or null if the score is undefined. */
-export function paint(host, parts, by, level) {
-  host.dataset.by = by;
-  for (const part of parts) {
+/** Colours every part by level(part): an integer, or null if the score is undefined. Returns the levels. */
+export function paint(parts, level) {
+  return parts.map((part) => {
     const step = level(part);
     part.element.dataset.level = step === null ? "none" : step;
-  }
+    return step;
+  });
 }
 
 const STEPS = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
 
-/** Lets the arrow keys, Home and End move between the parts, one of which is in the tab order at a time. */
+/** Lets the arrow keys, Home and End move between the parts of a drawing. One part of each text is in the tab order. */
 export function walkWithKeys(host) {
   host.addEventListener("keydown", (event) => {
     const at = event.target.closest(".t");
     if (!at || event.ctrlKey || event.metaKey || event.altKey) return;
-    const all = [...host.querySelectorAll(".t")];
+    const all = [...at.closest(".comparison").querySelectorAll(".t")];
     const rightToLeft = getComputedStyle(at).direction === "rtl" && /Left|Right/.test(event.key);
     const step = (STEPS[event.key] ?? 0) * (rightToLeft ? -1 : 1);
     const next = { Home: all[0], End: all.at(-1) }[event.key] ?? (step ? all[all.indexOf(at) + step] : null);

@@ -10,8 +10,8 @@ const numbers = (weights) => Float32Array.from(weights, (weight) => weight ?? Na
 /** Returns a Float32Array [N] from ``rawScores``, or null if the method has no port. */
 export const derive = ({ method, params }, raw) => (Object.hasOwn(PORTS, method) ? PORTS[method](raw, params) : null);
 
-/** Returns the weights in an answer. */
-export const answerWeights = ({ tokens }) => numbers(tokens.map((token) => token.weight));
+/** Returns the weights in the tokens of an answer. */
+export const answerWeights = (tokens) => numbers(tokens.map((token) => token.weight));
 
 /** Returns whether the weights in an answer were derived by ``method`` with ``params``. */
 export const isFromAnswer = ({ method, params }, answer) =>

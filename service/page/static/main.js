@@ -1,9 +1,10 @@
 // Connects the parts of the page.
 import { Problem, address, listModels, requiresKey } from "./api.js";
-import { contrastPhrase, storeContrastPhrases } from "./contrasts.js";
+import { storeContrastPhrases } from "./contrasts.js";
 import { copy } from "./copy.js";
 import { curlCommand } from "./curl.js";
-import { byId, el } from "./dom.js";
+import { ContrastChoice } from "./contrast_choice.js";
+import { byId } from "./dom.js";
 import { ImageInput, drawSamples } from "./image.js";
 import { hideProblem, showProblem, showStatus } from "./messages.js";
 import { Result } from "./result.js";
@@ -17,6 +18,7 @@ const settings = new Settings(() => {
   result.update();
 });
 const result = new Result(settings);
+const choice = new ContrastChoice(compareWith);
 const image = new ImageInput(() => {
   for (const button of byId("samples").children) button.setAttribute("aria-pressed", "false");
   noteChange();
@@ -48,36 +50,28 @@ function setBusy(busy) {
   showStatus("Scoring…");
 }
 
-async function run(input, contrast) {
+async function run(input, contrasts) {
   setBusy(true);
   try {
-    if (!(await session.score(input, contrast, chosenMethod))) return; // superseded by a newer request
+    if (!(await session.score(input, contrasts, chosenMethod))) return; // superseded by a newer request
     setBusy(false);
     showAnswer();
   } catch (error) {
     setBusy(false);
     showStatus("");
-    byId("contrast").value = session.shown ?? "";
-    showProblem(error, () => run(input, contrast));
+    choice.show(session.shown);
+    showProblem(error, () => run(input, contrasts));
   }
 }
 
 function showAnswer() {
-  const { contrast, tokens, timing } = session.answer;
-  offerContrasts([contrast]);
-  byId("contrast").value = contrast;
+  const { tokens, timing } = session.answer;
+  choice.show(session.shown);
   hideProblem();
   result.draw(session.answer);
   noteChange();
   const fresh = !byId("result").classList.contains("stale");
   if (fresh) showStatus(`Scored ${tokens.length} tokens in ${duration(timing.total_ms)}.`);
-}
-
-function offerContrasts(names) {
-  const select = byId("contrast");
-  const known = new Set([...select.options].map((option) => option.value));
-  for (const name of names) if (!known.has(name)) select.append(el("option", { value: name }));
-  for (const option of select.options) option.textContent = contrastPhrase(option.value);
 }
 
 function scoreNow() {
@@ -95,13 +89,13 @@ function requestInput(text, id) {
 function cancel() {
   session.cancel();
   setBusy(false);
-  byId("contrast").value = session.shown ?? "";
+  choice.show(session.shown);
   showStatus("Cancelled.");
 }
 
-function compareWith(contrast) {
-  if (!session.show(contrast)) {
-    run(session.input, contrast);
+function compareWith(contrasts) {
+  if (!session.show(contrasts)) {
+    run(session.input, contrasts);
     return;
   }
   setBusy(false);
@@ -128,7 +122,7 @@ async function describeServer() {
   byId("fingerprint").title = model.fingerprint;
   byId("prompt").placeholder = model.prompt;
   storeContrastPhrases(model.contrast_words);
-  offerContrasts(model.contrasts);
+  choice.offer(model.contrasts);
 }
 
 function whenDescribed() {
@@ -164,7 +158,6 @@ byId("caption").addEventListener("keydown", (event) => {
 });
 for (const id of ["caption", "prompt"]) byId(id).addEventListener("input", noteChange);
 byId("cancel").addEventListener("click", cancel);
-byId("contrast").addEventListener("change", () => compareWith(byId("contrast").value));
 byId("copy-json").addEventListener("click", () => {
   copy(`${JSON.stringify(result.toJson(), null, 2)}\n`, "JSON", showStatus);
 });

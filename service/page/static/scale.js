@@ -47,12 +47,14 @@ export function ratio(gap) {
   return value < 9.95 ? value.toFixed(1).replace(/\.0$/, "") : Math.round(value).toLocaleString("en");
 }
 
-/** Describes a log-probability gap in nats. */
-export function comparison(gap) {
+/** Describes a log-probability gap in nats. ``contrast`` says what the image is compared with, if that has to be said: a
+ * phrase that completes “with …”. */
+export function comparison(gap, contrast = null) {
   if (Number.isNaN(gap)) return "undefined";
   const times = ratio(gap);
-  if (times === "1") return "as likely with the image as without";
-  return `${times} times ${gap > 0 ? "more" : "less"} likely with the image`;
+  if (times === "1") return `as likely with the image as ${contrast === null ? "without" : `with ${contrast}`}`;
+  const than = contrast === null ? "" : ` than with ${contrast}`;
+  return `${times} times ${gap > 0 ? "more" : "less"} likely with the image${than}`;
 }
 
 export const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);

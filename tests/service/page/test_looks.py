@@ -39,16 +39,17 @@ def test_everything_is_done_with_the_keyboard(page: Browser) -> None:
     page.settled()
     page.wait(lambda: page.tokens())
     order = []
-    for _ in range(16):
+    for _ in range(17):
         press(page, Keys.TAB)
         order.append(focused(page))
-    assert order[3:16] == [
+    assert order[3:17] == [
         "caption",
         "prompt",
         "score",
         "gap",
         "First",
         "contrast",
+        "further",
         "method",
         "param-low",
         "param-high",

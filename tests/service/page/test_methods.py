@@ -184,6 +184,41 @@ def test_a_planted_method_without_a_port_is_weighed_by_the_server(portless: Brow
     assert (server.faults.weighed, len(server.faults.scored)) == (2, 2)
 
 
+def test_the_server_weighs_every_contrast(
+    server: Server, chromium: Browser, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weigh(scores: Any, *, power: float = 2.0, cap: float | None = None) -> Any:
+        return np.asarray(-power * scores.logprob_contrast, np.float32)
+
+    plant(monkeypatch, replace(TOY, function=weigh, columns=("logprob_contrast",)))
+    page = opened(server, chromium, picture)
+
+    def wait_for(requests: int) -> None:
+        page.wait(lambda: server.faults.weighed == requests and "Deriving" not in page.text("#status"))
+
+    def weights_of(power: float) -> list[list[str]]:
+        tokens = answer(page)["tokens"]
+        return [[f"{-power * t[name]:.2f}" for name in ("logprob_contrast", "logprob_masked")] for t in tokens]
+
+    choose(page, "toy")
+    wait_for(1)
+    Select(page.one("#further")).select_by_value("masked")
+    page.settled()
+    wait_for(2)  # the weights of the first contrast came with the answer
+    page.js("document.getElementById('numbers').open = true")
+    page.wait(lambda: page.all("#numbers tbody tr"))
+    shown = (
+        "return [...document.querySelectorAll('#numbers tbody tr')]"
+        ".map((row) => [5, 9].map((i) => row.cells[i].textContent))"
+    )
+    assert page.js(shown) == weights_of(2)
+    assert any(first != further for first, further in weights_of(2)), "a negative control"
+    slide(page, "power", 3.5)
+    wait_for(4)
+    assert page.js(shown) == weights_of(3.5)
+    assert chromium.complaints() == []
+
+
 def test_what_the_method_reads_besides_is_sent(
     server: Server, chromium: Browser, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,6 +248,15 @@ def test_steps_and_words_are_the_reports(page: Browser) -> None:
     assert (nothing, undefined) == (None, comparison(math.nan))
 
 
+def test_a_gap_says_what_it_compares_with_where_that_must_be_named(page: Browser) -> None:
+    script = 'const { comparison } = await import("/page/scale.js"); return args.map((gap) => comparison(gap, "noise"))'
+    assert page.module(script, math.log(5), -math.log(2), 0) == [
+        "5 times more likely with the image than with noise",
+        "2 times less likely with the image than with noise",
+        "as likely with the image as with noise",
+    ]
+
+
 def test_contrasts_have_the_words_that_were_learnt(page: Browser) -> None:
     script = """
       const { contrastPhrase, storeContrastPhrases } = await import("/page/contrasts.js");
