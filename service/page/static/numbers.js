@@ -54,9 +54,11 @@ export function tooltip(host, tip, describe) {
     tip.hidden = false;
     const at = element.getClientRects()[0];
     const left = Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
-    const above = at.top - tip.offsetHeight - 8;
+    const [above, below] = [at.top - tip.offsetHeight - 8, at.bottom + 8];
+    // Do not cover the same caption in the colours of another contrast, above this one.
+    const avoided = element.closest(".comparison").previousElementSibling && below + tip.offsetHeight < innerHeight;
     tip.style.left = `${Math.max(8, left) + scrollX}px`;
-    tip.style.top = `${(above > 0 ? above : at.bottom + 8) + scrollY}px`;
+    tip.style.top = `${(above > 0 && !avoided ? above : below) + scrollY}px`;
   };
   const hide = () => {
     shown = null;

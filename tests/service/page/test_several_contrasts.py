@@ -177,6 +177,18 @@ def test_all_numbers_stand_side_by_side(compared: Browser, picture: Path) -> Non
     assert [float(text.replace("−", "-")) for text in totals[2][1:]] == pytest.approx(means, abs=0.0051)
 
 
+def test_the_tooltip_leaves_the_other_caption_uncovered(compared: Browser) -> None:
+    compared.size(1160, 1400)
+    for which in (0, 1):
+        compared.js("document.querySelectorAll('.comparison')[arguments[0]].querySelector('.t').focus()", which)
+        tip, other = compared.js(
+            "return [document.getElementById('tip'), document.querySelectorAll('.comparison')[1 - arguments[0]]]"
+            ".map((one) => one.getBoundingClientRect()).map(({ top, bottom }) => [top, bottom])",
+            which,
+        )
+        assert tip[1] <= other[0] or other[1] <= tip[0]
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_token_shows_the_numbers_of_both(compared: Browser, picture: Path, which: int) -> None:
     contrast = (FIRST, FURTHER)[which]
