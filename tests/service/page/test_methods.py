@@ -198,11 +198,11 @@ def test_the_server_weighs_every_contrast(
 
     def weights_of(power: float) -> list[list[str]]:
         tokens = answer(page)["tokens"]
-        return [[f"{-power * t[name]:.2f}" for name in ("logprob_contrast", "logprob_masked")] for t in tokens]
+        return [[f"{-power * t[name]:.2f}" for name in ("logprob_contrast", "logprob_patches")] for t in tokens]
 
     choose(page, "toy")
     wait_for(1)
-    Select(page.one("#further")).select_by_value("masked")
+    Select(page.one("#further")).select_by_value("patches")
     page.settled()
     wait_for(2)  # the weights of the first contrast came with the answer
     page.js("document.getElementById('numbers').open = true")

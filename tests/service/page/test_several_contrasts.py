@@ -21,7 +21,7 @@ from tests.service.page.server import Answer, Server
 from tests.service.page.test_looks import wide
 from tests.service.page.test_scoring import CAPTION, expected, pick, slide
 
-FIRST, FURTHER = "blank", "masked"
+FIRST, FURTHER = "blank", "patches"
 COMPARED = [f"compared with {CONTRASTS[name].phrase}" for name in (FIRST, FURTHER)]
 
 
