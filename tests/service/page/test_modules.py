@@ -235,7 +235,7 @@ def test_steps_and_words_are_the_reports(page: Browser) -> None:
     script = """
       const scale = await import("/page/scale.js");
       const [gaps, probabilities] = args;
-      return [gaps.map(scale.gapLevel), gaps.map(scale.ratio), gaps.map(scale.comparison),
+      return [gaps.map(scale.gapLevel), gaps.map(scale.ratio), gaps.map((gap) => scale.comparison(gap)),
         gaps.map((gap) => scale.weightLevel(gap, [1, 5])), probabilities.map(scale.percent),
         scale.gapLevel(NaN), scale.comparison(NaN)];
     """
