@@ -17,7 +17,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-WIDTH, HEIGHT = 1160, 920
+WIDTH, HEIGHT = 1160, 958
 SAMPLE = "#samples button:nth-child(5)"
 LIMIT = 300_000
 SECONDS = 60
