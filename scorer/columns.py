@@ -145,7 +145,7 @@ def contrasts_in(names: Iterable[str]) -> tuple[str, ...]:
     fixed = {column.name for column in COLUMNS}
     gap, logprob = _FURTHER
     found = [name.removeprefix(gap) for name in names if name.startswith(gap) and name not in fixed]
-    return tuple(contrast for contrast in found if logprob + contrast in names)
+    return tuple(contrast for contrast in found if logprob + contrast in names and logprob + contrast not in fixed)
 
 
 def of_run(fingerprint: Mapping[str, Any]) -> tuple[Column, ...]:

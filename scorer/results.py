@@ -106,8 +106,9 @@ class TokenScores:
         if gap not in self.optional or logprob not in self.optional:
             known = ", ".join(contrasts_in(self.optional)) or "none"
             raise TableError(
-                f"sample {self.sample_id!r} has no scores for the further contrast {contrast!r}; it has {known}: score "
-                f"the dataset again with --contrast …,{contrast}"
+                f"sample {self.sample_id!r} has no scores for the further contrast {contrast!r}; it has {known}, and "
+                "those of the run's first, which are read if no contrast is named: choose one of them, or score the "
+                f"dataset again with --contrast …,{contrast}"
             )
         return replace(self, logit_gap=self.optional[gap], logprob_contrast=self.optional[logprob])
 

@@ -16,7 +16,7 @@ from scorer.errors import ConfigError, TableError, explain
 from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
-from scorer.training.rows import Derive, DeriveFunction, Rows, TextLogprobs, WeightRow, as_function
+from scorer.training.rows import Derive, DeriveFunction, Rows, TextLogprobs, WeightRow, as_function, check_contrast
 from scorer.training.text_reference import Missing, TextReference
 from scorer.weights import METHODS, Method
 
@@ -198,11 +198,7 @@ def read_weights(
         ConfigError: the method is unknown, a contrast or a text reference is given without a method that reads it, or
             the URL cannot be opened.
     """
-    if contrast is not None and method is None:
-        raise ConfigError(
-            f"the contrast {contrast!r} is given without a method; the stored weights are those of the run's first "
-            "contrast: name the method that derives them, such as method='cal'"
-        )
+    check_contrast(contrast, method)
     derive = as_function(method)
     options = dict(storage_options or {})
     reference = None

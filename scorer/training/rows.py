@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from scorer import decoding
-from scorer.columns import IS_STOP, LOGPROB_TEXT, REQUIRED, WEIGHTS, contrasts_in, of_contrast, optional
-from scorer.errors import TableError
+from scorer.columns import IS_STOP, LOGPROB_TEXT, REQUIRED, WEIGHTS, Column, contrasts_in, of_contrast, optional
+from scorer.errors import ConfigError, TableError
 from scorer.results import TokenScores
 from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, read_metadata, shown, text_hash
 from scorer.types import Float32Array, Int64Array
@@ -92,17 +92,31 @@ class WeightRow:
             )
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Any], method: Derive | None = None, shard: str = "?") -> WeightRow:
+    def from_columns(
+        cls,
+        columns: Mapping[str, Any],
+        method: Derive | None = None,
+        shard: str = "?",
+        *,
+        contrast: str | None = None,
+    ) -> WeightRow:
         """Build a row from its columns as another reader returns them (``datasets``, pandas, polars, DuckDB, pyarrow).
+
+        In the merged layout, a column of the dataset may have the name of an optional one of ours. Such a column is
+        ours only if it has one value per token, of its type.
 
         Args:
             columns: maps column names to values; lists may be lists or arrays.
             method: derives the weights from the raw scores; None for the weights that the run stored.
             shard: names the row in error messages.
+            contrast: the further contrast whose scores the method reads; None for the run's first.
 
         Raises:
-            TableError: a column that every output has is absent; the message says which.
+            TableError: a column that every output has is absent, its list differs in length from ``token_ids``, or the
+                row has no such further contrast; the message says which.
+            ConfigError: no method has this name, or a contrast is given without a method.
         """
+        check_contrast(contrast, method)
         missing = [name for name in SCHEMA.names if name not in columns]
         if missing:
             raise TableError(
@@ -113,10 +127,22 @@ class WeightRow:
         identity = (shard, int(index), str(columns["sample_id"]), str(columns["status"]), columns["error"])
         if identity[3] not in WITH_WEIGHTS:
             return cls(*identity, None, None)
-        further = optional(name for name, value in columns.items() if value is not None)
-        lists = [column for column in (*REQUIRED, *further) if column.per_token]
+        lists = [column for column in REQUIRED if column.per_token]
         arrays = {column.name: np.array(columns[column.name], dtype=column.dtype) for column in lists}
-        return _row(identity, arrays, columns["text_hash"], as_function(method))
+        count = len(arrays["token_ids"])
+        for name, values in arrays.items():
+            if values.shape != (count,):
+                raise TableError(
+                    f"row {identity[1]} of {shard} has {values.size} {name} for {count} token_ids; read the Parquet "
+                    "files of a scoring run as they are"
+                )
+        further = {
+            column.name: own
+            for column in optional(columns)
+            if (own := _per_token(columns[column.name], column, count)) is not None
+        }
+        arrays |= {column.name: further[column.name] for column in optional(further)}
+        return _row(identity, arrays, columns["text_hash"], as_function(method), contrast)
 
     def to_record(self) -> dict[str, Any]:
         """Return spans and weights as plain data, to store beside the text; :meth:`from_record` reads it.
@@ -258,13 +284,24 @@ def _row(
     return ScoredRow(*identity, scores, weights)
 
 
+def _per_token(value: Any, column: Column, count: int) -> npt.NDArray[Any] | None:
+    """Return an optional column's values of one row; None if they are not one per token, of the column's type."""
+    try:
+        values = np.asarray(value)
+    except ValueError:  # lists in it differ in length
+        return None
+    fits = values.shape == (count,) and values.dtype.kind == column.dtype.kind
+    return np.array(values, dtype=column.dtype) if fits else None
+
+
 def _further_contrast(schema: pa.Schema, shard: str, contrast: str | None) -> str | None:
     """Return the contrast if it is a further one of the run; None for the first. Raises TableError if it is neither."""
     first = read_metadata(schema, shard).get("fingerprint", {}).get("contrast")
     if contrast is None or contrast == first:
         return None
-    if not {column.name for column in of_contrast(contrast)} <= set(schema.names):
-        known = ", ".join(str(name) for name in (first, *contrasts_in(schema.names)))
+    ours = [column.name for column in columns_in(schema, shard)]  # a dataset may have columns of such names, too
+    if not {column.name for column in of_contrast(contrast)} <= set(ours):
+        known = ", ".join(str(name) for name in (first, *contrasts_in(ours)))
         raise TableError(
             f"{shard} has no scores for the contrast {contrast!r}; it has {known}: choose one of them, or score the "
             f"dataset again with --contrast …,{contrast}"
@@ -275,6 +312,15 @@ def _further_contrast(schema: pa.Schema, shard: str, contrast: str | None) -> st
 def short_floats(values: Float32Array) -> list[float]:
     """Return the shortest decimal numbers that round to the same float32."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
+
+
+def check_contrast(contrast: str | None, method: Derive | None) -> None:
+    """Raise ConfigError if a contrast is given and no method that would read its scores."""
+    if contrast is not None and method is None:
+        raise ConfigError(
+            f"the contrast {contrast!r} is given without a method; the stored weights are those of the run's first "
+            "contrast: name the method that derives them, such as method='cal'"
+        )
 
 
 def as_function(derive: Derive | None) -> DeriveFunction | None:

@@ -13,7 +13,7 @@ import pytest
 from scorer import columns
 from scorer.columns import REQUIRED, WEIGHTS, Column
 from scorer.decoding import scored_rows, token_column
-from scorer.errors import FailureCode, TableError
+from scorer.errors import ConfigError, FailureCode, TableError
 from scorer.results import Failure, TokenScores
 from scorer.table import SCHEMA, SCORE_FIELDS, build_table, columns_in
 from scorer.training.rows import Rows, ScoredRow, WeightRow
@@ -119,6 +119,77 @@ def test_a_column_of_the_dataset_is_not_taken_for_ours(monkeypatch: pytest.Monke
     table = build_table([scores_of([1])], 0, Method(), {}).append_column("toy", pa.array(["theirs"]))
     row = Rows(table, "x")[0]
     assert isinstance(row, ScoredRow) and row.scores.optional == {}
+
+
+MASKED = [column.name for column in columns.of_contrast("masked")]
+
+
+def two_contrasts() -> pa.Table:
+    further = dict(zip(MASKED, (np.array([4, 5, 6], np.float32), np.array([-1, -2, -3], np.float32)), strict=True))
+    scores = replace(scores_of([1, 2, 3]), optional=further)
+    fingerprint = {"contrast": "blank", "columns": MASKED}
+    return build_table([scores, FAILED], 0, Method(), {"fingerprint": fingerprint})
+
+
+def test_a_mapped_row_derives_weights_from_the_contrast_that_is_named() -> None:
+    columns_of_row, failed = two_contrasts().to_pylist()
+    identity = Method("cal", {"window": 1, "high": 9})
+    weights = [
+        WeightRow.from_columns(columns_of_row, identity, contrast=contrast).weights for contrast in (None, "masked")
+    ]
+    assert [w is not None and w.tolist() for w in weights] == [[1, 2, 3], [4, 5, 6]]
+    assert WeightRow.from_columns(failed, identity, contrast="masked").weights is None
+    with pytest.raises(TableError, match="the further contrast 'blank'; it has masked, and those of the run's first"):
+        WeightRow.from_columns(columns_of_row, identity, contrast="blank")
+    with pytest.raises(ConfigError, match="the contrast 'masked' is given without a method"):
+        WeightRow.from_columns(columns_of_row, contrast="masked")
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "text",
+        0.5,
+        None,
+        [0.5],
+        [0.5, 0.5, None],
+        ["1", "2", "3"],
+        [1, 2, 3],
+        [[1.0], [2.0, 3.0], []],
+        [[1.0], [2.0], [3.0]],
+        {"a": 1.0},
+        np.zeros((3, 1)),
+    ],
+    ids=repr,
+)
+def test_a_mapped_column_of_the_dataset_is_not_taken_for_ours(theirs: object) -> None:
+    """Merged with a dataset that has columns of these names; a mapping does not say which are the run's."""
+    merged = two_contrasts().to_pylist()[0] | dict.fromkeys(("is_stop", "logit_gap_blur", "logprob_blur"), theirs)
+    merged |= {"logit_gap_clean": theirs, "logprob_x": theirs, "logit_gap_x": [0.5, 0.5, 0.5]}
+    row = WeightRow.from_columns(merged, "cal")
+    assert isinstance(row, ScoredRow)
+    assert list(row.scores.optional) == MASKED
+    assert row.scores.further_contrasts == ("masked",)
+    with pytest.raises(TableError, match="no scores for the further contrast 'blur'"):
+        WeightRow.from_columns(merged, "cal", contrast="blur")
+
+
+def test_a_dataset_s_columns_are_no_contrast_of_the_run() -> None:
+    table = two_contrasts()
+    for name in ("logit_gap_blur", "logprob_blur", "logit_gap_clean"):
+        table = table.append_column(name, pa.array([["a"], None]))
+    assert columns.contrasts_in(table.schema.names) == ("masked", "blur")  # names alone do not tell
+    with pytest.raises(TableError, match="x has no scores for the contrast 'blur'; it has blank, masked: choose one"):
+        Rows(table, "x", Method(), "blur")
+    assert len(Rows(table, "x", Method(), "masked")) == 2
+
+
+@pytest.mark.parametrize("name", ["token_starts", "logit_gap", WEIGHTS])
+@pytest.mark.parametrize("values", [[], [1], [1, 1, 1, 1]])
+def test_mapped_lists_that_differ_in_length_are_refused(name: str, values: list[int]) -> None:
+    mapped = two_contrasts().to_pylist()[0] | {name: values}
+    with pytest.raises(TableError, match=rf"row 0 of x has {len(values)} {name} for 3 token_ids"):
+        WeightRow.from_columns(mapped, shard="x")
 
 
 @pytest.mark.parametrize("column", REQUIRED, ids=lambda column: column.name)
