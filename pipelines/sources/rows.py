@@ -42,6 +42,8 @@ Record = Mapping[str, Any] | RowError
 """A row's values by column. A RowError replaces a value, or a whole record, that cannot be read."""
 
 _THREADS: Final = 16
+_MAX_TEXTS: Final = 2**15
+"""Texts of a row, at most: ``token_turns`` numbers them in 16 bits."""
 
 
 def own_error(error: Exception, who: str, code: FailureCode = FailureCode.ROW_UNREADABLE) -> RowError:
@@ -214,9 +216,12 @@ def _captions(
             raise RowError(FailureCode.TEXT_INVALID, problem)
         _refuse_markup(text or "", asked=asked)
     if not any(text and text.strip() for text in texts):
-        found = f"all {len(texts)} texts of the row are null or empty" if texts else "the row's list of texts is empty"
+        found = f"each of the row's texts ({len(texts)}) is null or empty" if texts else "the row's list of texts is empty"
         problem = f"{found}; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)
+    if len(texts) > _MAX_TEXTS:
+        problem = f"the row has {len(texts)} texts, more than {_MAX_TEXTS}; divide them among several rows"
+        raise RowError(FailureCode.TEXT_TOO_LONG, problem)
     return Captions(sample_id, images, question, tuple(text or "" for text in texts), contrast)
 
 

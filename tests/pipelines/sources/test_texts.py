@@ -99,6 +99,20 @@ def test_a_text_of_the_wrong_type_fails_its_row(tmp_path: Path) -> None:
     assert captions(good).texts == ("a", "b")
 
 
+def test_more_texts_than_can_be_numbered_fail_their_row(tmp_path: Path) -> None:
+    most = [None] * (2**15 - 1)
+    table = pa.table({"image": [b"i"] * 2, "captions": pa.array([[*most, "a"], [*most, "", "a"]], pa.list_(pa.string()))})
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "x.parquet")
+    run(make_job(tmp_path / "data", tmp_path / "out", engine=FakeEngine()))
+    good, bad = read_weights(tmp_path / "out")
+    assert good.scores is not None and set(good.scores.token_turns) == {2**15 - 1}
+    assert (bad.status, bad.error) == (
+        "text_too_long",
+        "the row has 32769 texts, more than 32768; divide them among several rows",
+    )
+
+
 def row(*texts: str, image: bytes = b"i", sample_id: str = "r") -> Captions:
     return Captions(sample_id, (image,), Turn("user", (IMAGE, "Describe.")), texts)
 
