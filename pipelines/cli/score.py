@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         executor = make_executor(options)
         job = make_job(options)
-        _say(f"{len(job.source.shards()):,} shards in {options.input}: {describe_account(job.source.account())}")
+        count = len(job.source.shards())
+        shards = f"{count:,} shard{'' if count == 1 else 's'}"
+        _say(f"{shards} in {options.input}: {describe_account(job.source.account())}")
         choices = job.source.choices()
         for line in [] if choices is None else choices.lines():
             _say(printable(f"  {line}"))

@@ -59,6 +59,14 @@ class Engine(Protocol):
         """Return everything that determines the scores, without loading weights."""
         ...
 
+    def check(self) -> None:
+        """Refuse options that the model cannot take, without loading weights.
+
+        Raises:
+            ConfigError, ModelError: the model refuses an option.
+        """
+        ...
+
     def pinned(self, fingerprint: dict[str, Any]) -> Self:
         """Return this engine fixed to the fingerprinted revision, since workers locate the model themselves."""
         ...
@@ -93,6 +101,16 @@ class CheckpointEngine:
             from scorer.checkpoint.fingerprint import fingerprint
 
         return fingerprint(self.model, self.config, self.revision)
+
+    def check(self) -> None:
+        from scorer.checkpoint.files import Checkpoint
+        from scorer.encoding.encoder import Encoder
+        from scorer.ranks import check_heads
+
+        checkpoint = Checkpoint.locate(self.model, self.revision)
+        Encoder(checkpoint, self.config)
+        if self.config.tensor_parallel > 1:
+            check_heads(checkpoint.name, checkpoint.config.get_text_config(), self.config.tensor_parallel)
 
     def pinned(self, fingerprint: dict[str, Any]) -> Self:
         # A branch of a hub repository may move while workers start; the fingerprinted commit does not.

@@ -293,6 +293,8 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
         rows_per_unit=rows_per_unit,
         choices=choices.to_dict() if (choices := job.source.choices()) is not None else {},
     )
+    if stored is None:  # once claimed, the output would refuse the corrected options
+        job.engine.check()
     record = claim(job.store, asked) if write else compare(job.store, asked) or asked
     if write and job.config is not None and not state.is_finished and CONFIG not in state.sizes:
         job.store.create(CONFIG, job.config(job.store.root))

@@ -49,6 +49,9 @@ class FakeEngine:
         named = {"columns": list(self.optional)} if self.optional else {}
         return {"model": "fake", "contrast": "blank", "dtype": "float32", "seed": self.seed, **named}
 
+    def check(self) -> None:
+        pass
+
     def pinned(self, fingerprint: dict[str, Any]) -> Self:
         return self
 
