@@ -216,7 +216,8 @@ def _captions(
             raise RowError(FailureCode.TEXT_INVALID, problem)
         _refuse_markup(text or "", asked=asked)
     if not any(text and text.strip() for text in texts):
-        found = f"each of the row's texts ({len(texts)}) is null or empty" if texts else "the row's list of texts is empty"
+        empty = f"each of the row's texts ({len(texts)}) is null or empty"
+        found = empty if texts else "the row's list of texts is empty"
         problem = f"{found}; there is no text to score"
         raise RowError(FailureCode.TEXT_MISSING, problem)
     if len(texts) > _MAX_TEXTS:

@@ -1,4 +1,4 @@
-"""What the model refuses of a run's options is refused before the output is claimed: the corrected command can go on."""
+"""Options that the model refuses are refused before the output is claimed, so that the corrected command can go on."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ def test_a_text_of_the_wrong_type_fails_its_row(tmp_path: Path) -> None:
 
 def test_more_texts_than_can_be_numbered_fail_their_row(tmp_path: Path) -> None:
     most = [None] * (2**15 - 1)
-    table = pa.table({"image": [b"i"] * 2, "captions": pa.array([[*most, "a"], [*most, "", "a"]], pa.list_(pa.string()))})
+    texts = pa.array([[*most, "a"], [*most, "", "a"]], pa.list_(pa.string()))
+    table = pa.table({"image": [b"i"] * 2, "captions": texts})
     (tmp_path / "data").mkdir()
     pq.write_table(table, tmp_path / "data" / "x.parquet")
     run(make_job(tmp_path / "data", tmp_path / "out", engine=FakeEngine()))
