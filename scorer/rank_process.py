@@ -6,24 +6,28 @@ Started by the leader as ``python -m scorer.rank_process FD``, where FD is its e
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from scorer.checkpoint.files import Checkpoint
-from scorer.checkpoint.loading import resolve_device
-from scorer.engine import Scorer
 from scorer.errors import explain
 from scorer.ranks import EndOfRows, Outcome, Request, Row, RowsFailed, RowsFailedError, Start, join, joined_store
+
+if TYPE_CHECKING:
+    from scorer.engine import Scorer
 
 _POLL: Final = 1.0
 
 
 def main() -> None:
     """Load the model with the other ranks, then do what the leader asks until it closes the pipe."""
+    # Ctrl-C in a terminal reaches every process; the leader's message is enough. What takes long to import, such as
+    # torch, is therefore imported later.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _end_with(os.getppid())
     connection = Connection(int(sys.argv[1]))
     try:
@@ -41,6 +45,10 @@ def main() -> None:
 def _loaded(connection: Connection) -> Scorer:
     import torch
     from transformers.utils.logging import disable_progress_bar
+
+    from scorer.checkpoint.files import Checkpoint
+    from scorer.checkpoint.loading import resolve_device
+    from scorer.engine import Scorer
 
     disable_progress_bar()  # the leader shows one for all
     start: Start = connection.recv()

@@ -198,6 +198,16 @@ def test_followers_end_with_a_leader_that_is_killed(chatml_model: Path) -> None:
     assert not alive(follower)
 
 
+def test_an_interrupted_follower_prints_nothing(chatml_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C reaches it with its leader, which says what happened."""
+    scorer = load(chatml_model, tensor_parallel=2)
+    (process,) = followers(scorer)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == -signal.SIGINT
+    scorer.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended may wait for a parent that never asks."""
     try:
