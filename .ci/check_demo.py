@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from scorer.mini import SAMPLE_PATH
-from scorer.table import SCHEMA, text_hash
+from scorer.table import schema_with, text_hash
 from scorer.training import read_weights
 
 EXPECTED_FAILURES = {"image_missing": 1, "image_too_large": 1, "image_unreadable": 1, "text_missing": 1}
@@ -25,9 +25,10 @@ def main(output: Path, log: str) -> None:
     shards = sorted(path.name for path in SAMPLE_PATH.glob("*.parquet"))
     assert sorted(path.name for path in output.glob("*.parquet")) == shards
     rows = read_weights(output)
+    columns = schema_with({"fingerprint": {"columns": ["is_stop"]}}).names
     for name in shards:
         dataset = pq.read_table(SAMPLE_PATH / name).to_pylist()
-        assert pq.read_schema(output / name).names == SCHEMA.names
+        assert pq.read_schema(output / name).names == columns
         scored = list(rows.shard(name))
         assert [row.sample_id for row in scored] == [row["id"] for row in dataset], f"{name} is not row-aligned"
         for row, original in zip(scored, dataset, strict=True):
@@ -36,6 +37,7 @@ def main(output: Path, log: str) -> None:
                 assert row.scores is not None
                 assert row.scores.text_hash == text_hash([original["caption"]])
                 assert row.scores.token_ends[-1] == len(original["caption"].encode())
+                assert row.scores.is_stop.tolist() == [False] * (len(row.scores.token_ids) - 1) + [True]
                 assert row.weights is not None
                 assert np.isfinite(row.weights).all()
             else:
