@@ -92,7 +92,7 @@ def accuracy() -> dict[str, Any]:
     full = gaps(Scorer.load(MODEL_PATH, ScorerConfig(device="cpu")), samples)
     found: dict[str, Any] = {"tokens": len(full["logit_gap"])}
     for dtype in ("bfloat16", "float16"):
-        scorer = Scorer.load(MODEL_PATH, ScorerConfig(device="cpu", dtype=dtype))  # type: ignore[arg-type]
+        scorer = Scorer.load(MODEL_PATH, ScorerConfig(device="cpu", dtype=dtype))  # type: ignore[arg-type]  # one of ours
         exact = gaps(scorer, samples, ExactHead)
         for name, head in (("class", ClassHead), ("float32", Head)):
             ours = gaps(scorer, samples, head)
@@ -121,7 +121,7 @@ def project(name: str, head: type[Head], labels: int) -> Any:
     module = torch.nn.Linear(width, vocabulary, bias=False, dtype=torch.bfloat16, device="meta")
     module = module.to_empty(device="cpu").requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    for part in module.weight.split(4096):  # type: ignore[no-untyped-call]
+    for part in module.weight.split(4096):  # type: ignore[no-untyped-call]  # torch leaves it untyped
         part.copy_(torch.randn(part.shape, generator=generator) / width**0.5)
     states = torch.randn(labels, width, generator=generator).bfloat16()
     wanted = torch.randint(vocabulary, (labels,), generator=generator)

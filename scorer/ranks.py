@@ -137,7 +137,7 @@ class Ranks:
                 "another scorer, or of torchrun); score in a separate process, or with tensor_parallel=1"
             )
         address: dict[str, Any] = {"host_name": _HOST, "port": 0, "world_size": count, "timeout": TIMEOUT}
-        store = dist.TCPStore(**address, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        store = dist.TCPStore(**address, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]  # as below
         processes: list[subprocess.Popen[bytes]] = []
         connections: list[Connection] = []
         ranks = cls(processes, connections)
@@ -284,6 +284,7 @@ def joined_store(port: int, count: int) -> Any:
     """Return a follower's connection to the leader's store."""
     import torch.distributed as dist
 
+    # torch exports the class without saying so in its types.
     return dist.TCPStore(_HOST, port, count, is_master=False, timeout=TIMEOUT)  # type: ignore[attr-defined]
 
 
