@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, Column, contrasts_in, of_contrast
+from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, Column
 from scorer.decoding import TokenColumn, token_column
 from scorer.errors import FailureCode
 from scorer.table import OK, TEXT_ONLY, WITH_WEIGHTS
@@ -145,11 +145,14 @@ def _score_faults(
 ) -> Iterator[tuple[Mask, str]]:
     """Yield the same for the scores and weights of scored rows."""
     among = partial(_among, lists[_IDS])
-    for name in (column.name for column in columns if column.kind == "raw"):
-        if name in undefined:
-            yield among(~np.isnan(lists[name].values)), f"has a {name} that is not NaN, from a model without images"
-        else:
-            yield among(~np.isfinite(lists[name].values)), f"has a {name} that is not finite"
+    for column in (column for column in columns if column.kind == "raw"):
+        values, (low, high) = lists[column.name].values, column.bounds
+        if column.name in undefined:
+            yield among(~np.isnan(values)), f"has a {column.name} that is not NaN, from a model without images"
+            continue
+        yield among(~np.isfinite(values)), f"has a {column.name} that is not finite"
+        beyond = (values < low) | (values > high)
+        yield among(beyond & np.isfinite(values)), f"has a {column.name} that is not from {low:g} to {high:g}"
     weights = lists[WEIGHTS].values
     yield among(~(np.isfinite(weights) & (weights >= 0))), "has a token_weights entry that is negative or not finite"
 
