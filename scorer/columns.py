@@ -38,6 +38,7 @@ class Column:
         ascends: whether the values of one turn ascend, so that their differences take fewer bytes.
         asked: the name under which ``--columns`` asks for the column; empty if it does not.
         further: how the name of a further contrast's column begins; empty if it does not depend on the contrast.
+        needs_image: whether a row without an image has no such raw score: it is then NaN, or false.
         bounds: the lowest and the highest value that a raw score may have, both included.
     """
 
@@ -51,6 +52,7 @@ class Column:
     ascends: bool = False
     asked: str = ""
     further: str = ""
+    needs_image: bool = False
     bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
@@ -80,19 +82,21 @@ class Column:
 
 _CONTRAST_INPUT: Final = "the contrast input"
 """How a meaning names the first contrast."""
-_MOST_NATS: Final = math.log(2**31)
-"""No entropy is higher: token ids are int32, which bounds the vocabulary."""
+_MOST_ENTROPY: Final = 24.0
+"""The entropy of all token ids of int32 is 31 ln 2 = 21.5, which ``--score-bits 1`` rounds up to this."""
 _MOST_JS: Final = 0.75
-"""ln 2, rounded to the fewest bits that ``--score-bits`` may leave it."""
+"""ln 2, which ``--score-bits 1`` rounds up to this."""
 
 
-def _distribution(name: str, asked: str, meaning: str, further: str = "", most: float = math.inf) -> Column:
-    """Return a column of float32 that is computed from whole predictions."""
-    return Column(name, pa.float32(), meaning, "raw", required=False, asked=asked, further=further, bounds=(0.0, most))
+def _distribution(asked: str, name: str, meaning: str, most: float = math.inf, **attributes: Any) -> Column:
+    """Return a column of nats that is computed from whole predictions and cannot be negative."""
+    bounds = (0.0, most)
+    return Column(name, pa.float32(), meaning, "raw", required=False, asked=asked, bounds=bounds, **attributes)
 
 
-def _top(name: str, meaning: str, further: str = "") -> Column:
-    return Column(name, pa.bool_(), meaning, "raw", required=False, asked="top1", further=further)
+def _top(name: str, meaning: str, **attributes: Any) -> Column:
+    """Return a flag of whether the token is the most likely one."""
+    return Column(name, pa.bool_(), meaning, "raw", required=False, asked="top1", **attributes)
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -123,8 +127,11 @@ COLUMNS: tuple[Column, ...] = (
         "the token's logit with the image, minus that with the contrast input",
         "raw",
         further="logit_gap_",
+        needs_image=True,
     ),
-    Column("logprob_clean", pa.float32(), "the token's log-probability with the image, in nats", "raw"),
+    Column(
+        "logprob_clean", pa.float32(), "the token's log-probability with the image, in nats", "raw", needs_image=True
+    ),
     Column(
         "logprob_contrast",
         pa.float32(),
@@ -135,34 +142,47 @@ COLUMNS: tuple[Column, ...] = (
     _distribution(
         "kl",
         "kl",
-        "how far the prediction with the image is from that with the contrast input: KL(clean‖contrast) over the whole "
+        "how far the prediction with the contrast input is from that with the image: KL(clean‖contrast) over the whole "
         "vocabulary, in nats",
-        "kl_",
+        further="kl_",
+        needs_image=True,
     ),
     _distribution(
-        "kl_reverse",
         "kl",
-        "how far the prediction with the contrast input is from that with the image: KL(contrast‖clean), in nats",
-        "kl_reverse_",
+        "kl_reverse",
+        "how far the prediction with the image is from that with the contrast input: KL(contrast‖clean), in nats",
+        further="kl_reverse_",
+        needs_image=True,
     ),
     _distribution(
         "js",
         "js",
         "the Jensen–Shannon divergence of the predictions with the image and with the contrast input, in nats: 0 if "
         "they are equal, ln 2 if they exclude each other",
-        "js_",
         most=_MOST_JS,
+        further="js_",
+        needs_image=True,
     ),
-    _distribution("entropy_clean", "entropy", "the entropy of the prediction with the image, in nats", most=_MOST_NATS),
     _distribution(
-        "entropy_contrast",
         "entropy",
-        "the entropy of the prediction with the contrast input, in nats",
-        "entropy_",
-        most=_MOST_NATS,
+        "entropy_clean",
+        "the entropy of the prediction with the image, in nats",
+        most=_MOST_ENTROPY,
+        needs_image=True,
     ),
-    _top("top1_clean", "whether no token is more likely than this one with the image; false where there is no image"),
-    _top("top1_contrast", "whether no token is more likely than this one with the contrast input", "top1_"),
+    _distribution(
+        "entropy",
+        "entropy_contrast",
+        "the entropy of the prediction with the contrast input, in nats",
+        most=_MOST_ENTROPY,
+        further="entropy_",
+    ),
+    _top(
+        "top1_clean",
+        "whether no token is more likely than this one with the image; false in a row without one",
+        needs_image=True,
+    ),
+    _top("top1_contrast", "whether no token is more likely than this one with the contrast input", further="top1_"),
     Column("token_weights", pa.float32(), "the token's weight, derived from its raw scores", "derived"),
     Column("text_hash", pa.string(), "identifies the exact text that was scored", "key", False),
     Column(
