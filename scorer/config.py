@@ -54,8 +54,6 @@ class ScorerConfig:
         contrast: what replaces the image, as :func:`scorer.contrasts.parse_contrast` reads it: a name, or a name with
             the value of its option, ``blur@0.02``. A value that is the default anyway is dropped.
         further_contrasts: more contrasts, compared with the same clean pass; each has columns of its own.
-        distribution_columns: what is stored of whole predictions, beside the labels' scores: ``kl`` (both directions),
-            ``js``, ``entropy``, ``top1``; see :data:`scorer.columns.COLUMNS`.
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
@@ -81,6 +79,8 @@ class ScorerConfig:
             batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
+        distribution_columns: what is stored of whole predictions, beside the labels' scores: ``kl`` (both directions),
+            ``js``, ``entropy``, ``top1``; see :data:`scorer.columns.COLUMNS`.
         score_bits: how many of the 23 bits after its leading one a raw score keeps; the rest are 0, so that files
             compress better. 10 is the precision of float16.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
@@ -97,7 +97,6 @@ class ScorerConfig:
 
     contrast: str = DEFAULT
     further_contrasts: tuple[str, ...] = ()
-    distribution_columns: tuple[str, ...] = ()
     dtype: DType = "float32"
     device: str = "auto"
     device_map: Literal["auto"] | None = None
@@ -114,6 +113,7 @@ class ScorerConfig:
     blur_radius: float = 0.1
     noise_seed: int = 0
     jpeg_draft: bool = False
+    distribution_columns: tuple[str, ...] = ()
     score_bits: int = ALL_BITS
     max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
