@@ -78,7 +78,7 @@ class Assembly:
             finite += [clean.logprob, *self._own(clean), *(clean.logit - branch.logit for branch in contrasts)]
             finite += [branch.distribution[name] for branch in contrasts for name in self._quantities.joint]
         bad = np.logical_or.reduce([~np.isfinite(values) for values in finite])
-        return _non_finite(row, bad) if bad.any() else self._scores_of(row, branches)
+        return _non_finite(row, bad) if bad.any() else _scores(row, branches, self._further, self._asked)
 
     def _own(self, branch: LabelScores) -> list[Float32Array]:
         return [branch.distribution[name] for name in self._quantities.own]
@@ -93,32 +93,35 @@ class Assembly:
             if bad.any():
                 return _non_finite(row, bad)
         text = undefined if alone is None else alone
-        return self._scores_of(row, [undefined, *[text] * (1 + len(self._further))])
+        return _scores(row, [undefined, *[text] * (1 + len(self._further))], self._further, self._asked)
 
-    def _scores_of(self, row: EncodedSample, branches: Sequence[LabelScores]) -> TokenScores:
-        clean, contrast, *others = branches
-        optional: dict[str, BoolArray | Float32Array] = {} if row.is_stop is None else {IS_STOP: row.is_stop}
-        optional |= _of_branch(clean, "entropy_clean", "top1_clean")
-        names = [column.name for column in by_contrast(self._asked)]
-        first = _of_pair(clean, contrast)
-        optional |= {name: first[name] for name in names if name not in _REQUIRED}
-        for contrast_name, other in zip(self._further, others, strict=True):
-            values = _of_pair(clean, other)
-            own = of_contrast(contrast_name, self._asked)
-            optional |= {column.name: values[name] for column, name in zip(own, names, strict=True)}
-        return TokenScores(
-            sample_id=row.sample_id,
-            token_ids=row.token_ids,
-            token_starts=row.token_starts,
-            token_ends=row.token_ends,
-            token_turns=row.token_turns,
-            text_hash=row.text_hash,
-            logit_gap=clean.logit - contrast.logit,
-            logprob_clean=clean.logprob,
-            logprob_contrast=contrast.logprob,
-            optional=optional,
-            text_only=row.text_only,
-        )
+
+def _scores(
+    row: EncodedSample, branches: Sequence[LabelScores], further: Sequence[str], asked: Sequence[str]
+) -> TokenScores:
+    clean, contrast, *others = branches
+    optional: dict[str, BoolArray | Float32Array] = {} if row.is_stop is None else {IS_STOP: row.is_stop}
+    optional |= _of_branch(clean, "entropy_clean", "top1_clean")
+    names = [column.name for column in by_contrast(asked)]
+    first = _of_pair(clean, contrast)
+    optional |= {name: first[name] for name in names if name not in _REQUIRED}
+    for contrast_name, other in zip(further, others, strict=True):
+        values = _of_pair(clean, other)
+        own = of_contrast(contrast_name, asked)
+        optional |= {column.name: values[name] for column, name in zip(own, names, strict=True)}
+    return TokenScores(
+        sample_id=row.sample_id,
+        token_ids=row.token_ids,
+        token_starts=row.token_starts,
+        token_ends=row.token_ends,
+        token_turns=row.token_turns,
+        text_hash=row.text_hash,
+        logit_gap=clean.logit - contrast.logit,
+        logprob_clean=clean.logprob,
+        logprob_contrast=contrast.logprob,
+        optional=optional,
+        text_only=row.text_only,
+    )
 
 
 def _of_pair(clean: LabelScores, contrast: LabelScores) -> dict[str, BoolArray | Float32Array]:
