@@ -2,8 +2,8 @@
 
 The packaged model scores the packaged sample with all of them, in float32, bfloat16 and float16: errors are differences
 from the float32 model. Their bytes a token on disk are those of a run's files. Then, at the heads of LLaVA-1.5-7B and
-Qwen2.5-VL-7B in bfloat16 on one thread, both branches of some labels are projected without them and with them: seconds
-in pairs, and peak memory, each in a fresh process.
+Qwen2.5-VL-7B in bfloat16 on one thread, both branches of some labels are projected without and with them, in pairs. Their peak memory is held by
+``tests/scorer/forward/test_pairs.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.precision import SHAPES, Projection, memory, rms, rows
+from benchmarks.precision import SHAPES, Projection, rms, rows
 from benchmarks.storage import choices, measure
 from scorer import Sample, Scorer, ScorerConfig, TokenScores
 from scorer.columns import ASKED, asked_for
@@ -36,7 +34,7 @@ from scorer.versions import versions
 from scorer.weights import Method
 
 RESULTS: Final = Path(__file__).parent / "results" / "distributions.json"
-LABELS: Final = 512
+LABELS: Final = 64
 PAIRS: Final = 3
 GROUP: Final = 4096
 QUANTITIES: Final = Quantities.asked_for(ASKED)
@@ -107,7 +105,7 @@ def work(name: str, columns: bool) -> Callable[[], object]:
 
 @torch.inference_mode()
 def cost(name: str) -> dict[str, Any]:
-    """Time both in turn, and read the peak memory of each in a fresh process."""
+    """Time both in turn, in CPU seconds."""
     works = {"without": work(name, False), "with": work(name, True)}
     seconds: dict[str, list[float]] = {key: [] for key in works}
     for turn in range(PAIRS + 1):
@@ -121,25 +119,7 @@ def cost(name: str) -> dict[str, Any]:
         "labels": LABELS,
         **{f"cpu_seconds_{key}": median(times) for key, times in seconds.items()},
         "with_over_without": {"median": median(ratios), "range": [ratios[0], ratios[-1]]},
-        "peak_mb": {key: peak(name, key) for key in works},
     }
-
-
-def peak(name: str, key: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.distributions", "--peak", name, key]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return float(done.stdout.splitlines()[-1])
-
-
-def _peak(name: str, key: str) -> float:
-    """Return the most memory that the projections take besides head and states, in MB."""
-    run = work(name, key == "with")
-    before = memory("VmRSS")
-    # Linux counts the peak from here on.
-    Path("/proc/self/clear_refs").write_text("5")
-    with torch.inference_mode():
-        run()
-    return round((memory("VmHWM") - before) / 1e3, 1)
 
 
 def show(result: Mapping[str, Any]) -> None:
@@ -153,23 +133,19 @@ def show(result: Mapping[str, Any]) -> None:
         print(f"{name:18}" + ", ".join(f"{key} {value:.2f}" for key, value in one.items()))
     print(f"\n{LABELS} labels of two branches in bfloat16, one thread, CPU seconds, without and with all columns")
     for name, one in result["cost"].items():
-        ratio, peaks = one["with_over_without"], one["peak_mb"]
+        ratio = one["with_over_without"]
         print(
             f"{name:18}{one['cpu_seconds_without']:.2f} and {one['cpu_seconds_with']:.2f} s, {ratio['median']:.2f} × "
-            f"({ratio['range'][0]:.2f}–{ratio['range'][1]:.2f}); peak {peaks['without']:.0f} and {peaks['with']:.0f} MB"
+            f"({ratio['range'][0]:.2f}–{ratio['range'][1]:.2f})"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--peak", nargs=2, metavar=("MODEL", "COLUMNS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if options.peak:
-        print(_peak(*options.peak))
-        return
     samples = rows()
     full = scored(samples, "float32")
     result = {
