@@ -163,15 +163,15 @@ def peak(name: str, key: str) -> float:
 
 def _peak(name: str, key: str) -> float:
     work = project(name, HEADS[key], LABELS)
-    before = memory("VmRSS")
+    before = _memory("VmRSS")
     # Linux counts the peak from here on.
     Path("/proc/self/clear_refs").write_text("5")
     with torch.inference_mode():
         work()
-    return round((memory("VmHWM") - before) / 1e3, 1)
+    return round((_memory("VmHWM") - before) / 1e3, 1)
 
 
-def memory(field: str) -> int:
+def _memory(field: str) -> int:
     """Return a field of this process's memory, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
