@@ -2,8 +2,8 @@
 
 The packaged model scores the packaged sample with all of them, in float32, bfloat16 and float16: errors are differences
 from the float32 model. Their bytes a token on disk are those of a run's files. Then, at the heads of LLaVA-1.5-7B and
-Qwen2.5-VL-7B in bfloat16 on one thread, both branches of some labels are projected without and with them, in pairs. Their
-peak memory is held by ``tests/scorer/forward/test_pairs.py``.
+Qwen2.5-VL-7B in bfloat16 on one thread, both branches of some labels are projected without and with them, in pairs.
+Their peak memory is held by ``tests/scorer/forward/test_pairs.py``.
 """
 
 from __future__ import annotations
