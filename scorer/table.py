@@ -137,15 +137,15 @@ def build_table(
             optional columns differ from those that the fingerprint in the metadata names.
     """
     schema = schema_with({**metadata, "method": method.to_dict()})
-    rows = [_row(result, first_row + i, method, schema) for i, result in enumerate(results)]
+    wanted = [column.name for column in columns.optional(schema.names)]
+    rows = [_row(result, first_row + i, method, wanted) for i, result in enumerate(results)]
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _row(result: Result, row_index: int, method: weights.Method, schema: pa.Schema) -> dict[str, Any]:
+def _row(result: Result, row_index: int, method: weights.Method, wanted: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"sample_id": result.sample_id, "row_index": row_index}
     if not isinstance(result, TokenScores):
         return {**row, "status": result.code.value, "error": result.message}
-    wanted = [column.name for column in columns.optional(schema.names)]
     if sorted(result.optional) != sorted(wanted):
         raise TableError(
             f"sample {result.sample_id!r} has the optional columns {shown(sorted(result.optional))}, but the "

@@ -70,20 +70,21 @@ def allocate(cluster: ClusterSize, asked: ActorOptions, units: int) -> Allocatio
     _check_gpus(gpus, asked.gpus_per_model)
     useful = math.ceil(units / UNITS_PER_PROCESS)
     actors = asked.actors if asked.actors is not None else max(1, min(_as_many_as_fit(cluster, cpus, gpus), useful))
+    wanted = f"{actors} actor{'s' if actors > 1 else ''} of {cpus:g} CPU"
     left = cluster.cpus - actors * cpus
     if left <= 0 or actors * gpus > cluster.gpus:
         raise ConfigError(
-            f"{actors} actors of {cpus:g} CPU and {gpus:g} GPU do not fit a cluster of {cluster.cpus:g} CPU and "
-            f"{cluster.gpus:g} GPU, where some CPU must be left to read and encode; lower --actors, "
-            "--cpus-per-actor or --gpus-per-actor, or add nodes"
+            f"a cluster of {cluster.cpus:g} CPU and {cluster.gpus:g} GPU has no room for {wanted} and {gpus:g} GPU "
+            "each, as some CPU must be left to read and encode; lower --actors, --cpus-per-actor or "
+            "--gpus-per-actor, or add nodes"
         )
     share = left / actors
     per_encoder = min(1.0, math.floor(share * _CPU_GRAIN) / _CPU_GRAIN)
     most = max(1, int(share / per_encoder)) if per_encoder else 1
     if asked.encoders is not None and asked.encoders > most:
         raise ConfigError(
-            f"--encoders is {asked.encoders}, but {actors} actors of {cpus:g} CPU leave room for {most} encoders each "
-            f"in a cluster of {cluster.cpus:g} CPU; lower --encoders, --actors or --cpus-per-actor, or add nodes"
+            f"--encoders is {asked.encoders}, but a cluster of {cluster.cpus:g} CPU with {wanted} has room for "
+            f"{most} per actor; lower --encoders, --actors or --cpus-per-actor, or add nodes"
         )
     return Allocation(
         actors=actors,

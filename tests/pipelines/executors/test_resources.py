@@ -61,7 +61,7 @@ def test_defaults_and_wishes(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (ActorOptions(actors=4), r"4 actors of 1 CPU and 0 GPU do not fit a cluster of 4 CPU"),
+        (ActorOptions(actors=4), r"a cluster of 4 CPU and 0 GPU has no room for 4 actors of 1 CPU and 0 GPU each"),
         (ActorOptions(gpus_per_actor=1), "lower --actors"),
         (ActorOptions(actors=0), "--actors is 0; it must be 1 or more"),
         (ActorOptions(cpus_per_actor=-1), "--cpus-per-actor is -1; it must be 0 or more"),
@@ -71,7 +71,10 @@ def test_defaults_and_wishes(
         (ActorOptions(gpus_per_actor=1, gpus_per_model=2), "is 1, but --tensor-parallel 2 needs 2 GPUs"),
         (ActorOptions(gpus_per_actor=1.5, gpus_per_model=None), "is 1.5; above 1, it must be a whole number"),
         (ActorOptions(encoders=0), "--encoders is 0; it must be 1 or more"),
-        (ActorOptions(actors=2, encoders=2), r"--encoders is 2, but 2 actors of 1 CPU leave room for 1 encoders each"),
+        (
+            ActorOptions(actors=2, encoders=2),
+            r"--encoders is 2, but a cluster of 4 CPU with 2 actors of 1 CPU has room for 1 per actor",
+        ),
     ],
 )
 def test_wishes_that_do_not_fit(asked: ActorOptions, message: str) -> None:
