@@ -50,6 +50,7 @@ PIECE: Final = re.compile(
     r"|\[(?P<one>[^]|]+)\|(?P<many>[^]|]+)\](?P<of>\d)"
     r"|<(?P<open>[^>]+)>"
 )
+PLACE_SLOTS: Final = ("corner", "row", "side", "where")
 ATTRIBUTES: Final = ("count", "size", "colour", "shape")
 
 
@@ -103,7 +104,7 @@ def read_books() -> list[Book]:
     return [read_book(path) for path in sorted(BOOKS.glob("*.json"))]
 
 
-class _Writer:
+class Writer:
     """Fill a template's slots, and label every word by what the text so far leaves open.
 
     A word is visual if another value that is still open would put another word in its place; it is contradictory if,
@@ -161,7 +162,7 @@ class _Writer:
         self.spans.append(Span(first, first + len(self.text[start:end].encode()), label))
 
 
-def _facts(scene: Scene, mentioned: Sequence[int]) -> dict[Fact, Any]:
+def facts_told(scene: Scene, mentioned: Sequence[int]) -> dict[Fact, Any]:
     """Return everything that a template can say about `scene`, `mentioned` being the groups in the order of mention."""
     groups = [scene.groups[index] for index in mentioned]
     facts: dict[Fact, Any] = {
@@ -174,7 +175,7 @@ def _facts(scene: Scene, mentioned: Sequence[int]) -> dict[Fact, Any]:
     return facts
 
 
-def _possible(world: World, groups: int) -> dict[Fact, tuple[Any, ...]]:
+def possible_values(world: World, groups: int) -> dict[Fact, tuple[Any, ...]]:
     values: dict[Fact, tuple[Any, ...]] = {
         PLACES: tuple(permutations(range(CELLS), groups)),
         KINDS: tuple(number for number in sorted(set(world.group_numbers)) if number >= groups),
@@ -190,7 +191,7 @@ def _possible(world: World, groups: int) -> dict[Fact, tuple[Any, ...]]:
     return values
 
 
-def _fill(template: Template, writer: _Writer) -> None:
+def _fill_slots(template: Template, writer: Writer) -> None:
     end = 0
     for match in PIECE.finditer(template.text):
         writer.literal(template.text[end : match.start()])
@@ -210,7 +211,7 @@ def _fill(template: Template, writer: _Writer) -> None:
     writer.literal(template.text[end:])
 
 
-def _slot(match: re.Match[str], writer: _Writer) -> tuple[Fact, Callable[[Any], str]]:
+def _slot(match: re.Match[str], writer: Writer) -> tuple[Fact, Callable[[Any], str]]:
     """Return the fact that a slot states, and the words for each of its values.
 
     Raises:
@@ -235,7 +236,7 @@ def _slot(match: re.Match[str], writer: _Writer) -> tuple[Fact, Callable[[Any], 
     if slot == "where":
         there = int(match["other"])
         return PLACES, lambda cells: WHERE[relation(cells[number - 1], cells[there - 1])]
-    if slot in ("corner", "row", "side"):
+    if slot in PLACE_SLOTS:
         heights = words if len(words) == 2 else ("top", "bottom")
 
         def wording(cells: tuple[int, ...]) -> str:
@@ -247,9 +248,9 @@ def _slot(match: re.Match[str], writer: _Writer) -> tuple[Fact, Callable[[Any], 
     raise ValueError(f"{{{slot}}} is no slot")
 
 
-def _stated(template: Template) -> Iterator[Fact]:
+def stated(template: Template) -> Iterator[Fact]:
     """Yield the facts that `template` states, each once."""
-    kinds = {"a": "count", "corner": "places", "row": "places", "side": "places", "where": "places"}
+    kinds = {"a": "count", **dict.fromkeys(PLACE_SLOTS, "places")}
     found: dict[Fact, None] = {}
     for match in PIECE.finditer(template.text):
         if match["slot"]:
@@ -258,14 +259,14 @@ def _stated(template: Template) -> Iterator[Fact]:
     yield from found
 
 
-def _false_value(scene: Scene, fact: Fact, true: Any, rng: random.Random) -> Any:
+def false_value(scene: Scene, fact: Fact, true: Any, rng: random.Random) -> Any:
     """Return another value for `fact` that no group of the scene has, or the true one if there is none.
 
     A template's groups stand for any of the scene's, so that "two" is false only if nothing is there twice.
     """
     world, kind = World(), fact[0]
     if kind == "places":
-        return rng.choice([cells for cells in permutations(range(CELLS), len(true))])
+        return rng.choice(list(permutations(range(CELLS), len(true))))
     if kind == "kinds":
         return rng.choice([n for n in sorted(set(world.group_numbers)) if n != true])
     if kind == "background":
@@ -275,10 +276,10 @@ def _false_value(scene: Scene, fact: Fact, true: Any, rng: random.Random) -> Any
     return rng.choice([value for value in values if value not in there] or [true])
 
 
-def _write(book: Book, template: Template, scene: Scene, mentioned: Sequence[int], false: Mapping[Fact, Any]) -> Caption:
-    true = _facts(scene, mentioned)
-    writer = _Writer({**true, **false}, true, _possible(World(), template.groups), book.capitals)
-    _fill(template, writer)
+def fill(book: Book, template: Template, scene: Scene, mentioned: Sequence[int], false: Mapping[Fact, Any]) -> Caption:
+    true = facts_told(scene, mentioned)
+    writer = Writer({**true, **false}, true, possible_values(World(), template.groups), book.capitals)
+    _fill_slots(template, writer)
     return Caption(writer.text, tuple(writer.spans), next((kind for kind, _ in false), None))
 
 
@@ -297,16 +298,16 @@ def write_from(
         template = rng.choice([one for one in book.templates if one.groups <= len(scene.groups)])
         mentioned = rng.sample(range(len(scene.groups)), template.groups)
         if not false:
-            return template.prompt, _write(book, template, scene, mentioned, {})
-        facts = list(_stated(template))
+            return template.prompt, fill(book, template, scene, mentioned, {})
+        facts = list(stated(template))
         if not facts:
             continue
         fact = rng.choice(facts)
-        true = _facts(scene, mentioned)
-        value = _false_value(scene, fact, true[fact], rng)
+        true = facts_told(scene, mentioned)
+        value = false_value(scene, fact, true[fact], rng)
         if fact == PLACES and not _places_are_bound(template, scene):
             continue
-        caption = _write(book, template, scene, mentioned, {fact: value})
+        caption = fill(book, template, scene, mentioned, {fact: value})
         if sum(span.label == CONTRADICTORY for span in caption.spans) == 1:
             return template.prompt, caption
     raise RuntimeError(f"{book.name}: found no caption of {scene} with one false word in {attempts} attempts")
@@ -321,8 +322,7 @@ def _places_are_bound(template: Template, scene: Scene) -> bool:
     for match in PIECE.finditer(template.text):
         if match["slot"] == "colour":
             named.add(match["group"])
-        elif match["slot"] in ("corner", "row", "side") and match["group"] not in named:
-            return False
-        elif match["slot"] == "where" and not {match["group"], match["other"]} <= named:
+        placed = {match["group"], match["other"]} - {None} if match["slot"] in PLACE_SLOTS else set()
+        if not placed <= named:
             return False
     return True
