@@ -282,7 +282,7 @@ def _waits(model: ReferenceModel, rows: Sequence[EncodedSample]) -> dict[str, An
     moved = {name: tensor.as_subclass(OnDevice) for name, tensor in staged.to_device().items()}
     staged.to_device = lambda: moved  # type: ignore[method-assign]
     with Waits() as counted:
-        scores, _ = path._forward.run(prepared)
+        scores = path._forward.run(prepared).scores
         split_scores(scores, [len(reads) for reads in prepared.layout.reads])
     counted.copies["the batch's buffer"] += 1
     return {"waits": dict(counted.waits), "copies": dict(counted.copies)}

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from scorer.columns import ASKED
 from scorer.config import ScorerConfig
 from scorer.encoding.shuffling import with_partners
 from scorer.engine import Scorer
@@ -64,6 +65,16 @@ SCORES: dict[str, Score] = {
     "centred logit gap": lambda row: row.scores.logit_gap - row.shift,
     "log-probability gap": lambda row: row.scores.logprob_gap.astype(np.float64),
 }
+DISTRIBUTIONS: dict[str, Score] = {
+    "KL(clean‖contrast)": lambda row: row.scores.optional["kl"].astype(np.float64),
+    "KL(contrast‖clean)": lambda row: row.scores.optional["kl_reverse"].astype(np.float64),
+    "Jensen–Shannon": lambda row: row.scores.optional["js"].astype(np.float64),
+    "entropy drop": lambda row: row.scores.optional["entropy_contrast"] - row.scores.optional["entropy_clean"],
+    "top 1 gained": lambda row: (
+        row.scores.optional["top1_clean"].astype(np.float64) - row.scores.optional["top1_contrast"]
+    ),
+}
+"""Of whole predictions: none but the last asks which word the caption has there."""
 TEXT_ONLY: dict[str, Score] = {
     "1 − P, text only": lambda row: -np.expm1(row.scores.logprob_contrast.astype(np.float64))
 }
@@ -181,9 +192,11 @@ def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, A
     ]
     figures: dict[str, Any] = {"captions": captions, "seed": seed, "scores": {}, "shift": {}}
     for contrast in CONTRASTS:
-        scorer = Scorer.load(model, ScorerConfig(contrast=contrast, dtype="float32", device="cpu"))
+        scorer = Scorer.load(
+            model, ScorerConfig(contrast=contrast, dtype="float32", device="cpu", distribution_columns=ASKED)
+        )
         rows = score(scorer, samples, [pair.caption for pair in pairs])
-        scores = {**SCORES, **TEXT_ONLY} if contrast == "removed" else SCORES
+        scores = {**SCORES, **DISTRIBUTIONS, **(TEXT_ONLY if contrast == "removed" else {})}
         figures["scores"][contrast] = table(rows, scores, resamples, 0)
         figures["shift"][contrast] = shift_figures(rows)
         if contrast == "blank":

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
-from scorer.columns import IS_STOP, of_contrast
+from scorer.columns import IS_STOP, REQUIRED, by_contrast, of_contrast
 from scorer.errors import FailureCode
-from scorer.forward import CONTRAST, Item, LabelScores, undefined_scores
+from scorer.forward import CONTRAST, Item, LabelScores, Quantities, undefined_scores
+from scorer.forward.labels import ENTROPY, JS, KL, KL_REVERSE, TOP_LOGIT
 from scorer.results import Failure, Result, TokenScores
 from scorer.types import BoolArray, EncodedSample, Float32Array
 
 Scores = LabelScores | Exception
 """A branch's scores, or the error of a row that alone does not fit in memory."""
+
+_REQUIRED: Final = frozenset(column.name for column in REQUIRED)
 
 
 class Assembly:
@@ -22,11 +26,14 @@ class Assembly:
     Args:
         without_images: whether the model takes no images; there is then no clean branch.
         further: the names of the further contrasts.
+        asked: see :attr:`scorer.config.ScorerConfig.distribution_columns`.
     """
 
-    def __init__(self, without_images: bool, further: Sequence[str] = ()) -> None:
+    def __init__(self, without_images: bool, further: Sequence[str] = (), asked: Sequence[str] = ()) -> None:
         self._without_images = without_images
         self._further = further
+        self._asked = asked
+        self._quantities = Quantities.asked_for(asked)
         self._rows: list[EncodedSample | Failure] = []
         self._scores: dict[Item, Scores] = {}
 
@@ -65,39 +72,43 @@ class Assembly:
             branches.append(scores)
         if self._without_images:  # the text alone is every contrast's
             branches += branches[-1:] * len(self._further)
-        result = _scores(row, branches, self._further)
-        finite = [branch.logprob for branch in branches[1:]]
+        clean, *contrasts = branches
+        finite = [values for branch in contrasts for values in (branch.logprob, *self._own(branch))]
         if not self._without_images:  # without images there is no clean branch, and its scores are NaN by definition
-            finite += [branches[0].logprob, *(branches[0].logit - branch.logit for branch in branches[1:])]
+            finite += [clean.logprob, *self._own(clean), *(clean.logit - branch.logit for branch in contrasts)]
+            finite += [branch.distribution[name] for branch in contrasts for name in self._quantities.joint]
         bad = np.logical_or.reduce([~np.isfinite(values) for values in finite])
-        return _non_finite(row, bad) if bad.any() else result
+        return _non_finite(row, bad) if bad.any() else _scores(row, branches, self._further, self._asked)
+
+    def _own(self, branch: LabelScores) -> list[Float32Array]:
+        return [branch.distribution[name] for name in self._quantities.own]
 
     def _text_result(self, row: EncodedSample, alone: Scores | None) -> Result:
         """Return a text-only row's result; ``alone`` are its text's scores, None if the model cannot run it."""
         if isinstance(alone, Exception):
             return _too_large(row, alone)
-        undefined = undefined_scores(len(row.token_ids))
+        undefined = undefined_scores(len(row.token_ids), self._quantities)
+        if alone is not None:
+            bad = np.logical_or.reduce([~np.isfinite(values) for values in (alone.logprob, *self._own(alone))])
+            if bad.any():
+                return _non_finite(row, bad)
         text = undefined if alone is None else alone
-        result = _scores(row, [undefined, *[text] * (1 + len(self._further))], self._further)
-        bad = ~np.isfinite(text.logprob)
-        return _non_finite(row, bad) if alone is not None and bad.any() else result
+        return _scores(row, [undefined, *[text] * (1 + len(self._further))], self._further, self._asked)
 
 
-def _too_large(row: EncodedSample, error: Exception) -> Result:
-    return Failure(
-        row.sample_id,
-        FailureCode.SCORING_FAILED,
-        f"the row's {row.length} tokens alone do not fit in the device's memory ({error}); use a smaller dtype or "
-        "--truncate",
-    )
-
-
-def _scores(row: EncodedSample, branches: Sequence[LabelScores], further: Sequence[str]) -> TokenScores:
+def _scores(
+    row: EncodedSample, branches: Sequence[LabelScores], further: Sequence[str], asked: Sequence[str]
+) -> TokenScores:
     clean, contrast, *others = branches
     optional: dict[str, BoolArray | Float32Array] = {} if row.is_stop is None else {IS_STOP: row.is_stop}
-    for name, other in zip(further, others, strict=True):
-        gap, logprob = of_contrast(name)
-        optional |= {gap.name: clean.logit - other.logit, logprob.name: other.logprob}
+    optional |= _of_branch(clean, "entropy_clean", "top1_clean")
+    names = [column.name for column in by_contrast(asked)]
+    first = _of_pair(clean, contrast)
+    optional |= {name: first[name] for name in names if name not in _REQUIRED}
+    for contrast_name, other in zip(further, others, strict=True):
+        values = _of_pair(clean, other)
+        own = of_contrast(contrast_name, asked)
+        optional |= {column.name: values[name] for column, name in zip(own, names, strict=True)}
     return TokenScores(
         sample_id=row.sample_id,
         token_ids=row.token_ids,
@@ -110,6 +121,35 @@ def _scores(row: EncodedSample, branches: Sequence[LabelScores], further: Sequen
         logprob_contrast=contrast.logprob,
         optional=optional,
         text_only=row.text_only,
+    )
+
+
+def _of_pair(clean: LabelScores, contrast: LabelScores) -> dict[str, BoolArray | Float32Array]:
+    """Return what depends on a contrast, by the names of the first contrast's columns."""
+    return {
+        "logit_gap": clean.logit - contrast.logit,
+        "logprob_contrast": contrast.logprob,
+        **{name: contrast.distribution[name] for name in (KL, KL_REVERSE, JS) if name in contrast.distribution},
+        **_of_branch(contrast, "entropy_contrast", "top1_contrast"),
+    }
+
+
+def _of_branch(branch: LabelScores, entropy: str, top: str) -> dict[str, BoolArray | Float32Array]:
+    """Return what depends on one branch alone, under the names of its columns."""
+    found: dict[str, BoolArray | Float32Array] = {}
+    if ENTROPY in branch.distribution:
+        found[entropy] = branch.distribution[ENTROPY]
+    if TOP_LOGIT in branch.distribution:
+        found[top] = branch.logit >= branch.distribution[TOP_LOGIT]  # False where both are NaN
+    return found
+
+
+def _too_large(row: EncodedSample, error: Exception) -> Result:
+    return Failure(
+        row.sample_id,
+        FailureCode.SCORING_FAILED,
+        f"the row's {row.length} tokens alone do not fit in the device's memory ({error}); use a smaller dtype or "
+        "--truncate",
     )
 
 

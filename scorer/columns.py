@@ -7,9 +7,10 @@ have the engine put the values into :attr:`scorer.results.TokenScores.optional` 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -35,6 +36,10 @@ class Column:
         required: whether every output has the column; an optional one appears only if the run's fingerprint names it.
         nullable: whether a row may hold null; the lists of a row that was not scored are null.
         ascends: whether the values of one turn ascend, so that their differences take fewer bytes.
+        asked: the name under which ``--columns`` asks for the column; empty if it does not.
+        further: how the name of a further contrast's column begins; empty if it does not depend on the contrast.
+        needs_image: whether a row without an image has no such raw score: it is then NaN, or false.
+        bounds: the lowest and the highest value that a raw score may have, both included.
     """
 
     name: str
@@ -45,6 +50,10 @@ class Column:
     required: bool = True
     nullable: bool = True
     ascends: bool = False
+    asked: str = ""
+    further: str = ""
+    needs_image: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
         if not self.required and not (self.per_token and self.kind in ("span", "raw")):
@@ -71,6 +80,25 @@ class Column:
         return dtype
 
 
+_CONTRAST_INPUT: Final = "the contrast input"
+"""How a meaning names the first contrast."""
+_MOST_ENTROPY: Final = 24.0
+"""The entropy of all token ids of int32 is 31 ln 2 = 21.5, which ``--score-bits 1`` rounds up to this."""
+_MOST_JS: Final = 0.75
+"""ln 2, which ``--score-bits 1`` rounds up to this."""
+
+
+def _distribution(asked: str, name: str, meaning: str, most: float = math.inf, **attributes: Any) -> Column:
+    """Return a column of nats that is computed from whole predictions and cannot be negative."""
+    bounds = (0.0, most)
+    return Column(name, pa.float32(), meaning, "raw", required=False, asked=asked, bounds=bounds, **attributes)
+
+
+def _top(name: str, meaning: str, **attributes: Any) -> Column:
+    """Return a flag of whether the token is the most likely one."""
+    return Column(name, pa.bool_(), meaning, "raw", required=False, asked="top1", **attributes)
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("sample_id", pa.string(), "the dataset's id of the row, or `<shard>#<row>`", "key", False, nullable=False),
     Column("row_index", pa.int64(), "the row's position in its shard, from 0", "key", False, nullable=False),
@@ -93,9 +121,68 @@ COLUMNS: tuple[Column, ...] = (
         "span",
         required=False,
     ),
-    Column("logit_gap", pa.float32(), "the token's logit with the image, minus that with the contrast input", "raw"),
-    Column("logprob_clean", pa.float32(), "the token's log-probability with the image, in nats", "raw"),
-    Column("logprob_contrast", pa.float32(), "the token's log-probability with the contrast input, in nats", "raw"),
+    Column(
+        "logit_gap",
+        pa.float32(),
+        "the token's logit with the image, minus that with the contrast input",
+        "raw",
+        further="logit_gap_",
+        needs_image=True,
+    ),
+    Column(
+        "logprob_clean", pa.float32(), "the token's log-probability with the image, in nats", "raw", needs_image=True
+    ),
+    Column(
+        "logprob_contrast",
+        pa.float32(),
+        "the token's log-probability with the contrast input, in nats",
+        "raw",
+        further="logprob_",
+    ),
+    _distribution(
+        "kl",
+        "kl",
+        "how far the prediction with the contrast input is from that with the image: KL(clean‖contrast) over the whole "
+        "vocabulary, in nats",
+        further="kl_",
+        needs_image=True,
+    ),
+    _distribution(
+        "kl",
+        "kl_reverse",
+        "how far the prediction with the image is from that with the contrast input: KL(contrast‖clean), in nats",
+        further="kl_reverse_",
+        needs_image=True,
+    ),
+    _distribution(
+        "js",
+        "js",
+        "the Jensen–Shannon divergence of the predictions with the image and with the contrast input, in nats: 0 if "
+        "they are equal, ln 2 if they exclude each other",
+        most=_MOST_JS,
+        further="js_",
+        needs_image=True,
+    ),
+    _distribution(
+        "entropy",
+        "entropy_clean",
+        "the entropy of the prediction with the image, in nats",
+        most=_MOST_ENTROPY,
+        needs_image=True,
+    ),
+    _distribution(
+        "entropy",
+        "entropy_contrast",
+        "the entropy of the prediction with the contrast input, in nats",
+        most=_MOST_ENTROPY,
+        further="entropy_",
+    ),
+    _top(
+        "top1_clean",
+        "whether no token is more likely than this one with the image; false in a row without one",
+        needs_image=True,
+    ),
+    _top("top1_contrast", "whether no token is more likely than this one with the contrast input", further="top1_"),
     Column("token_weights", pa.float32(), "the token's weight, derived from its raw scores", "derived"),
     Column("text_hash", pa.string(), "identifies the exact text that was scored", "key", False),
     Column(
@@ -117,33 +204,44 @@ LOGPROB_TEXT: Final = "logprob_text"
 (:mod:`scorer.training.text_reference`), into the scores' ``optional``."""
 REQUIRED: Final = tuple(column for column in COLUMNS if column.required)
 WEIGHTS: Final = "token_weights"
-_FURTHER: Final = ("logit_gap_", "logprob_")
+ASKED: Final = tuple(dict.fromkeys(column.asked for column in COLUMNS if column.asked))
+"""What ``--columns`` may ask for, in file order."""
 
 
-def of_contrast(contrast: str) -> tuple[Column, Column]:
-    """Return the columns of a further contrast: its logit gap and its log-probability.
+def asked_for(asked: Iterable[str]) -> tuple[Column, ...]:
+    """Return the columns that ``--columns`` adds for the first contrast."""
+    asked = frozenset(asked)
+    return tuple(column for column in COLUMNS if column.asked in asked)
+
+
+def by_contrast(asked: Iterable[str] = ()) -> tuple[Column, ...]:
+    """Return the columns of the first contrast that depend on it: its logit gap, its log-probability, what is asked."""
+    asked = frozenset(asked)
+    return tuple(column for column in COLUMNS if column.further and (column.required or column.asked in asked))
+
+
+def of_contrast(contrast: str, asked: Iterable[str] = ()) -> tuple[Column, ...]:
+    """Return the columns of a further contrast, in the order of :func:`by_contrast`.
 
     Those of ``blur@0.02`` are ``logit_gap_blur_0_02`` and ``logprob_blur_0_02``, since a dot would mean a nested field.
     """
-    gap, logprob = _FURTHER
-    meanings = (
-        f"the token's logit with the image, minus that with the contrast `{contrast}`",
-        f"the token's log-probability with the contrast `{contrast}`, in nats",
-    )
     suffix = re.sub(r"[@.]", "_", contrast)
-    names = (gap + suffix, logprob + suffix)
-    first, second = (
-        Column(name, pa.float32(), meaning, "raw", required=False)
-        for name, meaning in zip(names, meanings, strict=True)
+    return tuple(
+        replace(
+            column,
+            name=column.further + suffix,
+            meaning=column.meaning.replace(_CONTRAST_INPUT, f"the contrast `{contrast}`"),
+            required=False,
+        )
+        for column in by_contrast(asked)
     )
-    return first, second
 
 
 def contrasts_in(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the further contrasts that have both their columns among ``names``, in that order."""
+    """Return the further contrasts that have their gap and log-probability among ``names``, in that order."""
     names = list(names)
     fixed = {column.name for column in COLUMNS}
-    gap, logprob = _FURTHER
+    gap, logprob = (column.further for column in by_contrast())
     found = [name.removeprefix(gap) for name in names if name.startswith(gap) and name not in fixed]
     return tuple(contrast for contrast in found if logprob + contrast in names and logprob + contrast not in fixed)
 
@@ -162,7 +260,8 @@ def optional(names: Iterable[str]) -> tuple[Column, ...]:
     """Return the columns among ``names`` that only some outputs have, in file order; other names are skipped."""
     names = list(names)
     fixed = [column for column in COLUMNS if not column.required and column.name in names]
-    return (*fixed, *(column for contrast in contrasts_in(names) for column in of_contrast(contrast)))
+    further = (column for contrast in contrasts_in(names) for column in of_contrast(contrast, ASKED))
+    return (*fixed, *(column for column in further if column.name in names))
 
 
 def undefined(fingerprint: Mapping[str, Any]) -> frozenset[str]:

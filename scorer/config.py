@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from scorer.columns import IS_STOP, of_contrast
+from scorer.columns import ASKED, IS_STOP, asked_for, of_contrast
 from scorer.contrast_images import ContrastOptions
 from scorer.contrasts import DEFAULT, parse_contrast
 from scorer.errors import ConfigError
@@ -34,6 +34,7 @@ ALL_BITS: Final = 23
 
 ABSENT: Final[Mapping[str, Any]] = {
     "further_contrasts": [],
+    "distribution_columns": [],
     "max_text_bytes": MAX_TEXT_BYTES,
     "blank_size": None,
     "jpeg_draft": False,
@@ -78,6 +79,8 @@ class ScorerConfig:
             batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
+        distribution_columns: what is stored of whole predictions, beside the labels' scores: ``kl`` (both directions),
+            ``js``, ``entropy``, ``top1``; see :data:`scorer.columns.COLUMNS`.
         score_bits: how many of the 23 bits after its leading one a raw score keeps; the rest are 0, so that files
             compress better. 10 is the precision of float16.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
@@ -110,6 +113,7 @@ class ScorerConfig:
     blur_radius: float = 0.1
     noise_seed: int = 0
     jpeg_draft: bool = False
+    distribution_columns: tuple[str, ...] = ()
     score_bits: int = ALL_BITS
     max_text_bytes: int = MAX_TEXT_BYTES
     max_image_bytes: int = 64 * 2**20
@@ -168,6 +172,7 @@ class ScorerConfig:
             _require(name, value, valid, f"an integer of at least {low}")
         _require("score_bits", self.score_bits, _is_bits(self.score_bits), f"an integer from 1 to {ALL_BITS}")
         self._settle_contrasts()
+        self._settle_columns()
         self._check_tensor_parallel()
 
     def _settle_contrasts(self) -> None:
@@ -183,6 +188,15 @@ class ScorerConfig:
             raise ConfigError(f"the contrast {twice!r} is given twice; name each contrast once")
         object.__setattr__(self, "contrast", names[0])
         object.__setattr__(self, "further_contrasts", tuple(names[1:]))
+
+    def _settle_columns(self) -> None:
+        """Put the names in file order, so that equal fingerprints are equal."""
+        asked = self.distribution_columns
+        valid = (
+            isinstance(asked, (list, tuple)) and all(one in ASKED for one in asked) and len(set(asked)) == len(asked)
+        )
+        _require("distribution_columns", asked, valid, f"a list of {', '.join(ASKED)}, each once")
+        object.__setattr__(self, "distribution_columns", tuple(one for one in ASKED if one in asked))
 
     def _check_tensor_parallel(self) -> None:
         """Refuse what a model whose weights several processes share cannot do."""
@@ -213,7 +227,8 @@ class ScorerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` and JSON accept."""
         values = dataclasses.asdict(self)
-        values["further_contrasts"] = list(self.further_contrasts)
+        for name in ("further_contrasts", "distribution_columns"):
+            values[name] = list(values[name])
         for name in ("blank_color", "blank_size"):
             values[name] = None if values[name] is None else list(values[name])
         return values
@@ -226,8 +241,10 @@ class ScorerConfig:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the optional columns that a run with these options writes."""
-        further = (column.name for name in self.further_contrasts for column in of_contrast(name))
-        return (*([IS_STOP] if self.stop_token else []), *further)
+        asked = self.distribution_columns
+        first = (column.name for column in asked_for(asked))
+        further = (column.name for name in self.further_contrasts for column in of_contrast(name, asked))
+        return (*([IS_STOP] if self.stop_token else []), *first, *further)
 
     def contrast_options(self, mean_color: tuple[int, int, int]) -> ContrastOptions:
         """Return the options of contrasts without a value.

@@ -117,10 +117,13 @@ class Scorer:
     def _begin(self, config: ScorerConfig) -> None:
         """Set the state that belongs to the contrasts."""
         self.config = config
+        self._quantities = forward.Quantities.asked_for(config.distribution_columns)
         self._fast: forward.FastPath | None = None
         if self.checkpoint.family.fast:
             bucket = forward.bucket_for(config.max_batch_tokens, self.model.device, config.compile)
-            self._fast = forward.FastPath(self.model, config.contrasts, config.contrast_cache_bytes, bucket=bucket)
+            self._fast = forward.FastPath(
+                self.model, config.contrasts, config.contrast_cache_bytes, bucket=bucket, quantities=self._quantities
+            )
         self._path = "plain" if self._fast is None else "fast"
         self._checked: set[str] = set()
         self.self_check: SelfCheck | None = None
@@ -248,7 +251,9 @@ class Scorer:
 
         Text-only rows form batches of their own, so that the scores of the others do not depend on them.
         """
-        assembly = Assembly(self.model.family.text_only, self.config.further_contrasts)
+        assembly = Assembly(
+            self.model.family.text_only, self.config.further_contrasts, self.config.distribution_columns
+        )
         numbers: list[int] = []
         texts: list[tuple[int, EncodedSample]] = []
 
@@ -279,7 +284,8 @@ class Scorer:
         """Yield all branches' scores by a full pass each, a window of rows at a time."""
         first = 0
         for window in windows(rows):
-            found = plain_batches(window, max_batch_tokens, partial(forward.score_full_forwards, self.model))
+            score = partial(forward.score_full_forwards, self.model, quantities=self._quantities)
+            found = plain_batches(window, max_batch_tokens, score)
             for i, (row, scores) in enumerate(zip(window, found, strict=True), first):
                 for branch in range(len(row.branches)):
                     yield (i, branch), scores[branch] if isinstance(scores, tuple) else scores
@@ -295,7 +301,8 @@ class Scorer:
         if self.path == "fast" and self._fast is not None:
             yield from self._fast.score_texts(rows, max_batch_tokens)
             return
-        alone = plain_batches(rows, max_batch_tokens, partial(forward.score_text, self.model))
+        score = partial(forward.score_text, self.model, quantities=self._quantities)
+        alone = plain_batches(rows, max_batch_tokens, score)
         yield from (((i, forward.CONTRAST), scores) for i, scores in enumerate(alone))
 
     def _look_once(self, rows: list[EncodedSample]) -> None:
@@ -317,7 +324,11 @@ class Scorer:
         assert self._fast is not None
         try:
             fast = [scores for _ in range(1 + kept) for scores in self._fast.score(rows, kept)]
-            plain = [scores for row in rows for scores in forward.score_full_forwards(self.model, [row])]
+            plain = [
+                scores
+                for row in rows
+                for scores in forward.score_full_forwards(self.model, [row], quantities=self._quantities)
+            ]
         except (RuntimeError, BatchTooLargeError) as error:
             if not (isinstance(error, BatchTooLargeError) or forward.is_out_of_memory(error)):
                 raise

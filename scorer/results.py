@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from scorer.columns import IS_STOP, contrasts_in, of_contrast
+from scorer.columns import ASKED, IS_STOP, by_contrast, contrasts_in, of_contrast
 from scorer.display.html import caption_html
 from scorer.display.levels import signed
 from scorer.errors import FailureCode, TableError
@@ -102,15 +102,17 @@ class TokenScores:
         Raises:
             TableError: the scores have no such further contrast.
         """
-        gap, logprob = (column.name for column in of_contrast(contrast))
-        if gap not in self.optional or logprob not in self.optional:
+        if not {column.name for column in of_contrast(contrast)} <= set(self.optional):
             known = ", ".join(contrasts_in(self.optional)) or "none"
             raise TableError(
                 f"sample {self.sample_id!r} has no scores for the further contrast {contrast!r}; it has {known}, and "
                 "those of the run's first, which are read if no contrast is named: choose one of them, or score the "
                 f"dataset again with --contrast …,{contrast}"
             )
-        return replace(self, logit_gap=self.optional[gap], logprob_contrast=self.optional[logprob])
+        pairs = zip(by_contrast(ASKED), of_contrast(contrast, ASKED), strict=True)
+        found = {first.name: self.optional[own.name] for first, own in pairs if own.name in self.optional}
+        gap, logprob = (found.pop(column.name) for column in by_contrast())
+        return replace(self, logit_gap=gap, logprob_contrast=logprob, optional={**self.optional, **found})
 
     def __repr__(self) -> str:
         tokens = f"{len(self.token_ids)} token{'' if len(self.token_ids) == 1 else 's'}"

@@ -253,8 +253,8 @@ class RawScoresIn(Strict):
 
 
 def _known() -> list[str]:
-    """Return the names of all columns, but for those of further contrasts."""
-    return [column.name for column in columns.COLUMNS]
+    """Return the names of all columns, but for those of further contrasts and those that only a run is asked for."""
+    return [column.name for column in columns.COLUMNS if not column.asked]
 
 
 def _further() -> list[str]:

@@ -26,7 +26,13 @@ _FLAGS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": Fa
 _NOT_REPEATED: Final = frozenset({"help", "config", "dry_run", "force_new_run", "verify", "verbose"})
 _OVERRULES: Final = {"report": "no_report", "no_report": "report", "method": "method_param"}
 """Option on the command line → option of the file that it overrides, besides the one of the same name."""
-_SEPARATORS: Final = {"image_column": ",", "text_column": ",", "blank_color": ",", "blank_size": "x"}
+_SEPARATORS: Final = {
+    "image_column": ",",
+    "text_column": ",",
+    "distribution_columns": ",",
+    "blank_color": ",",
+    "blank_size": "x",
+}
 """What joins the list of an option's values; for any other option, a list repeats the option."""
 
 
@@ -142,7 +148,7 @@ def to_yaml(parser: argparse.ArgumentParser, options: argparse.Namespace, output
     hidden: list[str] = []
     for option in parser._actions:
         value = getattr(options, option.dest, None)
-        if option.dest in _NOT_REPEATED or value is None or value == []:
+        if option.dest in _NOT_REPEATED or value is None or value in ([], ()):
             continue
         name = option.option_strings[0].lstrip("-")
         plain = _plain(option.dest, output if option.dest == "output" else value, options)

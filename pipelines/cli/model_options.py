@@ -7,6 +7,7 @@ from typing import Final, get_args
 
 from pipelines.cli.arguments import SWITCH
 from pipelines.cli.source_options import ContrastAction
+from scorer.columns import ASKED
 from scorer.command_line.parser import not_empty
 from scorer.config import Attention, DType, Quantization, ScorerConfig
 from scorer.contrasts import CONTRASTS
@@ -63,6 +64,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--stop-token",
         **(SWITCH | {"default": _DEFAULTS.stop_token}),
         help="also score the token with which the chat template ends a turn (default: on; off: --no-stop-token)",
+    )
+    group.add_argument(
+        "--columns",
+        dest="distribution_columns",
+        type=_names,
+        metavar="NAME[,…]",
+        default=_DEFAULTS.distribution_columns,
+        help="what to store of whole predictions, over all words of the vocabulary: kl, both directions; js, the "
+        "Jensen–Shannon divergence; entropy; top1, whether the token is the most likely one (default: nothing)",
     )
     group.add_argument(
         "--score-bits",
@@ -134,6 +144,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         ),
     ):
         group.add_argument(option, type=int, default=value, metavar="N", help=f"{text} (default: %(default)s)")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    wrong = next((name for i, name in enumerate(names) if name not in ASKED or name in names[:i]), None)
+    if wrong is not None:
+        raise argparse.ArgumentTypeError(f"{wrong!r} is not one of {', '.join(ASKED)}, each given once")
+    return names
 
 
 def _color(text: str) -> tuple[int, ...]:

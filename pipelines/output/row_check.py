@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, Column, contrasts_in, of_contrast
+from scorer.columns import IS_STOP, REQUIRED, WEIGHTS, Column
 from scorer.decoding import TokenColumn, token_column
 from scorer.errors import FailureCode
 from scorer.table import OK, TEXT_ONLY, WITH_WEIGHTS
@@ -145,11 +145,14 @@ def _score_faults(
 ) -> Iterator[tuple[Mask, str]]:
     """Yield the same for the scores and weights of scored rows."""
     among = partial(_among, lists[_IDS])
-    for name in (column.name for column in columns if column.kind == "raw"):
-        if name in undefined:
-            yield among(~np.isnan(lists[name].values)), f"has a {name} that is not NaN, from a model without images"
-        else:
-            yield among(~np.isfinite(lists[name].values)), f"has a {name} that is not finite"
+    for column in (column for column in columns if column.kind == "raw"):
+        values, (low, high) = lists[column.name].values, column.bounds
+        if column.name in undefined:
+            yield among(~np.isnan(values)), f"has a {column.name} that is not NaN, from a model without images"
+            continue
+        yield among(~np.isfinite(values)), f"has a {column.name} that is not finite"
+        beyond = (values < low) | (values > high)
+        yield among(beyond & np.isfinite(values)), f"has a {column.name} that is not from {low:g} to {high:g}"
     weights = lists[WEIGHTS].values
     yield among(~(np.isfinite(weights) & (weights >= 0))), "has a token_weights entry that is negative or not finite"
 
@@ -157,13 +160,15 @@ def _score_faults(
 def _text_only_faults(lists: Mapping[str, TokenColumn], columns: Sequence[Column]) -> Iterator[tuple[Mask, str]]:
     """Yield the same for text-only rows: NaN where an image is needed, and weights of 1."""
     among = partial(_among, lists[_IDS])
-    further = [gap.name for gap, _ in map(of_contrast, contrasts_in([column.name for column in columns]))]
-    for name in ("logit_gap", "logprob_clean", *further):
-        yield among(~np.isnan(lists[name].values)), f"is {TEXT_ONLY} but has a {name} that is not NaN"
-    alone = lists["logprob_contrast"].values
-    partly = among(np.isnan(alone)) & among(~np.isnan(alone))
-    what = f"is {TEXT_ONLY} but its logprob_contrast is neither finite nor all NaN"
-    yield partly | among(np.isinf(alone)), what
+    for column in (column for column in columns if column.kind == "raw"):
+        name, values = column.name, lists[column.name].values
+        if values.dtype == np.bool_:
+            yield among(values & column.needs_image), f"is {TEXT_ONLY} but has a {name} that is true"
+        elif column.needs_image:
+            yield among(~np.isnan(values)), f"is {TEXT_ONLY} but has a {name} that is not NaN"
+        else:
+            partly = among(np.isnan(values)) & among(~np.isnan(values))
+            yield partly | among(np.isinf(values)), f"is {TEXT_ONLY} but its {name} is neither finite nor all NaN"
     yield among(lists[WEIGHTS].values != 1), f"is {TEXT_ONLY} but has a token_weights entry that is not 1"
 
 

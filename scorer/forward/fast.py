@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from torch import Tensor
@@ -17,11 +18,12 @@ from torch import Tensor
 from scorer.contrasts import parse_contrast
 from scorer.errors import BatchTooLargeError
 from scorer.forward.attention import Backend
-from scorer.forward.labels import LabelScores, split_scores
-from scorer.forward.memory import is_out_of_memory
+from scorer.forward.labels import LABELS_ALONE, LabelScores, Quantities, split_scores, with_pair, without_pair
+from scorer.forward.memory import STATES_BYTES, is_out_of_memory
 from scorer.forward.model import ForwardRow, ReferenceModel
 from scorer.forward.packed import PackedForward
 from scorer.forward.packing import Batch, Packer
+from scorer.forward.pairs import CONTRAST, Item, Waiting, divergences, split_divergences, states_of
 from scorer.forward.segments import KeptSegment, Path, cuts_of
 from scorer.forward.self_check import of_each_kind
 from scorer.types import Branch, EncodedSample
@@ -29,11 +31,6 @@ from scorer.types import Branch, EncodedSample
 Scores = LabelScores | Exception
 """A branch's scores, or the error of a row that alone does not fit in memory."""
 Look = Callable[[list[EncodedSample]], bool]
-Item = tuple[int, int]
-"""A row's number, and the number of one of its branches (:attr:`scorer.types.EncodedSample.branches`)."""
-CONTRAST: Final = 1
-"""The number of the first contrast's branch: the clean one comes before it, those of further contrasts after it."""
-
 _NO_LIMIT: Final = 2**62
 
 
@@ -46,6 +43,7 @@ class FastPath:
         cache_bytes: memory for contrast prefixes that are kept across calls, in bytes.
         backend: see :class:`PackedForward`.
         bucket: see :class:`PackedForward`.
+        quantities: what is computed beside the labels' scores.
     """
 
     def __init__(
@@ -55,11 +53,13 @@ class FastPath:
         cache_bytes: int = 0,
         backend: Backend | None = None,
         bucket: int | None = None,
+        quantities: Quantities = LABELS_ALONE,
     ) -> None:
         self._model = model
+        self._own, self._joint = quantities.own, quantities.joint
         self._constant = [False, *(parse_contrast(one).record.constant for one in contrasts)]  # by branch
         self._cache = KeptSegments(cache_bytes)
-        self._forward = PackedForward(model, backend, bucket)
+        self._forward = PackedForward(model, backend, bucket, quantities.own)
 
     def score(self, samples: Sequence[EncodedSample], kept: bool = True) -> list[tuple[LabelScores, ...]]:
         """Return the scores of each sample's branches, without a budget.
@@ -79,7 +79,7 @@ class FastPath:
 
         The scores depend, within rounding, on what is kept. The arguments and errors are those of :meth:`score_rows`.
         """
-        return self._scores(self._kept_batches(rows, budget), keep=True)
+        return self._scores(self._kept_batches(rows, budget), keep=True, waiting=self._waiting())
 
     def score_rows(
         self, rows: Iterable[EncodedSample], budget: int, look: Look | None = None
@@ -87,7 +87,8 @@ class FastPath:
         """Yield the scores of each branch of each row, as they are computed; they follow from the arguments alone.
 
         Rows are read as they are needed. Constant contrasts hold no images of their own, so they wait until all rows
-        are there, and each prefix is run as seldom as the budget allows.
+        are there, and each prefix is run as seldom as the budget allows. Where branches are compared, they wait until
+        the states that wait for them take :data:`STATES_BYTES`.
 
         Args:
             rows: the rows.
@@ -102,11 +103,16 @@ class FastPath:
             BatchTooLargeError: a batch of several rows does not fit in memory.
             FastPathDiffersError: ``look`` returned False.
         """
-        return self._scores(self._batches(rows, budget, look), keep=False)
+        return self._scores(self._batches(rows, budget, look), keep=False, waiting=self._waiting())
 
     def score_texts(self, rows: Sequence[EncodedSample], budget: int) -> Iterator[tuple[Item, Scores]]:
         """Yield the scores of text-only rows; see :meth:`score_rows`."""
-        return self._scores(self._text_batches(rows, budget), keep=False)
+        for item, scores in self._scores(self._text_batches(rows, budget), keep=False, waiting=None):
+            yield item, scores if isinstance(scores, Exception) else without_pair(scores, self._joint)
+
+    def _waiting(self) -> Waiting | None:
+        """Return the place where states wait for the other branch of their pair; None if no pair is compared."""
+        return Waiting(len(self._constant) - CONTRAST) if self._joint else None
 
     def _text_batches(self, rows: Sequence[EncodedSample], budget: int) -> Iterator[Batch[Item]]:
         packer: Packer[Item] = Packer(budget)
@@ -116,12 +122,17 @@ class FastPath:
 
     def _kept_batches(self, rows: Iterable[EncodedSample], budget: int) -> Iterator[Batch[Item]]:
         packer: Packer[Item] = Packer(budget)
+        states = 0
         for i, row in enumerate(rows):
             for number, branch in enumerate(row.branches):
                 path = self._path(packer, branch)
                 if self._keeps(number, path):
                     path.root.kept = path.root.kept or self._cache.get(path.root.key)
                 packer.add((i, number), path)
+            states += self._waiting_bytes(row)
+            if states > STATES_BYTES:
+                states = 0
+                yield from packer.rest()
         yield from packer.rest()
 
     def _batches(self, rows: Iterable[EncodedSample], budget: int, look: Look | None) -> Iterator[Batch[Item]]:
@@ -132,6 +143,7 @@ class FastPath:
             packers.append(clean if number == CONTRAST and not constant else Packer(budget))
         different = list({id(packer): packer for packer in packers}.values())
         unseen: list[EncodedSample] = []
+        states = 0
 
         def check() -> None:
             nonlocal look
@@ -145,13 +157,20 @@ class FastPath:
                 packer.add((i, number), self._path(packer, branch))
             if look is not None:
                 unseen.append(row)
+            states += self._waiting_bytes(row)
+            due = states > STATES_BYTES
+            states = 0 if due else states
             for packer in different:
-                for batch in packer.full():
+                for batch in packer.rest() if due else packer.full():
                     check()
                     yield batch
         check()
         for packer in different:
             yield from packer.rest()
+
+    def _waiting_bytes(self, row: EncodedSample) -> int:
+        """Return the bytes of a row's states that wait for its contrasts, which follow from the row alone."""
+        return len(row.clean.label_index) * self._model.state_bytes if self._joint else 0
 
     def _path(self, packer: Packer[Item], branch: Branch) -> Path:
         row = self._model.prepare(branch)
@@ -164,18 +183,21 @@ class FastPath:
         row: ForwardRow = path.row
         return self._constant[branch] and bool(row.pixels) and path.root.stop <= int(row.label_index[0])
 
-    def _scores(self, batches: Iterator[Batch[Item]], keep: bool) -> Iterator[tuple[Item, Scores]]:
+    def _scores(
+        self, batches: Iterator[Batch[Item]], keep: bool, waiting: Waiting | None
+    ) -> Iterator[tuple[Item, Scores]]:
         """Run batches. While a device works on one, the next is read, laid out and started; then the first is read."""
         running: _Running | None = None
+        unpaired: dict[Item, LabelScores] = {}
         for batch in batches:
-            started = self._start(batch, keep)
+            started = self._start(batch, keep, waiting)
             if running is not None:
-                yield from _read(running)
+                yield from self._read(running, waiting, unpaired)
             running = started
         if running is not None:
-            yield from _read(running)
+            yield from self._read(running, waiting, unpaired)
 
-    def _start(self, batch: Batch[Item], keep: bool) -> _Running:
+    def _start(self, batch: Batch[Item], keep: bool, waiting: Waiting | None) -> _Running:
         """Start a batch without waiting for it. If a row alone does not fit in memory, its error is the batch's result.
 
         Raises:
@@ -187,31 +209,73 @@ class FastPath:
             if keep and self._keeps(branch, path) and path.root.kept is None and self._cache.limit
         }
         prepared = self._forward.prepare([path for _, path in batch])
+        items = [item for item, _ in batch]
+        counts = [len(reads) for reads in prepared.layout.reads]
         try:
-            scores, kept = self._forward.run(prepared, wanted)
+            result = self._forward.run(prepared, wanted)
+            paired: list[Item] = []
+            between: Tensor | None = None
+            if waiting is not None:
+                complete = waiting.meet(items, states_of(result.states, result.scores, counts))
+                paired = [item for item, _ in complete]
+                if complete:
+                    pairs = [pair for _, pair in complete]
+                    between = divergences(self._model, pairs, self._joint, result.scores.device)
         except RuntimeError as error:  # torch.OutOfMemoryError and the CPU allocator's error are RuntimeErrors
             if not is_out_of_memory(error):
                 raise
             if len(batch) > 1:
                 tokens = len(prepared.layout.ids)
                 raise BatchTooLargeError(f"a batch of {tokens} tokens ran out of memory", tokens // 2) from error
-            return [batch[0][0]], [], error
-        for key, segment in kept.items():
+            return _Running(items, counts, error)
+        for key, segment in result.kept.items():
             self._cache.put(key, segment)
-        return [item for item, _ in batch], [len(reads) for reads in prepared.layout.reads], scores
+        return _Running(items, counts, result.scores, paired, between)
+
+    def _read(
+        self, running: _Running, waiting: Waiting | None, unpaired: dict[Item, LabelScores]
+    ) -> Iterator[tuple[Item, Scores]]:
+        """Yield the scores that are complete once a started batch's are read; this waits for the device.
+
+        Args:
+            running: the batch.
+            waiting: see :meth:`_waiting`.
+            unpaired: scores of contrasts whose clean branch has not been run yet; changed.
+        """
+        if isinstance(running.scores, RuntimeError):
+            yield running.items[0], running.scores
+            return
+        found = dict(zip(running.items, split_scores(running.scores, running.counts, self._own), strict=True))
+        if waiting is None:
+            yield from found.items()
+            return
+        waiting.to_host()
+        unpaired |= {item: scores for item, scores in found.items() if item[1] >= CONTRAST}
+        yield from ((item, scores) for item, scores in found.items() if item[1] < CONTRAST)
+        if running.between is None:
+            return
+        lengths = [len(unpaired[item].logit) for item in running.paired]
+        for item, values in zip(running.paired, split_divergences(running.between, lengths, self._joint), strict=True):
+            yield item, with_pair(unpaired.pop(item), values)
 
 
-_Running = tuple[list[Item], list[int], Tensor | RuntimeError]
-"""A batch's branches, their numbers of labels, and their scores on the device, or the error of a lone branch."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    """A batch that was started.
 
+    Attributes:
+        items: its branches.
+        counts: their numbers of labels.
+        scores: on the device, or the error of the only branch.
+        paired: the contrasts that are compared with their clean branch, since both are now there.
+        between: their divergences, on the device; None if there are none.
+    """
 
-def _read(running: _Running) -> Iterator[tuple[Item, Scores]]:
-    """Yield a started batch's scores; this waits for the device."""
-    items, counts, scores = running
-    if isinstance(scores, RuntimeError):
-        yield items[0], scores
-    else:
-        yield from zip(items, split_scores(scores, counts), strict=True)
+    items: list[Item]
+    counts: list[int]
+    scores: Tensor | RuntimeError
+    paired: Sequence[Item] = ()
+    between: Tensor | None = None
 
 
 class FastPathDiffersError(Exception):

@@ -240,6 +240,11 @@ class ReferenceModel:
         return sorted(sizes)
 
     @property
+    def state_bytes(self) -> int:
+        """The bytes of a state that predicts a label, in the model's dtype."""
+        return int(self.model.config.get_text_config().hidden_size) * int(self.model.dtype.itemsize)
+
+    @property
     def vocabulary(self) -> int:
         """The number of rows of the vocabulary projection."""
         return self._head.vocabulary

@@ -54,6 +54,21 @@ class PreparedBatch:
     towers: Mapping[bytes, Attention]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchResult:
+    """What a batch leaves on the device.
+
+    Attributes:
+        scores: of all labels, as :func:`scorer.forward.labels.project_labels` returns them.
+        states: [N, D], the states that predict them.
+        kept: what the roots that are to be kept leave, by key.
+    """
+
+    scores: Tensor
+    states: Tensor
+    kept: Mapping[bytes, KeptSegment]
+
+
 class PackedForward:
     """Runs packed batches of one model.
 
@@ -61,10 +76,18 @@ class PackedForward:
         model: the reference model; its family must be verified for packing.
         backend: how attention is computed; None chooses: see :func:`fastest`.
         bucket: the multiple of tokens that a batch is filled up to; None for no filling.
+        own: see :attr:`scorer.forward.labels.Quantities.own`.
     """
 
-    def __init__(self, model: ReferenceModel, backend: Backend | None = None, bucket: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ReferenceModel,
+        backend: Backend | None = None,
+        bucket: int | None = None,
+        own: Sequence[str] = (),
+    ) -> None:
         self.model = model
+        self._own = own
         self.backend: Backend = backend or fastest(model)
         self._bucket = bucket
         self._windows = {None, model.sliding_window}
@@ -99,8 +122,8 @@ class PackedForward:
         return PreparedBatch(paths, layout, StagedArrays(arrays, model.device), host, text, towers)
 
     @torch.inference_mode()
-    def run(self, batch: PreparedBatch, keep: Collection[bytes] = ()) -> tuple[Tensor, dict[bytes, KeptSegment]]:
-        """Return logits and log-probabilities of all labels, float32 [2, N], and what the roots in ``keep`` leave.
+    def run(self, batch: PreparedBatch, keep: Collection[bytes] = ()) -> BatchResult:
+        """Run a batch; the roots in ``keep`` leave their keys and values.
 
         Nothing is read from the device, so that the next batch can be prepared while it works.
         """
@@ -128,7 +151,8 @@ class PackedForward:
         }
         if layout.kept:
             hidden = torch.cat([hidden, torch.stack([one.last_hidden for one in layout.kept])])
-        return project_labels(model, hidden[tensors["reads"]], tensors["labels"]), kept
+        states = hidden[tensors["reads"]]
+        return BatchResult(project_labels(model, states, tensors["labels"], self._own), states, kept)
 
     def _images(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pixels = normalised_pixels(tensors, self.model.model.dtype)

@@ -119,6 +119,9 @@ def test_a_column_of_the_dataset_is_not_taken_for_ours(monkeypatch: pytest.Monke
     table = build_table([scores_of([1])], 0, Method(), {}).append_column("toy", pa.array(["theirs"]))
     row = Rows(table, "x")[0]
     assert isinstance(row, ScoredRow) and row.scores.optional == {}
+    for theirs in (0.5, "text", None):
+        mapped = WeightRow.from_columns({**table.to_pylist()[0], "toy": theirs, "js": theirs})
+        assert mapped.scores is not None and mapped.scores.optional == {}
 
 
 MASKED = [column.name for column in columns.of_contrast("masked")]

@@ -18,6 +18,7 @@ from scorer.types import DEFAULT_PROMPT
 CHANGED: dict[str, Any] = {
     "contrast": "masked",
     "further_contrasts": ["noise"],
+    "distribution_columns": ["kl"],
     "dtype": "bfloat16",
     "device": "cpu",
     "device_map": "auto",
@@ -64,6 +65,7 @@ def test_an_option_that_came_later_leaves_earlier_fingerprints_as_they_were() ->
     assert ScorerConfig(blank_size=(2, 3)).fingerprint()["blank_size"] == [2, 3]
     assert "further_contrasts" not in ScorerConfig().fingerprint()
     assert "columns" not in ScorerConfig(stop_token=False).fingerprint()
+    assert "distribution_columns" not in ScorerConfig().fingerprint()
     assert "tensor_parallel" not in ScorerConfig().fingerprint()
     assert ScorerConfig(tensor_parallel=2).fingerprint()["tensor_parallel"] == 2
     assert "jpeg_draft" not in ScorerConfig().fingerprint()
@@ -126,6 +128,16 @@ def test_further_contrasts_and_their_columns_are_in_the_fingerprint() -> None:
     ]
 
 
+def test_distribution_columns_are_in_file_order_and_each_contrast_has_its_own() -> None:
+    config = ScorerConfig.from_dict({"distribution_columns": ["top1", "kl"], "further_contrasts": ["masked"]})
+    assert config.distribution_columns == ("kl", "top1")
+    assert config == ScorerConfig(distribution_columns=("kl", "top1"), further_contrasts=("masked",))
+    assert config.fingerprint()["distribution_columns"] == ["kl", "top1"]
+    first = ["kl", "kl_reverse", "top1_clean", "top1_contrast"]
+    masked = ["logit_gap_masked", "logprob_masked", "kl_masked", "kl_reverse_masked", "top1_masked"]
+    assert config.fingerprint()["columns"] == ["is_stop", *first, *masked]
+
+
 @pytest.mark.parametrize(
     ("further", "said"),
     [(["blank"], "'blank' is given twice"), (["fog"], "is 'fog'"), ("noise", "a list of contrasts")],
@@ -183,6 +195,12 @@ def test_frozen() -> None:
         ({"score_bits": 24}, "score_bits is 24; it must be an integer from 1 to 23"),
         ({"score_bits": 0}, "score_bits is 0"),
         ({"score_bits": True}, "score_bits is True"),
+        (
+            {"distribution_columns": ["kl", "gap"]},
+            r"is \['kl', 'gap'\]; it must be a list of kl, js, entropy, top1, each",
+        ),
+        ({"distribution_columns": ["kl", "kl"]}, "distribution_columns is"),
+        ({"distribution_columns": "kl"}, "distribution_columns is 'kl'"),
     ],
 )
 def test_values_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

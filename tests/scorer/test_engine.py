@@ -180,7 +180,8 @@ def test_projection_in_chunks_equals_the_naive_form(chatml_model: Path, monkeypa
     scorer.model.model.lm_head.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
     monkeypatch.setattr(labels, "LOGITS_CHUNK", 7 * vocabulary)
     with torch.inference_mode():
-        scores = labels.label_scores(scorer.model, rows, hidden)
+        both = labels.project_labels(scorer.model, torch.cat(hidden), labels.labels_of(rows))
+        scores = labels.split_scores(both, [len(states) for states in hidden])
         assert max(sizes) == 7 * vocabulary
         for row, states, score in zip(rows, hidden, scores, strict=True):
             logits = scorer.model.model.lm_head(states)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from scorer import Sample, Scorer, ScorerConfig, TokenScores, ranks
+from scorer.columns import ASKED
 from scorer.errors import BatchTooLargeError, ConfigError, ModelError
 from scorer.forward.packed import PackedForward
 from scorer.ranks import Start
@@ -73,6 +74,25 @@ def test_shared_weights_project_in_float32_too(chatml_model: Path) -> None:
         found = [one for one in scorer.score(samples()) if isinstance(one, TokenScores)]
         gaps = np.concatenate([one.logit_gap for one in found])
         assert len(np.unique(gaps)) > 0.95 * len(gaps) > 1000
+    finally:
+        scorer.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_distribution_columns_are_shared_alike(chatml_model: Path, dtype: str) -> None:
+    options = {"dtype": dtype, "distribution_columns": ASKED, "further_contrasts": ("noise",)}
+    scorer = load(chatml_model, tensor_parallel=2, **options)
+    try:
+        rows = [scorer.encoder.encode(sample) for sample in ROWS]
+        found = scorer.score_batches(rows, 400)
+        for ours, expected in zip(found, load(chatml_model, **options).score_batches(rows, 400), strict=True):
+            assert isinstance(ours, TokenScores) and isinstance(expected, TokenScores)
+            for name, values in expected.optional.items():
+                if values.dtype == np.float32:
+                    tolerance = 1e-5 if dtype == "float32" else 0.2
+                    np.testing.assert_allclose(ours.optional[name], values, atol=tolerance, err_msg=name)
+            assert (ours.optional["kl"] != ours.optional["kl_noise"]).any()
+        assert scorer.path == "fast"
     finally:
         scorer.close()
 

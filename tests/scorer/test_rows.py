@@ -96,7 +96,9 @@ def test_text_only_scores_that_are_not_finite_are_a_failure(
     chatml_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = load(chatml_model)
-    monkeypatch.setattr(forward, "score_text", lambda model, rows: [undefined_scores(len(r.token_ids)) for r in rows])
+    monkeypatch.setattr(
+        forward, "score_text", lambda model, rows, quantities: [undefined_scores(len(r.token_ids)) for r in rows]
+    )
     scorer._fast = None
     (result,) = scorer.score([Sample("a", (), (Turn("user", ("Hi",)), Turn("assistant", ("A kite.",))))])
     assert isinstance(result, Failure)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from scorer import assembly
+from scorer.columns import ASKED, asked_for
 from scorer.results import Failure
 from service import bodies, routes, schemas
 from tests.service.helpers import request
@@ -51,6 +52,11 @@ def test_what_the_engine_gives_is_answered(client: TestClient) -> None:
 def test_what_it_does_not_give_is_absent(client: TestClient) -> None:
     token = client.post("/v1/score", json=request()).json()["tokens"][0]
     assert "logit_gap" in token and "toy" not in token and "is_toy" not in token
+
+
+def test_what_only_a_run_is_asked_for_is_not_described() -> None:
+    for model in (schemas.token_out(), schemas.weights_request()):
+        assert not {column.name for column in asked_for(ASKED)} & set(model.model_fields)
 
 
 def test_the_description_has_it() -> None:

@@ -193,7 +193,7 @@ def test_every_scorer_option_is_an_option_of_the_command() -> None:
     changed += ["--device-map", "auto", "--attention", "eager", "--adapter", "a", "--compile"]
     changed += ["--max-image-pixels", "11", "--max-batch-tokens", "12"]
     changed += ["--max-text-bytes", "14", "--blank-size", "15x16", "--jpeg-draft", "--no-stop-token"]
-    changed += ["--score-bits", "10"]
+    changed += ["--score-bits", "10", "--columns", "kl,top1"]
     config = make_config(build_parser().parse_args(["--input", "i", "--output", "o", *changed]))
     same = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) == getattr(ScorerConfig(), f.name)]
     assert same == ["tensor_parallel", "quantization", "contrast_cache_bytes"], "two exclude others; a run keeps none"
@@ -203,6 +203,7 @@ def test_every_scorer_option_is_an_option_of_the_command() -> None:
     assert make_config(quantised).quantization == "int8"
     assert config.blank_color == (1, 2, 3)
     assert config.blank_size == (15, 16)
+    assert config.distribution_columns == ("kl", "top1")
 
 
 @pytest.mark.parametrize("wrong", ["15", "15x", "15,16", "axb", "1x2x3"])

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from scorer import Sample, Scorer, TokenScores
+from scorer.columns import ASKED, asked_for
 from scorer.contrasts import CONTRASTS
 from scorer.encoding.template import ChatTemplate
 from scorer.errors import FailureCode, ModelError
@@ -29,8 +30,10 @@ from scorer.forward import FastPath, LabelScores, score_full_forwards
 from scorer.forward.attention import Backend, FlexAttention
 from scorer.results import Failure, Result
 from scorer.types import IMAGE, BoolArray, EncodedSample, Turn
+from tests.scorer import distributions
 from tests.scorer.families.oracle import (
     oracle_inputs,
+    oracle_logits,
     oracle_scores,
     stop_positions,
     text_alone_inputs,
@@ -114,6 +117,12 @@ def text_only(case: Case) -> list[Sample]:
         for row in plain_text(case)
         if all(turn.text for turn in row.turns)
     ]
+
+
+def with_columns(scorer: Scorer) -> Scorer:
+    """The scorer, of its own (``case.shared()`` returns a copy), with all distribution columns."""
+    scorer._begin(replace(scorer.config, distribution_columns=ASKED))
+    return scorer
 
 
 def plain_template(scorer: Scorer, bos: bool) -> Scorer:
@@ -211,6 +220,31 @@ class ScoreSuite:
         assert worst <= case.tolerance
         shifted = [(replace(c, logit=np.roll(c.logit, 1)), b) for c, b in expected]  # an off-by-one would be seen
         assert error(score_full_forwards(scorer.model, encoded), shifted) > 0.01
+
+    @pytest.mark.parametrize("passes", ["fast", "plain"])
+    def test_distributions_are_those_of_the_class(self, case: Case, passes: str, record_property: Any) -> None:
+        scorer = with_columns(case.shared())
+        if passes == "plain":
+            scorer._fast = None
+        elif scorer._fast is None:
+            pytest.skip("the family has no fast path")
+        samples = [row for row in plain_text(case) if "short" not in row.sample_id]
+        encoded = encode(scorer, samples)
+        worst, shifted = 0.0, dict.fromkeys((column.name for column in asked_for(ASKED)), 0.0)
+        for sample, row, result in zip(samples, encoded, scored(scorer, encoded), strict=True):
+            inputs = oracle_inputs(case, scorer, sample)
+            indices = (row.clean.label_index, row.contrast.label_index)
+            clean, blank = (oracle_logits(scorer, one, index) for one, index in zip(inputs, indices, strict=True))
+            expected = distributions.naive(clean, blank, row.token_ids)
+            worst = max(worst, distributions.error(result.optional, expected))
+            other = distributions.naive(clean.roll(1, 0), blank.roll(1, 0), row.token_ids)
+            for name in shifted:  # an off-by-one would be seen
+                error = distributions.error({name: result.optional[name]}, {name: other[name]})
+                shifted[name] = max(shifted[name], error)
+        record_property("error", worst)
+        assert scorer.path == passes
+        assert worst <= case.tolerance
+        assert all(error > 10 * case.tolerance for name, error in shifted.items() if "top1" not in name), shifted
 
     def test_the_stop_token_is_the_processors_and_scored_as_the_class_predicts_it(self, case: Case) -> None:
         scorer = case.shared()

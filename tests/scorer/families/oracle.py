@@ -99,11 +99,16 @@ def text_alone_inputs(case: Case, scorer: Scorer, sample: Sample) -> dict[str, A
     return {"input_ids": ids, **{name: torch.from_numpy(values)[None] for name, values in types.items()}}
 
 
-def oracle_scores(scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
-    """The class's own logits of the labels."""
+def oracle_logits(scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> torch.Tensor:
+    """The class's own logits of all words where the labels are predicted, float32 [N, V]."""
     with torch.inference_mode():
         logits = scorer.model.model(**inputs).logits[0].float()  # [T, V]
-    predicting = logits[torch.from_numpy(label_index - 1)]
+    return logits[torch.from_numpy(label_index - 1)]
+
+
+def oracle_scores(scorer: Scorer, inputs: dict[str, Any], label_index: np.ndarray) -> LabelScores:
+    """The class's own logits of the labels."""
+    predicting = oracle_logits(scorer, inputs, label_index)
     labels = inputs["input_ids"][0, torch.from_numpy(label_index)][:, None]
     logprobs = predicting.log_softmax(-1)
     return LabelScores(*(values.gather(1, labels)[:, 0].numpy() for values in (predicting, logprobs)))

@@ -20,14 +20,16 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 
-from scorer import Sample, TokenScores
+from scorer import Sample, Scorer, TokenScores
 from scorer.checkpoint import files
 from scorer.checkpoint.files import Checkpoint
+from scorer.columns import ASKED
 from scorer.errors import FailureCode, ModelError
 from scorer.families import UNLISTED_VISION
 from scorer.results import Failure
+from scorer.types import Branch
 from scorer.weights import Method
-from tests.scorer import tiny
+from tests.scorer import distributions, tiny
 from tests.scorer.families.checkpoints import common, gemma3
 from tests.scorer.scoring import conversation, hugging_face_scores, load, picture
 
@@ -66,6 +68,27 @@ def test_a_class_without_a_record_takes_the_plain_path(
         np.testing.assert_allclose(result.logit_gap, gap[place], atol=1e-5)
         np.testing.assert_allclose(result.logprob_clean, clean[place], atol=1e-5)
         np.testing.assert_allclose(result.logprob_contrast, other[place], atol=1e-5)
+
+
+def all_logits(scorer: Scorer, branch: Branch) -> torch.Tensor:
+    """The class's own logits where the labels are predicted, float32 [N, V]."""
+    pixels = {name: torch.from_numpy(np.asarray(values)) for name, values in branch.pixels.items()}
+    with torch.inference_mode():
+        logits = scorer.model.model(input_ids=torch.from_numpy(branch.input_ids)[None], **pixels).logits[0]
+    return logits[torch.from_numpy(branch.label_index - 1)]
+
+
+def test_a_class_s_own_logits_give_distribution_columns(vip_llava: Path) -> None:
+    scorer = load(vip_llava, further_contrasts=("blur",), distribution_columns=ASKED)
+    for sample, result in zip(ROWS, scorer.score(ROWS), strict=True):
+        assert isinstance(result, TokenScores)
+        row = scorer.encoder.encode(sample)
+        clean, blank, blur = (all_logits(scorer, branch) for branch in row.branches)
+        expected = distributions.naive(clean, blank, row.token_ids)
+        assert distributions.error(result.optional, expected) < 1e-5
+        further = distributions.naive(clean, blur, row.token_ids)
+        assert distributions.error(result.with_contrast("blur").optional, further) < 1e-5
+        assert distributions.error(result.optional, further) > 1e-3  # negative control
 
 
 def test_what_cannot_be_known_of_a_class_is_refused(vip_llava: Path) -> None:
@@ -149,6 +172,20 @@ def test_a_language_model_needs_no_image_and_weights_by_prior(language_model: Ca
     np.testing.assert_allclose(weights.mean(), 1, rtol=1e-5)
     assert weights.std() > 0
     assert np.isnan(Method("cal")(first)).all()
+
+
+def test_a_language_model_has_entropies_and_no_divergences(language_model: Callable[[bool], Path]) -> None:
+    scorer = load(language_model(True), contrast="removed", distribution_columns=ASKED)
+    for sample, result in zip(ROWS, scorer.score(ROWS), strict=True):
+        assert isinstance(result, TokenScores)
+        row = scorer.encoder.encode(sample)
+        logits = all_logits(scorer, row.contrast)
+        expected = distributions.naive(logits, logits, row.token_ids)
+        own = {name: expected[name] for name in ("entropy_contrast", "top1_contrast")}
+        assert distributions.error(result.optional, own) < 1e-5
+        for name in ("kl", "kl_reverse", "js", "entropy_clean"):
+            assert np.isnan(result.optional[name]).all()
+        assert not result.optional["top1_clean"].any()
 
 
 def replace_images(turn: Any) -> Any:
