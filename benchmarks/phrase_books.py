@@ -1,4 +1,4 @@
-"""Write captions from held-out phrase books, every word labelled; the books are JSON files in `phrase_books/`.
+"""Write captions from held-out phrase books, every word labelled; the books are JSON files in `books/`.
 
 Each book was written by another hand than the grammar that the packaged model is trained on. A book is an object with
 `name`, `voice` (who writes like this), `capitals` (whether sentences start with one) and `templates`: captions, or
@@ -32,7 +32,7 @@ from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL, Fact, Span
 from scorer.mini.captions import NUMBER_WORDS, Caption, relation
 from scorer.mini.world import CELLS, GRID, Scene, World
 
-BOOKS: Final = Path(__file__).parent / "phrase_books"
+BOOKS: Final = Path(__file__).parent / "books"
 PLACES: Final[Fact] = ("places", 0)
 """The cells of the groups, in the order of mention."""
 
