@@ -9,7 +9,11 @@ input and each score, this prints two figures with 95 % intervals (bootstrap ove
 A token has the label of the word whose bytes it overlaps; the space before a word belongs to no word, so " red" has the
 label of "red". Tokens of only white space are left out.
 
-    python benchmarks/grounding.py [--model DIR] [--captions N] [--seed S]
+The same figures follow for captions from each held-out phrase book (`benchmarks/phrase_books`), whose phrasing the
+model was not trained on, with two more: the perplexity with the image, and how far from 0 filler's log-probability gap
+is.
+
+    python -m benchmarks.grounding [--books] [--model DIR] [--captions N] [--seed S]
 """
 
 import argparse
@@ -23,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.phrase_books import read_books, write_from
 from scorer.columns import ASKED
 from scorer.config import ScorerConfig
 from scorer.encoding.shuffling import with_partners
@@ -31,8 +36,9 @@ from scorer.mini import MODEL_PATH
 from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.captions import Caption
 from scorer.mini.drawing import draw
-from scorer.mini.evaluation import held_out
+from scorer.mini.evaluation import HeldOut, held_out
 from scorer.mini.labels import auroc, token_labels
+from scorer.mini.world import sample_scene, seeded
 from scorer.results import TokenScores
 from scorer.types import Branch, EncodedSample, Sample
 from scorer.weights import METHODS, Method, cal, cal_logprob
@@ -207,6 +213,40 @@ def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, A
     return figures
 
 
+def books(model: str, captions: int, seed: str, resamples: int) -> dict[str, Any]:
+    """Return the figures of the grammar's captions and of each held-out phrase book's, with a blank contrast.
+
+    Half of the captions have an error. Perplexity and filler's gap are of the others.
+    """
+    scorer = Scorer.load(model, ScorerConfig(contrast="blank", dtype="float32", device="cpu"))
+    sources: dict[str, list[tuple[HeldOut, str | None]]] = {
+        "grammar": [(pair, None) for pair in held_out(seed, captions)]
+    }
+    for book in read_books():
+        sources[book.name] = []
+        for index in range(captions):
+            rng = seeded("phrase books", book.name, seed, index)
+            scene = sample_scene(rng)
+            prompt, caption = write_from(book, scene, rng, false=index < captions / 2)
+            sources[book.name].append((HeldOut(scene, caption), prompt))
+    figures: dict[str, Any] = {}
+    for name, entries in sources.items():
+        samples = [
+            Sample.caption(f"{index}", draw(pair.scene, IMAGE_SIZE), pair.caption.text, **({"prompt": p} if p else {}))
+            for index, (pair, p) in enumerate(entries)
+        ]
+        rows = score(scorer, samples, [pair.caption for pair, _ in entries])
+        sane = [row for row in rows if CONTRADICTORY not in row.labels]
+        gap = np.abs(np.concatenate([row.scores.logprob_gap[row.labels == FILLER] for row in sane]))
+        surprise = np.concatenate([row.scores.logprob_clean[row.labels != STOP] for row in sane])
+        figures[name] = {
+            **table(rows, SCORES, resamples, 0),
+            "perplexity": float(np.exp(-surprise.mean())),
+            "filler's |gap|": {"median": float(np.median(gap)), "95 %": float(np.percentile(gap, 95))},
+        }
+    return figures
+
+
 def markdown_cell(figure: Sequence[float]) -> str:
     return "{:.3f} ({:.3f}–{:.3f})".format(*figure)
 
@@ -235,18 +275,42 @@ def markdown(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def books_markdown(figures: dict[str, Any]) -> str:
+    """Format the figures of the phrase books as a Markdown table."""
+    lines = [
+        "| captions | score | visual / filler | true / contradictory | perplexity | filler's \\|gap\\|: median, 95 % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in figures.items():
+        gap = row["filler's |gap|"]
+        for score_name in ("log-probability gap", "raw logit gap"):
+            cells = " | ".join(map(markdown_cell, row[score_name].values()))
+            last = (
+                f"{row['perplexity']:.2f} | {gap['median']:.3f}, {gap['95 %']:.2f}" if score_name[0] == "l" else " | "
+            )
+            lines.append(f"| {name} | {score_name} | {cells} | {last} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Grounding of the scores on scenes with known truth.")
     parser.add_argument("--model", default=str(MODEL_PATH), help="directory or hub id of the reference model")
     parser.add_argument("--captions", type=int, default=600, help="captions to score; half of them have an error")
     parser.add_argument("--seed", default="benchmark", help="seed of the held-out scenes")
+    parser.add_argument("--books", action="store_true", help="only the table of the phrase books")
     parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file for the figures")
     options = parser.parse_args()
-    figures = measure(options.model, options.captions, options.seed, options.resamples)
+    figures = {} if options.books else measure(options.model, options.captions, options.seed, options.resamples)
+    stored = json.loads(options.out.read_text()) if options.books and options.out.exists() else {}
+    figures = {**stored, **figures, "books": books(options.model, options.captions, options.seed, options.resamples)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
-    print(markdown(figures))
+    print(
+        books_markdown(figures["books"])
+        if options.books
+        else f"{markdown(figures)}\n\n{books_markdown(figures['books'])}"
+    )
 
 
 if __name__ == "__main__":
