@@ -1,6 +1,6 @@
 """Measure the cost of the Ray pipeline itself, at scale, with an engine whose cost per row is fixed.
 
-    python -m benchmarks.pipeline_scale [--only overhead,packaged,memory,planning]
+    python -m benchmarks.pipeline_scale [--only overhead,packaged,memory,planning] [--actors 1,2,4,8]
 
     overhead    rows/s of 1, 2, 4 and 8 logical actors ÷ the same number of bare loops, both without startup
     packaged    rows/s of one actor with the packaged model ÷ the engine in one process, each with one core for the
@@ -20,7 +20,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,16 @@ SHARDS = 100_000
 ROWS = (10_000, 100_000, 1_000_000)
 
 
-def overhead(folder: Path) -> dict[str, Any]:
-    """Return, by number of actors, rows/s and their share of the bare loops' rows/s."""
+def overhead(folder: Path, numbers: Sequence[int] = ACTORS) -> dict[str, Any]:
+    """Return, by number of actors, rows/s and their share of the bare loops' rows/s, and the load of the machine."""
     engine = FakeEngine(seconds_per_row=SECONDS_PER_ROW)
     found: dict[str, Any] = {"seconds_per_row": SECONDS_PER_ROW, "rows_per_unit": ROWS_PER_UNIT}
-    for actors in ACTORS:
+    for actors in numbers:
         data = fake_dataset(folder / f"data-{actors}", actors * UNITS_PER_ACTOR * ROWS_PER_UNIT)
         with cluster(cpus=actors + 2):
             loops = {"bare": BareLoop(data, engine, ROWS_PER_UNIT).scored}
-            found[f"{actors}_actors"] = _pairs(data, folder, engine, actors, ROWS_PER_UNIT, loops)
+            measured = _pairs(data, folder, engine, actors, ROWS_PER_UNIT, loops)
+        found[f"{actors}_actors"] = {**measured, "load_of_the_machine": round(os.getloadavg()[1], 1)}
         print(f"  {actors} actors: {found[f'{actors}_actors']}", flush=True)
     return found
 
@@ -110,7 +111,9 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
-    chosen = parser.parse_args().only.split(",")
+    parser.add_argument("--actors", default=",".join(map(str, ACTORS)), help="numbers of actors of the part overhead")
+    options = parser.parse_args()
+    chosen = options.only.split(",")
     unknown = sorted(set(chosen) - PARTS.keys())
     if unknown:
         parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
@@ -119,7 +122,11 @@ def main() -> None:
     for name in chosen:
         started, cpu = time.perf_counter(), time.process_time()
         with tempfile.TemporaryDirectory(prefix="scale-", ignore_cleanup_errors=True) as folder:
-            results[name] = PARTS[name](Path(folder))
+            if name == "overhead":  # other numbers of actors keep their figures
+                found = overhead(Path(folder), [int(number) for number in options.actors.split(",")])
+                results[name] = {**results.get(name, {}), **found}
+            else:
+                results[name] = PARTS[name](Path(folder))
         results[name]["load_of_the_machine"] = round(os.getloadavg()[1], 1)
         RESULT.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
         seconds = (
