@@ -174,7 +174,7 @@ def test_other_options_are_refused(reference: Path, change: dict[str, Any], said
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds 1 files or folders that are no training .*notes\.txt.*empty folder"):
+    with pytest.raises(ConfigError, match=r"holds 1 files or folders that do not belong .*notes\.txt.*empty folder"):
         trained(tmp_path)
     file = tmp_path / "file"
     file.write_text("")
