@@ -179,7 +179,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _top(
         "top1_clean",
-        "whether no token is more likely than this one with the image; false in a row without one",
+        "whether no token is more likely than this one with the image; false in a row without an image",
         needs_image=True,
     ),
     _top("top1_contrast", "whether no token is more likely than this one with the contrast input", further="top1_"),

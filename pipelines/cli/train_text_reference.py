@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pipelines.cli.preflight import check_paths
 from pipelines.cli.source_options import add_columns, add_format, columns_of
+from pipelines.formatting import count_of
 from pipelines.sources import Captions, Source
 from pipelines.sources.account import describe_account
 from pipelines.sources.formats import open_source
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.input, options.format, columns_of(options), prompt=options.prompt, images=UnreadImages()
         )
         shards = source.shards()
-        _say(f"{len(shards):,} shards in {options.input}: {describe_account(source.account())}")
+        _say(f"{count_of(len(shards), 'shard')} in {options.input}: {describe_account(source.account())}")
         choices = source.choices()
         for line in [] if choices is None else choices.lines():
             _say(printable(f"  {line}"))
