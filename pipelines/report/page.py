@@ -204,7 +204,7 @@ def model_name(model: str | None) -> str:
 
 def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
     titles = (
-        ("Log-probability gap", "logprob_gap", "in nats; a shift common to all logits cancels"),
+        ("Log-probability gap", "logprob_gap", "in nats"),
         ("Logit gap", "logit_gap", "CAL’s Δo; includes any shift common to all logits"),
     )
     charts = []

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "tokensight export",
         _DESCRIPTION,
         _EPILOG + INTERRUPTIONS + f"\nmethods and their parameters:\n{describe_methods()}",
-        "%(prog)s --to FORMAT --weights OUTPUT [--data PATH] --output FILE [options]",
+        "%(prog)s --to FORMAT --weights OUTPUT --output FILE [options]",
     )
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument(

@@ -283,7 +283,7 @@ def test_a_base_that_is_no_causal_language_model_is_refused(tmp_path: Path) -> N
 
 
 def test_training_that_diverges_ends_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"training diverged: .* at the rate 1e\+30; lower --learning-rate"):
+    with pytest.raises(ConfigError, match=r"training diverged: .* at a learning rate of 1e\+30; lower --learning-rate"):
         trained(tmp_path, Recipe(**{**TINY.to_dict(), "learning_rate": 1e30}))
     assert not (tmp_path / "text_reference.json").exists()
 
