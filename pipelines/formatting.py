@@ -15,6 +15,11 @@ def contrasts_of(run: Mapping[str, Any]) -> str:
     return f"contrast{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
+def count_of(count: int, noun: str) -> str:
+    """Name a number of things: ``1 shard``, ``1,200 shards``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def file_size(count: float) -> str:
     """Format a number of bytes: ``512 B``, ``1.2 kB``, ``34 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -36,8 +36,8 @@ class Column:
         required: whether every output has the column; an optional one appears only if the run's fingerprint names it.
         nullable: whether a row may hold null; the lists of a row that was not scored are null.
         ascends: whether the values of one turn ascend, so that their differences take fewer bytes.
-        asked: the name under which ``--columns`` asks for the column; empty if it does not.
-        further: how the name of a further contrast's column begins; empty if it does not depend on the contrast.
+        asked: the name in ``--columns`` that asks for the column; empty if none does.
+        further: the prefix of the column's name for a further contrast; empty if it does not depend on the contrast.
         needs_image: whether a row without an image has no such raw score: it is then NaN, or false.
         bounds: the lowest and the highest value that a raw score may have, both included.
     """
@@ -89,7 +89,7 @@ _MOST_JS: Final = 0.75
 
 
 def _distribution(asked: str, name: str, meaning: str, most: float = math.inf, **attributes: Any) -> Column:
-    """Return a column of nats that is computed from whole predictions and cannot be negative."""
+    """Return a column in nats that measures whole distributions and cannot be negative."""
     bounds = (0.0, most)
     return Column(name, pa.float32(), meaning, "raw", required=False, asked=asked, bounds=bounds, **attributes)
 
@@ -158,7 +158,7 @@ COLUMNS: tuple[Column, ...] = (
         "js",
         "js",
         "the Jensen–Shannon divergence of the predictions with the image and with the contrast input, in nats: 0 if "
-        "they are equal, ln 2 if they exclude each other",
+        "they are equal, ln 2 if they have no token in common",
         most=_MOST_JS,
         further="js_",
         needs_image=True,
@@ -179,7 +179,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _top(
         "top1_clean",
-        "whether no token is more likely than this one with the image; false in a row without one",
+        "whether no token is more likely than this one with the image; false in a row without an image",
         needs_image=True,
     ),
     _top("top1_contrast", "whether no token is more likely than this one with the contrast input", further="top1_"),

@@ -42,8 +42,8 @@ ABSENT: Final[Mapping[str, Any]] = {
     "score_bits": ALL_BITS,
     "tensor_parallel": 1,
 }
-"""Options that came after outputs were published, and the value that these were scored with: at it, the option is not
-in the fingerprint, so that those outputs keep theirs."""
+"""Options that came after outputs were published, each with the value that those outputs were scored with. At that
+value, the fingerprint leaves the option out, so that those outputs keep their fingerprints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +57,14 @@ class ScorerConfig:
         dtype: the dtype the reference model computes in. Scores are always float32.
         device: ``auto`` (CUDA if available, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         device_map: ``auto`` spreads one large model over all devices (needs accelerate); None keeps it on ``device``.
-        tensor_parallel: the number of GPUs that share one model's decoder, a process each; 1 runs in this process. Sums
-            are formed in another order then, and so rounded otherwise.
+        tensor_parallel: the number of GPUs that share one model's decoder, a process each; 1 runs in this process. More
+            form sums in another order, which changes their rounding.
         attention: the attention of the vision tower and of the plain path: ``sdpa`` (``eager`` for classes without it),
             ``eager``, or ``flash_attention_2``, which needs flash-attn. On the fast path, which packs rows, the decoder
             attends by SDPA or, on CUDA, FlexAttention (or flash attention, where that does not compile).
         quantization: ``int8`` or ``nf4`` with bitsandbytes, ``torchao-int8`` or ``torchao-fp8`` (weights alone, which
             are multiplied in ``dtype``) with torchao; None keeps the weights as saved.
-        adapter: directory or hub id of a LoRA adapter for the model, merged at load (needs peft).
+        adapter: folder or hub id of a LoRA adapter for the model, merged at load (needs peft).
         compile: compile the decoder's blocks with ``torch.compile``; the first batches then take longer.
         prompt: the instruction that a bare caption answers.
         truncate: cut a text that exceeds the model's context instead of failing its row.
@@ -79,10 +79,10 @@ class ScorerConfig:
             batch.
         jpeg_draft: decode a JPEG at a half, a quarter or an eighth of its size where the image processor would shrink
             it further anyway, and to the same grid. This saves time and changes pixels a little.
-        distribution_columns: what is stored of whole predictions, beside the labels' scores: ``kl`` (both directions),
+        distribution_columns: measures of the whole predicted distribution to store as well: ``kl`` (both directions),
             ``js``, ``entropy``, ``top1``; see :data:`scorer.columns.COLUMNS`.
-        score_bits: how many of the 23 bits after its leading one a raw score keeps; the rest are 0, so that files
-            compress better. 10 is the precision of float16.
+        score_bits: raw scores are rounded to this many of the 23 bits after the leading one, so that files compress
+            better. 10 is the precision of float16.
         max_text_bytes: limit for a row's texts and prompt together, in UTF-8 bytes.
         max_image_bytes: limit for one encoded image, in bytes.
         max_image_pixels: limit for one decoded image, width × height.
@@ -136,7 +136,7 @@ class ScorerConfig:
             "adapter",
             self.adapter,
             self.adapter is None or (isinstance(self.adapter, str) and self.adapter != ""),
-            "a directory, a hub id or null",
+            "a folder, a hub id or null",
         )
         if self.adapter is not None and self.quantization is not None:
             raise ConfigError(
@@ -190,7 +190,7 @@ class ScorerConfig:
         object.__setattr__(self, "further_contrasts", tuple(names[1:]))
 
     def _settle_columns(self) -> None:
-        """Put the names in file order, so that equal fingerprints are equal."""
+        """Put the names in file order, so that equal choices have equal fingerprints."""
         asked = self.distribution_columns
         valid = (
             isinstance(asked, (list, tuple)) and all(one in ASKED for one in asked) and len(set(asked)) == len(asked)

@@ -310,7 +310,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
             name="blur",
             phrase="a blurred image",
             description="the same image, blurred",
-            source="VIG, arXiv 2602.17186; in degrees, after POVID, 2402.11411",
+            source="VIG, arXiv 2602.17186",
             option=MainOption(
                 field="blur_radius",
                 placeholder="RADIUS",
@@ -324,7 +324,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="noise",
             phrase="noise",
-            description="noise of the same size",
+            description="uniform noise of the same size",
             how=DrawnImage(noise_image),
             needs=frozenset({Capability.IMAGES}),
             # Noise depends only on the size, so it could be constant. But then rows would be cut elsewhere, which
@@ -334,7 +334,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="patches",
             phrase="patches blackened",
-            description="the same image with a random share of its patches blackened, by default half",
+            description="the same image, each patch blackened with a chance of SHARE, by default 0.5",
             source="VPPO, arXiv 2510.09285; PAPO, 2507.06448, blackens 0.6",
             option=MainOption(
                 field="patch_share",
@@ -349,7 +349,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="diffusion",
             phrase="the image under diffusion noise",
-            description="the same image after some of 1000 steps of forward diffusion, by default 500",
+            description="the same image under the noise of forward diffusion at STEP of 1000, by default 500",
             source="TPO, arXiv 2412.14487; VCD, 2311.16922",
             option=MainOption(
                 field="diffusion_step",
@@ -365,7 +365,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="downsample",
             phrase="a pixelated image",
-            description="the same image, each side shrunk to a share of itself, by default a tenth, and enlarged again",
+            description="the same image, each side shrunk to RATIO of itself, by default 0.1, and enlarged again",
             source="VA-OPD, arXiv 2605.21924",
             option=MainOption(
                 field="downsample_ratio",
@@ -388,7 +388,7 @@ CONTRASTS: Final[Mapping[str, Contrast]] = {
         Contrast(
             name="image",
             phrase="another image",
-            description="another image from the row",
+            description="another image of the row, from COLUMN",
             how=OtherImage(),
             needs=frozenset({Capability.IMAGES}),
             constant=False,

@@ -66,7 +66,7 @@ def _help(field: FieldInfo) -> str:
     text = str(field.description).replace("%", "%%")
     if field.default in (None, (), False) or "default:" in text:
         return text
-    value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    value = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
     return f"{text} (default: {value})".replace("%", "%%")
 
 
@@ -80,4 +80,4 @@ def _kind(field: FieldInfo) -> dict[str, Any]:
     literal = field.annotation if get_origin(field.annotation) is Literal else types[0]
     if get_origin(literal) is Literal:
         return {"metavar": "{" + ",".join(map(str, get_args(literal))) + "}"}
-    return {"metavar": "NAME"}
+    return {"metavar": "VALUE"}

@@ -43,16 +43,20 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level that is logged")
 
-    model: str = Field(str(MODEL_PATH), min_length=1, description="reference model: a directory or a hub id")
+    model: str = Field(
+        str(MODEL_PATH),
+        min_length=1,
+        description="reference model: a folder or a hub id (default: the packaged mini model)",
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     dtype: DType = Field("float32", description="dtype in which the model computes")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    device_map: Literal["auto"] | None = Field(None, description="auto: spread one model over all devices")
+    device_map: Literal["auto"] | None = Field(None, description="auto: spread one large model over all GPUs")
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share one model's decoder")
-    attention: Attention = Field("sdpa", description="attention backend")
+    attention: Attention = Field("sdpa", description="attention of the vision tower and of the plain path")
     quantization: Quantization | None = Field(None, description="quantise the model when loading it")
-    adapter: str | None = Field(None, description="LoRA adapter to merge when loading")
-    compile: bool = Field(False, description="compile the model with torch.compile")
+    adapter: str | None = Field(None, description="LoRA adapter to merge when loading: a folder or a hub id")
+    compile: bool = Field(False, description="compile the decoder blocks with torch.compile")
     contrast: ContrastName = Field(DEFAULT, description="default contrast; must be one of contrasts")
     contrasts: Annotated[tuple[ContrastName, ...], NoDecode] = Field(
         contrast_names(), description="contrasts to serve if the model supports them, separated by commas"
@@ -60,13 +64,16 @@ class Settings(BaseSettings):
     prompt: str = Field(DEFAULT_PROMPT, description="instruction that a bare caption answers")
     truncate: bool = Field(False, description="truncate texts that exceed the context instead of refusing them")
     stop_token: bool = Field(
-        True, description="score the token with which the model's chat template ends a turn, too, if it has one"
+        True,
+        description="also score the token with which the chat template ends a turn (default: on; off: --no-stop-token)",
     )
     contrast_cache_bytes: int = Field(
         2**30, ge=0, description="memory for contrast prefixes that requests share, bytes"
     )
 
-    max_batch_tokens: int = Field(MAX_BATCH_TOKENS, ge=1, description="tokens per forward pass, padding included")
+    max_batch_tokens: int = Field(
+        MAX_BATCH_TOKENS, ge=1, description="maximum number of tokens in a forward pass; what samples share counts once"
+    )
     max_batch_rows: int = Field(32, ge=1, description="samples per batch, which limits how long the next batch waits")
     batch_wait_ms: float = Field(
         4.0, ge=0, le=1000, description="how long the first sample of a batch waits for others, milliseconds"

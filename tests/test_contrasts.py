@@ -143,8 +143,8 @@ def test_the_command_line_takes_it(mirror: Contrast, tmp_path: Path, capsys: pyt
     assert make_config(build_parser().parse_args([*argv, "mirror"])).contrast == "mirror"
     said = " ".join(build_parser().format_help().split())
     arguments = [contrast.argument for contrast in KNOWN]
-    assert all(f" {argument}: " in said for argument in [*arguments, "mirror"])
-    assert "mirror: the same image, flipped: 100 % of it (Alice, 1871)" in said
+    assert all(f" {contrast.argument} {contrast.explanation} " in said for contrast in [*KNOWN, mirror])
+    assert "mirror the same image, flipped: 100 % of it (Alice, 1871)" in said
     for wrong in ("mirror:column", "mirrors"):
         with pytest.raises(SystemExit):
             build_parser().parse_args([*argv, wrong])

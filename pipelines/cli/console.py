@@ -22,7 +22,7 @@ def render_summary(summary: Mapping[str, Any], output: str, report: str | None, 
     model = "the packaged mini model (for trying things out; choose a real one with --model)" if packaged else None
     rows = [
         ("model", model or str(summary["model"])),
-        ("scores", f"{contrasts_of(summary)}, {summary['dtype']}, method {summary['method']['name']}"),
+        ("scores", f"{contrasts_of(summary)}; {summary['dtype']}, method {summary['method']['name']}"),
         *([("files in", describe_account(summary["files"]))] if "files" in summary else []),
         ("rows in", f"{summary['rows']:,}"),
         ("rows ok", f"{summary['ok']:,}"),

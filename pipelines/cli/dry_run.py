@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from pipelines.cli.console import table
-from pipelines.formatting import contrasts_of, duration, file_size
+from pipelines.formatting import contrasts_of, count_of, duration, file_size
 from pipelines.output.plan import Unit
 from pipelines.run.estimate import Calibration, SampledRow, calibrate, sample_rows
 from pipelines.run.job import Job, PreparedRun
@@ -59,7 +59,10 @@ def plan_rows(job: Job, run: PreparedRun, pending: Sequence[Unit]) -> list[tuple
     rows = sum(shard.rows for shard in shards)
     size = file_size(sum(shard.size for shard in shards))
     return [
-        ("input", f"{job.input}: {len(shards):,} shards, {rows:,} rows, {size}, {source.get('format', 'parquet')}"),
+        (
+            "input",
+            f"{job.input}: {count_of(len(shards), 'shard')}, {rows:,} rows, {size}, {source.get('format', 'parquet')}",
+        ),
         ("columns", ", ".join(f"{role}: {_named(name)}" for role, name in columns.items())),
         ("output", f"{job.store.root} ({job.layout}), {_state(rows, left)}"),
         *([("changed", f"{len(run.changed):,} shards will be scored again")] if run.changed else []),
@@ -67,7 +70,7 @@ def plan_rows(job: Job, run: PreparedRun, pending: Sequence[Unit]) -> list[tuple
         ("model", str(record.fingerprint.get("model"))),
         (
             "scores",
-            f"{contrasts_of(record.fingerprint)}, {record.fingerprint.get('dtype')}, method {job.method.name}",
+            f"{contrasts_of(record.fingerprint)}; {record.fingerprint.get('dtype')}, method {job.method.name}",
         ),
     ]
 

@@ -25,12 +25,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reference model")
     group.add_argument(
-        "--model", type=not_empty, metavar="MODEL", help="a directory or a hub id (default: the packaged mini model)"
+        "--model", type=not_empty, metavar="MODEL", help="a folder or a hub id (default: the packaged mini model)"
     )
     group.add_argument("--revision", help="branch, tag or commit of a hub model")
-    group.add_argument("--dtype", choices=get_args(DType), default=_DEFAULTS.dtype, help="default: %(default)s")
+    group.add_argument(
+        "--dtype",
+        choices=get_args(DType),
+        default=_DEFAULTS.dtype,
+        help="dtype in which the model computes (default: %(default)s)",
+    )
     group.add_argument("--device", default=_DEFAULTS.device, help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    group.add_argument("--device-map", choices=("auto",), help="auto: spread one big model over the node's GPUs")
+    group.add_argument("--device-map", choices=("auto",), help="auto: spread one large model over the node's GPUs")
     group.add_argument(
         "--tensor-parallel",
         type=int,
@@ -49,7 +54,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         type=not_empty,
         metavar="ADAPTER",
-        help="LoRA adapter to merge when loading: a directory or a hub id",
+        help="LoRA adapter to merge when loading: a folder or a hub id",
     )
     group.add_argument("--compile", **SWITCH, help="compile the decoder blocks with torch.compile")
     group.add_argument(
@@ -71,39 +76,43 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         type=_names,
         metavar="NAME[,…]",
         default=_DEFAULTS.distribution_columns,
-        help="what to store of whole predictions, over all words of the vocabulary: kl, both directions; js, the "
-        "Jensen–Shannon divergence; entropy; top1, whether the token is the most likely one (default: nothing)",
+        help="also store measures of the whole predicted distribution: kl, the Kullback–Leibler divergence in both "
+        "directions; js, the Jensen–Shannon divergence; entropy; top1, whether the token is the most likely one "
+        "(default: none)",
     )
     group.add_argument(
         "--score-bits",
         type=int,
         default=_DEFAULTS.score_bits,
         metavar="N",
-        help="bits that a raw score keeps after its leading one; 10 is the precision of float16 and makes files "
-        "smaller (default: %(default)s, all)",
+        help="round raw scores to N bits after the leading one, for smaller files; 10 is the precision of float16 "
+        "(default: %(default)s, all)",
     )
     group.add_argument(
         "--jpeg-draft",
         **SWITCH,
-        help="decode large JPEGs at a reduced scale where the model gets the same grid of image tokens; changes pixels "
-        "a little",
+        help="decode large JPEGs at a reduced scale if the model gets the same grid of image tokens; faster, but "
+        "changes pixels a little",
     )
 
 
 def _add_contrast(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("contrast: what replaces the image")
-    contrasts = CONTRASTS.values()
-    explained = "; ".join(f"{contrast.argument}: {contrast.explanation}" for contrast in contrasts).replace("%", "%%")
+    group = parser.add_argument_group("contrast, which replaces the image")
     group.add_argument(
         "--contrast",
         action=ContrastAction,
         metavar="NAME[,…]",
         default=_DEFAULTS.contrast,
-        help="one, or several separated by commas, which share the pass with the image: the first has the plain column "
-        f"names, each further one adds logit_gap_NAME and logprob_NAME (default: %(default)s). docs/contrasts.md "
-        f"defines each. {explained}",
+        help="one of the contrasts listed below, or several separated by commas. They share the pass with the image: "
+        "the first has the plain column names, each further one adds logit_gap_NAME and logprob_NAME "
+        "(default: %(default)s)",
     )
-    group.add_argument("--blank-color", type=_color, metavar="R,G,B", help="default: the processor's mean colour")
+    group.add_argument(
+        "--blank-color",
+        type=_color,
+        metavar="R,G,B",
+        help="colour of the blank, 0–255 each (default: the image processor's mean)",
+    )
     group.add_argument(
         "--blank-size",
         type=_size,
@@ -127,6 +136,12 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def describe_contrasts() -> str:
+    """Return what each contrast shows, a line each, for a command's help."""
+    width = max(len(contrast.argument) for contrast in CONTRASTS.values())
+    return "\n".join(f"  {contrast.argument:<{width}}  {contrast.explanation}" for contrast in CONTRASTS.values())
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     for option, value, text in (
@@ -136,7 +151,11 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
             "maximum size of a row's texts and prompt together, UTF-8; a larger row fails",
         ),
         ("--max-image-bytes", _DEFAULTS.max_image_bytes, "maximum size of an image file; a larger one fails its row"),
-        ("--max-image-pixels", _DEFAULTS.max_image_pixels, "maximum size when decoded; a larger one fails its row"),
+        (
+            "--max-image-pixels",
+            _DEFAULTS.max_image_pixels,
+            "maximum size of a decoded image, width × height; a larger one fails its row",
+        ),
         (
             "--max-batch-tokens",
             _DEFAULTS.max_batch_tokens,

@@ -11,7 +11,7 @@ from typing import Final, get_args
 from pipelines.cli.arguments import SWITCH
 from pipelines.cli.config_file import to_yaml, with_config
 from pipelines.cli.failed_rows import FailedRows
-from pipelines.cli.model_options import add_model
+from pipelines.cli.model_options import add_model, describe_contrasts
 from pipelines.cli.source_options import add_source, make_source
 from pipelines.executors.local import LocalExecutor
 from pipelines.executors.resources import ActorOptions
@@ -67,6 +67,9 @@ examples:
     tokensight score --input llava_instruct.json \\
         --image-root s3://bucket/images --output out
 
+contrasts, and what the model sees of each (docs/contrasts.md):
+{contrasts}
+
 methods and their parameters:
 {methods}
 
@@ -102,7 +105,13 @@ exit status:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser; defaults come from :class:`ScorerConfig`."""
-    epilog = _EPILOG.replace("{methods}", describe_methods()).replace("{interruptions}", INTERRUPTIONS.rstrip())
+    epilog = _EPILOG
+    for name, text in (
+        ("{contrasts}", describe_contrasts()),
+        ("{methods}", describe_methods()),
+        ("{interruptions}", INTERRUPTIONS.rstrip()),
+    ):
+        epilog = epilog.replace(name, text)
     parser = Parser("tokensight score", _DESCRIPTION, epilog, "%(prog)s --input PATH --output PATH [options]")
     _add_paths(parser)
     add_source(parser)
@@ -133,14 +142,14 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         type=not_empty,
         required=True,
         metavar="PATH",
-        help="the dataset: a file, a directory (read recursively) or a quoted glob; local, s3://, gs:// or hf://",
+        help="the dataset: a file, a folder (read recursively) or a quoted glob; local, s3://, gs:// or hf://",
     )
     group.add_argument(
         "--output",
         type=not_empty,
         required=True,
         metavar="PATH",
-        help="directory for the scores, created if missing; local, s3:// or gs://",
+        help="folder for the scores, created if missing; local, s3:// or gs://",
     )
     group.add_argument(
         "--on-changed",
@@ -176,7 +185,7 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_failures(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("failed rows: each is kept with its reason and does not affect other rows")
+    group = parser.add_argument_group("failed rows, each kept with its reason and without effect on other rows")
     group.add_argument(
         "--max-failed-rows",
         type=FailedRows.parse,
@@ -211,7 +220,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("execution: does not affect the scores, but for their rounding (--rows-per-unit)")
+    group = parser.add_argument_group("execution, without effect on the scores except for rounding (--rows-per-unit)")
     group.add_argument(
         "--executor",
         choices=("ray", "local"),
@@ -234,7 +243,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--encoders",
         type=int,
         metavar="N",
-        help="processes that read and encode rows for each actor (default: as many as measured to be needed, up to its "
+        help="processes that read and encode rows for each actor (default: measured while running; at most its "
         "share of the CPUs)",
     )
     group.add_argument(

@@ -1,4 +1,4 @@
-"""Checks made before anything is read: the output overlaps the input, a folder is none, a file cannot be written."""
+"""Check paths before anything is read: the output must lie apart from the input, and be writable."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ def is_writable(url: str) -> bool:
 def _check_writable(folder: Path) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        raise ConfigError(f"output {folder}: {existing} is a file; name a directory")
+        raise ConfigError(f"output {folder}: {existing} is a file; give a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"output {folder}: {existing} is not writable; change its permissions or the --output")
+        raise ConfigError(
+            f"output {folder}: {existing} is not writable; change its permissions, or give another --output"
+        )

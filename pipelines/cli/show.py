@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pipelines.formatting import ago, contrasts_of, file_size
+from pipelines.formatting import ago, contrasts_of, count_of, file_size
 from pipelines.output.commit import UNITS
 from pipelines.output.contents import Output, Problem
 from pipelines.output.record import RunRecord
@@ -89,7 +89,7 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
         dtype = record.fingerprint.get("dtype")
         yield (
             "scores",
-            f"{contrasts_of(record.fingerprint)}, {dtype}, method {record.method.get('name')}, {record.layout}",
+            f"{contrasts_of(record.fingerprint)}; {dtype}, method {record.method.get('name')}, {record.layout}",
         )
         yield from _reference(output.store.root, record)
         yield "fingerprint", fingerprint_digest(record.fingerprint)
@@ -103,13 +103,13 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
     size = sum(shard.size for shard in output.shards.values())
     yield (
         "published",
-        f"{len(output.shards):,} shards, {file_size(size)}: "
+        f"{count_of(len(output.shards), 'shard')}, {file_size(size)}: "
         + ", ".join(f"{count:,} {what}" for count, what in counts),
     )
     for code, count in sorted(_failures(output).items()):
         yield "", f"{count:>6,}  {code}"
     if output.open_units:
-        yield "waiting", f"{len(output.open_units):,} units whose shards have not been published yet"
+        yield "waiting", f"{count_of(len(output.open_units), 'unit')} not published yet: their shards are not complete"
     units = [bytes_ for key, bytes_ in output.sizes.items() if key.startswith(UNITS)]
     if units:
         hint = "; tokensight compact removes superseded files" if output.state == "finished" else ""
@@ -141,9 +141,10 @@ def _table(spreads: Mapping[str, Spread]) -> Iterator[str]:
     yield f"{'':<16}" + "".join(f"{title:>10}" for title in titles)
     for name, spread in spreads.items():
         whole = name.startswith(("tokens", "bytes"))
+        sign = "+" if name.startswith("gap") else ""
         values = [getattr(spread, column) for column in columns]
         shown = [f"{value:>10,.1f}" if not whole or i == 0 else f"{value:>10,.0f}" for i, value in enumerate(values)]
-        yield f"{name:<16}" + "".join(shown if whole else [f"{value:>+10.2f}" for value in values])
+        yield f"{name:<16}" + "".join(shown if whole else [f"{value:>{sign}10.2f}" for value in values])
 
 
 def _quality(findings: Findings) -> Iterator[str]:
@@ -165,10 +166,10 @@ def _quality(findings: Findings) -> Iterator[str]:
 
 def _verdict(output: Output, problems: Sequence[Problem], whole: bool) -> Iterator[str]:
     if problems:
-        yield f"DAMAGED: {len(problems):,} problems"
+        yield f"DAMAGED: {count_of(len(problems), 'problem')}"
         yield from (f"  {problem.key}: {problem.message}" for problem in problems[:LISTED_PROBLEMS])
         if len(problems) > LISTED_PROBLEMS:
             yield f"  and {len(problems) - LISTED_PROBLEMS:,} more"
         return
     checked = "digests, schema, fingerprint and every row" if whole else "sizes, schema and fingerprint (--quick)"
-    yield f"sound: {len(output.shards):,} published files checked, {checked}"
+    yield f"sound: {count_of(len(output.shards), 'published file')} checked, {checked}"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pipelines.cli.preflight import check_paths
 from pipelines.cli.source_options import add_columns, add_format, columns_of
+from pipelines.formatting import count_of
 from pipelines.sources import Captions, Source
 from pipelines.sources.account import describe_account
 from pipelines.sources.formats import open_source
@@ -35,7 +36,7 @@ _CONTINUE: Final = "repeat the command to continue from the last checkpoint"
 
 _DESCRIPTION: Final = """\
 Train a small causal language model on the texts that would be scored, without their images: the text reference of the
-method prior. Prompts, questions and earlier turns are context; the scored texts and their ends are what it learns.
+method prior. Prompts, questions and earlier turns are context; it learns the scored texts and the tokens that end them.
 
 A share of the texts is held out; the checkpoint that predicts them best is kept, and their perplexity is printed and
 recorded in DIR/text_reference.json.
@@ -43,8 +44,7 @@ recorded in DIR/text_reference.json.
 
 _EPILOG: Final = f"""\
 examples:
-  Train, score the same texts with it, and export PRIOR's weights of a scored
-  dataset:
+  Train one, score the same texts with it, and export PRIOR's weights of a dataset that out/train scored:
     tokensight train-text-reference --input data/train --output out/lm
     tokensight score --input data/train --output out/text \\
         --model out/lm --contrast removed --method prior
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=not_empty,
         required=True,
         metavar="PATH",
-        help="the dataset: a file, a directory (read recursively) or a quoted glob; local, s3://, gs:// or hf://",
+        help="the dataset: a file, a folder (read recursively) or a quoted glob; local, s3://, gs:// or hf://",
     )
     add_format(group)
     group.add_argument(
@@ -94,19 +94,19 @@ def _add_model(group: argparse._ActionsContainer) -> None:
         "--base",
         type=not_empty,
         metavar="MODEL",
-        help="train this causal language model further: a directory or a hub id (default: one from scratch)",
+        help="train this causal language model further: a folder or a hub id (default: train one from scratch)",
     )
     group.add_argument(
         "--tokenizer",
         type=not_empty,
         metavar="NAME",
-        help="tokenizer of a model from scratch: a directory or a hub id (default: a BPE trained on the texts)",
+        help="tokenizer of a model from scratch: a folder or a hub id (default: a BPE trained on the texts)",
     )
     for name, meaning in (
-        ("vocab_size", "tokens of that BPE, at most"),
+        ("vocab_size", "maximum number of tokens of that BPE"),
         ("hidden", "width of a model from scratch, a multiple of 64"),
-        ("layers", "its layers"),
-        ("context", "its context in tokens; longer texts are cut"),
+        ("layers", "decoder layers of a model from scratch"),
+        ("context", "context of a model from scratch, in tokens; longer texts are cut"),
     ):
         _add_number(group, name, meaning, int)
 
@@ -115,19 +115,20 @@ def _add_training(group: argparse._ActionsContainer) -> None:
     for name, meaning, kind in (
         (
             "epochs",
-            "passes over the texts, at most: it stops when the held-out texts are no longer predicted better",
+            "maximum passes over the texts; training stops when it no longer improves on the held-out texts",
             int,
         ),
-        ("batch_size", "rows of a step", int),
+        ("batch_size", "rows per step", int),
         ("held_out", "share of the texts to hold out", float),
-        ("seed", "seed of the split, the weights and the order", int),
+        ("seed", "seed of the split, the initial weights and the order of rows", int),
     ):
         _add_number(group, name, meaning, kind)
     group.add_argument(
         "--learning-rate",
         type=float,
         metavar="RATE",
-        help=f"the highest (default: {_DEFAULTS.peak_rate:g} from scratch, {Recipe(base='x').peak_rate:g} with --base)",
+        help=f"peak learning rate (default: {_DEFAULTS.peak_rate:g} from scratch, "
+        f"{Recipe(base='x').peak_rate:g} with --base)",
     )
 
 
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.input, options.format, columns_of(options), prompt=options.prompt, images=UnreadImages()
         )
         shards = source.shards()
-        _say(f"{len(shards):,} shards in {options.input}: {describe_account(source.account())}")
+        _say(f"{count_of(len(shards), 'shard')} in {options.input}: {describe_account(source.account())}")
         choices = source.choices()
         for line in [] if choices is None else choices.lines():
             _say(printable(f"  {line}"))

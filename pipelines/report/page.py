@@ -195,7 +195,7 @@ def contrast_name(contrast: str) -> str:
 
 
 def model_name(model: str | None) -> str:
-    """Return a hub id unchanged, or the last three parts of a directory; the fingerprint has the full path."""
+    """Return a hub id unchanged, or the last three parts of a folder; the fingerprint has the full path."""
     if model is None:
         return "unnamed model"
     parts = model.replace("\\", "/").rstrip("/").split("/")
@@ -204,7 +204,7 @@ def model_name(model: str | None) -> str:
 
 def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
     titles = (
-        ("Log-probability gap", "logprob_gap", "nats; as seen by a softmax"),
+        ("Log-probability gap", "logprob_gap", "in nats"),
         ("Logit gap", "logit_gap", "CAL’s Δo; includes any shift common to all logits"),
     )
     charts = []

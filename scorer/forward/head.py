@@ -94,18 +94,18 @@ class Head:
         # One buffer for all blocks: allocating tens of megabytes for each would fragment the heap.
         buffer = torch.empty(self.block, hidden.shape[1], device=weight.device)
         for first in range(0, self.vocabulary, self.block):
-            words = slice(first, first + self.block)
-            yield linear(hidden, self._rows(words, buffer), None if bias is None else bias[words].float())
+            tokens = slice(first, first + self.block)
+            yield linear(hidden, self._rows(tokens, buffer), None if bias is None else bias[tokens].float())
 
-    def _rows(self, words: slice, buffer: Tensor) -> Tensor:
+    def _rows(self, tokens: slice, buffer: Tensor) -> Tensor:
         """Return the weights of some vocabulary entries in float32: in ``buffer``, or a new tensor for torchao's."""
         weight = self._weight
         if type(weight) is torch.nn.Parameter:
-            rows = weight[words]
+            rows = weight[tokens]
             return buffer[: len(rows)].copy_(rows)
         # In inference mode, torchao's weights cannot be sliced.
         with torch.inference_mode(False), torch.no_grad():
-            quantised: Tensor = weight[words].float()
+            quantised: Tensor = weight[tokens].float()
         return quantised
 
     @contextmanager

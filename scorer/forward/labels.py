@@ -26,11 +26,11 @@ JS: Final = "js"
 
 @dataclass(frozen=True, slots=True)
 class Quantities:
-    """What is computed of whole predictions, beside the labels' scores.
+    """Measures of whole distributions, computed beside the labels' scores.
 
     Attributes:
-        own: of each branch by itself: its entropy in nats, its greatest logit.
-        joint: of the clean branch and a contrast's together: their divergences in nats.
+        own: those of one branch: its entropy in nats, its greatest logit.
+        joint: those of the clean branch and a contrast's: their divergences in nats.
     """
 
     own: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class LabelScores:
     """The labels' raw logits and natural-log probabilities in one branch, float32 [N] each.
 
     Attributes:
-        distribution: what :class:`Quantities` names, float32 [N] each; of ``joint``, a contrast's scores have theirs.
+        distribution: what :class:`Quantities` names, float32 [N] each; those of ``joint`` only in a contrast's.
     """
 
     logit: Float32Array
@@ -86,8 +86,9 @@ def labels_of(rows: Sequence[ForwardRow]) -> Tensor:
 
 
 def project_labels(model: ReferenceModel, states: Tensor, labels: Tensor, own: Sequence[str] = ()) -> Tensor:
-    """Return the raw logits and log-probabilities of labels, and what ``own`` names of their branch: float32 [2 + k, N]
-    on the device, a chunk at a time.
+    """Return the raw logits and log-probabilities of labels, then what ``own`` names, float32 [2 + k, N] on the device.
+
+    Logits are computed and dropped a chunk at a time.
 
     Naive form::
 
@@ -110,26 +111,26 @@ def _project_chunk(model: ReferenceModel, states: Tensor, labels: Tensor, own: S
         (logits,) = model.project(states)  # [n, V]
         logit = logits.gather(-1, labels[:, None].to(logits.device))[:, 0]
         total = logits.logsumexp(-1)
-        return torch.stack([logit, logit - total, *(_of_words(name, logits, total) for name in own)])
+        return torch.stack([logit, logit - total, *(_of_tokens(name, logits, total) for name in own)])
     place_of = labels // model.block
     # Each block's results are written here: allocated one by one, they would fragment the memory that blocks reuse.
     blocks = -(-model.vocabulary // model.block)
     found, totals, *others = torch.empty(2 + len(own), blocks, len(labels), device=states.device)
     for i, logits in enumerate(model.project(states)):  # [n, block]
-        # For a label of another block, this reads some logit, which is not used.
+        # For a label of another block, this reads an arbitrary logit, which is not used.
         place = (labels - i * model.block).clamp(0, logits.shape[1] - 1).to(logits.device)
         found[i] = logits.gather(-1, place[:, None])[:, 0]
         totals[i] = logits.logsumexp(-1)
         for name, values in zip(own, others, strict=True):
-            values[i] = _of_words(name, logits, totals[i])
+            values[i] = _of_tokens(name, logits, totals[i])
     logit = found.gather(0, place_of[None])[0]
     total = totals.logsumexp(0)
     joined = (_of_blocks(name, values, totals - total) for name, values in zip(own, others, strict=True))
     return torch.stack([logit, logit - total, *joined])
 
 
-def _of_words(name: str, logits: Tensor, total: Tensor) -> Tensor:
-    """Return a quantity of the distribution over some words, [n].
+def _of_tokens(name: str, logits: Tensor, total: Tensor) -> Tensor:
+    """Return a quantity of the distribution over a block of the vocabulary, [n].
 
     Args:
         logits: [n, W].
@@ -154,7 +155,7 @@ def _of_blocks(name: str, values: Tensor, logshares: Tensor) -> Tensor:
         return values.amax(0)
     shares = logshares.exp()
     which: Tensor = torch.special.entr(shares)
-    return (shares * values + which).sum(0)  # which block, and which of its words
+    return (shares * values + which).sum(0)  # which block, and which of its tokens
 
 
 def split_scores(found: Tensor, counts: Sequence[int], own: Sequence[str] = ()) -> list[LabelScores]:

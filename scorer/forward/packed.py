@@ -184,7 +184,7 @@ def fastest(model: ReferenceModel) -> Backend:
 
 
 def _reads(layout: Layout) -> Any:
-    """Return where all labels' states are, once the kept roots' last states follow the batch's."""
+    """Return the places of all labels' states, with the kept roots' last states after the batch's."""
     reads = np.concatenate(layout.reads)
     return np.where(reads < 0, len(layout.ids) - 1 - reads, reads)
 

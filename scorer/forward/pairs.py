@@ -1,4 +1,4 @@
-"""Compare whole predictions of two branches: Kullback–Leibler and Jensen–Shannon divergences, chunk by chunk.
+"""Compare the distributions that two branches predict: Kullback–Leibler and Jensen–Shannon divergences, by chunks.
 
 Neither branch's logits are kept: its states are, and both are projected again, together.
 """
@@ -61,15 +61,15 @@ Pair = tuple[States, States]
 
 @torch.inference_mode()
 def divergences(model: ReferenceModel, pairs: Sequence[Pair], joint: Sequence[str], device: torch.device) -> Tensor:
-    """Return divergences in nats of the clean branch and a contrast, float32 [k, N] for N labels in all.
+    """Return the divergences between the clean branch and a contrast, float32 [k, N] for N labels in all, in nats.
 
-    With p and q, the probabilities of all words in the clean branch and in the contrast, and m = (p + q) / 2::
+    With p and q, the probabilities of all tokens in the clean branch and in the contrast, and m = (p + q) / 2::
 
         kl = Σ p·(log p − log q) − p + q;  kl_reverse = Σ q·(log q − log p) − q + p
         js = Σ p·log(p / m) / 2 + q·log(q / m) / 2
 
-    Σ q − p is 0; with it, no word's term is negative, and errors of log-sum-exps cancel to second order. What rounding
-    leaves below 0 is set to 0.
+    Σ q − p is 0; with it, no token's term is negative, and errors of log-sum-exps enter only to second order. What
+    rounding leaves below 0 is set to 0.
 
     Args:
         pairs: one for each row.
@@ -94,7 +94,7 @@ def _joined(side: Sequence[States], device: torch.device) -> tuple[Tensor, Tenso
 def _chunk(model: ReferenceModel, hidden: Tensor, totals: Tensor, joint: Sequence[str]) -> Tensor:
     """Return the divergences [k, n] of n pairs, the clean halves of ``hidden`` [2n, D] and ``totals`` [2n] first."""
     sums = torch.zeros(len(joint), len(totals) // 2, device=totals.device)
-    for logits in model.project(hidden):  # [2n, block], of which nothing else knows
+    for logits in model.project(hidden):  # [2n, block], nobody else's: changed in place below
         logp, logq = logits.sub_(totals.to(logits.device)[:, None]).chunk(2)
         difference = logp - logq
         p, q = logp.exp_(), logq.exp_()
@@ -104,7 +104,7 @@ def _chunk(model: ReferenceModel, hidden: Tensor, totals: Tensor, joint: Sequenc
 
 
 def _summed(name: str, p: Tensor, q: Tensor, difference: Tensor) -> Tensor:
-    """Return the sum of a divergence's terms over some words, [n]; ``difference`` is log p − log q."""
+    """Return the sum of a divergence's terms over a block of the vocabulary, [n]; ``difference`` is log p − log q."""
     if name == KL:
         return (p * difference).sub_(p).add_(q).sum(-1)
     if name == KL_REVERSE:

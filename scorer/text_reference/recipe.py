@@ -16,19 +16,18 @@ class Recipe:
     """How a text reference is trained.
 
     Attributes:
-        base: directory or hub id of a causal language model to train further; None trains one from scratch.
-        tokenizer: directory or hub id of the tokenizer of a model from scratch; None trains a byte-level BPE on the
-            texts.
-        vocab_size: tokens of that BPE, at most: it stops at pairs that occur once.
+        base: folder or hub id of a causal language model to train further; None trains one from scratch.
+        tokenizer: folder or hub id of the tokenizer of a model from scratch; None trains a byte-level BPE on the texts.
+        vocab_size: maximum number of tokens of that BPE; it may have fewer, as pairs that occur once are not merged.
         hidden: width of a model from scratch, a multiple of 64.
         layers: its decoder layers.
         context: its positions. Texts beyond them, or beyond the base's, are cut.
-        epochs: passes over the texts, at most: training stops when the held-out loss has not improved three times.
-        batch_size: rows of a step.
-        learning_rate: the highest; it rises over a tenth of the steps and falls along a cosine. None takes 1e-3 from
+        epochs: maximum passes over the texts; training stops if the held-out loss has not fallen three times in a row.
+        batch_size: rows per step.
+        learning_rate: its peak; it rises over a tenth of the steps and falls along a cosine. None takes 1e-3 from
             scratch and 5e-5 for a base.
-        held_out: share of the distinct texts that is held out, in (0, 1); at least one is.
-        seed: of the split, the weights and the order.
+        held_out: share of the distinct texts to hold out, in (0, 1); at least one text is.
+        seed: of the split, the initial weights and the order of rows.
 
     Raises:
         ConfigError: an option has the wrong type or is out of range.

@@ -25,13 +25,13 @@ def chat_template(begin: str, end: str) -> str:
 
 
 def save_start(recipe: Recipe, texts: Iterable[str], folder: Path) -> None:
-    """Save the untrained model with its tokenizer, as transformers does.
+    """Save the model to start from, with its tokenizer, as transformers does.
 
     Args:
         texts: every text that is trained on, for the tokenizer.
 
     Raises:
-        ConfigError: the base is no causal language model, or a tokenizer lacks what training needs.
+        ConfigError: the base is not a causal language model, or a tokenizer lacks what training needs.
         ModelError: the base cannot be found.
     """
     if recipe.base is not None:
@@ -41,7 +41,7 @@ def save_start(recipe: Recipe, texts: Iterable[str], folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _train_tokenizer(texts, recipe.vocab_size) if recipe.tokenizer is None else _load(recipe.tokenizer)
-    _complete(tokenizer, recipe.tokenizer or "that was trained")
+    _complete(tokenizer, recipe.tokenizer or "trained on the texts")
     heads = recipe.hidden // HEAD_SIZE
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -90,16 +90,16 @@ def _load(name: str) -> Any:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # network, no such repository, a damaged file: all end up here
         raise ConfigError(
-            f"the tokenizer {name!r} cannot be loaded: {explain(error)}; give a directory or a hub id"
+            f"the tokenizer {name!r} cannot be loaded: {explain(error)}; give a folder or a hub id"
         ) from error
 
 
 def _complete(tokenizer: Any, name: str) -> None:
     """Give a tokenizer the chat template, unless it has one. Raises ConfigError if it cannot be used."""
     if not tokenizer.is_fast:
-        raise ConfigError(f"the tokenizer {name!r} has no tokenizer.json, which is needed; give one that has")
+        raise ConfigError(f"the tokenizer {name!r} has no tokenizer.json, which training needs; give one that has it")
     if tokenizer.eos_token is None:
-        raise ConfigError(f"the tokenizer {name!r} has no EOS, with which a text would end; give one that has")
+        raise ConfigError(f"the tokenizer {name!r} has no EOS token to end a text with; give one that has it")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:

@@ -44,8 +44,8 @@ def split(samples: Iterable[Sample], share: float, seed: int) -> tuple[list[Samp
     places = {texts: _place(texts, seed) for texts in {sample.scored_texts for sample in samples}}
     if len(places) < 2:
         raise ConfigError(
-            f"the dataset has {len(places)} distinct texts in {len(samples)} readable rows; at least 2 are needed, of "
-            "which one is held out: give more data"
+            f"the dataset has {len(places)} distinct texts in {len(samples)} readable rows; at least 2 are needed, "
+            "one to train on and one to hold out: give more data"
         )
     ranked = sorted(places, key=lambda texts: places[texts])
     held = {texts for texts in ranked if places[texts] < share}

@@ -53,8 +53,8 @@ class HeldOut:
 
     Attributes:
         tokens: scored tokens, stop tokens among them.
-        nats: Σ −log P of them.
-        bytes: of their texts.
+        nats: their Σ −log P.
+        bytes: the size of their texts, in UTF-8.
     """
 
     tokens: int
@@ -98,7 +98,7 @@ def train(
         output: a folder that is empty, or holds this training, begun or finished.
         recipe: the options.
         dataset: identifies the rows and how they are read, prompt included, as plain data.
-        say: receives a line for each step that a person may want to know of.
+        say: receives a line for each event worth showing.
 
     Raises:
         ConfigError: the output holds something else, there are too few texts, the base does not fit, or training
@@ -235,8 +235,8 @@ def _begin(output: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     others = [name for name in held if name != _TRAINING]
     if others:
         raise ConfigError(
-            f"--output {output} holds {len(others)} files or folders that are no training of a text reference "
-            f"({others[0]}); give an empty folder"
+            f"--output {output} holds {len(others)} files or folders that do not belong to a text reference "
+            f"(such as {others[0]}); give an empty folder"
         )
     try:
         if work.is_dir() and (not (work / _SETTINGS).is_file() or _read(work / _SETTINGS) != settings):
@@ -351,8 +351,8 @@ def _trained(
     best = trainer.state.best_global_step
     if best is None:
         raise ConfigError(
-            f"training diverged: the held-out loss was never a number at the rate {recipe.peak_rate:g}; lower "
-            "--learning-rate, and give an empty --output"
+            f"training diverged: the held-out loss was never finite at a learning rate of {recipe.peak_rate:g}; "
+            "lower --learning-rate, and give an empty --output"
         )
     return trainer.model, int(best)
 

@@ -194,7 +194,8 @@ def read_weights(
         storage_options: passed to fsspec (credentials, endpoint), for both outputs.
 
     Raises:
-        TableError: there is no output at ``path`` or ``text``, it is unfinished, or ``text`` is no text reference's.
+        TableError: there is no output at ``path`` or ``text``, it is unfinished, or ``text`` is not that of a text
+            reference.
         ConfigError: the method is unknown, a contrast or a text reference is given without a method that reads it, or
             the URL cannot be opened.
     """
@@ -230,8 +231,8 @@ def _check_reads_text(text: str | os.PathLike[str], derive: DeriveFunction | Non
         readers = ", ".join(name for name, record in METHODS.items() if record.text_reference)
         given = "no method" if derive is None else f"the method {getattr(derive, 'name', derive)!r}"
         raise ConfigError(
-            f"the text reference {os.fspath(text)!r} is given with {given}, which reads none: name a method that does "
-            f"({readers}), or leave it out"
+            f"the text reference {os.fspath(text)!r} is given with {given}, which does not read one: name a method "
+            f"that does ({readers}), or leave it out"
         )
 
 

@@ -252,8 +252,8 @@ class Rows:
         i = int(np.argmax(lengths != np.diff(self._edges)))
         raise TableError(
             f"row {self._identities[0][i]} of {self._shard} has {lengths[i]} {name} for "
-            f"{self._edges[i + 1] - self._edges[i]} token_ids; the file is damaged: python pipelines/inspect_run.py on "
-            "the output says what to do"
+            f"{self._edges[i + 1] - self._edges[i]} token_ids; the file is damaged: run "
+            "tokensight inspect on the output to see what is wrong with it"
         )
 
 

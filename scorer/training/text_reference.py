@@ -3,9 +3,9 @@
 A text reference is a language model that was trained on the captions alone (``tokensight train-text-reference``). Its
 tokenizer is another one, so its log-probabilities are carried over by bytes (:func:`scorer.spans.apportion`):
 
-* A token that is exactly a run of the text reference's tokens has their sum: its probability is their product.
-* The log-probability of a token that straddles a boundary is divided in proportion to its bytes, so that the sum over a
-  turn is that of the text reference.
+* The log-probability of a token that covers whole tokens of the text reference is the sum of theirs.
+* If a token of the text reference straddles a boundary, its log-probability is split in proportion to bytes, so that
+  the sum over a turn is that of the text reference.
 * A stop token has the log-probability of the text reference's own stop token of the same turn; NaN if that has none.
 
 Rows are matched by shard and position, and compared by the hash of their texts: both runs read the same dataset.

@@ -156,7 +156,7 @@ def test_a_contrast_that_the_run_lacks_is_refused_with_the_choices(together: Pat
 
 def test_what_people_see_names_them_all(together: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inspect.main([str(together)]) == 0
-    assert "contrasts blank, masked, blur, float32" in capsys.readouterr().out
+    assert "contrasts blank, masked, blur; float32" in capsys.readouterr().out
     card = (together / "README.md").read_text()
     assert "| further contrast | `masked`" in card
     assert "| `logit_gap_blur` |" in card

@@ -44,8 +44,8 @@ Write a dataset with its published weights to one file that a trainer reads dire
   llama-factory  samples of LLaMA-Factory's v1 with the weights in extra_info
   axolotl        messages with train_detail: tokens with weights of at least --threshold are trained on
 
-The weight of the stop token goes with the spans (jsonl, llava-json, llama-factory). ms-swift trains it with 1, and
-axolotl as its train_on_eos says: their formats have no place for it.
+The stop token's weight is written with the spans (jsonl, llava-json, llama-factory). The other formats have no place
+for it: ms-swift trains the stop token with weight 1, axolotl as its train_on_eos says.
 
 Rows that failed are left out and counted; rows without an image are kept, with weights of 1. Image bytes are written
 beside the output file.
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "tokensight export",
         _DESCRIPTION,
         _EPILOG + INTERRUPTIONS + f"\nmethods and their parameters:\n{describe_methods()}",
+        "%(prog)s --to FORMAT --weights OUTPUT --output FILE [options]",
     )
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument(

@@ -44,7 +44,7 @@ def test_a_finished_run(dataset: Path, output: Path, capsys: pytest.CaptureFixtu
         "3 shards",
         "34 rows ok, 4 failed",
         "2  image_unreadable",
-        "contrast blank, float32, method cal, sidecar",
+        "contrast blank; float32, method cal, sidecar",
         "tokens per row         4.0         4         4         4         4         4",
         "sound: 3 published files checked, digests, schema, fingerprint and every row",
         "tokensight compact removes superseded files",
@@ -59,7 +59,7 @@ def test_an_unfinished_run(dataset: Path, output: Path, capsys: pytest.CaptureFi
     for expected in (
         "not finished, last written to",
         f"30 of {ROWS} (79%) committed",
-        "1 units whose shards",
+        "1 unit not published yet",
         "sound: 2",
     ):
         assert expected in text
@@ -105,7 +105,7 @@ def test_damage_is_listed_and_is_status_1(dataset: Path, output: Path, capsys: p
     run(make_job(dataset, output))
     (output / "a.parquet").unlink()
     text = printed(capsys, output, "--export-quality", output.parent / "q.parquet", status=1)
-    assert "DAMAGED: 1 problems" in text
+    assert "DAMAGED: 1 problem" in text
     assert "a.parquet: it was published but is missing; run the same command again" in text
     assert not (output.parent / "q.parquet").exists(), "damaged scores are not ranked"
 

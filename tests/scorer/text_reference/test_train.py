@@ -174,7 +174,7 @@ def test_other_options_are_refused(reference: Path, change: dict[str, Any], said
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds 1 files or folders that are no training .*notes\.txt.*empty folder"):
+    with pytest.raises(ConfigError, match=r"holds 1 files or folders that do not belong .*notes\.txt.*empty folder"):
         trained(tmp_path)
     file = tmp_path / "file"
     file.write_text("")
@@ -283,7 +283,7 @@ def test_a_base_that_is_no_causal_language_model_is_refused(tmp_path: Path) -> N
 
 
 def test_training_that_diverges_ends_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"training diverged: .* at the rate 1e\+30; lower --learning-rate"):
+    with pytest.raises(ConfigError, match=r"training diverged: .* at a learning rate of 1e\+30; lower --learning-rate"):
         trained(tmp_path, Recipe(**{**TINY.to_dict(), "learning_rate": 1e30}))
     assert not (tmp_path / "text_reference.json").exists()
 

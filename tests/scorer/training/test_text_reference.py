@@ -235,7 +235,7 @@ def test_an_output_with_another_contrast_is_no_text_reference(tmp_path: Path) ->
 
 @pytest.mark.parametrize("method", [None, "cal"])
 def test_a_text_reference_that_nothing_reads_is_refused(tmp_path: Path, method: str | None) -> None:
-    with pytest.raises(ConfigError, match=r"which reads none: name a method that does \(prior\)"):
+    with pytest.raises(ConfigError, match=r"which does not read one: name a method that does \(prior\)"):
         joined(tmp_path, [scores(FINE, 11)], [scores(FINE, 1)], method=method)
 
 
