@@ -71,8 +71,8 @@ def divergences(model: ReferenceModel, pairs: Sequence[Pair], joint: Sequence[st
         js = Σ p·log(p / m) / 2 + q·log(q / m) / 2
 
     Σ q − p is 0; with it, no word's term is negative, and errors of log-sum-exps cancel to second order. A word that
-    neither branch allows, with a logit of −∞ in both, adds nothing. What rounding leaves below 0 is set to 0, and of js,
-    what it leaves above ln 2, to ln 2.
+    neither branch allows, with a logit of −∞ in both, adds nothing. What rounding leaves below 0 is set to 0, and what
+    it leaves of js above ln 2, to ln 2.
 
     Args:
         pairs: one for each row.
