@@ -38,7 +38,8 @@ class Column:
         ascends: whether the values of one turn ascend, so that their differences take fewer bytes.
         asked: the name in ``--columns`` that asks for the column; empty if none does.
         further: the prefix of the column's name for a further contrast; empty if it does not depend on the contrast.
-        needs_image: whether a row without an image has no such raw score: it is then NaN, or false.
+        needs_image: whether a row without an image, or a model without images, has no such raw score: it is then NaN,
+            or false.
         bounds: the lowest and the highest value that a raw score may have, both included.
     """
 
@@ -265,12 +266,12 @@ def optional(names: Iterable[str]) -> tuple[Column, ...]:
 
 
 def undefined(fingerprint: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the raw scores that are NaN in every row of a run.
+    """Return the names of the raw scores that are NaN, or false, in every row of a run.
 
-    A language model takes no images, so that it has no clean pass: of its scores, only ``logprob_contrast`` is defined.
+    A language model takes no images, so that it has no clean pass: what needs one is undefined.
     """
     alone = "image_processor" in fingerprint and fingerprint["image_processor"] is None
-    return frozenset({"logit_gap", "logprob_clean"}) if alone else frozenset()
+    return frozenset(column.name for column in COLUMNS if column.needs_image) if alone else frozenset()
 
 
 def raw(names: Iterable[str]) -> tuple[Column, ...]:

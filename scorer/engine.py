@@ -16,7 +16,7 @@ from typing import Any, Final
 from scorer import forward
 from scorer.assembly import Assembly, Scores
 from scorer.checkpoint.files import Checkpoint
-from scorer.checkpoint.fingerprint import fingerprint
+from scorer.checkpoint.fingerprint import fingerprint_of
 from scorer.checkpoint.loading import resolve_device
 from scorer.config import ScorerConfig
 from scorer.contrasts import Capability, parse_contrast
@@ -173,10 +173,7 @@ class Scorer:
         Its ``path`` shows, after the first batch, whether the model fell back to two full passes.
         """
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.checkpoint.path, self.config) | {
-                "model": self.checkpoint.name,
-                "revision": self.checkpoint.revision,
-            }
+            self._fingerprint = fingerprint_of(self.checkpoint, self.config)
         return self._fingerprint | {"path": self.path}
 
     def score(self, samples: Sequence[Sample], encode_threads: int = 2) -> list[Result]:

@@ -44,7 +44,7 @@ class RowCheck:
 
     Attributes:
         columns: the columns that the file must have.
-        undefined: those of them that are NaN in every row; see :func:`scorer.columns.undefined`.
+        undefined: those of them that are NaN, or false, in every row; see :func:`scorer.columns.undefined`.
         rows, ok, text_only: how many rows, scored rows and text-only rows were checked so far.
         tokens: how many tokens of scored rows.
         faults: the faults found so far, by kind.
@@ -148,7 +148,8 @@ def _score_faults(
     for column in (column for column in columns if column.kind == "raw"):
         values, (low, high) = lists[column.name].values, column.bounds
         if column.name in undefined:
-            yield among(~np.isnan(values)), f"has a {column.name} that is not NaN, from a model without images"
+            present, what = (values, "true") if values.dtype == np.bool_ else (~np.isnan(values), "not NaN")
+            yield among(present), f"has a {column.name} that is {what}, from a model without images"
             continue
         yield among(~np.isfinite(values)), f"has a {column.name} that is not finite"
         beyond = (values < low) | (values > high)

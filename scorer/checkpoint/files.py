@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -122,14 +123,37 @@ class Checkpoint:
         check_weights(self.path, self.name)
         return load_model(self.path, self.name, config, self.config, self.family)
 
-    def weights_digest(self) -> str:
-        """Return the SHA-256 over the names and contents of all safetensors files.
+    @cached_property
+    def digests(self) -> Mapping[str, str | None]:
+        """What identifies weights, tokenizer, chat template and image processor: SHA-256 and class, by fingerprint key.
+
+        Hashing tens of gigabytes takes as long as loading them, so the files are read once.
 
         Raises:
-            ModelError: there are none, or one is damaged.
+            ModelError: a part is missing or damaged.
         """
+        processor = self.load_processor()
+        image_processor = processor.image_processor
+        return {
+            "weights_sha256": self._weights_digest(),
+            "tokenizer_sha256": _digest(processor.tokenizer.backend_tokenizer.to_str()),
+            "chat_template_sha256": _digest(processor.chat_template),
+            "image_processor": None if image_processor is None else type(image_processor).__name__,
+            "image_processor_sha256": None if image_processor is None else _options_digest(image_processor),
+        }
+
+    def _weights_digest(self) -> str:
+        """Return the SHA-256 over the names and contents of all safetensors files."""
         check_weights(self.path, self.name)
         return digest_of_files(sorted(self.path.glob("*.safetensors")))
+
+
+def _options_digest(image_processor: Any) -> str:
+    return _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_files(files: Sequence[Path]) -> str:

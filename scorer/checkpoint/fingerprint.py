@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from os import PathLike
 from typing import Any
 
@@ -18,18 +16,16 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
 
     Two runs with equal fingerprints may share an output; when a run is refused, the differences are listed.
     """
-    checkpoint = Checkpoint.locate(model, revision)
-    processor = checkpoint.load_processor()
-    image_processor = processor.image_processor
+    return fingerprint_of(Checkpoint.locate(model, revision), config)
+
+
+def fingerprint_of(checkpoint: Checkpoint, config: ScorerConfig) -> dict[str, Any]:
+    """Return the fingerprint of a model that was located; its files are read once for all configurations."""
     return {
         "model": checkpoint.name,
         "revision": checkpoint.revision,
         "model_type": checkpoint.config.model_type,
-        "weights_sha256": checkpoint.weights_digest(),
-        "tokenizer_sha256": _digest(processor.tokenizer.backend_tokenizer.to_str()),
-        "chat_template_sha256": _digest(processor.chat_template),
-        "image_processor": None if image_processor is None else type(image_processor).__name__,
-        "image_processor_sha256": None if image_processor is None else _options_digest(image_processor),
+        **checkpoint.digests,
         **config.fingerprint(),
         "adapter_sha256": None if config.adapter is None else _adapter_digest(config.adapter),
         "versions": versions(*SCORING),
@@ -39,11 +35,3 @@ def fingerprint(model: str | PathLike[str], config: ScorerConfig, revision: str 
 def _adapter_digest(adapter: str) -> str:
     path = adapter_path(adapter)
     return digest_of_files([path / "adapter_config.json", *sorted(path.glob("*.safetensors"))])
-
-
-def _options_digest(image_processor: Any) -> str:
-    return _digest(json.dumps(image_processor.to_dict(), sort_keys=True, default=str))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

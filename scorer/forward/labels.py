@@ -138,6 +138,8 @@ def _of_tokens(name: str, logits: Tensor, total: Tensor) -> Tensor:
     """
     if name == TOP_LOGIT:
         return logits.amax(-1)
+    # Words that are all impossible, with logits of −∞, share nothing: −∞ − −∞ would be NaN.
+    total = total.clamp(min=torch.finfo(total.dtype).min)
     shares = (logits - total.to(logits.device)[:, None]).exp_()
     # −p ln p in place: two vocabulary-sized tensors at once, as log-sum-exp has. Its terms cancel nowhere.
     torch.special.entr(shares, out=shares)

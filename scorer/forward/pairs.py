@@ -27,6 +27,8 @@ CLEAN: Final = 0
 CONTRAST: Final = 1
 """The number of the first contrast's branch; those of further contrasts follow."""
 
+_MOST: Final = {JS: math.log(2)}
+"""The greatest value that a divergence can have, where there is one."""
 _SHARE: Final = 3
 """Of a pair, six vocabulary-sized tensors are held at once; of a label of one branch, two."""
 
@@ -68,8 +70,9 @@ def divergences(model: ReferenceModel, pairs: Sequence[Pair], joint: Sequence[st
         kl = Σ p·(log p − log q) − p + q;  kl_reverse = Σ q·(log q − log p) − q + p
         js = Σ p·log(p / m) / 2 + q·log(q / m) / 2
 
-    Σ q − p is 0; with it, no token's term is negative, and errors of log-sum-exps enter only to second order. What
-    rounding leaves below 0 is set to 0.
+    Σ q − p is 0; with it, no token's term is negative, and errors of log-sum-exps enter only to second order. A token
+    that neither branch allows, with a logit of −∞ in both, adds nothing. What rounding leaves below 0 is set to 0, and
+    what it leaves of js above ln 2, to ln 2.
 
     Args:
         pairs: one for each row.
@@ -96,11 +99,11 @@ def _chunk(model: ReferenceModel, hidden: Tensor, totals: Tensor, joint: Sequenc
     sums = torch.zeros(len(joint), len(totals) // 2, device=totals.device)
     for logits in model.project(hidden):  # [2n, block], nobody else's: changed in place below
         logp, logq = logits.sub_(totals.to(logits.device)[:, None]).chunk(2)
-        difference = logp - logq
+        difference = (logp - logq).nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)  # −∞ − −∞; p = q = 0 there
         p, q = logp.exp_(), logq.exp_()
         for name, values in zip(joint, sums, strict=True):
             values += _summed(name, p, q, difference).to(values.device)
-    return sums.clamp_(min=0)
+    return torch.stack([values.clamp(0, _MOST.get(name)) for name, values in zip(joint, sums, strict=True)])
 
 
 def _summed(name: str, p: Tensor, q: Tensor, difference: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from scorer.errors import ModelError, RowError
 from scorer.types import IMAGE, Sample, Turn
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from scorer.encoding.encoder import Encoder
     from scorer.forward import ReferenceModel
 
@@ -75,15 +77,22 @@ def check_causal(encoder: Encoder, model: ReferenceModel) -> None:
     import torch
 
     ids = torch.from_numpy(encoder.encode(Sample("probe", (), _TURNS)).contrast.input_ids)[None].to(model.device)
-    changed = ids.clone()
-    changed[0, -1] = ids[0, -2]
-    with torch.inference_mode():
-        first, second = (model.model(input_ids=one).logits[0, :-1].float() for one in (ids, changed))
-    if not torch.allclose(first, second, atol=1e-3, rtol=1e-2):
+    if not is_causal(model.model, ids):
         raise ModelError(
             f"model {encoder.checkpoint.name} also uses later tokens to predict a token, so it is not a causal "
             "language model; use one that is"
         )
+
+
+def is_causal(model: Any, ids: Tensor) -> bool:
+    """Whether the last of ``ids``, int64 [1, T], changes no prediction of a transformers language model before it."""
+    import torch
+
+    changed = ids.clone()
+    changed[0, -1] = ids[0, -2]
+    with torch.inference_mode():
+        first, second = (model(input_ids=one).logits[0, :-1].float() for one in (ids, changed))
+    return torch.allclose(first, second, atol=1e-3, rtol=1e-2)
 
 
 _REMEDY = "its family needs a record of its own, so please report this, and use a model that README.md lists"

@@ -65,6 +65,8 @@ def _save_base(base: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from scorer.forward.verify import is_causal
+
     checkpoint = Checkpoint.locate(base)
     if not checkpoint.family.text_only:
         raise ConfigError(
@@ -79,6 +81,11 @@ def _save_base(base: str, folder: Path) -> None:
         )
     except Exception as error:  # a value of the wrong type in a document surfaces as any of them
         raise ConfigError(f"--base {base!r} cannot be loaded: {explain(error)}") from error
+    if not is_causal(model.eval(), torch.arange(min(8, model.get_input_embeddings().num_embeddings))[None]):
+        raise ConfigError(
+            f"--base {base!r} has type {checkpoint.config.model_type!r} and also uses later tokens to predict a token; "
+            "give a causal language model, or leave --base out to train one from scratch"
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -32,7 +32,8 @@ class Example:
 def split(samples: Iterable[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Divide rows into (trained on, held out); rows with equal scored texts are on the same side.
 
-    Which side a text is on follows from the text and the seed alone.
+    Which side a text is on follows from the text and the seed alone. Rows without a text to score are never held out:
+    they cannot be encoded, and would take the place of a row that can.
 
     Args:
         share: of the distinct texts, to hold out; at least one is, and at least one is not.
@@ -41,7 +42,8 @@ def split(samples: Iterable[Sample], share: float, seed: int) -> tuple[list[Samp
         ConfigError: there are fewer than two distinct texts.
     """
     samples = list(samples)
-    places = {texts: _place(texts, seed) for texts in {sample.scored_texts for sample in samples}}
+    distinct = {sample.scored_texts for sample in samples}
+    places = {texts: _place(texts, seed) for texts in distinct if any(text.strip() for text in texts)}
     if len(places) < 2:
         raise ConfigError(
             f"the dataset has {len(places)} distinct texts in {len(samples)} readable rows; at least 2 are needed, "

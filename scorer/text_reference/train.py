@@ -115,7 +115,10 @@ def train(
         return finished
     found = list(samples())
     unread = [row for row in found if isinstance(row, Failure)]
-    trained_on, held_out = split((row for row in found if isinstance(row, Sample)), recipe.held_out, recipe.seed)
+    try:
+        trained_on, held_out = split((row for row in found if isinstance(row, Sample)), recipe.held_out, recipe.seed)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_why(unread)}") from error
     with _quiet_transformers():
         return _train(trained_on, held_out, unread, output, recipe, settings, say)
 
@@ -272,11 +275,28 @@ def _differences(name: str, old: Any, new: Any) -> Iterable[tuple[str, Any, Any]
 def _check_enough(examples: Sequence[Example], others: Sequence[Example], failures: Sequence[Failure]) -> None:
     if examples and others:
         return
-    first = f"; the first: {failures[0].sample_id}: {failures[0].message}" if failures else ""
     raise ConfigError(
-        f"{len(examples)} rows can be trained on and {len(others)} are held out, but both must be at least 1; "
-        f"{len(failures)} rows cannot be read or encoded{first}"
+        f"{len(examples)} rows can be trained on and {len(others)} are held out, but both must be at least 1"
+        f"{_why(failures)}"
     )
+
+
+def _why(failures: Sequence[Failure]) -> str:
+    """Say how many rows cannot be used and why the first cannot; nothing if all can."""
+    if not failures:
+        return ""
+    first = failures[0]
+    return f"; {len(failures)} rows cannot be read or encoded; the first: {first.sample_id}: {first.message}"
+
+
+def _check_ids(model: Any, examples: Sequence[Example], recipe: Recipe) -> None:
+    """Refuse a base whose tokenizer is another model's. Raises ConfigError."""
+    most, known = max(int(one.ids.max()) for one in examples), model.get_input_embeddings().num_embeddings
+    if most >= known:
+        raise ConfigError(
+            f"--base {recipe.base!r} has embeddings for {known} tokens, but its tokenizer gives a text the id {most}; "
+            "give a model with its own tokenizer"
+        )
 
 
 def _trained(
@@ -332,8 +352,10 @@ def _trained(
         remove_unused_columns=False,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # with more, the trainer would divide each batch among them
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    _check_ids(model, [*examples, *others], recipe)
     trainer = Trainer(
-        AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32),
+        model,
         arguments,
         data_collator=collate,
         train_dataset=list(examples),

@@ -88,7 +88,7 @@ class TextReference:
             if self.missing == "error":
                 raise TableError(
                     f"the text reference {self.output.root} has no shard {name!r}; score the same dataset with it, or "
-                    "give text_missing='nan'"
+                    "give text_missing='nan' (in Python)"
                 )
             return TextShard(self, None)
         table = self.output.load(name)
@@ -153,7 +153,7 @@ class TextShard:
 
     def _refuse_missing(self, problem: str) -> None:
         if self._reference.missing == "error":
-            raise TableError(f"{problem}, or give text_missing='nan'")
+            raise TableError(f"{problem}, or give text_missing='nan' (in Python)")
 
 
 def text_logprobs(text: TokenScores, scores: TokenScores) -> Float32Array:

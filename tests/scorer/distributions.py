@@ -35,7 +35,8 @@ def _margin(logprobs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def error(found: Columns, expected: Columns) -> float:
-    """The largest difference, relative to max(1, |x|), of columns in nats; infinite if a flag is wrong.
+    """The largest difference, relative to max(1, |x|), of columns in nats; infinite if it is no number, or a flag is
+    wrong.
 
     A flag may be either where the label is within 1e-4 of the top.
     """
@@ -46,5 +47,6 @@ def error(found: Columns, expected: Columns) -> float:
             tie: BoolArray = (values < 0) & (values > -1e-4)
             largest = np.inf if ((found[name] != (values == 0)) & ~tie).any() else largest
         else:
-            largest = max(largest, float((np.abs(found[name] - values) / np.maximum(1, np.abs(values))).max()))
+            relative = np.abs(found[name] - values) / np.maximum(1, np.abs(values))
+            largest = max(largest, float(np.nan_to_num(relative, nan=np.inf).max()))  # max() passes over NaN
     return largest

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from scorer import EncodedSample, Sample, Scorer, TokenScores
+from scorer.checkpoint import files
+from scorer.checkpoint.fingerprint import fingerprint
 from scorer.contrasts import CONTRASTS as RECORDS
 from scorer.encoding import encoder as encoder_module
 from scorer.errors import ConfigError
@@ -108,6 +110,27 @@ def test_several_contrasts_share_one_model(chatml_model: Path, contrast: str) ->
 def test_a_contrast_that_the_family_lacks_is_refused(chatml_model: Path) -> None:
     with pytest.raises(ConfigError, match="'nothing'; it must be one of blank"):
         load(chatml_model).with_contrast("nothing")
+
+
+def test_a_model_s_files_are_hashed_once_for_all_its_contrasts(
+    chatml_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of a large model take seconds, in which a service would answer nothing."""
+    hashed: list[Path] = []
+    digest = files._file_digest
+
+    def counted(file: Path) -> str:
+        hashed.append(file)
+        return digest(file)
+
+    monkeypatch.setattr(files, "_file_digest", counted)
+    scorer = load(chatml_model)
+    others = [scorer.with_contrast("masked", "blur"), scorer.with_contrast("blur", "masked")]
+    found = [one.fingerprint for one in (scorer, *others)]
+    assert len(hashed) == len(set(hashed)) > 0
+    assert [one["contrast"] for one in found] == ["blank", "masked", "blur"]
+    for one in others:
+        assert one.fingerprint == fingerprint(chatml_model, one.config) | {"path": "fast"}
 
 
 def test_threads_share_an_encoder_though_its_blanks_overflow(

@@ -19,6 +19,8 @@ from scorer.errors import TableError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import WeightTable, read_weights
 from scorer.training.export.__main__ import main as export
+from tests.pipelines.outputs import problems, rewrite
+from tests.pipelines.outputs import with_value as cell
 
 SMALL = ["--hidden", "64", "--layers", "1", "--vocab-size", "300", "--epochs", "1", "--held-out", "0.2"]
 Captured = pytest.CaptureFixture[str]
@@ -171,6 +173,23 @@ def test_a_gap_in_the_scores_of_a_language_model_is_damage(made: Path, tmp_path:
         f"has a {name} that is not NaN, from a model without images" for name in ("logit_gap", "logprob_clean")
     }
     assert faults["text", "vlm"] == {f"has a {name} that is not finite" for name in ("logit_gap", "logprob_clean")}
+
+
+def test_distribution_columns_of_a_language_model_are_sound_without_what_needs_an_image(
+    made: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    arguments = ["--executor", "local", "--input", str(made / "data"), "--output", str(tmp_path / "out"), "--no-report"]
+    alone = ["--model", str(made / "lm"), "--contrast", "removed", "--method", "prior", "--columns"]
+    assert score([*arguments, *alone, "kl,js,entropy,top1"]) == 0
+    assert problems(tmp_path / "out") == []
+    (row, *_) = read_weights(tmp_path / "out")
+    assert row.ok and row.scores is not None
+    found = row.scores.optional
+    assert (found["entropy_contrast"] > 0).all()
+    assert all(np.isnan(found[name]).all() for name in ("kl", "kl_reverse", "js", "entropy_clean"))
+    rewrite(tmp_path / "out", "a.parquet", cell("top1_clean", 2, lambda values: [True, *values[1:]]))
+    (problem,) = problems(tmp_path / "out")
+    assert "row 2 has a top1_clean that is true, from a model without images" in problem.message
 
 
 @pytest.mark.parametrize("method", ["cal", "cal-logprob", "vig"])

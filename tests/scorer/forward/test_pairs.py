@@ -117,6 +117,56 @@ def test_small_divergences_keep_their_digits() -> None:
     np.testing.assert_allclose(found["js"], expected["js"], atol=2e-7)
 
 
+@pytest.mark.parametrize("words", [7, 10**6], ids=["blocks", "whole"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_words_that_no_branch_allows_add_nothing(
+    dtype: torch.dtype, words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class that masks a part of its vocabulary gives these words logits of −∞; whole blocks may be masked."""
+    monkeypatch.setattr(head, "WEIGHTS_BLOCK", words * WIDTH)
+    model = HeadAlone(VOCABULARY, WIDTH, dtype)
+    model.module.bias = nn.Parameter(torch.zeros(VOCABULARY, dtype=dtype), requires_grad=False)
+    allowed = torch.arange(VOCABULARY) % 3 > 0
+    allowed[:20] = allowed[-20:] = False
+    model.module.bias[~allowed] = -math.inf
+    clean, contrast = (states(COUNT, WIDTH, dtype, seed) for seed in (1, 2))
+    wanted = torch.arange(40, 40 + 3 * COUNT, 3)[:COUNT] % 150 + 25
+    wanted = wanted[allowed[wanted]]
+    clean, contrast = clean[: len(wanted)], contrast[: len(wanted)]
+    among = (torch.cumsum(allowed, 0) - 1)[wanted]  # the labels' places among the allowed words
+    expected = distributions.naive(model.exact(clean)[:, allowed], model.exact(contrast)[:, allowed], among.numpy())
+    assert len(wanted) > 10
+    assert distributions.error(computed(model, clean, contrast, wanted), expected) < 1e-5
+
+
+def test_a_logit_that_is_no_number_makes_its_quantities_none() -> None:
+    model = HeadAlone(VOCABULARY, WIDTH, torch.float32)
+    model.module.bias = nn.Parameter(torch.zeros(VOCABULARY), requires_grad=False)
+    model.module.bias[3] = math.nan
+    clean, contrast = (states(4, WIDTH, torch.float32, seed) for seed in (1, 2))
+    found = computed(model, clean, contrast, torch.arange(10, 14))
+    assert all(np.isnan(values).all() for values in found.values() if values.dtype != np.bool_)
+
+
+def test_predictions_that_exclude_each_other_are_ln_2_apart_and_no_more() -> None:
+    """Logits near ±1,000 are rounded to 6e-5, and so are log-sum-exps: shares of words sum to a little more than 1."""
+    generator = torch.Generator().manual_seed(0)
+    side = torch.cat([torch.zeros(500), torch.full((500,), -200.0)])
+    drawn = 3 * torch.randn(2, 40, 1000, generator=generator)
+    offset = 1000 * torch.rand(40, 1, generator=generator)
+    clean, contrast = drawn[0] + side + offset, drawn[1] + side.flip(0) - offset
+
+    class Logits:
+        vocabulary = block = projection_width = 1000
+
+        def project(self, hidden: Tensor) -> Iterator[Tensor]:
+            yield hidden.clone()
+
+    js = computed(Logits(), clean, contrast, torch.zeros(40, dtype=torch.int64))["js"]
+    np.testing.assert_allclose(js, math.log(2), rtol=1e-3)
+    assert js.max() <= np.float32(math.log(2))
+
+
 # Memory
 
 

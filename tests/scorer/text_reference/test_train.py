@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, Trainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+)
 
 from scorer import Sample, TokenScores
 from scorer.errors import ConfigError, FailureCode, MissingPackageError, ModelError
@@ -189,14 +197,18 @@ BAD = Failure("b", FailureCode.TEXT_MISSING, "the text is null")
     ("rows", "said"),
     [
         ([], "has 0 distinct texts in 0 readable rows; at least 2 are needed"),
-        ([BAD], "has 0 distinct texts in 0 readable rows"),
+        ([BAD], "has 0 distinct texts in 0 readable rows; .* 1 rows cannot be read or encoded; the first: b: the text"),
         (ROWS[:1] * 3, "has 1 distinct texts in 3 readable rows"),
         (
             [Sample.caption("a", b"", " "), Sample.caption("b", b"", "\n")],
-            r"0 rows can be trained on and 0 are held out",
+            "has 0 distinct texts in 2 readable rows",
+        ),
+        (
+            [Sample.caption("a", b"", " kite" * 250_000), Sample.caption("b", b"", " boat" * 250_000)],
+            r"0 rows can be trained on and 0 are held out, .*; 2 rows cannot be read or encoded; the first: .*bytes",
         ),
     ],
-    ids=["empty", "unreadable", "one", "white"],
+    ids=["empty", "unreadable", "one", "white", "too long"],
 )
 def test_too_few_texts_are_refused(tmp_path: Path, rows: list[Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -224,6 +236,14 @@ def test_equal_texts_are_on_one_side_of_the_split_and_order_does_not_matter() ->
 def test_each_side_of_the_split_has_a_row(share: float) -> None:
     first, held = split(ROWS, share, 0)
     assert min(len(first), len(held)) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_text_that_cannot_be_scored_is_not_the_one_that_is_held_out(seed: int) -> None:
+    blank = [Sample.caption(str(i), b"", " " * i) for i in range(20)]
+    first, held = split([*blank, *ROWS[:2]], 1e-9, seed)
+    assert [sample.scored_texts[0].strip() != "" for sample in held] == [True]
+    assert len(first) == 21
 
 
 def test_only_the_answers_are_labels_in_a_padded_batch(reference: Path) -> None:
@@ -280,6 +300,25 @@ def test_a_base_that_is_no_causal_language_model_is_refused(tmp_path: Path) -> N
         trained(tmp_path / "3", Recipe(tokenizer=str(tmp_path / "endless")))
     with pytest.raises(ConfigError, match=r"the tokenizer '.*nowhere' cannot be loaded"):
         trained(tmp_path / "4", Recipe(tokenizer=str(tmp_path / "nowhere")))
+
+
+def test_a_base_that_sees_later_tokens_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    """It would learn to copy the text, at a perplexity of 1."""
+    tokenizer = tiny.byte_level_tokenizer()
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.5, **shape)
+    BertLMHeadModel(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    with pytest.raises(ConfigError, match=r"bert' has type 'bert' and also uses later tokens"):
+        trained(tmp_path / "out", Recipe(base=str(tmp_path / "bert")))
+
+
+def test_a_base_with_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=100, intermediate_size=32, **shape)).save_pretrained(tmp_path / "base")
+    tiny.byte_level_tokenizer().save_pretrained(tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"base' has embeddings for 100 tokens, but its tokenizer .* the id \d+;"):
+        trained(tmp_path / "out", Recipe(base=str(tmp_path / "base")))
 
 
 def test_training_that_diverges_ends_without_a_model(tmp_path: Path) -> None:
