@@ -30,6 +30,8 @@ from scorer.types import Float32Array
 Missing = Literal["error", "nan"]
 """What becomes of a row or token that the text reference did not score: an error that names it, or NaN."""
 
+_REMEDY: Final = "give text_missing='nan' (tokensight export: --text-missing leave-out)"
+
 TEXT_ALONE: Final = "removed"
 """The contrast whose log-probabilities are those of the text alone; a language model has no other."""
 
@@ -88,7 +90,7 @@ class TextReference:
             if self.missing == "error":
                 raise TableError(
                     f"the text reference {self.output.root} has no shard {name!r}; score the same dataset with it, or "
-                    "give text_missing='nan' (in Python)"
+                    f"{_REMEDY}"
                 )
             return TextShard(self, None)
         table = self.output.load(name)
@@ -153,7 +155,7 @@ class TextShard:
 
     def _refuse_missing(self, problem: str) -> None:
         if self._reference.missing == "error":
-            raise TableError(f"{problem}, or give text_missing='nan' (in Python)")
+            raise TableError(f"{problem}, or {_REMEDY}")
 
 
 def text_logprobs(text: TokenScores, scores: TokenScores) -> Float32Array:

@@ -26,7 +26,7 @@ from scorer.training.export.columns import (
     ColumnOptions,
     run_columns,
 )
-from scorer.training.export.dataset import read_examples
+from scorer.training.export.dataset import is_weighted, read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.training.export.images import ImageFiles
 from scorer.training.weight_table import WeightTable
@@ -67,15 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             method=_method(options),
             contrast=options.contrast,
             text=options.text_reference,
+            text_missing="nan" if options.text_missing == "leave-out" else "error",
             allow_unfinished=options.allow_unfinished,
             keep_shards=1,
         )
         written = _write(table, options)
     except (TokensightError, OSError, ValueError) as error:
         return fail(error, WRONG)
-    statuses = Counter(row.status if row.ok else "failed" for row in table)
-    left_out, alone = statuses["failed"], statuses[TEXT_ONLY]
+    statuses = Counter("failed" if not row.ok else row.status if is_weighted(row) else "unknown" for row in table)
+    left_out, unknown, alone = statuses["failed"], statuses["unknown"], statuses[TEXT_ONLY]
     print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
+    if unknown:
+        print(f"{unknown} rows have text that the text reference did not score: they are left out")
     if alone:
         print(f"{alone} rows have no image ({TEXT_ONLY}): they are kept, with weights of 1")
     return 0
@@ -124,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         help="output of a run that scored the same dataset with a language model, for --method prior",
     )
     parser.add_argument(
+        "--text-missing",
+        choices=("error", "leave-out"),
+        help="what becomes of a row that the text reference did not score (default: error)",
+    )
+    parser.add_argument(
         "--tokenizer",
         type=not_empty,
         metavar="NAME",
@@ -142,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _method(options: argparse.Namespace) -> Method | None:
+    if options.text_missing and not options.text_reference:
+        raise ConfigError(
+            f"--text-missing is {options.text_missing} without a text reference; give one with --text-reference, or "
+            "leave it out"
+        )
     if options.method is None:
         if options.method_param:
             raise ConfigError("--method-param is given without --method; name the method it belongs to with --method")

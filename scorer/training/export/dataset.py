@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -70,8 +71,13 @@ class Example:
     trained: tuple[int, ...]
 
 
+def is_weighted(row: WeightRow) -> bool:
+    """Whether a row was scored and each of its tokens has a weight: PRIOR's is NaN where no text reference knows it."""
+    return row.weights is not None and not bool(np.isnan(row.weights).any())
+
+
 def read_examples(table: WeightTable, data: Path | None, columns: ColumnsByShard) -> Iterator[Example]:
-    """Yield the examples of every row with weights, in the run's order; rows that failed are left out.
+    """Yield the examples of every row with weights, in the run's order; rows without :func:`is_weighted` are left out.
 
     Args:
         data: the dataset that was scored, a folder or a file; None if the published files hold its columns too.
@@ -100,7 +106,7 @@ def read_examples(table: WeightTable, data: Path | None, columns: ColumnsByShard
         folder = None if place is None else Path(place)
         count, scored = 0, table.published.rows_of(shard)
         for count, record in enumerate(records, 1):
-            if count <= scored and (row := table.row(shard, count - 1)).ok:
+            if count <= scored and is_weighted(row := table.row(shard, count - 1)):
                 yield from _examples(_record(record, row), row, read, folder)
         if count != scored:
             raise TableError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,39 @@ def test_an_export_has_the_weights_by_the_text_reference(made: Path, tmp_path: P
         assert row.weights is not None
         np.testing.assert_allclose(json.loads(line)["token_weights"]["weights"], row.weights, rtol=1e-6)
     assert export([*common[:-2], "--output", str(file), "--text-reference", str(made / "text")]) == 2
+
+
+def test_an_export_leaves_out_what_the_text_reference_did_not_score(
+    made: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    cut = tmp_path / "text"
+    shutil.copytree(made / "text", cut)
+    (shard,) = cut.glob("*.parquet")
+    table = pq.read_table(shard)
+    *rest, last = table.to_pylist()
+    failed = {name: last[name] for name in ("sample_id", "row_index")} | {
+        "status": "text_too_long",
+        "error": "too long",
+    }
+    pq.write_table(pa.Table.from_pylist([*rest, failed], schema=table.schema), shard)
+    file = tmp_path / "out.jsonl"
+    common = ["--to", "jsonl", "--weights", str(made / "vlm"), "--data", str(made / "data"), "--method", "prior"]
+    arguments = [*common, "--output", str(file), "--text-reference", str(cut), "--allow-unfinished"]
+    assert export(arguments) == 2
+    assert "or give text_missing='nan' (tokensight export: --text-missing leave-out)" in capsys.readouterr().err
+    assert not file.exists()
+    assert export([*arguments, "--text-missing", "leave-out"]) == 0
+    assert "1 rows have text that the text reference did not score: they are left out" in capsys.readouterr().out
+    rows = list(WeightTable.open(made / "vlm", method="prior", text=made / "text"))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == len(rows) - 1
+    for line, row in zip(lines, rows, strict=False):
+        np.testing.assert_allclose(line["token_weights"]["weights"], row.weights, rtol=1e-6)
+
+
+def test_text_missing_needs_a_text_reference(made: Path, tmp_path: Path, capsys: Captured) -> None:
+    common = ["--to", "jsonl", "--weights", str(made / "vlm"), "--output", str(tmp_path / "out.jsonl")]
+    assert export([*common, "--text-missing", "leave-out"]) == 2
+    assert "--text-missing is leave-out without a text reference; give one with --text-reference" in (
+        capsys.readouterr().err
+    )
