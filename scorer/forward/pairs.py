@@ -27,6 +27,10 @@ CLEAN: Final = 0
 CONTRAST: Final = 1
 """The number of the first contrast's branch; those of further contrasts follow."""
 
+MOST_LOGIT: Final = 2.0**15
+"""From this size on, a label's logit less its log-probability keeps no digits of the log-sum-exp that matter: a class
+that masks tokens may give one the lowest number of its dtype."""
+
 _MOST: Final = {JS: math.log(2)}
 """The greatest value that a divergence can have, where there is one."""
 _SHARE: Final = 3
@@ -51,8 +55,12 @@ class States:
 
 
 def states_of(hidden: Tensor, scores: Tensor, counts: Sequence[int]) -> list[States]:
-    """Split a batch's states [N, D], and its scores as :func:`scorer.forward.labels.project_labels` returns them."""
-    totals = scores[0] - scores[1]
+    """Split a batch's states [N, D], and its scores as :func:`scorer.forward.labels.project_labels` returns them.
+
+    A label whose logit is no usual one has an undefined log-sum-exp, and so undefined divergences: see
+    :data:`MOST_LOGIT`.
+    """
+    totals = torch.where(scores[0].abs() < MOST_LOGIT, scores[0] - scores[1], math.nan)
     parts = zip(torch.split(hidden, list(counts)), torch.split(totals, list(counts)), strict=True)
     return [States(*one) for one in parts]
 

@@ -117,6 +117,24 @@ def test_small_divergences_keep_their_digits() -> None:
     np.testing.assert_allclose(found["js"], expected["js"], atol=2e-7)
 
 
+def test_a_label_that_its_class_masks_with_the_lowest_number_has_no_divergences() -> None:
+    """Its log-sum-exp is lost in its logit; a divergence computed without would look like any other."""
+    model = HeadAlone(VOCABULARY, WIDTH, torch.float32)
+    plain = model.project
+
+    def masked(hidden: Tensor) -> Iterator[Tensor]:
+        for logits in plain(hidden):
+            logits[:, 3] = torch.finfo(torch.float32).min
+            yield logits
+
+    model.project = masked  # type: ignore[method-assign]  # as a class that masks a token does
+    clean, contrast = (states(COUNT, WIDTH, torch.float32, seed) for seed in (1, 2))
+    wanted = torch.arange(COUNT)
+    found = computed(model, clean, contrast, wanted)
+    for name in ALL.joint:
+        assert np.flatnonzero(np.isnan(found[name])).tolist() == [3]
+
+
 @pytest.mark.parametrize("words", [7, 10**6], ids=["blocks", "whole"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_words_that_no_branch_allows_add_nothing(
