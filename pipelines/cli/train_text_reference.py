@@ -184,7 +184,7 @@ def _print_record(record: dict[str, Any], output: Path) -> None:
     rows, held_out = record["rows"], record["held_out"]
     for name, value in (
         ("model", f"{output}: {record['parameters']:,} parameters, best at step {record['best_step']:,}"),
-        ("trained on", f"{rows['trained_on']:,} rows, {record['tokens']:,} tokens; {rows['failed']:,} rows failed"),
+        ("trained on", f"{rows['trained_on']:,} rows, {record['tokens']:,} tokens; {rows['failed']:,} failed"),
         ("held out", f"{rows['held_out']:,} rows, {held_out['tokens']:,} tokens"),
         (
             "perplexity",

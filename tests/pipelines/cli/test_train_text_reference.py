@@ -94,7 +94,7 @@ def test_an_image_is_not_read_and_a_row_without_one_counts(made: Path, tmp_path:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["--input", str(data), "--output", str(tmp_path / "lm"), *SMALL]) == 0
     printed = capsys.readouterr()
-    assert "1 rows failed" in printed.out and "perplexity" in printed.out
+    assert "; 1 failed" in printed.out and "perplexity" in printed.out
     record = json.loads((tmp_path / "lm" / "text_reference.json").read_text())
     assert record["rows"]["trained_on"] + record["rows"]["held_out"] == 3
 
