@@ -11,10 +11,15 @@ open. When a word depends on a fact, it compares the words for all open values::
 
 So a word is `visual` exactly when the image changes which words are possible after the text so far. Free choices of
 phrasing must not depend on the scene; they are then `filler`, however hard to predict.
+
+A text may mention groups in any order, so several readings of it can be true of one image: "a small ..." may be about
+any small group. A word is `contradictory` once no reading is left that would say it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import Any
 
 VISUAL, FILLER, CONTRADICTORY = "visual", "filler", "contradictory"
@@ -24,7 +29,18 @@ Fact = tuple[str, int]
 
 Facts = Mapping[Fact, Any]
 
-PUNCTUATION = frozenset(".,:;!")
+PUNCTUATION = frozenset(".,:;!?")
+CLOSING = PUNCTUATION | frozenset(")]}”…")
+"""Pieces that follow the one before them without a space."""
+
+OPENING = frozenset("([{“")
+"""Pieces that are followed without a space."""
+
+GLUE, LINE = "~", "⏎"
+"""In words to be said: no space here; a new line here."""
+
+Spelling = Callable[[str, bool], str]
+"""Spells a piece of text, given whether it starts a sentence; "" leaves the piece out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +52,31 @@ class Span:
     label: str
 
 
+def in_sentence_case(piece: str, starts: bool) -> str:
+    return piece[0].upper() + piece[1:] if starts else piece
+
+
 class CaptionWriter:
     """Write words, and label each by the information that the image has about it.
 
-    `told` are the facts as the text states them, `true` the facts of the image (they differ if an error is planted),
-    `possible` the values that each fact may take before anything is said.
+    `told` are the facts as the text states them, `truths` the facts of the image, once for each order in which the text
+    could mention its groups (`told` is none of them if an error is planted), `possible` the values that each fact may
+    take before anything is said.
     """
 
-    def __init__(self, told: Facts, true: Facts, possible: Mapping[Fact, Sequence[Any]]) -> None:
-        self._told, self._true = told, true
+    def __init__(
+        self,
+        told: Facts,
+        truths: Sequence[Facts],
+        possible: Mapping[Fact, Sequence[Any]],
+        spelling: Spelling = in_sentence_case,
+    ) -> None:
+        self._told, self._truths = told, list(truths)
         self._open: dict[Fact, list[Any]] = {fact: list(values) for fact, values in possible.items()}
+        self._spelling = spelling
         self._pending = False
         self._sentence_starts = True
+        self._glued = True
         self.text = ""
         self.spans: list[Span] = []
 
@@ -58,25 +87,51 @@ class CaptionWriter:
 
     def tell(self, fact: Fact, wording: Callable[[Any], str]) -> None:
         """Say the wording of `fact`'s told value, and narrow down its open values with each word."""
-        true_words = wording(self._true[fact]).split()
-        for k, word in enumerate(wording(self._told[fact]).split()):
-            options = {value: wording(value).split()[k : k + 1] for value in self._open[fact]}
-            is_open = any(option != [word] for option in options.values())
-            self._open[fact] = [value for value, option in options.items() if option == [word]]
-            agrees = true_words[k : k + 1] == [word]
-            self._write(word, FILLER if not is_open else VISUAL if agrees else CONTRADICTORY)
+        self.tell_together((fact,), wording)
+
+    def tell_together(self, facts: Sequence[Fact], wording: Callable[..., str]) -> None:
+        """Say words that depend on several facts, and narrow down the open values of each.
+
+        Raises:
+            ValueError: the words leave combinations open that are not all combinations of values, so that no list of
+                values for each fact describes them.
+        """
+        said = wording(*(self._told[fact] for fact in facts)).split()
+        truths = [(true, wording(*(true[fact] for fact in facts)).split()) for true in self._truths]
+        options = [
+            (values, wording(*values).split()) for values in product(*(self._open[fact] for fact in facts))
+        ]
+        for k, word in enumerate(said):
+            matching = [option for option in options if option[1][k : k + 1] == [word]]
+            is_open = len(matching) < len(options)
+            agreeing = [reading for reading in truths if reading[1][k : k + 1] == [word]]
+            self._write(word, FILLER if not is_open else VISUAL if agreeing else CONTRADICTORY)
+            options, truths = matching, agreeing or truths
+        ended = [values for values, words in options if len(words) == len(said)]
+        # Whatever follows rules out the values whose wording would have gone on.
+        self._pending = self._pending or len(ended) < len(options)
+        self._truths = [true for true, _ in truths]
+        for k, fact in enumerate(facts):
+            left = {values[k] for values in ended}
+            self._open[fact] = [value for value in self._open[fact] if value in left]
+        if len(ended) < prod(len(self._open[fact]) for fact in facts):
+            raise ValueError(f"{said} leaves combinations of {list(facts)} open that depend on one another: {ended}")
 
     def ask(self, fact: Fact, question: Callable[[Any], bool]) -> bool:
         """Branch on a fact. If the answer was open, the next word gives it away, whatever that word is."""
         answer = question(self._told[fact])
-        still_open = [value for value in self._open[fact] if question(value) == answer]
-        self._pending = self._pending or len(still_open) < len(self._open[fact])
-        self._open[fact] = still_open
+        self._pending = self.restrict(fact, lambda value: question(value) == answer) or self._pending
         return answer
+
+    def restrict(self, fact: Fact, holds: Callable[[Any], bool]) -> bool:
+        """Keep the open values for which `holds`, as the text implies it; return whether that rules out any."""
+        before = self._open[fact]
+        self._open[fact] = [value for value in before if holds(value)]
+        return len(self._open[fact]) < len(before)
 
     def rule_out(self, fact: Fact, value: Any) -> None:
         """Record that `fact` cannot have `value` (two groups never share a colour)."""
-        self._open[fact] = [other for other in self._open[fact] if other != value]
+        self.restrict(fact, lambda other: other != value)
 
     def value(self, fact: Fact) -> Any:
         """Return the told value of `fact`, which the text must have stated already: else the phrasing would leak it.
@@ -92,17 +147,26 @@ class CaptionWriter:
         """Return whether the text so far leaves only one value open."""
         return len(self._open[fact]) == 1
 
+    def values(self, fact: Fact) -> Sequence[Any]:
+        """Return the values that the text so far leaves open."""
+        return self._open[fact]
+
     def _write(self, word: str, label: str) -> None:
         body = word.rstrip("".join(PUNCTUATION))
         for piece in filter(None, (body, *word[len(body) :])):
-            self._write_piece(piece, VISUAL if self._pending and label == FILLER else label)
-            self._pending, label = False, FILLER
+            if piece == GLUE:
+                self._glued = True
+            elif piece == LINE:
+                self.text += "\n"
+                self._glued = self._sentence_starts = True
+            elif spelt := self._spelling(piece, self._sentence_starts):
+                self._write_piece(piece, spelt, VISUAL if self._pending and label == FILLER else label)
+                self._pending, label = False, FILLER
 
-    def _write_piece(self, piece: str, label: str) -> None:
-        if self._sentence_starts:
-            piece = piece[0].upper() + piece[1:]
-        space = "" if not self.text or piece in PUNCTUATION else " "
+    def _write_piece(self, piece: str, spelt: str, label: str) -> None:
+        space = "" if self._glued or piece in CLOSING else " "
         start = len((self.text + space).encode())
-        self.text += space + piece
-        self.spans.append(Span(start, start + len(piece.encode()), label))
-        self._sentence_starts = piece == "."
+        self.text += space + spelt
+        self.spans.append(Span(start, start + len(spelt.encode()), label))
+        self._glued = piece in OPENING
+        self._sentence_starts = piece in ".!?" or (self._sentence_starts and piece in OPENING)

@@ -230,7 +230,7 @@ def write(
     order = rng.choice(book.orders)
     true = facts_of(scene, order.cells)
     told: Facts = {**true, **(false or {})}
-    caption = CaptionWriter(told, true, possibilities(world))
+    caption = CaptionWriter(told, [true], possibilities(world))
     writer = _Writer(caption, book, order.cells, rng, max(world.group_numbers))
     caption.say(order.announcement)
     STYLES[rng.choice(book.styles)](writer)
@@ -247,7 +247,7 @@ def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Ca
     world = world or World()
     vocabulary = (*world.shapes, *world.colours, *world.backgrounds, *world.sizes, *NUMBER_WORDS.values())
     order = rng.sample(vocabulary, rng.randint(4, 12))
-    caption = CaptionWriter({}, {}, {})
+    caption = CaptionWriter({}, [], {})
     for k in range(words):
         caption.say(order[k % len(order)])
     return Caption(caption.text, tuple(caption.spans))

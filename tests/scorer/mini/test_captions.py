@@ -105,6 +105,6 @@ def test_a_false_caption_holds_one_contradictory_word_that_the_picture_contradic
 def test_a_value_may_not_steer_the_phrasing_before_it_is_told() -> None:
     from scorer.mini.caption_writer import CaptionWriter
 
-    writer = CaptionWriter({("count", 0): 2}, {("count", 0): 2}, {("count", 0): (1, 2)})
+    writer = CaptionWriter({("count", 0): 2}, [{("count", 0): 2}], {("count", 0): (1, 2)})
     with pytest.raises(ValueError, match="before the text has stated it"):
         writer.value(("count", 0))
