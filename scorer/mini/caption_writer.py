@@ -151,6 +151,11 @@ class CaptionWriter:
         """Return the values that the text so far leaves open."""
         return self._open[fact]
 
+    def begin(self) -> None:
+        """Begin a new text of which everything said so far is known."""
+        self.text, self.spans = "", []
+        self._glued = self._sentence_starts = True
+
     def _write(self, word: str, label: str) -> None:
         body = word.rstrip("".join(PUNCTUATION))
         for piece in filter(None, (body, *word[len(body) :])):

@@ -253,7 +253,7 @@ def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Ca
     return Caption(caption.text, tuple(caption.spans))
 
 
-def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:
+def falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:
     """Return a fact and a random value for it, which the image may happen to support."""
     kind = rng.choice(FALSIFIABLE)
     if kind == "layout":
@@ -281,7 +281,7 @@ def write_false(scene: Scene, rng: random.Random, *, attempts: int = 500) -> Cap
     """
     world = World()
     for _ in range(attempts):
-        caption = write(scene, rng, false=dict([_falsified(scene, rng, world)]))
+        caption = write(scene, rng, false=dict([falsified(scene, rng, world)]))
         if sum(span.label == CONTRADICTORY for span in caption.spans) == 1:
             return caption
     raise RuntimeError(f"found no caption of {scene} with one false word in {attempts} attempts")

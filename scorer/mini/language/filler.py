@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from zlib import crc32
 
-from scorer.mini.language.filler_english import PHRASES, WORDS
+from scorer.mini.language import filler_english, filler_french
 
 TRAINING, RESERVED = "training", "reserved"
 """The parts into which long lists of words and phrases are divided; a model never sees the second in training."""
@@ -26,9 +26,13 @@ def share(alternatives: Sequence[str], part: str) -> tuple[str, ...]:
     """Return the part of a list that belongs to `part`; short lists belong to both."""
     if len(alternatives) < 12:
         return tuple(alternatives)
-    held = tuple(word for word in alternatives if crc32(word.encode()) % 8 == 0)
-    kept = tuple(word for word in alternatives if crc32(word.encode()) % 8 != 0)
-    return held if part == RESERVED and held else kept
+    held = tuple(word for word in alternatives if _is_held(word))
+    kept = tuple(word for word in alternatives if not _is_held(word))
+    return (*held, *(word for word in alternatives if not word)) if part == RESERVED and held else kept
+
+
+def _is_held(word: str) -> bool:
+    return bool(word) and crc32(word.encode()) % 8 == 0
 
 
 @cache
@@ -37,9 +41,11 @@ def word_list(part: str) -> tuple[str, ...]:
 
 
 @cache
-def _english(part: str) -> Mapping[str, tuple[str, ...]]:
-    listed = {name: [word.replace("|", " ") for word in words.split()] for name, words in WORDS.items()}
-    return {name: share(alternatives, part) for name, alternatives in {**listed, **PHRASES}.items()}
+def _lists(part: str) -> Mapping[str, tuple[str, ...]]:
+    words = {**filler_english.WORDS, **filler_french.WORDS}
+    listed = {name: [word.replace("|", " ") for word in group.split()] for name, group in words.items()}
+    phrases = {**filler_english.PHRASES, **filler_french.PHRASES}
+    return {name: share(alternatives, part) for name, alternatives in {**listed, **phrases}.items()}
 
 
 class Filler:
@@ -47,7 +53,7 @@ class Filler:
 
     def __init__(self, rng: random.Random, part: str = TRAINING) -> None:
         self.rng, self.part = rng, part
-        self._lists = _english(part)
+        self._lists = _lists(part)
 
     def fill(self, template: str) -> str:
         """Return `template` with every `<name>` replaced, also those in what replaces one."""
@@ -71,6 +77,13 @@ class Filler:
         if drawn < 0.85:
             return self._pseudo()
         return self.rng.choice((self._number, self._code, self._hashtag, self._emoji, lambda: self.one("name")))()
+
+    def _adj(self) -> str:
+        """Return an adjective for a noun phrase; often one that has not been seen there."""
+        return self.rng.choice((lambda: self.one("adjective"), lambda: self.one("adjective"), self._plain_word))()
+
+    def _plain_word(self) -> str:
+        return self._pseudo() if self.rng.random() < 0.3 else self.rng.choice(word_list(self.part))
 
     def _pseudo(self) -> str:
         return "".join(self.rng.choice(_SYLLABLES) for _ in range(self.rng.choice((2, 2, 3, 3, 4))))

@@ -113,6 +113,7 @@ WORDS: dict[str, str] = {
         we you I people everyone|will viewers|will I|can you|can we|can they|will the|viewer|will the|eye|will
         observers|will visitors|may anyone|can you|might we|clearly you|should you'll we'll I|could
     """,
+    "corner": "corner corner corner corner corner corner part area quarter quadrant region section end spot",
     "says": "says thinks claims believes insists mentions wrote remarks swears noticed reported told|me adds",
     "link": "and with plus and|also alongside beside near then accompanied|by next|to together|with followed|by",
     "name": """

@@ -3,7 +3,7 @@
 `{slot}` is filled by `speaker` with a fact, `<name>` by `filler`. Slots: `{np}` first mention of the next group, `{be}`
 is/are for it, `{sits}` a verb that agrees with it, `{corner}`, `{height}`, `{side}` its place, `{after}` where it lies
 as seen from the group `{other}`, `{the}` repeated mention, `{it}` a pronoun for it, `{its}`, `{colour}`, `{size}`,
-`{shape}` its attributes, `{number}` its count where it stands alone, `{compared}` its size against that of `{other}`,
+`{shape}`, `{kind}` its attributes, `{number}` its count where it stands alone, `{compared}` its size against that of `{other}`,
 `{background}`, `{kinds}` the number of groups.
 
 Frames in `INTRODUCTIONS` and `LINKS` may be followed by the news that there is no further group; those in `PLACED` are
@@ -32,7 +32,7 @@ INTRODUCTIONS = (
     "the subject {be} {np}", "the main <noun> here {be} {np}", "all that <viewer> <sees> {be} {np}", "let there be {np}",
     "to me it looks like {np}", "it seems to be {np}", "it looks like {np}", "could this be {np}", "might it be {np}",
     "do you see {np}", "can you see {np}", "have you <word> {np}", "I <word> {np}", "<name> <word>ed {np}", "<name> <word>s {np}",
-    "<name> : {np}", "<person> wanted {np} and got {np2}", "with {np} the <medium> is <adjective>", "besides {np} it is empty",
+    "<name> : {np}", "with {np} the <medium> is <adjective>", "besides {np} it is empty",
     "nobody <word>ed {np}", "try to find {np}", "<adverb> , {np}", "<hashtag> {np}", "<emoji> {np}", "“ {np} ” , <name> <says>",
     "( {np} )", "[ {np} ]", "<date> : {np}", "<clock> – {np}", "<number> : {np}", "<url> {np}", "<code> {np}", "the answer {be} {np}",
     "my <noun> <made> {np} <where>", "<where> {np}", "<where> , {np}", "<where> there {be} {np}", "<where> , <person> <made> {np}",
@@ -73,7 +73,7 @@ TURNS = (
     "apart from {other} there {be} {np}", "furthermore , <viewer> <sees> {np}", "<viewer> also <sees> {np}", "it also <shows> {np}",
     "the <medium> also <shows> {np}", "in addition there {be} {np}", "near {other} <viewer> <sees> {np}", "beside {other} there {be} {np}",
     "not far from {other} there {be} {np}", "together with {other} <viewer> <sees> {np}", "along with {other} , <person> <made> {np}",
-    "<opener> , there {be} {np}", "<opener> , <viewer> <sees> {np}", "<opener> , {np}", "elsewhere there {be} {np}", "{other} <meets> {np}",
+    "<opener> , there {be} {np}", "<opener> , <viewer> <sees> {np}", "<opener> , {np}", "elsewhere there {be} {np}", "{other} {meets} {np}",
     "{other} and {np}", "{other} , then {np}", "{other} accompanies {np}", "<person> also <made> {np}", "<person> then <made> {np}",
     "as for the rest , there {be} {np}", "what about {np}", "after {other} comes {np}", "with {other} <viewer> <sees> {np}",
 )  # fmt: skip
@@ -84,17 +84,17 @@ STATEMENTS = (
     "the color of {the} is {colour}", "{its} colour is {colour}", "{its} color is {colour}", "{its} size is {size}", "{the} {seem} {size}",
     "{the} {look} <adverb> {size}", "{the} {be} <adverb> {size}", "{the} {be} <adverb> {colour}", "in terms of size , {the} {be} {size}",
     "as for {the} , {it} {be} {size}", "as for {the} , {it} {be} {colour}", "<that> {the} {be} {size}", "<that> {the} {be} {colour}",
-    "{it} {be} {shapes}", "<that> {it} {be} {shapes}", "<person> <made> {the} {size}", "{the} {be} painted {colour}", "{the} , {it} {be} {size}",
+    "{it} {be} {kind}", "<that> {it} {be} {kind}", "<person> <made> {the} {size}", "{the} {be} painted {colour}", "{the} , {it} {be} {size}",
     *["{the} {sits} in the {corner} <corner>"] * 3, "{the} {be} in the {corner} <corner>", "{the} {sits} at the {corner}", "{it} {be} at the {corner}",
     "{the} {sits} on the {side}", "{the} {sits} at the {height}", "{it} {sits} on the {side} side", "{the} {be} <done> in the {corner} <corner>",
     "<look> {the} at the {corner}", "<viewer> <sees> {the} in the {corner} <corner>", "in the {corner} <corner> <viewer> <sees> {the}",
     "<start> , {the} {be} at the {corner}", "at the {corner} {sits} {the}", "<that> {the} {be} on the {side}", "{the} : {corner}",
     *["{the} {be} {after} {other}"] * 4, *["{the} {sits} {after} {other}"] * 2, "{it} {be} {after} {other}", "<viewer> <sees> {the} {after} {other}",
     "<that> {the} {be} {after} {other}", "{after} {other} <viewer> <sees> {the}", "{after} {other} {sits} {the}",
-    *["{the} {be} {compared} {other}"] * 2, "<that> {the} {be} {compared} {other}", "{it} {be} {compared} {other}", "compared with {other} , {it} {be} {compared-end}",
+    *["{the} {be} {compared} {other}"] * 2, "<that> {the} {be} {compared} {other}", "{it} {be} {compared} {other}", 
     "there {be} {number} of {them}", "{the} : {number}", "{the} ( {number} )", "counting {the} gives {number}", "I count {number}", "their number is {number}",
     "{the} {be} <adjective>", "{the} {look} <adjective> and <adjective>", "{the} {be} <done> <where>", "{it} {be} <adverb> <adjective>", "<person> likes {the}",
-    "<person> <made> {the} <where>", "{the} {sits} <where>", "{the} <word> {other}", "{other} and {the} {seem2} <adjective>", "<look> {the}", "<thing> is like {the}",
+    "<person> <made> {the} <where>", "{the} {sits} <where>", "{the} <word> {other}", "{other} and {the} look <adjective>", "<look> {the}", "<thing> is like {the}",
     "<word> {the}", "<clause> , like {the}", "{the} reminds <name> of <thing>", "{the} , <aside> , {be} <adjective>", "{it} {be} <where>",
 )  # fmt: skip
 
@@ -125,8 +125,6 @@ PLACES = (
 )  # fmt: skip
 """Where a group is, right after its first mention."""
 
-CORNERS = (*["corner"] * 6, "part", "area", "quarter", "quadrant", "region", "section", "end", "spot")
-
 NOUNS = (
     *["{count} {size} {colour} {shape}"] * 6,
     *["{count} {colour} {shape}"] * 8,
@@ -145,9 +143,9 @@ NOUNS = (
 )  # fmt: skip
 
 BARE_NOUNS = (
-    *["{size} {colour} {shapes}"] * 3, *["{colour} {shapes}"] * 4, "{shapes}", "{size} {shapes}", "{shapes} , {colour}", "{shapes} in {colour}",
-    "{shapes} ( {colour} )", "{shapes} : {colour}", "{colour} , {size} {shapes}", "<adj> {colour} {shapes}", "{colour} {shapes} x {number}", "{shapes} – {size} , {colour}",
-    "{colour} {shapes} , {size}", "<shade> {colour} {shapes}", "{shapes} / {colour} / {size}",
+    *["{size} {colour} {shape}"] * 3, *["{colour} {shape}"] * 4, "{shape}", "{size} {shape}", "{shape} , {colour}", "{shape} in {colour}",
+    "{shape} ( {colour} )", "{shape} : {colour}", "{colour} , {size} {shape}", "<adj> {colour} {shape}", "{colour} {shape} x {number}", "{shape} – {size} , {colour}",
+    "{colour} {shape} , {size}", "<shade> {colour} {shape}", "{shape} / {colour} / {size}",
 )  # fmt: skip
 """First mentions without a count, as in tags and headlines."""
 

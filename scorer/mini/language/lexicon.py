@@ -32,8 +32,8 @@ COLOURS = _plainly(
     {name: name for name in ("red", "green", "blue", "yellow", "purple", "pink", "brown")},
     9,
     {"purple": "violet"},
-    {"purple": "violet", "red": "crimson", "blue": "azure", "yellow": "golden"},
-    {"red": "scarlet", "green": "emerald", "pink": "rosy", "brown": "chestnut"},
+    {"purple": "violet", "red": "crimson", "blue": "cobalt", "yellow": "golden"},
+    {"red": "scarlet", "green": "jade", "pink": "rosy", "brown": "chestnut"},
 )
 
 BACKGROUNDS = _plainly(
@@ -52,7 +52,7 @@ SIZES: tuple[Words, ...] = (
     *[{"small": "tiny", "large": "huge"}] * 2,
     {"small": "tiny", "large": "large"},
     {"small": "miniature", "large": "giant"},
-    {"small": "mini", "large": "enormous"},
+    {"small": "mini", "large": "gigantic"},
 )
 
 _DIGITS = {1: "1", 2: "2", 3: "3"}
