@@ -15,46 +15,34 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from scorer.mini.caption_writer import FILLER
+from scorer.mini.caption_writer import CONTRADICTORY, FILLER
 from scorer.mini.captions import Caption, drill, write
-from scorer.mini.drawing import draw
+from scorer.mini.inputs import BLANK, INPUTS, SHOWN, Pixels, training_image
 from scorer.mini.labels import token_labels
+from scorer.mini.language.compose import compose, compose_false, converse
+from scorer.mini.language.prompts import PLAIN, any_prompt
 from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
 from scorer.mini.phrases import FULL, READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Phrasebook
 from scorer.mini.world import CELLS, Scene, World, in_order, sample_scene, seeded
 
-PROMPT = "Describe the image."
-PROMPTS = (
-    *(PROMPT for _ in range(14)),
-    "Describe the picture.",
-    "Describe this image.",
-    "What is in the image?",
-    "What do you see?",
-    "What does the picture show?",
-    "Write a caption for the image.",
-    "Please describe the scene.",
-    "Caption this.",
-)
 SYSTEM = "You are a helpful assistant."
 
-# How a branch sees the image; all but the first are contrasts that a scorer compares with.
-SHOWN, BLANK, MASKED, REMOVED = "shown", "blank", "masked", "removed"
-BLANK_SHARE = 0.15
+# How a branch sees the image of its row.
+MASKED, REMOVED = "masked", "removed"
 MIX = (*[SHOWN] * 13, *[MASKED] * 2, *[REMOVED] * 2)
-"""The modes of branches in rows that are not blank."""
+"""The modes of branches in rows whose image is not replaced."""
 
 FILLER_WEIGHT = 0.5
 """Loss weight of words that the image does not change; it depends only on earlier text, so the optimum is the same."""
 
-TWO_TURNS_EVERY = 12
+DIALOGUES_EVERY = 12
 
-Pixels = npt.NDArray[np.uint8]
-"""[height, width, 3]"""
+KINDS = (*["caption"] * 32, *["question"] * 4, *["false"] * 4, *["template"] * 3)
+"""What a branch of a stage of free language is; in a false caption, the error itself is not learnt."""
 
 
 @dataclass(slots=True)
@@ -98,19 +86,20 @@ class SceneEncoder:
         before = [self.start_id, *self.encode(f"system\n{SYSTEM}"), self.end_id, self.newline_id] if system else []
         return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * (IMAGE_TOKENS * image)]
 
-    def answer(self, branch: Branch, prompt: str, caption: Caption) -> None:
-        """Append the text of a question, and its answer."""
+    def answer(self, branch: Branch, prompt: str, caption: Caption, error_weight: float = 1.0) -> None:
+        """Append the text of a question, and its answer, in which contradictory words have the loss `error_weight`."""
         branch.add([*self.encode(prompt), self.end_id])
         branch.add([self.newline_id, self.start_id, *self.encode("assistant\n")])
         ids, labels = self.caption(caption)
-        weights = [FILLER_WEIGHT if label in (FILLER, None) else 1.0 for label in labels]
+        by_label = {FILLER: FILLER_WEIGHT, None: FILLER_WEIGHT, CONTRADICTORY: error_weight}
+        weights = [by_label.get(label, 1.0) for label in labels]
         branch.add([*ids, self.end_id], [*weights, FILLER_WEIGHT])
         branch.add([self.newline_id])
 
-    def first(self, mode: str, prompt: str, caption: Caption) -> Branch:
+    def first(self, mode: str, prompt: str, caption: Caption, error_weight: float = 1.0) -> Branch:
         """Return a branch of one question and its answer."""
         branch = Branch(mode, [self.newline_id], [0.0])
-        self.answer(branch, prompt, caption)
+        self.answer(branch, prompt, caption, error_weight)
         return branch
 
     def further(self, branch: Branch, image: int | None, prompt: str, caption: Caption) -> None:
@@ -141,7 +130,8 @@ class TrainingRow:
 class Stage:
     """A part of training: `steps` steps of `rows` images with `captions` captions each, in the words of `book`.
 
-    Without a book the captions are drills. If `removed` is the only mode, no image is drawn.
+    Without a book the captions are drills, or, if `free`, in free language. If `removed` is the only mode, no image is
+    drawn.
     """
 
     name: str
@@ -150,7 +140,7 @@ class Stage:
     captions: int
     book: Phrasebook | None = FULL
     modes: tuple[str, ...] = MIX
-    dialogues: bool = False
+    free: bool = False
 
     @property
     def text_only(self) -> bool:
@@ -160,8 +150,8 @@ class Stage:
 class Rows(Dataset[TrainingRow]):
     """The training rows of a stage, each built on access from its own random generator.
 
-    In a stage with `dialogues`, one step in twelve consists of dialogues of two turns (a whole step, because rows of
-    one length waste no padding).
+    In a stage of free language, one step in twelve consists of dialogues (a whole step, because rows of one length
+    waste no padding).
     """
 
     def __init__(self, encoder: SceneEncoder, stage: Stage, seed: int) -> None:
@@ -171,32 +161,51 @@ class Rows(Dataset[TrainingRow]):
         return self.stage.steps * self.stage.rows
 
     def __getitem__(self, index: int) -> TrainingRow:
-        rng = seeded("train", self.seed, self.stage.name, index)
-        step = index // self.stage.rows
+        stage = self.stage
+        rng = seeded("train", self.seed, stage.name, index)
         scenes = [sample_scene(rng)]
-        blank = not self.stage.text_only and rng.random() < BLANK_SHARE
-        two_turns = self.stage.dialogues and step % TWO_TURNS_EVERY == TWO_TURNS_EVERY - 1
+        shown = SHOWN if stage.text_only else rng.choice(INPUTS)
+        dialogues = stage.free and (index // stage.rows) % DIALOGUES_EVERY == DIALOGUES_EVERY - 1
         branches = [
-            self._branch(scenes, SHOWN if blank else rng.choice(self.stage.modes), two_turns, rng)
-            for _ in range(self.stage.captions // 2 if two_turns else self.stage.captions)
+            self._branch(scenes, rng.choice(stage.modes) if shown == SHOWN else SHOWN, dialogues, rng)
+            for _ in range(stage.captions // 2 if dialogues else stage.captions)
         ]
-        if self.stage.text_only:
+        if stage.text_only:
             scenes = []
-        images = [np.asarray(draw(scene, IMAGE_SIZE)) for scene in scenes]
-        opening = self.encoder.opening(system=rng.random() < 0.1, image=not self.stage.text_only)
-        return TrainingRow(scenes, images, opening, branches, blank)
+        images = [training_image(scene, SHOWN if shown == BLANK else shown, rng) for scene in scenes]
+        opening = self.encoder.opening(system=rng.random() < 0.1, image=not stage.text_only)
+        return TrainingRow(scenes, images, opening, branches, shown == BLANK)
 
-    def _branch(self, scenes: list[Scene], mode: str, two_turns: bool, rng: random.Random) -> Branch:
-        """Return a question and its answer; a second turn is about the same image or another one."""
-        book = self.stage.book
-        if book is None:
-            return self.encoder.first(mode, rng.choice(PROMPTS), drill(rng))
-        branch = self.encoder.first(mode, rng.choice(PROMPTS), write(scenes[0], rng, book=book))
-        if two_turns and rng.random() < 0.7:
-            self.encoder.further(branch, None, rng.choice(PROMPTS), write(scenes[0], rng, book=book))
-        elif two_turns:
+    def _branch(self, scenes: list[Scene], mode: str, dialogue: bool, rng: random.Random) -> Branch:
+        """Return a question and its answer, or several about the first scene or about another one."""
+        if dialogue:
+            return self._dialogue(scenes, mode, rng)
+        if not self.stage.free:
+            book = self.stage.book
+            return self.encoder.first(mode, rng.choice(PLAIN), write(scenes[0], rng, book=book) if book else drill(rng))
+        kind = rng.choice(KINDS)
+        if kind == "template":
+            return self.encoder.first(mode, rng.choice(PLAIN), write(scenes[0], rng))
+        if kind == "false":
+            return self.encoder.first(mode, any_prompt(rng), compose_false(scenes[0], rng), error_weight=0.0)
+        if kind == "question":
+            ((prompt, caption),) = converse(scenes[0], rng, turns=1)
+            return self.encoder.first(mode, prompt, caption)
+        return self.encoder.first(mode, any_prompt(rng), compose(scenes[0], rng))
+
+    def _dialogue(self, scenes: list[Scene], mode: str, rng: random.Random) -> Branch:
+        if rng.random() < 0.6:
+            turns = converse(scenes[0], rng, turns=rng.choice((2, 3, 4)))
+            branch = self.encoder.first(mode, *turns[0])
+            for turn in turns[1:]:
+                self.encoder.further(branch, None, *turn)
+            return branch
+        branch = self.encoder.first(mode, any_prompt(rng), compose(scenes[0], rng))
+        if rng.random() < 0.3:
+            self.encoder.further(branch, None, any_prompt(rng), compose(scenes[0], rng))
+        else:
             scenes.append(sample_scene(rng))
-            self.encoder.further(branch, len(scenes) - 1, rng.choice(PROMPTS), write(scenes[-1], rng, book=book))
+            self.encoder.further(branch, len(scenes) - 1, any_prompt(rng), compose(scenes[-1], rng))
         return branch
 
 

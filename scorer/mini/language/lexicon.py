@@ -143,3 +143,17 @@ def visual_words() -> frozenset[str]:
     """Return every word, in the singular and the plural, that may need the image; lower case."""
     words = {word for said in _said() for word in re.split(r"[\s-]+", said) if word}
     return frozenset(words | {plural(word) for word in words} - {"the", "of"})
+
+
+def spellings() -> list[str]:
+    """Return the plain words that need an image as captions may spell them: any case, with and without a space."""
+    nouns = {name for mapping in SHAPES for name in mapping.values() if " " not in name}
+    plain = {
+        *nouns,
+        *map(plural, nouns),
+        *(word for mapping in (*COLOURS, *BACKGROUNDS, *SIZES) for word in mapping.values()),
+        *("a", "one", "two", "three", "single", "is", "are", "left", "right", "top", "bottom", "upper", "lower"),
+        *("above", "below", "nothing", "small"),
+    }
+    words = sorted(word for word in plain if " " not in word)
+    return [spelt for word in words for spelt in (word, f" {word}", word.capitalize(), f" {word.capitalize()}", f" {word.upper()}")]

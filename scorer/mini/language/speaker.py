@@ -67,7 +67,7 @@ class Language:
         split = {
             field.name: share(value, part)
             for field in fields(self)
-            if isinstance((value := getattr(self, field.name))[0], str)
+            if (value := getattr(self, field.name)) and isinstance(value[0], str)
         }
         return Language(**{field.name: getattr(self, field.name) for field in fields(self)} | split)
 
@@ -241,7 +241,7 @@ class Speaker:
 
     def _np(self) -> None:
         self.subject = self.mentioned
-        if self.chance(0.05):
+        if self.words.bare_nouns and self.chance(0.05):
             self._bare()
         else:
             self._noun_phrase(self.choose(self.words.nouns), bare=False)

@@ -48,7 +48,7 @@ def test_a_step_of_each_stage_from_nothing_to_a_checkpoint_that_loads(
 
 
 def rows(steps: int, seed: int = 1) -> list[TrainingRow]:
-    stage = Stage("describe", steps, rows=6, captions=4, dialogues=True)
+    stage = Stage("describe", steps, rows=6, captions=4, free=True)
     made = Rows(ENCODER, stage, seed)
     return [made[k] for k in range(len(made))]
 
