@@ -10,7 +10,7 @@ the cost. The mix includes the contrast inputs: branches that do not see the ima
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER
+from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.captions import Caption, drill, write
 from scorer.mini.inputs import BLANK, INPUTS, SHOWN, Pixels, training_image
 from scorer.mini.labels import token_labels
@@ -41,8 +41,11 @@ FILLER_WEIGHT = 0.5
 
 DIALOGUES_EVERY = 12
 
-KINDS = (*["caption"] * 32, *["question"] * 4, *["false"] * 4, *["template"] * 3)
-"""What a branch of a stage of free language is; in a false caption, the error itself is not learnt."""
+KINDS = (*["caption"] * 32, *["question"] * 4, *["false"] * 3, "other", *["template"] * 3)
+"""What a branch of a stage of free language is. Of a false caption, all but the error is learnt, and of another scene's
+caption the filler: what a text says is then known, and what it is about must not disturb the rest."""
+
+ERRORS = (CONTRADICTORY,)
 
 
 @dataclass(slots=True)
@@ -86,20 +89,20 @@ class SceneEncoder:
         before = [self.start_id, *self.encode(f"system\n{SYSTEM}"), self.end_id, self.newline_id] if system else []
         return [*before, self.start_id, *self.encode("user\n"), *[self.image_id] * (IMAGE_TOKENS * image)]
 
-    def answer(self, branch: Branch, prompt: str, caption: Caption, error_weight: float = 1.0) -> None:
-        """Append the text of a question, and its answer, in which contradictory words have the loss `error_weight`."""
+    def answer(self, branch: Branch, prompt: str, caption: Caption, unlearnt: Collection[str] = ()) -> None:
+        """Append the text of a question, and its answer, in which words with the labels `unlearnt` have no loss."""
         branch.add([*self.encode(prompt), self.end_id])
         branch.add([self.newline_id, self.start_id, *self.encode("assistant\n")])
         ids, labels = self.caption(caption)
-        by_label = {FILLER: FILLER_WEIGHT, None: FILLER_WEIGHT, CONTRADICTORY: error_weight}
+        by_label = {FILLER: FILLER_WEIGHT, None: FILLER_WEIGHT, **dict.fromkeys(unlearnt, 0.0)}
         weights = [by_label.get(label, 1.0) for label in labels]
         branch.add([*ids, self.end_id], [*weights, FILLER_WEIGHT])
         branch.add([self.newline_id])
 
-    def first(self, mode: str, prompt: str, caption: Caption, error_weight: float = 1.0) -> Branch:
+    def first(self, mode: str, prompt: str, caption: Caption, unlearnt: Collection[str] = ()) -> Branch:
         """Return a branch of one question and its answer."""
         branch = Branch(mode, [self.newline_id], [0.0])
-        self.answer(branch, prompt, caption, error_weight)
+        self.answer(branch, prompt, caption, unlearnt)
         return branch
 
     def further(self, branch: Branch, image: int | None, prompt: str, caption: Caption) -> None:
@@ -187,7 +190,9 @@ class Rows(Dataset[TrainingRow]):
         if kind == "template":
             return self.encoder.first(mode, rng.choice(PLAIN), write(scenes[0], rng))
         if kind == "false":
-            return self.encoder.first(mode, any_prompt(rng), compose_false(scenes[0], rng), error_weight=0.0)
+            return self.encoder.first(mode, any_prompt(rng), compose_false(scenes[0], rng), ERRORS)
+        if kind == "other":
+            return self.encoder.first(mode, any_prompt(rng), compose(sample_scene(rng), rng), (*ERRORS, VISUAL))
         if kind == "question":
             ((prompt, caption),) = converse(scenes[0], rng, turns=1)
             return self.encoder.first(mode, prompt, caption)

@@ -87,7 +87,7 @@ def stages(drill: int, read: int, look: int, name: int, describe: int, rows: int
         Stage("read", read, 4 * rows, captions=1, book=REPETITIVE, modes=(REMOVED,)),
         Stage("look", look, 4 * rows, captions=0),
         Stage("name", name, rows, captions=4, book=TERSE),
-        Stage("describe", describe, rows, captions=4, free=True),
+        Stage("describe", describe, rows, captions=6, free=True),
     )
 
 
@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory for the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    for stage, steps in (("drill", 300), ("read", 200), ("look", 1000), ("name", 600), ("describe", 12_000)):
+    for stage, steps in (("drill", 300), ("read", 200), ("look", 1200), ("name", 800), ("describe", 10_000)):
         parser.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default: {steps})")
     parser.add_argument("--rows", type=int, default=12, help="images per step")
     parser.add_argument("--hidden", type=int, default=Recipe.hidden, help="width of the decoder, a multiple of 32")

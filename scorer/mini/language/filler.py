@@ -19,6 +19,9 @@ _SYLLABLES = (
     "nu ol or pa pe pla po qua ra re ri ro sa se shi si sko so sta su ta te ti to tra tu un va ve vi wo xa ya za zi zo"
 ).split()
 _EMOJI = "😀 🎨 🖼️ ✨ 👍 🔥 🙂 📷 ❓ 👀 🎉 🌍 ☕ 🚀 🐱 🌳 🎵 💡 📌 ✅ → • © ½ %".split()
+_SCRIPTS = ((0x3B1, 0x3C9), (0x430, 0x44F), (0x5D0, 0x5EA), (0x627, 0x64A), (0x905, 0x939), (0x3042, 0x3093), (0x4E00, 0x5000),
+            (0xAC00, 0xAD00), (0xE0, 0xF6))  # fmt: skip
+"""Ranges of letters: Greek, Cyrillic, Hebrew, Arabic, Devanagari, Japanese, Chinese, Korean, accented Latin."""
 _MONTHS = "January February March April May June July August September October November December".split()
 
 
@@ -76,7 +79,7 @@ class Filler:
             return self.rng.choice(word_list(self.part))
         if drawn < 0.85:
             return self._pseudo()
-        return self.rng.choice((self._number, self._code, self._hashtag, self._emoji, lambda: self.one("name")))()
+        return self.rng.choice((self._number, self._code, self._hashtag, self._emoji, self._foreign, lambda: self.one("name")))()
 
     def _adj(self) -> str:
         """Return an adjective for a noun phrase; often one that has not been seen there."""
@@ -124,6 +127,11 @@ class Filler:
 
     def _emoji(self) -> str:
         return self.rng.choice(_EMOJI)
+
+    def _foreign(self) -> str:
+        """Return a made-up word in one of several scripts."""
+        first, last = self.rng.choice(_SCRIPTS)
+        return "".join(chr(self.rng.randint(first, last)) for _ in range(self.rng.randint(2, 6)))
 
     def _url(self) -> str:
         return f"{self.rng.choice(('https://', 'www.', ''))}{self._pseudo()}.{self.rng.choice(('com', 'org', 'net', 'io'))}"

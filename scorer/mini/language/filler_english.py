@@ -196,6 +196,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "who would have thought", "I have no idea why", "thank you , <name>", "have <adjective> <noun>", "see <url>",
         "contact <name> at <number>", "the <noun> weighs <number> kg", "copyright <year> <name>", "<hashtag> <hashtag>",
         "taken with <word> <number>", "it has been <number> years", "the <noun> , the <noun> and the <noun> are <adjective>",
+        "it is a <adjective> <noun>", "it looks like a <noun>", "I would call it a <adjective> <noun>", "<name> has a <noun>", "what a <adjective> <noun>",
+        "there must be a <noun>", "<person> needs a <adjective> <noun>", "it makes a <adjective> <noun>", "<thing> wants a <word>", "that's a <noun> for you",
+        "don't ask <name>", "it isn't <adjective>", "I can't <word> it", "nobody's <noun> is <adjective>", "we'll <word> it <where>", "he's <adjective> , she's <adjective>",
         "no people are in the <medium>", "no text can be read", "the <medium> has no frame", "rated <number> out of 10",
     ),
     "made-like": (

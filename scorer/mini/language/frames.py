@@ -1,7 +1,7 @@
 """List the English sentences and phrases that facts stand in.
 
 `{slot}` is filled by `speaker` with a fact, `<name>` by `filler`. Slots: `{np}` first mention of the next group, `{be}`
-is/are for it, `{sits}` a verb that agrees with it, `{corner}`, `{height}`, `{side}` its place, `{after}` where it lies
+is/are for it, `{sits}` a verb that agrees with it, `{before}` where the group before the next one lies as seen from it, `{corner}`, `{height}`, `{side}` its place, `{after}` where it lies
 as seen from the group `{other}`, `{the}` repeated mention, `{it}` a pronoun for it, `{its}`, `{colour}`, `{size}`,
 `{shape}`, `{kind}` its attributes, `{number}` its count where it stands alone, `{compared}` its size against that of `{other}`,
 `{background}`, `{kinds}` the number of groups.
@@ -37,12 +37,19 @@ INTRODUCTIONS = (
     "( {np} )", "[ {np} ]", "<date> : {np}", "<clock> – {np}", "<number> : {np}", "<url> {np}", "<code> {np}", "the answer {be} {np}",
     "my <noun> <made> {np} <where>", "<where> {np}", "<where> , {np}", "<where> there {be} {np}", "<where> , <person> <made> {np}",
     "in it there {be} {np}", "inside it {be} {np}", "on it <viewer> <sees> {np}", "<done> here {be} {np}", "<done> on the <surface> {be} {np}",
+    "there’s {np}", "there's {np}", "it's {np}", "it’s {np}", "here's {np}", "that's {np}", "we've got {np}", "I've <made-like> {np}", "let's see : {np}",
+    "isn't it {np}", "<person> has got {np}", "you’ve got {np}", "I'd say {np}", "<name>'s <noun> <shows> {np}", "<person> had <made-like> {np}",
+    "{background} <surface> with {np}", "{background} background , {np}", "{background} <surface> and {np}", "{background} <surface> featuring {np}",
+    "<person> is <word>ing {np}", "<person> <made> {np} and <made> <thing>", "<clause> because of {np}", "when <person> <made> {np} it was <adjective>",
+    "if <viewer> <sees> {np} , <clause>", "<made-like> by <name> : {np}", "<thing> , <thing> and {np}", "<thing> next to {np}", "<thing> with {np}",
     "on {background} there {be} {np}", "on {background} <surface> there {be} {np}", "on the {background} <surface> <viewer> <sees> {np}",
     "against the {background} <surface> <viewer> <sees> {np}", "over {background} <surface> : {np}", "{background} <surface> , {np}",
     "<person> <made> on {background} <surface> {np}", "the {background} <surface> <shows> {np}",
 )  # fmt: skip
 
-MEETINGS = ("<meeting> {np}", "<meeting> {np}", "<start> , <meeting> {np}", "this is <meeting> {np}", "it is <meeting> {np}")
+MEETINGS = (
+    *["<meeting> {np}"] * 10, "<start> , <meeting> {np}", "this is <meeting> {np}", "it is <meeting> {np}", "a {background} <surface> with {np}",
+)  # fmt: skip
 """Introductions with words that a count may be told with, too, at the same place: their labels follow the frame."""
 
 PLACED = (
@@ -58,6 +65,7 @@ RELATED = (
 )  # fmt: skip
 
 LINKS = (
+    *["{before} {np}"] * 6, "<done> {before} {np}", "<adverb> {before} {np}", ", {before} {np}", "and {before} {np}",
     *[", {np}"] * 5, *["and {np}"] * 10, "and also {np}", "plus {np}", "with {np}", "as well as {np}", "<link> {np}", "<link> {np}",
     "next to {np}", "near {np}", "beside {np}", "together with {np}", "followed by {np}", "accompanied by {np}", "& {np}", "/ {np}",
     "; {np}", "– {np}", "+ {np}", ", then {np}", ", and {np}", "but also {np}", "not to mention {np}", "and <adverb> {np}",
@@ -139,12 +147,16 @@ NOUNS = (
     "{count} <adj> , <adj> {colour} {shape}", "{count} {colour} and <adj> {shape}", "{count} {shape} of <shade> {colour}", "{count} {shape} made of {colour} <noun>",
     "{count} {colour} {shape} with <adjective> edges", "{count} {colour} <adj> {shape}", "{count} <adverb> {size} {colour} {shape}", "{count} {size} and {colour} {shape}",
     "{count} {size} {colour} {shape} <done>", "{count} {colour} {shape} <where>", "{count} {shape} in {size} and {colour}", "{count} {colour} {shape} , {size}",
+    "{count} {shape} , which {be} {colour} ,", "{count} {colour} {shape} which {be} {size}", "{count} “ {colour} ” {shape}", "{count} ** ~ {colour} ~ ** {shape}",
+    "{count} ' ~ {colour} {shape} ~ '", "{count} {colour} {shape} ( <adjective> )", "{count} {shape} , <adverb> {colour}", "{count} {colour} – {size} – {shape}",
     "{count} {shape} whose colour is {colour}", "{count} {shape} with {colour} filling", "{count} {shape} filled with {colour}", "{count} {shape} , <aside> ,",
 )  # fmt: skip
 
 BARE_NOUNS = (
     *["{size} {colour} {shape}"] * 3, *["{colour} {shape}"] * 4, "{shape}", "{size} {shape}", "{shape} , {colour}", "{shape} in {colour}",
     "{shape} ( {colour} )", "{shape} : {colour}", "{colour} , {size} {shape}", "<adj> {colour} {shape}", "{colour} {shape} x {number}", "{shape} – {size} , {colour}",
+    "the {colour} {shape}", "the {colour} {shape}", "the {size} {colour} {shape}", "the {shape}", "this {colour} {shape}", "my {colour} {shape}", "<name>’s {colour} {shape}",
+    "the <adj> {colour} {shape}", "the {shape} in {colour}", "{colour} {shape} ( {number} )", "{number} x {colour} {shape}", "{shape} , {size} and {colour}",
     "{colour} {shape} , {size}", "<shade> {colour} {shape}", "{shape} / {colour} / {size}",
 )  # fmt: skip
 """First mentions without a count, as in tags and headlines."""

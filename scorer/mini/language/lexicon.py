@@ -88,6 +88,9 @@ NOTHINGS = ("nothing else", "nothing else", "nothing more", "nothing further", "
             "no further figure")  # fmt: skip
 """What stands in place of a group that the image does not have."""
 
+ALONE = ("alone", "all alone", "by itself", "alone", "on its own")
+"""What stands in place of a relation to a group that the image does not have."""
+
 KINDS: Words = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 HEIGHTS = (*[("top", "bottom")] * 3, ("upper", "lower"))
@@ -114,7 +117,7 @@ COMPARISONS: tuple[Words, ...] = (
 _FURTHER = """
     an are aren't is isn't was were yes no not none nothing pair couple trio singular plural them they it its their
     this these those that one's zero four another more fewer horizontal vertical middle centre center circular round
-    starry squared ringed crossed grayish violets oranges orange cyan magenta turquoise lime navy teal maroon gold
+    alone own itself starry squared ringed crossed grayish violets oranges orange cyan magenta turquoise lime navy teal maroon gold
     silver ivory size sized colour color colours colors shape shapes figure figures thing things object objects
 """
 

@@ -58,6 +58,9 @@ class Language:
     relations: tuple[Words, ...] = lexicon.RELATIONS
     comparisons: tuple[Words, ...] = lexicon.COMPARISONS
     heights: tuple[tuple[str, str], ...] = lexicon.HEIGHTS
+    hyphens: tuple[str, ...] = (" ",) * 9 + ("-",)
+    alone: tuple[str, ...] = lexicon.ALONE
+    beings: tuple[tuple[str, str], ...] = (("is", "are"),) * 8 + (("was", "were"),)
     orders: tuple[Order, ...] = ORDERS
     mentions: tuple[int, ...] = (1, 1, 1, 1, 2, 2, 2, 2, 3, 4)
     """How many groups a caption sets out to mention; the image may have fewer."""
@@ -165,6 +168,8 @@ class Speaker:
         self.counts: Words = rng.choice(self.words.counts)
         self.relations: Words = rng.choice(self.words.relations)
         self.heights = rng.choice(self.words.heights)
+        self.between = rng.choice(self.words.hyphens)
+        self.being = rng.choice(self.words.beings)
         if announced:
             self.caption.say(announced.announcement)
 
@@ -241,7 +246,7 @@ class Speaker:
 
     def _np(self) -> None:
         self.subject = self.mentioned
-        if self.words.bare_nouns and self.chance(0.05):
+        if self.words.bare_nouns and self.chance(0.1):
             self._bare()
         else:
             self._noun_phrase(self.choose(self.words.nouns), bare=False)
@@ -371,7 +376,7 @@ class Speaker:
         self._tell(fact, lambda n: singular if n <= 1 else plural)
 
     def _be(self) -> None:
-        self._agreeing("is", "are")
+        self._agreeing(*self.being)
 
     def _seem(self) -> None:
         self._agreeing(*self.rng.choice((("seems", "seem"), ("appears", "appear"), ("looks", "look"))))
@@ -436,7 +441,7 @@ class Speaker:
 
         def wording(layout: Layout) -> str:
             row, column = divmod(layout[i], GRID)
-            return f"{self.heights[row]} {lexicon.SIDES[column]}"
+            return f"{self.heights[row]}{self.between}{lexicon.SIDES[column]}"
 
         self._tell(LAYOUT, wording)
 
@@ -451,6 +456,19 @@ class Speaker:
     def _after(self) -> None:
         here, there = self.subject, self.other
         self._tell(LAYOUT, lambda layout: self.relations[relation(layout[here], layout[there])])
+
+    def _before(self) -> None:
+        """Say where the group mentioned last lies as seen from the next one, or that there is no next one."""
+        here, there = self.mentioned - 1, self.mentioned
+        alone = self.rng.choice(self.words.alone)
+
+        def wording(layout: Layout) -> str:
+            return self.relations[relation(layout[here], layout[there])] if len(layout) > there else alone
+
+        self._tell(LAYOUT, wording)
+        if not self.exists(there):
+            self._cut = True
+            self._end_of_groups()
 
     def _compared(self) -> None:
         words = self.rng.choice(self.words.comparisons)

@@ -13,7 +13,8 @@ def prose(s: Speaker) -> None:
     """Write sentences about one group after the other, with remarks before, between and after them."""
     mentions = s.rng.choice(s.words.mentions)
     if s.chance(0.15):
-        _remark(s)
+        for _ in range(s.rng.choice((1, 1, 1, 2, 3))):
+            _remark(s)
     s.introduce(s.words.placed if s.chance(0.1) else s.words.introductions)
     for _ in range(mentions - 1):
         if s.exhausted:
@@ -92,6 +93,33 @@ def tags(s: Speaker) -> None:
             s.fill(s.rng.choice(extras))
     if s.chance(0.3):
         _stop(s)
+
+
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": ("the colour is {colour}", "the color is {colour}", "its colour is {colour}", "it is painted {colour}", "{colour} in colour", "the paint was {colour}",
+               "<person> chose {colour}", "what <viewer> <sees> is {colour}", "{colour}", "I see {colour}", "the first {thing} is {colour}", "something {colour}"),
+    "shape": ("the shape is {single}", "its shape : {single}", "{single}", "it has the shape of {single}", "shaped like {single}", "the object is {single}", "think of {single}"),
+    "size": ("the size is {size}", "it is {size}", "{size} in size", "{size}", "it looks <adverb> {size}", "its size is {size}", "something {size}"),
+    "number": ("you count {number}", "the number is {number}", "{number} in number", "{number} of them", "how many ? {number}", "{number} in total here"),
+    "corner": ("it is in the {corner} corner", "at the {corner}", "found at the {corner}", "somewhere in the {corner} <corner>", "look to the {corner}", "it sits at the {height}", "on the {side}"),
+    "background": ("the background is {background}", "on {background}", "the <surface> is {background}", "{background} behind", "all on {background} <surface>"),
+    "word": ("<clause>", "<words>", "<start> , <clause>", "<thing>"),
+}  # fmt: skip
+
+
+def attributes(s: Speaker) -> None:
+    """State the first group's attributes in any order, each in a sentence or phrase of its own."""
+    s.introduce(("",))
+    s.mentioned = 1
+    comma = s.rng.choice((".", ".", ",", ";", "and", "–"))
+    left = list(_ATTRIBUTES)
+    for k in range(s.rng.choice((2, 3, 4, 5))):
+        if k:
+            s.caption.say(comma)
+        name = s.rng.choice(left)
+        left.remove(name)
+        s.fill(s.choose(_ATTRIBUTES[name]))
+    _stop(s)
 
 
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -215,4 +243,4 @@ def questions(s: Speaker) -> None:
         answer(s, frame)
 
 
-STYLES: tuple[Style, ...] = (*[prose] * 16, tags, tags, fields, bullets, questions)
+STYLES: tuple[Style, ...] = (*[prose] * 16, tags, tags, fields, attributes, bullets, questions)
