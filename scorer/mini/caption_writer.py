@@ -60,7 +60,8 @@ class CaptionWriter:
     """Write words, and label each by the information that the image has about it.
 
     `told` are the facts as the text states them, `truths` the facts of the image, once for each order in which the text
-    could mention its groups (`told` is none of them if an error is planted), `possible` the values that each fact may
+    could mention its groups, beginning with the order of `told` (which differs from it if an error is planted); after a
+    contradictory word, only that one counts. `possible` are the values that each fact may
     take before anything is said.
     """
 
@@ -71,7 +72,7 @@ class CaptionWriter:
         possible: Mapping[Fact, Sequence[Any]],
         spelling: Spelling = in_sentence_case,
     ) -> None:
-        self._told, self._truths = told, list(truths)
+        self._told, self._truths, self._intended = told, list(truths), list(truths[:1])
         self._open: dict[Fact, list[Any]] = {fact: list(values) for fact, values in possible.items()}
         self._spelling = spelling
         self._pending = False
@@ -96,8 +97,12 @@ class CaptionWriter:
             ValueError: the words leave combinations open that are not all combinations of values, so that no list of
                 values for each fact describes them.
         """
-        said = wording(*(self._told[fact] for fact in facts)).split()
-        truths = [(true, wording(*(true[fact] for fact in facts)).split()) for true in self._truths]
+
+        def words_for(these: Facts) -> list[str]:
+            return wording(*(these[fact] for fact in facts)).split()
+
+        said = words_for(self._told)
+        truths = [(true, words_for(true)) for true in self._truths]
         options = [
             (values, wording(*values).split()) for values in product(*(self._open[fact] for fact in facts))
         ]
@@ -106,7 +111,7 @@ class CaptionWriter:
             is_open = len(matching) < len(options)
             agreeing = [reading for reading in truths if reading[1][k : k + 1] == [word]]
             self._write(word, FILLER if not is_open else VISUAL if agreeing else CONTRADICTORY)
-            options, truths = matching, agreeing or truths
+            options, truths = matching, agreeing or [(true, words_for(true)) for true in self._intended]
         ended = [values for values, words in options if len(words) == len(said)]
         # Whatever follows rules out the values whose wording would have gone on.
         self._pending = self._pending or len(ended) < len(options)

@@ -148,7 +148,8 @@ class Speaker:
             groups = scene.groups
             if self.chance(0.25):
                 groups = rng.choice(tuple(permutations(groups)))
-            truths = [facts_in_order(scene, order, world) for order in permutations(scene.groups)]
+            others = [order for order in permutations(scene.groups) if order != groups]
+            truths = [facts_in_order(scene, order, world) for order in (groups, *others)]
         told = {**facts_in_order(scene, groups, world), **(false or {})}
         if announced:
             told[LAYOUT] = tuple(sorted(told[LAYOUT], key=announced.cells.index))
