@@ -103,9 +103,7 @@ class CaptionWriter:
 
         said = words_for(self._told)
         truths = [(true, words_for(true)) for true in self._truths]
-        options = [
-            (values, wording(*values).split()) for values in product(*(self._open[fact] for fact in facts))
-        ]
+        options = [(values, wording(*values).split()) for values in product(*(self._open[fact] for fact in facts))]
         for k, word in enumerate(said):
             matching = [option for option in options if option[1][k : k + 1] == [word]]
             is_open = len(matching) < len(options)

@@ -90,7 +90,10 @@ def predict(
 
 
 def grounding(
-    model: LlavaForConditionalGeneration, encoder: SceneEncoder, pairs: Sequence[HeldOut], modes: Sequence[str] = (BLANK,)
+    model: LlavaForConditionalGeneration,
+    encoder: SceneEncoder,
+    pairs: Sequence[HeldOut],
+    modes: Sequence[str] = (BLANK,),
 ) -> dict[str, float]:
     """Measure the gaps on `pairs` with each of the contrasts `modes`.
 

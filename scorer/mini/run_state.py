@@ -1,6 +1,5 @@
 """Keep the state of a training run in a file, so that a run that was interrupted continues to the same weights."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ class RunState:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         beside = self.file.with_suffix(".partial")
         torch.save(state, beside)
-        os.replace(beside, self.file)
+        beside.replace(self.file)
 
     def restore(self) -> int:
         """Read the state, if there is one, and return how many steps have been made.

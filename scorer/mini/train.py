@@ -7,7 +7,6 @@ continues a run that was interrupted, to the same weights. Takes hours on two CP
 import argparse
 import copy
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,9 +77,9 @@ def stages(drill: int, read: int, look: int, name: int, describe: int, rows: int
     """Return the curriculum from each stage's number of steps; each stage builds on the one before.
 
     The decoder learns to look up what a text has said, first in drills and then in texts; the vision tower learns to
-    see, through a probe; then images are named tersely, and finally described in free language. A decoder only learns to
-    look if there is something to see, and a vision tower learns little from captions that ignore it: trained together
-    from scratch, they take many times as long.
+    see, through a probe; then images are named tersely, and finally described in free language. A decoder only learns
+    to look if there is something to see, and a vision tower learns little from captions that ignore it: trained
+    together from scratch, they take many times as long.
     """
     return (
         Stage("drill", drill, 4 * rows, captions=1, book=None, modes=(REMOVED,)),
@@ -176,7 +175,9 @@ def train(
     optimizers = build_optimizers(model, probe, recipe)
     state = RunState(out / STATE, recipe, {"model": model, "probe": probe}, optimizers)
     done = state.restore()
-    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, step {done} of {recipe.steps}", flush=True)
+    print(
+        f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens, step {done} of {recipe.steps}", flush=True
+    )
     measured = validation("training", captions_evaluated)
     started = time.monotonic()
     for step, batch in enumerate(_batches(recipe, encoder, workers, done), start=done):
@@ -234,7 +235,7 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
         half.save_pretrained(directory)
         build_processor(tokenizer).save_pretrained(directory)
         for file in Path(directory).iterdir():
-            os.replace(file, out / file.name)
+            file.replace(out / file.name)
 
 
 def main(arguments: list[str] | None = None) -> None:

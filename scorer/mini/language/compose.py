@@ -33,7 +33,9 @@ def compose(
     tongue = tongue or rng.choice(TONGUES)
     surface = surface or any_surface(rng)
     if tongue == FRENCH:
-        speaker: Speaker = french.FrenchSpeaker(scene, rng, false=false, part=part, words=french.FRENCH, surface=surface)
+        speaker: Speaker = french.FrenchSpeaker(
+            scene, rng, false=false, part=part, words=french.FRENCH, surface=surface
+        )
         french.prose(speaker)
     else:
         style = rng.choice(STYLES)

@@ -14,15 +14,18 @@ TRAINING, RESERVED = "training", "reserved"
 
 WORD_LIST = Path(__file__).with_name("words.txt")
 
-_SYLLABLES = (
-    "ba be bi bo bra che da del dro du el en fa fi flo ga gle gra ha hi jo ka ki klo la le lo lu ma me mi mo mu na ne no "
-    "nu ol or pa pe pla po qua ra re ri ro sa se shi si sko so sta su ta te ti to tra tu un va ve vi wo xa ya za zi zo"
-).split()
-_EMOJI = "😀 🎨 🖼️ ✨ 👍 🔥 🙂 📷 ❓ 👀 🎉 🌍 ☕ 🚀 🐱 🌳 🎵 💡 📌 ✅ → • © ½ %".split()
-_SCRIPTS = ((0x3B1, 0x3C9), (0x430, 0x44F), (0x5D0, 0x5EA), (0x627, 0x64A), (0x905, 0x939), (0x3042, 0x3093), (0x4E00, 0x5000),
-            (0xAC00, 0xAD00), (0xE0, 0xF6))  # fmt: skip
+_MADE_UP = """
+    ba be bi bo bra che da del dro du el en fa fi flo ga gle gra ha hi jo ka ki klo la le lo lu ma me mi mo mu na ne no
+    nu ol or pa pe pla po qua ra re ri ro sa se shi si sko so sta su ta te ti to tra tu un va ve vi wo xa ya za zi zo
+"""
+_SIGNS = "😀 🎨 🖼️ ✨ 👍 🔥 🙂 📷 ❓ 👀 🎉 🌍 ☕ 🚀 🐱 🌳 🎵 💡 📌 ✅ → • © ½ %"
+_OF_A_YEAR = "January February March April May June July August September October November December"
+_SYLLABLES, _EMOJI, _MONTHS = (tuple(words.split()) for words in (_MADE_UP, _SIGNS, _OF_A_YEAR))
+_SCRIPTS = (
+    (0x3B1, 0x3C9), (0x430, 0x44F), (0x5D0, 0x5EA), (0x627, 0x64A), (0x905, 0x939), (0x3042, 0x3093), (0x4E00, 0x5000),
+    (0xAC00, 0xAD00), (0xE0, 0xF6),
+)  # fmt: skip
 """Ranges of letters: Greek, Cyrillic, Hebrew, Arabic, Devanagari, Japanese, Chinese, Korean, accented Latin."""
-_MONTHS = "January February March April May June July August September October November December".split()
 
 
 def share(alternatives: Sequence[str], part: str) -> tuple[str, ...]:
@@ -79,7 +82,9 @@ class Filler:
             return self.rng.choice(word_list(self.part))
         if drawn < 0.85:
             return self._pseudo()
-        return self.rng.choice((self._number, self._code, self._hashtag, self._emoji, self._foreign, lambda: self.one("name")))()
+        return self.rng.choice(
+            (self._number, self._code, self._hashtag, self._emoji, self._foreign, lambda: self.one("name"))
+        )()
 
     def _adj(self) -> str:
         """Return an adjective for a noun phrase; often one that has not been seen there."""
@@ -134,4 +139,5 @@ class Filler:
         return "".join(chr(self.rng.randint(first, last)) for _ in range(self.rng.randint(2, 6)))
 
     def _url(self) -> str:
-        return f"{self.rng.choice(('https://', 'www.', ''))}{self._pseudo()}.{self.rng.choice(('com', 'org', 'net', 'io'))}"
+        start, end = self.rng.choice(("https://", "www.", "")), self.rng.choice(("com", "org", "net", "io"))
+        return f"{start}{self._pseudo()}.{end}"

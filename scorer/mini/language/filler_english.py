@@ -68,9 +68,9 @@ WORDS: dict[str, str] = {
         undoubtedly unexpectedly unusually usually vaguely very visibly warmly wonderfully yesterday
     """,
     "opener": """
-        again also altogether anyway apparently basically besides certainly clearly curiously currently evidently finally
-        first firstly frankly funnily furthermore generally great hello here hey hi hm hmm honestly however incidentally
-        indeed interestingly lastly luckily meanwhile moreover naturally next now obviously oddly oh ok okay ooh
+        again also altogether anyway apparently basically besides certainly clearly curiously currently evidently
+        finally first firstly frankly funnily furthermore generally great hello here hey hi hm hmm honestly however
+        incidentally indeed interestingly lastly luckily meanwhile moreover naturally next now obviously oddly oh ok okay ooh
         overall perhaps plainly please presumably probably really regardless remarkably sadly second secondly simply so
         still strangely surely surprisingly then thus today typically um ultimately unsurprisingly wait well wow yep
         additionally likewise similarly admittedly nevertheless
@@ -120,7 +120,8 @@ WORDS: dict[str, str] = {
         Aaron Abigail Adam Agnes Ahmed Alex Alice Amir Ana Andrew Anita Anna Anton Arthur Bella Ben Bruno Carla Carlos
         Chen Chloe Clara Dana Daniel David Diego Dina Elena Elif Emil Emma Erik Eva Fatima Felix Fiona Frank Gina Greta
         Hana Hans Harry Hugo Ida Igor Ines Ivan Jack Jana Jane Jin Joan John Jonas Julia Kai Karim Kate Kenji Lara Lars
-        Lea Leo Lily Linda Liu Lucas Lucy Luis Luna Maja Marco Maria Mark Marta Max Maya Mei Mia Milan Mina Mohamed Nadia
+        Lea Leo Lily Linda Liu Lucas Lucy Luis Luna Maja Marco Maria Mark Marta Max Maya Mei Mia Milan Mina Mohamed
+        Nadia
         Nina Noah Nora Olga Oliver Omar Oscar Pablo Paul Pedro Peter Petra Priya Rahul Raj Rita Robert Rosa Samir Sara
         Sofia Sven Tara Theo Tim Tom Uma Vera Victor Wei Yara Yuki Zara Zoe
     """,
@@ -135,31 +136,43 @@ WORDS: dict[str, str] = {
 PHRASES: dict[str, tuple[str, ...]] = {
     "thing": (
         "the <noun>", "the <adjective> <noun>", "my <noun>", "your <noun>", "our <adjective> <noun>", "this <noun>",
-        "that <noun>", "the <word>", "the <word> <noun>", "<name>’s <noun>", "some <noun>", "every <noun>",
+        "that <noun>", "the <word>", "the <word> <noun>", "<name>’s <noun>", "every <noun>",
         "<adjective> <noun>", "the <noun> of <name>", "the <noun> in <place>", "old <word>", "<name>", "<word>",
     ),
     "where": (
         "in <place>", "at the <noun>", "near the <noun>", "behind the <noun>", "in the <noun>", "for the <noun>",
-        "with <thing>", "without <thing>", "during the <noun>", "for <name>", "by <name>", "from <place>", "before <noun>",
-        "after the <noun>", "about <thing>", "in <year>", "on <date>", "at <clock>", "like <thing>", "in <adjective> style",
-        "between <thing> and <thing>", "inside <thing>", "despite the <noun>", "because of <thing>", "according to <name>",
+        "with <thing>", "without <thing>", "during the <noun>", "for <name>", "by <name>", "from <place>",
+        "before <noun>",
+        "after the <noun>", "about <thing>", "in <year>", "on <date>", "at <clock>", "like <thing>",
+        "in <adjective> style",
+        "between <thing> and <thing>", "inside <thing>", "despite the <noun>", "because of <thing>",
+        "according to <name>",
         "with <adjective> <noun>", "<word> <word>", "the <adjective> way", "if you like", "as usual", "for once",
-        "as far as I know", "to be <adjective>", "as <name> <says>", "so to speak", "of course", "for a change", "by chance",
+        "as far as I know", "to be <adjective>", "as <name> <says>", "so to speak", "of course", "for a change",
+        "by chance",
     ),
     "start": (
-        "in this <medium>", "in the <medium>", "on this <medium>", "on the <medium>", "in my <medium>", "in <name>’s <medium>",
+        "in this <medium>", "in the <medium>", "on this <medium>", "on the <medium>", "in my <medium>",
+        "in <name>’s <medium>",
         "within the <medium>", "looking at the <medium>", "looking closely", "at first glance", "as you can see",
-        "as far as I can tell", "to be <adjective>", "to start with", "first of all", "for the record", "to my surprise",
-        "if I am not mistaken", "without any doubt", "in short", "in other words", "by the way", "to sum up", "this time",
+        "as far as I can tell", "to be <adjective>", "to start with", "first of all", "for the record",
+        "to my surprise",
+        "if I am not mistaken", "without any doubt", "in short", "in other words", "by the way", "to sum up",
+        "this time",
         "once again", "so far", "in <year>", "on <date>", "at <clock>", "last <noun>", "this <noun>", "every <noun>",
         "according to <thing>", "according to <name>", "thanks to <name>", "as <name> <says>", "<adverb> speaking",
-        "<where>", "<where>", "<opener>", "<opener>", "<opener>", "<opener>", "<opener>", "<adverb>", "<word> <word>", "<word>",
-        "dear <name>", "<name> , look", "guess what", "you see", "let me see", "believe it or not", "after all", "apart from that",
-        "in the end", "strictly speaking", "from here", "ladies and gentlemen", "in my opinion", "on closer inspection",
+        "<where>", "<where>", "<opener>", "<opener>", "<opener>", "<opener>", "<opener>", "<adverb>",
+        "<word> <word>", "<word>",
+        "dear <name>", "<name> , look", "guess what", "you see", "let me see", "believe it or not", "after all",
+        "apart from that",
+        "in the end", "strictly speaking", "from here", "ladies and gentlemen", "in my opinion",
+        "on closer inspection",
     ),
     "aside": (
-        "I think", "I guess", "it seems", "<adverb>", "<adverb>", "<adverb>", "as <name> <says>", "you know", "of course",
-        "as always", "so to speak", "in fact", "for example", "<where>", "<where>", "if you look", "no doubt", "let us say",
+        "I think", "I guess", "it seems", "<adverb>", "<adverb>", "<adverb>", "as <name> <says>", "you know",
+        "of course",
+        "as always", "so to speak", "in fact", "for example", "<where>", "<where>", "if you look", "no doubt",
+        "let us say",
         "I must say", "oh my", "<name> <says>", "<word> <word>",
     ),
     "that": (
@@ -172,46 +185,70 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "look": (
         "look at", "look ,", "see", "notice", "consider", "imagine", "picture", "find", "behold", "check out", "take",
         "do not miss", "mind", "say hello to", "enjoy", "let us begin with", "think of", "describe", "mark",
-        "guess what I see :", "here comes", "this is about", "caption :", "title :", "answer :", "description :", "note :",
-        "alt text :", "content :", "summary :", "<word> :", "<word> <word> :", "<name> :", "subject :", "motif :", "fig. <number> :",
-        "image <number> :", "<number> )", "<hashtag>", "<emoji>", "<adjective> :", "today’s <noun> :", "spotted :", "featuring",
+        "guess what I see :", "here comes", "this is about", "caption :", "title :", "answer :", "description :",
+        "note :",
+        "alt text :", "content :", "summary :", "<word> :", "<word> <word> :", "<name> :", "subject :", "motif :",
+        "fig. <number> :",
+        "image <number> :", "<number> )", "<hashtag>", "<emoji>", "<adjective> :", "today’s <noun> :", "spotted :",
+        "featuring",
         "presenting", "<word>ing", "<word>", "<word> <word>", "<word> <word> <word>", "<adverb> <word>",
-        "<adjective> <medium> of", "<medium> of", "<medium> with", "drawing of", "close-up of", "vector art of", "photo :",
+        "<adjective> <medium> of", "<medium> of", "<medium> with", "drawing of", "close-up of", "vector art of",
+        "photo :",
         "portrait of", "study of", "still life with", "<adverb> , see", "only", "simply", "<adverb>",
     ),
     "clause": (
-        "<person> <made> <thing> <where>", "<thing> is <adjective>", "<thing> looks <adjective>", "<thing> was <adjective> <where>",
-        "the <medium> is <adjective>", "the <medium> looks <adverb> <adjective>", "the <medium> <shows> <adjective> <noun>",
-        "I like the <adjective> <noun>", "<person> <made> it <where>", "<name> <says> it is <adjective>", "we went to <place>",
+        "<person> <made> <thing> <where>", "<thing> is <adjective>", "<thing> looks <adjective>",
+        "<thing> was <adjective> <where>",
+        "the <medium> is <adjective>", "the <medium> looks <adverb> <adjective>",
+        "the <medium> <shows> <adjective> <noun>",
+        "I like the <adjective> <noun>", "<person> <made> it <where>", "<name> <says> it is <adjective>",
+        "we went to <place>",
         "it was <made-like> <where>", "everything is <adjective>", "everything looks <adjective> and <adjective>",
-        "the style is <adverb> <adjective>", "the lines are <adjective>", "the edges look <adjective>", "I <adverb> like it",
-        "it reminds me of <thing>", "it could be <thing>", "<person> must have been <adjective>", "the <noun> belongs to <name>",
+        "the style is <adverb> <adjective>", "the lines are <adjective>", "the edges look <adjective>",
+        "I <adverb> like it",
+        "it reminds me of <thing>", "it could be <thing>", "<person> must have been <adjective>",
+        "the <noun> belongs to <name>",
         "this <medium> was <made-like> by <name>", "<where> <person> <made> <thing>", "what <adjective> <noun>",
         "the rest is <adjective>", "the rest of the <medium> is <adjective>", "the composition is <adjective>",
-        "<viewer> <sees> <adjective> <noun>", "<thing> and <thing> are <adverb> <adjective>", "please <word> the <noun>",
-        "you should <word> <where>", "the mood is <adjective>", "<adjective> <noun> everywhere", "it makes me <adjective>",
-        "<name> and <name> <made> <thing>", "<words>", "<words>", "<thing> <word> <thing>", "<word> <word> the <word>",
-        "we <word> the <adjective> <word>", "it costs <number> dollars", "it took <number> hours", "<start> it is <adjective>",
-        "there is much to say about <thing>", "that is all I know", "that was <adjective>", "that’s it", "that is everything",
+        "<viewer> <sees> <adjective> <noun>", "<thing> and <thing> are <adverb> <adjective>",
+        "please <word> the <noun>",
+        "you should <word> <where>", "the mood is <adjective>", "<adjective> <noun> everywhere",
+        "it makes me <adjective>",
+        "<name> and <name> <made> <thing>", "<words>", "<words>", "<thing> <word> <thing>",
+        "<word> <word> the <word>",
+        "we <word> the <adjective> <word>", "it costs <number> dollars", "it took <number> hours",
+        "<start> it is <adjective>",
+        "there is much to say about <thing>", "that is all I know", "that was <adjective>", "that’s it",
+        "that is everything",
         "who would have thought", "I have no idea why", "thank you , <name>", "have <adjective> <noun>", "see <url>",
-        "contact <name> at <number>", "the <noun> weighs <number> kg", "copyright <year> <name>", "<hashtag> <hashtag>",
-        "taken with <word> <number>", "it has been <number> years", "the <noun> , the <noun> and the <noun> are <adjective>",
-        "it is a <adjective> <noun>", "it looks like a <noun>", "I would call it a <adjective> <noun>", "<name> has a <noun>", "what a <adjective> <noun>",
-        "there must be a <noun>", "<person> needs a <adjective> <noun>", "it makes a <adjective> <noun>", "<thing> wants a <word>", "that's a <noun> for you",
-        "don't ask <name>", "it isn't <adjective>", "I can't <word> it", "nobody's <noun> is <adjective>", "we'll <word> it <where>", "he's <adjective> , she's <adjective>",
-        "no people are in the <medium>", "no text can be read", "the <medium> has no frame", "rated <number> out of 10",
+        "contact <name> at <number>", "the <noun> weighs <number> kg", "copyright <year> <name>",
+        "<hashtag> <hashtag>",
+        "taken with <word> <number>", "it has been <number> years",
+        "the <noun> , the <noun> and the <noun> are <adjective>",
+        "it is a <adjective> <noun>", "it looks like a <noun>", "I would call it a <adjective> <noun>",
+        "<name> has a <noun>", "what a <adjective> <noun>",
+        "there must be a <noun>", "<person> needs a <adjective> <noun>", "it makes a <adjective> <noun>",
+        "<thing> wants a <word>", "that's a <noun> for you",
+        "don't ask <name>", "it isn't <adjective>", "I can't <word> it", "nobody's <noun> is <adjective>",
+        "we'll <word> it <where>", "he's <adjective> , she's <adjective>",
+        "no people are in the <medium>", "no text can be read", "the <medium> has no frame",
+        "rated <number> out of 10",
     ),
     "made-like": (
-        "made", "painted", "drawn", "printed", "designed", "created", "finished", "sold", "found", "rendered", "taken",
+        "made", "painted", "drawn", "printed", "designed", "created", "finished", "sold", "found", "rendered",
+        "taken",
     ),
     "words": (
         "<word> <word>", "<word> <word> <word>", "<word> <word> <word> <word>", "<word> <word> <word> <word> <word>",
         "<word> the <word> <word>", "<word> of <word>", "<word> , <word> and <word>", "<pseudo> <pseudo>",
-        "<word> <number> <word>", "to <word> or to <word>", "<word> <adverb> <word>", "<pseudo> <word> <pseudo> <word>",
+        "<word> <number> <word>", "to <word> or to <word>", "<word> <adverb> <word>",
+        "<pseudo> <word> <pseudo> <word>",
     ),
     "meeting": (
-        "a <medium> of", "a <adjective> <medium> of", "a <medium> with", "a <medium> showing", "a <adjective> <medium> that <shows>",
-        "a <noun> <shows>", "a <noun> <made>", "a <adjective> <noun> with", "one <medium> ,", "one can see", "one sees",
+        "a <medium> of", "a <adjective> <medium> of", "a <medium> with", "a <medium> showing",
+        "a <adjective> <medium> that <shows>",
+        "a <noun> <shows>", "a <noun> <made>", "a <adjective> <noun> with", "one <medium> ,", "one can see",
+        "one sees",
         "an <medium> of", "an image of", "an image with", "an illustration of", "a look at", "a view of",
     ),
 }  # fmt: skip

@@ -18,13 +18,16 @@ WORDS: dict[str, str] = {
         ensuite d’abord enfin bref aujourd’hui hier parfois souvent en|effet bien|sûr en|fait à|vrai|dire peut-être
         ici voilà heureusement à|<place> en|<year> selon|<name> comme|toujours de|près pour|finir <word>
     """,
-    "fr-where": "à|<place> pour|<name> avec|<name> en|<year> chez|<name> sans|<fr-noun> pendant|le|<fr-noun> devant|le|<fr-noun>",
+    "fr-where": "à|<place> pour|<name> avec|<name> en|<year> chez|<name> sans|<fr-noun> pendant|le|<fr-noun>",
 }
 PHRASES: dict[str, tuple[str, ...]] = {
     "fr-clause": (
-        "c’est <fr-adjective>", "c’est tout", "le <fr-noun> est <fr-adjective>", "l’image est très <fr-adjective>", "<fr-person> aime le <fr-noun>",
-        "je ne sais pas pourquoi", "tout est <fr-adjective>", "<fr-start> , c’est <fr-adjective>", "le <fr-noun> vient de <place>", "merci , <name>",
-        "on dirait le <fr-noun> de <name>", "<fr-person> habite à <place>", "le style est <fr-adjective>", "<word> <word> <word>",
+        "c’est <fr-adjective>", "c’est tout", "le <fr-noun> est <fr-adjective>", "l’image est très <fr-adjective>",
+        "<fr-person> aime le <fr-noun>",
+        "je ne sais pas pourquoi", "tout est <fr-adjective>", "<fr-start> , c’est <fr-adjective>",
+        "le <fr-noun> vient de <place>", "merci , <name>",
+        "on dirait le <fr-noun> de <name>", "<fr-person> habite à <place>", "le style est <fr-adjective>",
+        "<word> <word> <word>",
         "quel <fr-noun> <fr-adjective>", "il fait <fr-adjective>", "le <fr-noun> et le <fr-noun>",
     ),
 }  # fmt: skip

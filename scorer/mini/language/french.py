@@ -8,44 +8,68 @@ from scorer.mini.language.speaker import ENGLISH, Speaker
 from scorer.mini.world import GRID, Layout
 
 _NOUNS = {
-    "circle": "cercle", "square": "carré", "triangle": "triangle", "star": "étoile", "cross": "croix", "ring": "anneau",
+    "circle": "cercle", "square": "carré", "triangle": "triangle", "star": "étoile", "cross": "croix",
+    "ring": "anneau",
     "heart": "cœur",
 }  # fmt: skip
 _FEMININE = ("star", "cross")
 _COLOURS = {
-    "red": "rouge", "green": "vert", "blue": "bleu", "yellow": "jaune", "purple": "violet", "pink": "rose", "brown": "marron",
+    "red": "rouge", "green": "vert", "blue": "bleu", "yellow": "jaune", "purple": "violet", "pink": "rose",
+    "brown": "marron",
 }  # fmt: skip
 _BACKGROUNDS = {"white": "blanc", "black": "noir", "grey": "gris", "beige": "beige"}
 _SIZES = {"small": "petit", "large": "grand"}
 _CORNERS = (("en haut à", "en bas à"), ("gauche", "droite"))
-_RELATIONS = {"left": "à gauche", "right": "à droite", "above": "au-dessus", "below": "en dessous", "diagonal": "en diagonale"}
+_RELATIONS = {
+    "left": "à gauche",
+    "right": "à droite",
+    "above": "au-dessus",
+    "below": "en dessous",
+    "diagonal": "en diagonale",
+}
 NOTHINGS = ("rien d’autre", "rien de plus", "aucune autre forme")
 
 INTRODUCTIONS = (
-    *["{np}"] * 3, *["il y a {np}"] * 3, "voici {np}", "on voit {np}", "nous voyons {np}", "l’image montre {np}", "cette image montre {np}",
-    "le dessin montre {np}", "sur l’image , il y a {np}", "dans ce dessin on voit {np}", "<fr-person> a dessiné {np}", "<fr-person> a peint {np}",
-    "je vois {np}", "regardez {np}", "sur fond {background} , il y a {np}", "<fr-start> , on voit {np}", "<fr-start> , {np}", "c’est {np}",
-    "<word> : {np}", "<fr-noun> : {np}", "<fr-person> dit qu’il y a {np}", "ici se trouve {np}", "à mon avis , c’est {np}", "<word> <word> {np}",
+    *["{np}"] * 3, *["il y a {np}"] * 3, "voici {np}", "on voit {np}", "nous voyons {np}", "l’image montre {np}",
+    "cette image montre {np}",
+    "le dessin montre {np}", "sur l’image , il y a {np}", "dans ce dessin on voit {np}",
+    "<fr-person> a dessiné {np}", "<fr-person> a peint {np}",
+    "je vois {np}", "regardez {np}", "sur fond {background} , il y a {np}", "<fr-start> , on voit {np}",
+    "<fr-start> , {np}", "c’est {np}",
+    "<word> : {np}", "<fr-noun> : {np}", "<fr-person> dit qu’il y a {np}", "ici se trouve {np}",
+    "à mon avis , c’est {np}", "<word> <word> {np}",
 )  # fmt: skip
 LINKS = (
-    *["et {np}"] * 4, ", {np}", "avec {np}", "ainsi que {np}", "puis {np}", "et aussi {np}", "plus {np}", ". on voit aussi {np}", ". il y a aussi {np}",
+    *["et {np}"] * 4, ", {np}", "avec {np}", "ainsi que {np}", "puis {np}", "et aussi {np}", "plus {np}",
+    ". on voit aussi {np}", ". il y a aussi {np}",
     "à côté de {np}", ". <fr-start> , il y a {np}", "et , <fr-start> , {np}",
 )  # fmt: skip
 STATEMENTS = (
-    "{the} {be} {colour}", "{the} {be} {size}", "{the} {be} {corner}", "{the} se {find} {corner}", "{the} {be} {after} {of-other}",
-    "le fond est {background}", "le fond est {background}", "sur fond {background}", "le <fr-noun> est <fr-adjective>", "<fr-clause>", "<fr-clause>",
+    "{the} {be} {colour}", "{the} {be} {size}", "{the} {be} {corner}", "{the} se {find} {corner}",
+    "{the} {be} {after} {of-other}",
+    "le fond est {background}", "le fond est {background}", "sur fond {background}",
+    "le <fr-noun> est <fr-adjective>", "<fr-clause>", "<fr-clause>",
 )  # fmt: skip
 NOUNS = (
-    *["{count} {small} {shape} {colour}"] * 3, *["{count} {shape} {colour}"] * 4, "{count} {shape}", "{count} {small} {shape}",
+    *["{count} {small} {shape} {colour}"] * 3, *["{count} {shape} {colour}"] * 4, "{count} {shape}",
+    "{count} {small} {shape}",
     "{count} {shape} {colour} <fr-adjective>", "{count} {shape} , {colour} ,", "{count} {shape} de couleur {plain}",
 )  # fmt: skip
-ENDINGS = (*[""] * 6, "sur fond {background}", "sur un fond {background}", "sur du papier {background}", "<fr-where>", ", <fr-clause>", "<word>")
+ENDINGS = (
+    *[""] * 6,
+    "sur fond {background}",
+    "sur un fond {background}",
+    "sur du papier {background}",
+    "<fr-where>",
+    ", <fr-clause>",
+    "<word>",
+)
 
 FRENCH = replace(ENGLISH, orders=())
 
 
 class FrenchSpeaker(Speaker):
-    """Say things in French. Articles and adjectives agree with a noun that may follow them, and so tell of its shape."""
+    """Say things in French. Articles and adjectives agree with a noun that may follow them, and so tell its shape."""
 
     def _gender(self, shape: str | None, masculine: str, feminine: str) -> str:
         return feminine if shape in _FEMININE else masculine
@@ -131,7 +155,11 @@ class FrenchSpeaker(Speaker):
 
     def _mention(self, i: int) -> None:
         self.subject = i
-        self._together(lambda n, shape: "les" if n > 1 else "l’ ~" if shape in ("star", "ring") else self._gender(shape, "le", "la"))
+        self._together(
+            lambda n, shape: (
+                "les" if n > 1 else "l’ ~" if shape in ("star", "ring") else self._gender(shape, "le", "la")
+            )
+        )
         self.fill("{shape} {colour}" if "colour" in self.stated[i] else "{shape}")
 
     def _be(self) -> None:
@@ -159,7 +187,9 @@ class FrenchSpeaker(Speaker):
     def _of_other(self) -> None:
         subject, self.subject = self.subject, self.other
         self._together(
-            lambda n, shape: "des" if n > 1 else "de l’ ~" if shape in ("star", "ring") else self._gender(shape, "du", "de la")
+            lambda n, shape: (
+                "des" if n > 1 else "de l’ ~" if shape in ("star", "ring") else self._gender(shape, "du", "de la")
+            )
         )
         self.fill("{shape} {colour}" if "colour" in self.stated[self.other] else "{shape}")
         self.subject = subject

@@ -117,8 +117,8 @@ COMPARISONS: tuple[Words, ...] = (
 _FURTHER = """
     an are aren't is isn't was were yes no not none nothing pair couple trio singular plural them they it its their
     this these those that one's zero four another more fewer horizontal vertical middle centre center circular round
-    alone own itself starry squared ringed crossed grayish violets oranges orange cyan magenta turquoise lime navy teal maroon gold
-    silver ivory size sized colour color colours colors shape shapes figure figures thing things object objects
+    alone own itself starry squared ringed crossed grayish violets oranges orange cyan magenta turquoise lime navy teal
+    maroon gold silver ivory size sized colour color colours colors shape shapes figure figures thing things object objects
 """
 
 
@@ -134,7 +134,17 @@ def with_article(words: str, after: str) -> str:
 
 
 def _said() -> Iterator[str]:
-    for mappings in (SHAPES, COLOURS, BACKGROUNDS, SIZES, COUNTS, COLLECTIVES, RELATIONS, COMPARISONS, (FURTHER_COUNTS, KINDS)):
+    for mappings in (
+        SHAPES,
+        COLOURS,
+        BACKGROUNDS,
+        SIZES,
+        COUNTS,
+        COLLECTIVES,
+        RELATIONS,
+        COMPARISONS,
+        (FURTHER_COUNTS, KINDS),
+    ):
         for mapping in mappings:
             yield from mapping.values()
     yield from (word for pair in HEIGHTS for word in pair)
@@ -159,4 +169,8 @@ def spellings() -> list[str]:
         *("above", "below", "nothing", "small"),
     }
     words = sorted(word for word in plain if " " not in word)
-    return [spelt for word in words for spelt in (word, f" {word}", word.capitalize(), f" {word.capitalize()}", f" {word.upper()}")]
+    return [
+        spelt
+        for word in words
+        for spelt in (word, f" {word}", word.capitalize(), f" {word.capitalize()}", f" {word.upper()}")
+    ]

@@ -17,9 +17,12 @@ PLAIN = (
     "Caption this.",
 )
 _FREE = (
-    "what <viewer> see ?", "describe <thing>", "tell me about the <medium>", "<clause>", "<words>", "<opener> , describe the <medium> .", "caption", "",
-    "write about the <medium> <where>", "what is on the <medium> ?", "please <word> the <medium>", "describe the <adjective> <medium> in detail .",
-    "give me a <adjective> caption", "<emoji>", "que vois-tu ?", "décris l’image .", "what did <person> draw ?", "list everything .", "explain the <medium> to <name>",
+    "what <viewer> see ?", "describe <thing>", "tell me about the <medium>", "<clause>", "<words>",
+    "<opener> , describe the <medium> .", "caption", "",
+    "write about the <medium> <where>", "what is on the <medium> ?", "please <word> the <medium>",
+    "describe the <adjective> <medium> in detail .",
+    "give me a <adjective> caption", "<emoji>", "que vois-tu ?", "décris l’image .", "what did <person> draw ?",
+    "list everything .", "explain the <medium> to <name>",
 )  # fmt: skip
 
 

@@ -415,7 +415,11 @@ class Speaker:
         """Mention a group again, by what the text has stated about it."""
         stated, self.subject = self.stated[i], i
         if {"colour", "shape"} <= stated:
-            choices = ["the {colour} {shape}"] * 4 + ["the {colour} {one}", "this {colour} {shape}", "the <adj> {colour} {shape}"]
+            choices = ["the {colour} {shape}"] * 4 + [
+                "the {colour} {one}",
+                "this {colour} {shape}",
+                "the <adj> {colour} {shape}",
+            ]
             if "size" in stated:
                 choices.append("the {size} {colour} {shape}")
             if self.mentioned == 1:

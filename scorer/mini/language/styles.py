@@ -33,7 +33,7 @@ def prose(s: Speaker) -> None:
 
 
 def _turns(s: Speaker) -> Sequence[str]:
-    """Return frames for a sentence about a further group; of some the place comes first, if the group is sure to exist."""
+    """Return frames for a sentence about a further group; if it is sure to exist, its place may come first."""
     if s.exists(s.mentioned) and s.chance(0.5):
         return s.words.placed + s.words.related
     return s.words.turns
@@ -77,8 +77,10 @@ def _ending(s: Speaker) -> None:
 def tags(s: Speaker) -> None:
     """Write keywords with commas or other signs between them."""
     comma = s.rng.choice((",", ",", ",", ";", "|", "/", "·", "-", LINE))
-    extras = ["<word>", "<adjective>", "<hashtag>", "<medium>", "<words>", "<adjective> <medium>", "<name>", "{background} <surface>",
-              "{background} background", "{background}", "on {background}", "<number>", "<adjective> <noun>"]  # fmt: skip
+    extras = ["<word>", "<adjective>", "<hashtag>", "<medium>", "<words>", "<adjective> <medium>", "<name>",
+    "{background} <surface>",
+              "{background} background", "{background}", "on {background}", "<number>",
+              "<adjective> <noun>"]  # fmt: skip
     if s.chance(0.3):
         s.fill(s.rng.choice(extras))
         s.caption.say(comma)
@@ -96,13 +98,20 @@ def tags(s: Speaker) -> None:
 
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "colour": ("the colour is {colour}", "the color is {colour}", "its colour is {colour}", "it is painted {colour}", "{colour} in colour", "the paint was {colour}",
-               "<person> chose {colour}", "what <viewer> <sees> is {colour}", "{colour}", "I see {colour}", "the first {thing} is {colour}", "something {colour}"),
-    "shape": ("the shape is {single}", "its shape : {single}", "{single}", "it has the shape of {single}", "shaped like {single}", "the object is {single}", "think of {single}"),
-    "size": ("the size is {size}", "it is {size}", "{size} in size", "{size}", "it looks <adverb> {size}", "its size is {size}", "something {size}"),
-    "number": ("you count {number}", "the number is {number}", "{number} in number", "{number} of them", "how many ? {number}", "{number} in total here"),
-    "corner": ("it is in the {corner} corner", "at the {corner}", "found at the {corner}", "somewhere in the {corner} <corner>", "look to the {corner}", "it sits at the {height}", "on the {side}"),
-    "background": ("the background is {background}", "on {background}", "the <surface> is {background}", "{background} behind", "all on {background} <surface>"),
+    "colour": ("the colour is {colour}", "the color is {colour}", "its colour is {colour}", "it is painted {colour}",
+    "{colour} in colour", "the paint was {colour}",
+               "<person> chose {colour}", "what <viewer> <sees> is {colour}", "{colour}", "I see {colour}",
+               "the first {thing} is {colour}", "something {colour}"),
+    "shape": ("the shape is {single}", "its shape : {single}", "{single}", "it has the shape of {single}",
+    "shaped like {single}", "the object is {single}", "think of {single}"),
+    "size": ("the size is {size}", "it is {size}", "{size} in size", "{size}", "it looks <adverb> {size}",
+    "its size is {size}", "something {size}"),
+    "number": ("you count {number}", "the number is {number}", "{number} in number", "{number} of them",
+    "how many ? {number}", "{number} in total here"),
+    "corner": ("it is in the {corner} corner", "at the {corner}", "found at the {corner}",
+    "somewhere in the {corner} <corner>", "look to the {corner}", "it sits at the {height}", "on the {side}"),
+    "background": ("the background is {background}", "on {background}", "the <surface> is {background}",
+    "{background} behind", "all on {background} <surface>"),
     "word": ("<clause>", "<words>", "<start> , <clause>", "<thing>"),
 }  # fmt: skip
 
@@ -166,14 +175,28 @@ def bullets(s: Speaker) -> None:
     """Write a line for each group."""
     bullet = s.rng.choice(("-", "*", "•", "–", "+", ">", ""))
     if s.chance(0.5):
-        s.fill(s.rng.choice(("<look>", "<medium> :", "the <medium> <shows> :", "<start> :", "<word> :", "<clause> :", "what <viewer> <sees> :")))
+        s.fill(
+            s.rng.choice(
+                (
+                    "<look>",
+                    "<medium> :",
+                    "the <medium> <shows> :",
+                    "<start> :",
+                    "<word> :",
+                    "<clause> :",
+                    "what <viewer> <sees> :",
+                )
+            )
+        )
         s.caption.say(LINE)
     for k in range(s.rng.choice((1, 2, 2, 3, 3, 4))):
         if k:
             s.caption.say(LINE)
         s.caption.say(bullet)
         if s.exhausted or s.chance(0.15):
-            s.fill(s.rng.choice(("<clause>", "<thing>", "{background} <surface>", "<words>", "background : {background}")))
+            s.fill(
+                s.rng.choice(("<clause>", "<thing>", "{background} <surface>", "<words>", "background : {background}"))
+            )
         else:
             s.introduce(("{bare}", "{np}", "{np}", "<adj> {np}", "<word> : {np}"))
             if s.chance(0.2):
@@ -185,26 +208,55 @@ def ask(s: Speaker) -> str | None:
     has mentioned, about the background, or about any group that it names."""
     about = s.rng.choice(("background", "what", "group", "group", "group", "is there", "words"))
     if about == "words":
-        s.fill(s.rng.choice(("is it <adjective> ?", "what is <thing> ?", "why <word> ?", "who <made> it ?", "<clause> ?", "do you like <thing> ?")))
+        s.fill(
+            s.rng.choice(
+                (
+                    "is it <adjective> ?",
+                    "what is <thing> ?",
+                    "why <word> ?",
+                    "who <made> it ?",
+                    "<clause> ?",
+                    "do you like <thing> ?",
+                )
+            )
+        )
         return s.rng.choice(("<clause>", "<adverb>", "<words>", "I do not know", "<person>", "<clause> <where>"))
     if about == "background":
-        s.fill(s.rng.choice(("what colour is the <surface> ?", "what color is the background ?", "which colour is the <surface> ?", "<surface> ?",
-                             "describe the background .", "what is behind it ?", "the background ?", "what about the <surface> ?")))  # fmt: skip
-        return s.rng.choice(("{background}", "{background}", "it is {background}", "the <surface> is {background}", "<adverb> {background}", "<that> it is {background}"))
+        s.fill(s.rng.choice(("what colour is the <surface> ?", "what color is the background ?",
+        "which colour is the <surface> ?", "<surface> ?",
+                             "describe the background .", "what is behind it ?", "the background ?",
+                             "what about the <surface> ?")))  # fmt: skip
+        return s.rng.choice(
+            (
+                "{background}",
+                "{background}",
+                "it is {background}",
+                "the <surface> is {background}",
+                "<adverb> {background}",
+                "<that> it is {background}",
+            )
+        )
     if about == "what" or not s.mentioned:
-        s.fill(s.rng.choice(("what is there ?", "what do you see ?", "what else ?", "what can be seen ?", "which shapes are there ?", "anything else ?",
-                             "what does the <medium> show ?", "so ?", "tell me more .", "what did <person> draw ?", "go on .", "next ?")))  # fmt: skip
+        s.fill(s.rng.choice(("what is there ?", "what do you see ?", "what else ?", "what can be seen ?",
+        "which shapes are there ?", "anything else ?",
+                             "what does the <medium> show ?", "so ?", "tell me more .", "what did <person> draw ?",
+                             "go on .", "next ?")))  # fmt: skip
         return "{np}" if s.exhausted else "introduce"
     s.subject = s.rng.choice(range(s.mentioned))
     questions: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-        "colour": (("what colour {be} {the} ?", "which color {be} {the} ?", "the colour of {the} ?", "what is {its} colour ?"),
+        "colour": (("what colour {be} {the} ?", "which color {be} {the} ?", "the colour of {the} ?",
+        "what is {its} colour ?"),
                    ("{colour}", "{colour}", "{it} {be} {colour}", "{the} {be} {colour}", "<adverb> {colour}")),
         "size": (("how big {be} {the} ?", "what size {be} {the} ?", "{be} {the} small or large ?", "{its} size ?"),
                  ("{size}", "{it} {be} {size}", "{the} {be} {size}", "<adverb> {size}")),
-        "number": (("how many {ones} are there ?", "how many {ones} ?", "count {the} .", "how many of them ?", "number of {ones} ?"),
-                   ("{number}", "{number}", "there {be} {number}", "I count {number}", "<adverb> {number}", "{number} of {them}")),
-        "corner": (("where {be} {the} ?", "where can I find {the} ?", "which corner {be} {the} in ?", "position of {the} ?"),
-                   ("{corner}", "at the {corner}", "in the {corner} corner", "{it} {be} at the {corner}", "{the} {sits} in the {corner} corner")),
+        "number": (("how many {ones} are there ?", "how many {ones} ?", "count {the} .", "how many of them ?",
+        "number of {ones} ?"),
+                   ("{number}", "{number}", "there {be} {number}", "I count {number}", "<adverb> {number}",
+                   "{number} of {them}")),
+        "corner": (("where {be} {the} ?", "where can I find {the} ?", "which corner {be} {the} in ?",
+        "position of {the} ?"),
+                   ("{corner}", "at the {corner}", "in the {corner} corner", "{it} {be} at the {corner}",
+                   "{the} {sits} in the {corner} corner")),
         "shape": (("what {be} {it} ?", "which shape {be} {the} ?", "what kind of shape ?", "what shape ?"),
                   ("{it} {be} {kind}", "{kind}", "{shape}", "<adverb> {kind}")),
     }  # fmt: skip
@@ -232,7 +284,9 @@ def answer(s: Speaker, frame: str | None) -> None:
 
 def questions(s: Speaker) -> None:
     """Write questions with answers as one text."""
-    q, a = s.rng.choice((("Q:", "A:"), ("question:", "answer:"), ("-", "-"), ("<name> :", "<name> :"), ("", "–"), ("", "")))
+    q, a = s.rng.choice(
+        (("Q:", "A:"), ("question:", "answer:"), ("-", "-"), ("<name> :", "<name> :"), ("", "–"), ("", ""))
+    )
     q, a = s.filler.fill(q), s.filler.fill(a)
     for k in range(s.rng.choice((1, 2, 2, 3))):
         if k:

@@ -1,6 +1,6 @@
-"""A word is labelled visual exactly where the image changes what could stand there: in a small world, with a few phrases.
+"""A word is labelled visual exactly where the image changes what could stand there.
 
-The proof (`enumeration`) knows nothing of how `CaptionWriter` keeps its books.
+The proof, in a small world and with a few phrases, knows nothing of how `CaptionWriter` keeps its books.
 """
 
 import random

@@ -60,7 +60,17 @@ def few(**chosen: Any) -> Language:
         "orders": (),
         "mentions": (1, 2),
     }
-    for name in ("shapes", "colours", "backgrounds", "sizes", "counts", "exact_counts", "relations", "comparisons", "heights"):
+    for name in (
+        "shapes",
+        "colours",
+        "backgrounds",
+        "sizes",
+        "counts",
+        "exact_counts",
+        "relations",
+        "comparisons",
+        "heights",
+    ):
         single[name] = getattr(ENGLISH, name)[:1]
     return Language(**{**single, **chosen})
 
@@ -96,7 +106,10 @@ CASES = {
         PLACED,
         few(places=("", "at the {corner}"), statements=("{the} {sits} {after} {other}", "{the} {be} on the {side}")),
     ),
-    "a relation announces a group": (PLACED, few(links=("{before} {np}", "and {np}"), statements=("{the} {be} at the {height}",))),
+    "a relation announces a group": (
+        PLACED,
+        few(links=("{before} {np}", "and {np}"), statements=("{the} {be} at the {height}",)),
+    ),
     "counts, with verbs that agree": (
         COUNTED,
         few(
@@ -107,20 +120,39 @@ CASES = {
     ),
     "nouns without a count": (
         COUNTED,
-        few(bare_nouns=("{colour} {shape}",), introductions=("{bare}", "{np}"), links=(", {bare}", "and {np}"), statements=("{number}",)),
+        few(
+            bare_nouns=("{colour} {shape}",),
+            introductions=("{bare}", "{np}"),
+            links=(", {bare}", "and {np}"),
+            statements=("{number}",),
+        ),
     ),
-    "vague counts": (COUNTED, few(counts=({1: "a", 2: "some"}, {1: "one", 2: "2"}), statements=("there {be} {number} of {them}",))),
+    "vague counts": (
+        COUNTED,
+        few(counts=({1: "a", 2: "some"}, {1: "one", 2: "2"}), statements=("there {be} {number} of {them}",)),
+    ),
     "attributes that follow later": (
         # With two colours, two groups would have both, and "the thing is red" would be as likely of any scene.
         replace(SIZED, colours=("red", "blue", "pink")),
-        few(nouns=("{count} {size} {thing}", "{count} {shape}"), statements=("{the} {be} {colour}", "{it} {be} {size}")),
+        few(
+            nouns=("{count} {size} {thing}", "{count} {shape}"),
+            statements=("{the} {be} {colour}", "{it} {be} {size}"),
+        ),
     ),
-    "comparisons": (SIZED, few(nouns=("{count} {size} {colour} {shape}",), statements=("{the} {be} {compared} {other}",))),
+    "comparisons": (
+        SIZED,
+        few(nouns=("{count} {size} {colour} {shape}",), statements=("{the} {be} {compared} {other}",)),
+    ),
     "several words for a thing": (
         PLACED,
-        few(shapes=lexicon.SHAPES[-6:-3], colours=lexicon.COLOURS[-1:], statements=("{it} {be} {kind}",), nouns=("{count} {colour} {thing}",)),
+        few(
+            shapes=lexicon.SHAPES[-6:-3],
+            colours=lexicon.COLOURS[-1:],
+            statements=("{it} {be} {kind}",),
+            nouns=("{count} {colour} {thing}",),
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
