@@ -70,10 +70,10 @@ WORDS: dict[str, str] = {
     "opener": """
         again also altogether anyway apparently basically besides certainly clearly curiously currently evidently
         finally first firstly frankly funnily furthermore generally great hello here hey hi hm hmm honestly however
-        incidentally indeed interestingly lastly luckily meanwhile moreover naturally next now obviously oddly oh ok okay ooh
-        overall perhaps plainly please presumably probably really regardless remarkably sadly second secondly simply so
-        still strangely surely surprisingly then thus today typically um ultimately unsurprisingly wait well wow yep
-        additionally likewise similarly admittedly nevertheless
+        incidentally indeed interestingly lastly luckily meanwhile moreover naturally next now obviously oddly oh ok
+        okay ooh overall perhaps plainly please presumably probably really regardless remarkably sadly second secondly
+        simply so still strangely surely surprisingly then thus today typically um ultimately unsurprisingly wait well
+        wow yep additionally likewise similarly admittedly nevertheless
     """,
     "shows": """
         shows depicts contains has displays presents features includes holds portrays reveals offers exhibits captures

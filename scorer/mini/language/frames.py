@@ -1,14 +1,14 @@
 """List the English sentences and phrases that facts stand in.
 
 `{slot}` is filled by `speaker` with a fact, `<name>` by `filler`. Slots: `{np}` first mention of the next group,
-`{bare}` the same without a count; `{be}` is/are for the group, `{sits}` a verb that agrees with it; `{corner}`, `{height}`,
-`{side}` its place; `{after}` where it lies as seen from the group `{other}`, `{before}` where the group mentioned last
-lies as seen from the next one; `{the}` repeated mention, `{it}` a pronoun, `{its}`; `{colour}`, `{size}`, `{shape}`,
-`{kind}` its attributes, `{number}` its count where it stands alone; `{compared}` its size against that of `{other}`;
-`{background}`, `{kinds}` the number of groups.
+`{bare}` the same without a count; `{be}` is/are for the group, `{sits}` a verb that agrees with it; `{corner}`,
+`{height}`, `{side}` its place; `{after}` where it lies as seen from the group `{other}`, `{before}` where the group
+mentioned last lies as seen from the next one; `{the}` repeated mention, `{it}` a pronoun, `{its}`; `{colour}`,
+`{size}`, `{shape}`, `{kind}` its attributes, `{number}` its count where it stands alone; `{compared}` its size
+against that of `{other}`; `{background}`, `{kinds}` the number of groups.
 
-Frames in `INTRODUCTIONS` and `LINKS` may be followed by the news that there is no further group; those in `PLACED` and
-`RELATED` are only for a group that is sure to exist.
+Frames in `INTRODUCTIONS` and `LINKS` may be followed by the news that there is no further group; those in `PLACED`
+and `RELATED` are only for a group that is sure to exist.
 """
 
 INTRODUCTIONS = (

@@ -118,7 +118,8 @@ _FURTHER = """
     an are aren't is isn't was were yes no not none nothing pair couple trio singular plural them they it its their
     this these those that one's zero four another more fewer horizontal vertical middle centre center circular round
     alone own itself starry squared ringed crossed grayish violets oranges orange cyan magenta turquoise lime navy teal
-    maroon gold silver ivory size sized colour color colours colors shape shapes figure figures thing things object objects
+    maroon gold silver ivory size sized colour color colours colors shape shapes figure figures thing things
+    object objects
 """
 
 
