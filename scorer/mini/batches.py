@@ -19,14 +19,14 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.captions import Caption, drill, write
 from scorer.mini.inputs import BLANK, INPUTS, SHOWN, Pixels, training_image
-from scorer.mini.labels import token_labels
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.captions import Caption, drill, write
 from scorer.mini.language.compose import compose, compose_false, converse
+from scorer.mini.language.labels import token_labels
+from scorer.mini.language.phrases import FULL, READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Phrasebook
 from scorer.mini.language.prompts import PLAIN, any_prompt
 from scorer.mini.packaging import END, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, START
-from scorer.mini.phrases import FULL, READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Phrasebook
 from scorer.mini.world import CELLS, Scene, World, in_order, sample_scene, seeded
 
 SYSTEM = "You are a helpful assistant."

@@ -10,9 +10,9 @@ from PIL import Image
 
 from scorer.contrast_images import ContrastOptions
 from scorer.contrasts import CONTRASTS, AlteredImage, DrawnImage
-from scorer.mini.drawing import draw
 from scorer.mini.packaging import IMAGE_SIZE
 from scorer.mini.world import Scene
+from scorer.mini.world.drawing import draw
 
 Pixels = npt.NDArray[np.uint8]
 """[height, width, 3]"""

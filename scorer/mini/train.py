@@ -26,16 +26,16 @@ with needing(__name__):
     from scorer.allocator import keep_freed_memory
     from scorer.mini import MODEL_PATH
     from scorer.mini.batches import REMOVED, SYSTEM, Batch, Rows, SceneEncoder, Stage, collate
-    from scorer.mini.captions import write
     from scorer.mini.evaluation import HeldOut, grounding, validation
     from scorer.mini.inputs import BLANK
+    from scorer.mini.language.captions import write
     from scorer.mini.language.compose import compose
     from scorer.mini.language.filler import TRAINING
     from scorer.mini.language.lexicon import spellings
+    from scorer.mini.language.phrases import REPETITIVE, TERSE
     from scorer.mini.language.prompts import PLAIN, any_prompt
     from scorer.mini.objective import SceneProbe, losses
     from scorer.mini.packaging import build_model, build_processor, train_tokenizer
-    from scorer.mini.phrases import REPETITIVE, TERSE
     from scorer.mini.run_state import RunState
     from scorer.mini.world import sample_scene, seeded
 

@@ -3,9 +3,9 @@
 import random
 from typing import Any
 
-from scorer.mini.caption_writer import CONTRADICTORY, Facts
-from scorer.mini.captions import LAYOUT, Caption, falsified
 from scorer.mini.language import french
+from scorer.mini.language.caption_writer import CONTRADICTORY, Facts
+from scorer.mini.language.captions import LAYOUT, Caption, falsified
 from scorer.mini.language.filler import TRAINING
 from scorer.mini.language.speaker import Speaker
 from scorer.mini.language.styles import STYLES, answer, ask

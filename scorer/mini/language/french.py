@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from scorer.mini.captions import BACKGROUND, LAYOUT, relation
+from scorer.mini.language.captions import BACKGROUND, LAYOUT, relation
 from scorer.mini.language.speaker import ENGLISH, Speaker
 from scorer.mini.world import GRID, Layout
 

@@ -8,12 +8,12 @@ from functools import cache
 from itertools import permutations
 from typing import Any, TypeVar
 
-from scorer.mini.caption_writer import CaptionWriter, Fact, Facts
-from scorer.mini.captions import BACKGROUND, LAYOUT, Caption, relation
 from scorer.mini.language import frames, lexicon
+from scorer.mini.language.caption_writer import CaptionWriter, Fact, Facts
+from scorer.mini.language.captions import BACKGROUND, LAYOUT, Caption, relation
 from scorer.mini.language.filler import TRAINING, Filler, share
+from scorer.mini.language.phrases import READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Order
 from scorer.mini.language.surface import Surface
-from scorer.mini.phrases import READING, TO_THE_LEFT, TO_THE_RIGHT, UPWARD, Order
 from scorer.mini.world import GRID, Group, Layout, Scene, World, in_order
 
 Words = Mapping[Any, str]

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from scorer.mini.caption_writer import GLUE, LINE
-from scorer.mini.captions import BACKGROUND
+from scorer.mini.language.caption_writer import GLUE, LINE
+from scorer.mini.language.captions import BACKGROUND
 from scorer.mini.language.speaker import Speaker
 
 Style = Callable[[Speaker], None]

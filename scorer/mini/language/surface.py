@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from scorer.mini.caption_writer import PUNCTUATION, in_sentence_case
+from scorer.mini.language.caption_writer import PUNCTUATION, in_sentence_case
 
 SENTENCE, LOWER, UPPER, TITLE = "sentence", "lower", "upper", "title"
 CASES = (*[SENTENCE] * 10, *[LOWER] * 5, UPPER, TITLE)

@@ -12,14 +12,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from scorer.mini import MODEL_PATH
 from scorer.mini.batches import MASKED, REMOVED, SceneEncoder, TrainingRow, collate
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.drawing import draw
 from scorer.mini.evaluation import HeldOut, held_out, predict
 from scorer.mini.inputs import BLANK, SHOWN
-from scorer.mini.labels import auroc
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.labels import auroc
 from scorer.mini.language.prompts import PROMPT
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE, IMAGE_TOKENS
+from scorer.mini.world.drawing import draw
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)
 

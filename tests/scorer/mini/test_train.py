@@ -13,12 +13,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from scorer.errors import ConfigError
 from scorer.mini import MODEL_PATH, train
 from scorer.mini.batches import REMOVED, Rows, SceneEncoder, Stage, TrainingRow, collate
-from scorer.mini.caption_writer import CONTRADICTORY
-from scorer.mini.captions import drill
+from scorer.mini.language.caption_writer import CONTRADICTORY
+from scorer.mini.language.captions import drill
 from scorer.mini.language.compose import compose_false
+from scorer.mini.language.phrases import REPETITIVE, Phrasebook
 from scorer.mini.objective import SceneProbe, losses
 from scorer.mini.packaging import IMAGE_TOKENS, build_model
-from scorer.mini.phrases import REPETITIVE, Phrasebook
 from scorer.mini.world import sample_scene
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)

@@ -6,9 +6,9 @@ from functools import cache
 
 import pytest
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.captions import FALSIFIABLE, Caption
 from scorer.mini.language import filler_english, frames, lexicon
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.captions import FALSIFIABLE, Caption
 from scorer.mini.language.compose import ENGLISH, FRENCH, compose, compose_false, converse
 from scorer.mini.language.filler import RESERVED, TRAINING, Filler, share, word_list
 from scorer.mini.language.speaker import language

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from scorer.mini.caption_writer import FILLER, VISUAL
-from scorer.mini.captions import Caption
+from scorer.mini.language.caption_writer import FILLER, VISUAL
+from scorer.mini.language.captions import Caption
 from scorer.mini.world import Group, Item, Scene, World
 
 SOMEWHERE = Item(0.5, 0.5, 0.1, 0.0)

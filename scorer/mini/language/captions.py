@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scorer.mini.caption_writer import CONTRADICTORY, CaptionWriter, Fact, Facts, Span
-from scorer.mini.phrases import FULL, Phrasebook
+from scorer.mini.language.caption_writer import CONTRADICTORY, CaptionWriter, Fact, Facts, Span
+from scorer.mini.language.phrases import FULL, Phrasebook
 from scorer.mini.world import GRID, Layout, Scene, World, in_order
 
 LAYOUT: Fact = ("layout", 0)
