@@ -239,16 +239,17 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 
 
 def main(arguments: list[str] | None = None) -> None:
+    usual = Recipe(())
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory for the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     for stage, steps in (("drill", 300), ("read", 200), ("look", 1200), ("name", 800), ("describe", 10_000)):
         parser.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default: {steps})")
     parser.add_argument("--rows", type=int, default=12, help="images per step")
-    parser.add_argument("--hidden", type=int, default=Recipe.hidden, help="width of the decoder, a multiple of 32")
-    parser.add_argument("--layers", type=int, default=Recipe.layers, help="layers of the decoder")
-    parser.add_argument("--vision-hidden", type=int, default=Recipe.vision_hidden, help="width of the vision tower")
-    parser.add_argument("--vision-layers", type=int, default=Recipe.vision_layers, help="layers of the vision tower")
+    parser.add_argument("--hidden", type=int, default=usual.hidden, help="width of the decoder, a multiple of 32")
+    parser.add_argument("--layers", type=int, default=usual.layers, help="layers of the decoder")
+    parser.add_argument("--vision-hidden", type=int, default=usual.vision_hidden, help="width of the vision tower")
+    parser.add_argument("--vision-layers", type=int, default=usual.vision_layers, help="layers of the vision tower")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between evaluations")
     parser.add_argument("--save-every", type=int, default=100, help="steps between states to continue from")
     parser.add_argument("--captions-evaluated", type=int, default=200, help="held-out captions per kind and evaluation")
