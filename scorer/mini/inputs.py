@@ -26,16 +26,17 @@ INPUTS: Final = (
 
 SIZES: Final = (*[IMAGE_SIZE] * 6, 128, 160, 256)
 """Sides of the images before the processor resizes them, in pixels."""
+JPEG_SHARE: Final = 0.15
+"""The share of images that have been through JPEG."""
 
 
 def training_image(scene: Scene, kind: str, rng: random.Random) -> Pixels:
     """Return `scene` as the model's image processor passes it on, before it is normalised.
 
-    `kind` is `SHOWN` or one of `ALTERED`, which is applied to the image at its own size, as the engine does. Some
-    images have been through JPEG.
+    `kind` is `SHOWN` or one of `ALTERED`, which is applied to the image at its own size, as the engine does.
     """
     image = draw(scene, rng.choice(SIZES))
-    if rng.random() < 0.15:
+    if rng.random() < JPEG_SHARE:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=rng.randint(60, 95))
         image = Image.open(buffer).convert("RGB")
