@@ -12,7 +12,7 @@ the cost. The mix includes the contrast inputs: branches that do not see the ima
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class SceneEncoder:
         branch.add([*self.encode(prompt), self.end_id])
         branch.add([self.newline_id, self.start_id, *self.encode("assistant\n")])
         ids, labels = self.caption(caption)
-        by_label = {FILLER: FILLER_WEIGHT, None: FILLER_WEIGHT, **dict.fromkeys(unlearnt, 0.0)}
+        by_label: dict[str | None, float] = {FILLER: FILLER_WEIGHT, None: FILLER_WEIGHT, **dict.fromkeys(unlearnt, 0.0)}
         weights = [by_label.get(label, 1.0) for label in labels]
         branch.add([*ids, self.end_id], [*weights, FILLER_WEIGHT])
         branch.add([self.newline_id])
@@ -214,21 +214,34 @@ class Rows(Dataset[TrainingRow]):
         return branch
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The tokens from `start` to `end` of every row: the openings, or a branch of each row.
+
+    `visible` bool [B, end - start, keys]: which tokens see which. The keys of the openings are their own tokens, those
+    of a branch the opening's and then its own.
+    """
+
+    start: int
+    end: int
+    visible: torch.Tensor
+
+
 @dataclass(slots=True)
 class Batch:
-    """B rows over P images, padded to T tokens.
+    """B rows over P images, of T tokens: openings, then branches, each padded to the longest of its segment.
 
-    `pixels` uint8 [P, 3, H, W]; `ids` and `positions` int64, `weights` float32, all [B, T]; `visible` bool
-    [B, T, T]: whether a token (first T) sees another. `image_numbers` int64 [n] are the image of each run of image
-    tokens, in the order of the tokens, -1 for the blank one. `cells` int64 [P, cells, 8] and `backgrounds` int64 [P]
-    are the scenes as class numbers (`scene_classes`).
+    `pixels` uint8 [P, 3, H, W]; `ids` and `positions` int64, `weights` float32, all [B, T]; `segments`: the openings,
+    then the branches. `image_numbers` int64 [n] are the image of each run of image tokens, in the order of the tokens,
+    -1 for the blank one. `cells` int64 [P, cells, 8] and `backgrounds` int64 [P] are the scenes as class numbers
+    (`scene_classes`).
     """
 
     pixels: torch.Tensor
     ids: torch.Tensor
     positions: torch.Tensor
     weights: torch.Tensor
-    visible: torch.Tensor
+    segments: list[Segment]
     image_numbers: torch.Tensor
     cells: torch.Tensor
     backgrounds: torch.Tensor
@@ -251,55 +264,83 @@ def scene_classes(scene: Scene, world: World) -> list[list[int]]:
     return rows
 
 
-def lay_out(row: TrainingRow, image_id: int) -> tuple[list[int], list[int], list[float], list[int], list[bool]]:
-    """Return each token's id, position, loss weight and branch number, and whether the images are hidden from it."""
-    start = len(row.opening)
-    ids, positions = list(row.opening), list(range(start))
-    weights, numbers, hidden = [0.0] * start, [0] * start, [False] * start
-    for number, branch in enumerate(row.branches, start=1):
-        size = len(branch.ids)
-        first = start - (row.opening.count(image_id) if branch.mode == REMOVED else 0)
-        ids += branch.ids
-        weights += branch.weights
-        positions += range(first, first + size)
-        numbers += [number] * size
-        hidden += [branch.mode in (MASKED, REMOVED)] * size
-    return ids, positions, weights, numbers, hidden
+def branch_start(row: TrainingRow, branch: Branch, image_id: int) -> int:
+    """Return the position of a branch's first token, as if it stood alone."""
+    removed = row.opening.count(image_id) if branch.mode == REMOVED else 0
+    return len(row.opening) - removed
 
 
-def collate(rows: Sequence[TrainingRow], encoder: SceneEncoder, multiple: int = 32) -> Batch:
-    """Pad `rows` to one batch whose length is a multiple of `multiple` tokens, as few distinct shapes run faster."""
-    laid_out = [lay_out(row, encoder.image_id) for row in rows]
-    length = -(-max(len(columns[0]) for columns in laid_out) // multiple) * multiple
-    ids = torch.full((len(rows), length), encoder.pad_id)
-    positions, numbers = torch.zeros_like(ids), torch.full_like(ids, -1)
-    weights, hidden = torch.zeros(ids.shape), torch.zeros(ids.shape, dtype=torch.bool)
-    for b, columns in enumerate(laid_out):
-        size = len(columns[0])
-        for target, column in zip((ids, positions, weights, numbers, hidden), columns, strict=True):
-            target[b, :size] = torch.tensor(column, dtype=target.dtype)
-    seen, seeing = numbers[:, None, :], numbers[:, :, None]
-    visible = ((seen == 0) | (seen == seeing)).tril()
-    visible &= ~(hidden[:, :, None] & (ids == encoder.image_id)[:, None, :])
+def collate(rows: Sequence[TrainingRow], encoder: SceneEncoder, multiple: int = 8) -> Batch:
+    """Put `rows` into one batch.
 
+    Within a row, branches are sorted by their lengths, so that those of a segment are about as long. Lengths of
+    segments are multiples of `multiple` tokens, as few distinct shapes run faster.
+    """
+    ordered = [sorted(row.branches, key=lambda branch: len(branch.ids)) for row in rows]
+    count = max(map(len, ordered))
+    columns: list[list[Branch | None]] = [
+        [branches[k] if k < len(branches) else None for branches in ordered] for k in range(count)
+    ]
+    lengths = [max(len(row.opening) for row in rows)]
+    lengths += [max(len(branch.ids) for branch in column if branch) for column in columns]
+    lengths = [-(-length // multiple) * multiple for length in lengths]
+    starts = [0, *accumulate(lengths)]
+
+    ids = torch.full((len(rows), starts[-1]), encoder.pad_id)
+    positions, weights = torch.zeros_like(ids), torch.zeros(ids.shape)
+    used, hiding = torch.zeros(ids.shape, dtype=torch.bool), torch.zeros((len(rows), count), dtype=torch.bool)
+    for b, row in enumerate(rows):
+        pieces = [(row.opening, [0.0] * len(row.opening), 0)]
+        for k, branch in enumerate(ordered[b]):
+            pieces.append((branch.ids, branch.weights, branch_start(row, branch, encoder.image_id)))
+            hiding[b, k] = branch.mode in (MASKED, REMOVED)
+        for start, (tokens, losses, position) in zip(starts, pieces, strict=False):
+            piece = slice(start, start + len(tokens))
+            ids[b, piece], weights[b, piece] = torch.tensor(tokens), torch.tensor(losses)
+            positions[b, piece] = torch.arange(position, position + len(tokens))
+            used[b, piece] = True
+    return Batch(
+        ids=ids,
+        positions=positions,
+        weights=weights,
+        segments=_segments(starts, used, hiding, ids == encoder.image_id),
+        **_images(rows, ordered, encoder.image_id),
+    )
+
+
+def _segments(starts: Sequence[int], used: torch.Tensor, hiding: torch.Tensor, is_image: torch.Tensor) -> list[Segment]:
+    """Return the segments that begin at `starts`, the last of which is the end.
+
+    `used`, `is_image` bool [B, T]; `hiding` bool [B, branches]: whether a branch hides images from itself.
+    """
+    opening = slice(0, starts[1])
+    size = starts[1]
+    segments = [Segment(0, size, (used[:, None, opening] & torch.ones(size, size, dtype=torch.bool).tril()))]
+    for k, (start, end) in enumerate(pairwise(starts[1:])):
+        own, size = slice(start, end), end - start
+        seen = torch.cat([used[:, opening], used[:, own]], 1)
+        seen &= ~(hiding[:, k, None] & torch.cat([is_image[:, opening], is_image[:, own]], 1))
+        before = torch.ones(size, starts[1] + size, dtype=torch.bool).tril(starts[1])
+        segments.append(Segment(start, end, seen[:, None] & before))
+    return segments
+
+
+def _images(rows: Sequence[TrainingRow], ordered: Sequence[Sequence[Branch]], image_id: int) -> dict[str, torch.Tensor]:
+    """Return the parts of a batch that are about images; `ordered` are the rows' branches as they are laid out."""
     image_numbers: list[int] = []
     first = 0
-    for row in rows:
-        opened = [0] * (encoder.image_id in row.opening)
-        runs = [*opened, *(image for branch in row.branches for image in branch.images)]
+    for row, branches in zip(rows, ordered, strict=True):
+        opened = [0] * (image_id in row.opening)
+        runs = [*opened, *(image for branch in branches for image in branch.images)]
         image_numbers += [-1 if row.blank else first + run for run in runs]
         first += len(row.images)
     world = World()
     scenes = [scene for row in rows for scene in row.scenes]
     drawn = [image for row in rows for image in row.images]
     pixels = np.stack(drawn) if drawn else np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    return Batch(
-        pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
-        ids=ids,
-        positions=positions,
-        weights=weights,
-        visible=visible,
-        image_numbers=torch.tensor(image_numbers, dtype=torch.int64),
-        cells=torch.tensor([scene_classes(scene, world) for scene in scenes]),
-        backgrounds=torch.tensor([world.backgrounds.index(scene.background) for scene in scenes]),
-    )
+    return {
+        "pixels": torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        "image_numbers": torch.tensor(image_numbers, dtype=torch.int64),
+        "cells": torch.tensor([scene_classes(scene, world) for scene in scenes]),
+        "backgrounds": torch.tensor([world.backgrounds.index(scene.background) for scene in scenes]),
+    }

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
+from scorer.mini.attention import attending_by_segments
 from scorer.mini.batches import RANKED, Batch
 from scorer.mini.packaging import IMAGE_SIZE
 from scorer.mini.world import CELLS, GRID, World
@@ -40,14 +41,13 @@ def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: 
     is_image = batch.ids == model.config.image_token_index
     seen = features[batch.image_numbers].flatten(0, 1)
     embeddings = embeddings.masked_scatter(is_image[..., None], seen.to(embeddings.dtype))
-    mask = torch.zeros(batch.visible.shape, dtype=embeddings.dtype)
-    mask.masked_fill_(~batch.visible, torch.finfo(torch.bfloat16).min)
-    output = model.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask={"full_attention": mask[:, None]},
-        position_ids=batch.positions,
-        use_cache=False,
-    )
+    with attending_by_segments(model.model.language_model):
+        output = model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask={"full_attention": batch.segments},
+            position_ids=batch.positions,
+            use_cache=False,
+        )
     hidden: torch.Tensor = output.last_hidden_state
     return hidden
 

@@ -195,8 +195,8 @@ class FrenchSpeaker(Speaker):
         self.subject = subject
 
 
-def prose(s: FrenchSpeaker) -> None:
-    """Write sentences in French about some of the groups."""
+def prose(s: Speaker) -> None:
+    """Let a `FrenchSpeaker` write sentences about some of the groups."""
     mentions = s.rng.choice(s.words.mentions)
     if s.chance(0.15):
         s.fill("<fr-clause> .")

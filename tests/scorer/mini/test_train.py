@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from scorer.errors import ConfigError
 from scorer.mini import MODEL_PATH, train
-from scorer.mini.batches import REMOVED, Rows, SceneEncoder, Stage, TrainingRow, collate
+from scorer.mini.batches import REMOVED, Batch, Rows, SceneEncoder, Stage, TrainingRow, collate
 from scorer.mini.language.caption_writer import CONTRADICTORY
 from scorer.mini.language.captions import drill
 from scorer.mini.language.compose import compose_false
@@ -106,23 +106,37 @@ def test_rows_are_seeded_and_all_kinds_of_input_occur() -> None:
     assert any(len(row.images) > 1 for row in drawn)
 
 
+def seeing(batch: Batch) -> torch.Tensor:
+    """Which token (first T) sees which, bool [B, T, T], put together from the segments."""
+    whole = torch.zeros(*batch.ids.shape, batch.ids.shape[1], dtype=torch.bool)
+    for k, segment in enumerate(batch.segments):
+        own, opening = slice(segment.start, segment.end), slice(0, batch.segments[0].end)
+        if k:
+            whole[:, own, opening] = segment.visible[:, :, : opening.stop]
+        whole[:, own, own] = segment.visible[:, :, -(segment.end - segment.start) :]
+    return whole
+
+
 def test_branches_see_the_opening_and_themselves_only() -> None:
     drawn = rows(1)
     batch = collate(drawn, ENCODER)
-    assert batch.ids.shape[1] % 32 == 0
+    visible = seeing(batch)
+    assert all(segment.start % 8 == 0 for segment in batch.segments)
     for b, row in enumerate(drawn):
-        start = opening = len(row.opening)
-        for branch in row.branches:
-            inside = slice(start, start + len(branch.ids))
-            seen = batch.visible[b, inside]
+        opening = len(row.opening)
+        branches = sorted(row.branches, key=lambda branch: len(branch.ids))
+        assert len(branches) == len(batch.segments) - 1
+        for branch, segment in zip(branches, batch.segments[1:], strict=True):
+            inside = slice(segment.start, segment.start + len(branch.ids))
+            assert batch.ids[b, inside].tolist() == branch.ids
+            seen = visible[b, inside]
             assert torch.equal(seen[:, inside], torch.ones_like(seen[:, inside]).tril())
-            assert not seen[:, opening:start].any()
+            assert seen[:, opening:].sum() == seen[:, inside].sum()
             shown = batch.ids[b, :opening] == ENCODER.image_id
             assert seen[:, :opening][:, shown].all() == (branch.mode == "shown")
             assert seen[:, :opening][:, ~shown].all()
             first = opening - IMAGE_TOKENS if branch.mode == "removed" else opening
             assert batch.positions[b, inside].tolist() == list(range(first, first + len(branch.ids)))
-            start += len(branch.ids)
 
 
 def test_only_answers_are_learnt() -> None:
