@@ -31,7 +31,7 @@ def attend_by_segments(
     `query`, `key`, `value`: [B, heads, T, head size]. `attention_mask`: the batch's segments, openings first.
     """
     lengths = [segment.end - segment.start for segment in attention_mask]
-    queries, keys, values = ((query * scaling).split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2))
+    queries, keys, values = (torch.split(each, lengths, 2) for each in (query * scaling, key, value))
     read = []
     for k, segment in enumerate(attention_mask):
         seen = [0, k] if k else [0]
