@@ -1,11 +1,12 @@
 """List the English sentences and phrases that facts stand in.
 
 `{slot}` is filled by `speaker` with a fact, `<name>` by `filler`. Slots: `{np}` first mention of the next group,
-`{bare}` the same without a count; `{be}` is/are for the group, `{sits}` a verb that agrees with it; `{corner}`,
-`{height}`, `{side}` its place; `{after}` where it lies as seen from the group `{other}`, `{before}` where the group
-mentioned last lies as seen from the next one; `{the}` repeated mention, `{it}` a pronoun, `{its}`; `{colour}`,
-`{size}`, `{shape}`, `{kind}` its attributes, `{number}` its count where it stands alone; `{compared}` its size
-against that of `{other}`; `{background}`, `{kinds}` the number of groups.
+`{bare}` the same without a count; `{be}` is/are for the group, `{sits}` a verb that agrees with it, `{was}` and
+`{sat}` the same for the group mentioned last; `{corner}`, `{height}`, `{side}` its place; `{after}` where it lies as
+seen from the group `{other}`, `{before}` where the group mentioned last lies as seen from the next one; `{the}`
+repeated mention, `{it}` a pronoun, `{its}`; `{colour}`, `{size}`, `{shape}`, `{kind}` its attributes, `{number}` its
+count where it stands alone; `{compared}` its size against that of `{other}`; `{background}`, `{kinds}` the number of
+groups.
 
 Frames in `INTRODUCTIONS` and `LINKS` may be followed by the news that there is no further group; those in `PLACED`
 and `RELATED` are only for a group that is sure to exist.
@@ -90,7 +91,23 @@ RELATED = (
     "<start> , {after} {other} , {be} {np}", "{after} {other} , <person> <made> {np}", "and {after} {other} {np}",
 )  # fmt: skip
 
+PAIRS = (
+    "besides {np} it also has {np}", "besides {np} , <viewer> <sees> {np}",
+    "apart from {np} the <medium> <shows> {np}",
+    "not only {np} but also {np}", "in addition to {np} , it has {np}", "along with {np} , <person> <made> {np}",
+    "next to {np} <viewer> <sees> {np}", "between {np} and {np} <clause>", "<person> <made> {np} , then {np}",
+    "<person> <made> {np} and <name> <made> {np}", "either {np} or {np}", "{np} {was} near {np}",
+    "{np} {was} <done> beside {np}",
+    "from {np} to {np}", "{np} ( also {np} )", "while <person> <made> {np} , <person> <made> {np}",
+    "{np} versus {np}",
+    "here {np} , there {np}", "{np} : <words> . {np} : <words>", "with {np} on it and {np} beside",
+    "{np} , <clause> , {np}",
+)  # fmt: skip
+"""Introductions of two groups at once."""
+
 LINKS = (
+    "{sat} {before} {np}", "{sat} {before} {np}", "{was} {before} {np}", "{was} {before} {np}",
+    "that {was} {before} {np}",
     *["{before} {np}"] * 6, "<done> {before} {np}", "<adverb> {before} {np}", ", {before} {np}", "and {before} {np}",
     *[", {np}"] * 5, *["and {np}"] * 10, "and also {np}", "plus {np}", "with {np}", "as well as {np}", "<link> {np}",
     "<link> {np}",
@@ -235,7 +252,8 @@ BARE_NOUNS = (
     *["{size} {colour} {shape}"] * 3, *["{colour} {shape}"] * 4, "{shape}", "{size} {shape}", "{shape} , {colour}",
     "{shape} in {colour}",
     "{shape} ( {colour} )", "{shape} : {colour}", "{colour} , {size} {shape}", "<adj> {colour} {shape}",
-    "{colour} {shape} x {number}", "{shape} – {size} , {colour}",
+    "{colour} {shape} x {number}", "{shape} {colour}", "{shape} {colour} {size}", "{size} {shape} {colour}",
+    "{colour} {size} {shape}", "{shape} {size} {colour} {number}", "{shape} – {size} , {colour}",
     "the {colour} {shape}", "the {colour} {shape}", "the {size} {colour} {shape}", "the {shape}",
     "this {colour} {shape}", "my {colour} {shape}", "<name>’s {colour} {shape}",
     "the <adj> {colour} {shape}", "the {shape} in {colour}", "{colour} {shape} ( {number} )",

@@ -35,6 +35,7 @@ class Language:
     """Every free choice of the English grammar; each field lists alternatives of equal weight."""
 
     introductions: tuple[str, ...] = frames.INTRODUCTIONS + frames.MEETINGS
+    pairs: tuple[str, ...] = frames.PAIRS
     placed: tuple[str, ...] = frames.PLACED
     related: tuple[str, ...] = frames.RELATED
     links: tuple[str, ...] = frames.LINKS
@@ -159,6 +160,8 @@ class Speaker:
         self.subject = self.other = 0
         self.mentioned = 0
         """How many groups the text has mentioned."""
+        self.question: tuple[Fact, Callable[[Any], str]] = (BACKGROUND, str)
+        """The fact that a question was about, and the answer for each of its values."""
         self.exhausted = False
         """Whether the text has said that there is no further group."""
         self.stated: list[set[str]] = [set() for _ in range(1 + max(world.group_numbers))]
@@ -388,6 +391,16 @@ class Speaker:
     def _sits(self) -> None:
         singular, plural = self.filler.one("sits").split("/")
         self._agreeing(singular, plural)
+
+    def _was(self) -> None:
+        self._agreeing(*self.being, self.mentioned - 1)
+
+    def _sat(self) -> None:
+        singular, plural = self.filler.one("sits").split("/")
+        self._agreeing(singular, plural, self.mentioned - 1)
+
+    def _answer(self) -> None:
+        self._tell(*self.question)
 
     def _meets(self) -> None:
         singular = self.rng.choice(("meets", "faces", "joins", "greets", "follows", "accompanies"))

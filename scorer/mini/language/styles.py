@@ -15,7 +15,7 @@ def prose(s: Speaker) -> None:
     if s.chance(0.15):
         for _ in range(s.rng.choice((1, 1, 1, 2, 3))):
             _remark(s)
-    s.introduce(s.words.placed if s.chance(0.1) else s.words.introductions)
+    s.introduce(s.rng.choice((s.words.placed, s.words.pairs, *[s.words.introductions] * 10)))
     for _ in range(mentions - 1):
         if s.exhausted:
             break
@@ -206,7 +206,7 @@ def bullets(s: Speaker) -> None:
 def ask(s: Speaker) -> str | None:
     """Say a question about the image and return the frame of its answer; the question is about a group that the text
     has mentioned, about the background, or about any group that it names."""
-    about = s.rng.choice(("background", "what", "group", "group", "group", "is there", "words"))
+    about = s.rng.choice(("background", "what", "group", "group", "group", "yes or no", "yes or no", "words"))
     if about == "words":
         s.fill(
             s.rng.choice(
@@ -236,6 +236,8 @@ def ask(s: Speaker) -> str | None:
                 "<that> it is {background}",
             )
         )
+    if about == "yes or no" and not s.exhausted:
+        return _ask_yes_or_no(s)
     if about == "what" or not s.mentioned:
         s.fill(s.rng.choice(("what is there ?", "what do you see ?", "what else ?", "what can be seen ?",
         "which shapes are there ?", "anything else ?",
@@ -268,6 +270,38 @@ def ask(s: Speaker) -> str | None:
     s.fill(question)
     s.subject = subject
     return s.rng.choice(answers)
+
+
+def _ask_yes_or_no(s: Speaker) -> str:
+    """Ask whether there is a further group, or whether one that the text has mentioned has some attribute."""
+    yes, no = s.rng.choice((("yes", "no"), ("yes", "no"), ("yes", "no"), ("correct", "wrong"), ("true", "false")))
+    if not s.mentioned or s.chance(0.2):
+        s.subject = s.mentioned
+        s.question = (("count", s.mentioned), lambda n: yes if n else no)
+        s.fill(
+            s.rng.choice(
+                ("is there anything else ?", "any more shapes ?", "anything more ?", "is there more <where> ?")
+            )
+        )
+        return s.rng.choice(("{answer}", "{answer}", "{answer} , {np}", "<adverb> {answer}"))
+    s.subject = s.mentioned - 1
+    kind, values, words = s.rng.choice((
+        ("size", s.world.sizes, s.sizes), ("size", s.world.sizes, s.sizes), ("colour", s.world.colours, s.colours),
+        ("background", s.world.backgrounds, s.backgrounds),
+    ))  # fmt: skip
+    asked = s.rng.choice(values)
+    s.question = ((kind, 0 if kind == "background" else s.subject), lambda value: yes if value == asked else no)
+    if kind == "background":
+        s.fill(s.rng.choice(("is the background", "is the <surface>", "is it all on")))
+        s.caption.say(f"{words[asked]} ?")
+        return s.rng.choice(("{answer}", "{answer} , it is {background}", "{answer} , the <surface> is {background}"))
+    subject = s.subject
+    s.fill(s.rng.choice(("{be} {the}", "{be} {it}", "would you say {the} {be}", "true or false : {the} {be}")))
+    s.subject = subject
+    s.caption.say(f"{words[asked]} ?")
+    return s.rng.choice(
+        ("{answer}", f"{{answer}} , {{it}} {{be}} {{{kind}}}", f"{{answer}} , {{{kind}}}", "<adverb> {answer}")
+    )
 
 
 def answer(s: Speaker, frame: str | None) -> None:
