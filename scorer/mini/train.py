@@ -24,7 +24,6 @@ with needing(__name__):
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
     from scorer.allocator import keep_freed_memory
-    from scorer.mini import MODEL_PATH
     from scorer.mini.batches import REMOVED, SYSTEM, Batch, Rows, SceneEncoder, Stage, collate
     from scorer.mini.evaluation import HeldOut, grounding, validation
     from scorer.mini.inputs import BLANK
@@ -42,6 +41,8 @@ with needing(__name__):
 
 QUALITIES = (0.7, 0.8, 0.9)
 """AUROC of the raw gap, visual against filler words, at which checkpoints are kept as weaker reference models."""
+
+OUT = Path("out/mini")
 
 STATE = "run.pt"
 """The file in the output directory from which a run continues; it is not part of the checkpoint."""
@@ -241,7 +242,9 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 def main(arguments: list[str] | None = None) -> None:
     usual = Recipe(())
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=MODEL_PATH, help="directory for the checkpoint")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help=f"directory for the checkpoint and the run's state (default: {OUT})"
+    )
     parser.add_argument("--seed", type=int, default=0)
     for stage, steps in (("drill", 300), ("read", 200), ("look", 1200), ("name", 800), ("describe", 10_000)):
         parser.add_argument(f"--{stage}", type=int, default=steps, help=f"steps of the stage (default: {steps})")
