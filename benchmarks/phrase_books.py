@@ -28,8 +28,8 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL, Fact, Span
-from scorer.mini.captions import NUMBER_WORDS, Caption, relation
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL, Fact, Span
+from scorer.mini.language.captions import NUMBER_WORDS, Caption, relation
 from scorer.mini.world import CELLS, GRID, Scene, World
 
 BOOKS: Final = Path(__file__).parent / "books"

@@ -25,11 +25,11 @@ from scorer.columns import LOGPROB_TEXT
 from scorer.config import ScorerConfig
 from scorer.engine import Scorer
 from scorer.mini import MODEL_PATH
-from scorer.mini.caption_writer import FILLER, VISUAL
-from scorer.mini.captions import Caption
-from scorer.mini.drawing import draw
 from scorer.mini.evaluation import held_out
-from scorer.mini.labels import token_labels
+from scorer.mini.language.caption_writer import FILLER, VISUAL
+from scorer.mini.language.captions import Caption
+from scorer.mini.language.labels import token_labels
+from scorer.mini.world.drawing import draw
 from scorer.results import TokenScores
 from scorer.text_reference.train import RECORD
 from scorer.training.text_reference import text_logprobs

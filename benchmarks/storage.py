@@ -27,8 +27,8 @@ from scorer import Sample, Scorer, ScorerConfig, TokenScores
 from scorer.columns import COLUMNS, Column
 from scorer.config import ALL_BITS
 from scorer.mini import MODEL_PATH
-from scorer.mini.drawing import draw
 from scorer.mini.evaluation import held_out
+from scorer.mini.world.drawing import draw
 from scorer.results import Result
 from scorer.score_bits import rounded
 from scorer.table import build_table

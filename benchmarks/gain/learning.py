@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.gain.noisy import GENERIC, Example
 from benchmarks.gain.student import Student, Tokens, encode, images_of, train_tokenizer
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.labels import token_labels
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.labels import token_labels
 from scorer.spans import project
 from scorer.training import WeightRow, read_weights, weighted_cross_entropy
 from scorer.weights import Method

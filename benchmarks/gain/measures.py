@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks.gain.noisy import WORLD, Example
 from benchmarks.gain.student import Student, encode
-from scorer.mini.caption_writer import VISUAL
-from scorer.mini.captions import NUMBER_WORDS
-from scorer.mini.labels import token_labels
-from scorer.mini.phrases import FULL
+from scorer.mini.language.caption_writer import VISUAL
+from scorer.mini.language.captions import NUMBER_WORDS
+from scorer.mini.language.labels import token_labels
+from scorer.mini.language.phrases import FULL
 from scorer.mini.world import GRID, Scene
 
 _SIZE_WORDS: Final = {word: size for words in FULL.sizes for size, word in words.items()}

@@ -17,12 +17,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scorer.mini.caption_writer import Fact, Span
-from scorer.mini.captions import BACKGROUND, LAYOUT, NUMBER_WORDS, Caption, possibilities, write
-from scorer.mini.drawing import draw
-from scorer.mini.phrases import FULL, TERSE
+from scorer.mini.language.caption_writer import Fact, Span
+from scorer.mini.language.captions import BACKGROUND, LAYOUT, NUMBER_WORDS, Caption, possibilities, write
+from scorer.mini.language.phrases import FULL, TERSE
 from scorer.mini.sample_data import SCHEMA as SAMPLE_SCHEMA
 from scorer.mini.world import Scene, World, sample_scene, seeded
+from scorer.mini.world.drawing import draw
 
 WORLD: Final = World(
     shapes=("circle", "square", "triangle", "cross"),

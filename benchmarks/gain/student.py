@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.gain.noisy import Example
-from scorer.mini.drawing import draw
+from scorer.mini.world.drawing import draw
 from scorer.spans import token_byte_spans
 
 IMAGE_SIZE: Final = 48

@@ -8,14 +8,19 @@ import numpy.typing as npt
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from scorer.mini.batches import BLANK, PROMPT, REMOVED, SHOWN, SceneEncoder, TrainingRow, collate
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.captions import Caption, write, write_false
-from scorer.mini.drawing import draw
-from scorer.mini.labels import auroc
+from scorer.mini.batches import SceneEncoder, TrainingRow, collate
+from scorer.mini.inputs import BLANK, SHOWN
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.captions import Caption, write, write_false
+from scorer.mini.language.compose import compose, compose_false
+from scorer.mini.language.filler import RESERVED, TRAINING
+from scorer.mini.language.labels import auroc
+from scorer.mini.language.prompts import PROMPT
+from scorer.mini.language.surface import CASES, DROPPED, Surface
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE
 from scorer.mini.world import Scene, sample_scene, seeded
+from scorer.mini.world.drawing import draw
 
 Column = npt.NDArray[np.float64]
 
@@ -35,6 +40,18 @@ def held_out(seed: int | str, count: int, *, false_share: float = 0.5) -> list[H
         rng = seeded("held out", seed, index)
         scene = sample_scene(rng)
         pairs.append(HeldOut(scene, (write_false if index < false_share * count else write)(scene, rng)))
+    return pairs
+
+
+def held_out_language(seed: int | str, count: int, part: str, *, false_share: float = 0.5) -> list[HeldOut]:
+    """Return the same in free language, of the words and frames of training or of those reserved; without typos."""
+    pairs = []
+    for index in range(count):
+        rng = seeded("held out language", part, seed, index)
+        scene = sample_scene(rng)
+        surface = Surface(rng, rng.choice(CASES), rng.choice(DROPPED))
+        write_one = compose_false if index < false_share * count else compose
+        pairs.append(HeldOut(scene, write_one(scene, rng, part=part, surface=surface)))
     return pairs
 
 
@@ -73,18 +90,37 @@ def predict(
 
 
 def grounding(
-    model: LlavaForConditionalGeneration, encoder: SceneEncoder, pairs: Sequence[HeldOut]
+    model: LlavaForConditionalGeneration,
+    encoder: SceneEncoder,
+    pairs: Sequence[HeldOut],
+    modes: Sequence[str] = (BLANK,),
 ) -> dict[str, float]:
-    """Return the AUROC of the gaps on `pairs`, for the contrasts `blank` and `removed`."""
+    """Measure the gaps on `pairs` with each of the contrasts `modes`.
+
+    Returns: the AUROC of both gaps for both questions; the median and the 95th percentile of their size on filler; and
+    the perplexity of true captions, given the image.
+    """
     model.eval()
     found, shown = predict(model, encoder, pairs, SHOWN)
     labels = np.array(found, dtype=object)
-    figures = {}
-    for mode in (BLANK, REMOVED):
+    filler, true = labels == FILLER, labels != CONTRADICTORY
+    figures = {"perplexity": float(np.exp(-shown.logprob[true].mean()))}
+    for mode in modes:
         contrast = predict(model, encoder, pairs, mode)[1]
         for name, gap in (("logit", shown.logit - contrast.logit), ("logprob", shown.logprob - contrast.logprob)):
             visual = gap[labels == VISUAL]
-            figures[f"{mode} {name} visual/filler"] = auroc(visual, gap[labels == FILLER])
+            figures[f"{mode} {name} visual/filler"] = auroc(visual, gap[filler])
             figures[f"{mode} {name} true/contradictory"] = auroc(visual, gap[labels == CONTRADICTORY])
+            figures[f"{mode} {name} filler, median"] = float(np.median(np.abs(gap[filler])))
+            figures[f"{mode} {name} filler, 95 %"] = float(np.percentile(np.abs(gap[filler]), 95))
     model.train()
     return figures
+
+
+def validation(seed: int | str, count: int) -> dict[str, list[HeldOut]]:
+    """Return what a training run is measured on: `count` captions of templates and of either part of the language."""
+    return {
+        "templates": held_out(seed, count),
+        TRAINING: held_out_language(seed, count, TRAINING),
+        RESERVED: held_out_language(seed, count, RESERVED),
+    }

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
+from scorer.mini.attention import attending_by_segments
 from scorer.mini.batches import RANKED, Batch
 from scorer.mini.packaging import IMAGE_SIZE
 from scorer.mini.world import CELLS, GRID, World
@@ -40,14 +41,13 @@ def hidden_states(model: LlavaForConditionalGeneration, batch: Batch, features: 
     is_image = batch.ids == model.config.image_token_index
     seen = features[batch.image_numbers].flatten(0, 1)
     embeddings = embeddings.masked_scatter(is_image[..., None], seen.to(embeddings.dtype))
-    mask = torch.zeros(batch.visible.shape, dtype=embeddings.dtype)
-    mask.masked_fill_(~batch.visible, torch.finfo(torch.bfloat16).min)
-    output = model.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask={"full_attention": mask[:, None]},
-        position_ids=batch.positions,
-        use_cache=False,
-    )
+    with attending_by_segments(model.model.language_model):
+        output = model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask={"full_attention": batch.segments},
+            position_ids=batch.positions,
+            use_cache=False,
+        )
     hidden: torch.Tensor = output.last_hidden_state
     return hidden
 
@@ -84,6 +84,11 @@ class SceneProbe(nn.Module):
         return torch.stack([*found[:4], torch.stack(found[4:]).mean(), background])
 
 
+LOG_SUM_WEIGHT = 1e-3
+"""Weight of the squared log-sum-exp of the logits in the loss (the "z-loss" of PaLM, arXiv 2204.02311, section 5). It
+fixes what a softmax leaves open, a shift common to all logits, which raw gaps would show."""
+
+
 def losses(model: LlavaForConditionalGeneration, probe: SceneProbe, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weighted mean loss of the answers' tokens (0 in a batch without answers), and the probe's losses [6]
     (0 in a batch without images)."""
@@ -94,6 +99,8 @@ def losses(model: LlavaForConditionalGeneration, probe: SceneProbe, batch: Batch
         return torch.zeros(()), seen
     hidden = hidden_states(model, batch, features)
     logits = model.lm_head(hidden[:, :-1][chosen])  # token t is predicted at t - 1
-    each = F.cross_entropy(logits.float(), batch.ids[:, 1:][chosen], reduction="none")
+    logits = logits.float()
+    total = logits.logsumexp(1)
+    each = total - logits.gather(1, batch.ids[:, 1:][chosen][:, None])[:, 0] + LOG_SUM_WEIGHT * total.square()
     weights = batch.weights[:, 1:][chosen]
     return (each * weights).sum() / weights.sum(), seen

@@ -40,7 +40,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on `texts`; its alphabet has all 256 bytes, so any UTF-8 text can be encoded.
 
     No token spans a word and the punctuation after it; a space belongs to the word after it.
@@ -83,14 +83,23 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerFast, *, hidden: int = 192, layers: int = 4
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    hidden: int = 192,
+    layers: int = 4,
+    vision_hidden: int | None = None,
+    vision_layers: int | None = None,
 ) -> LlavaForConditionalGeneration:
-    """Build a randomly initialised LLaVA: SigLIP tower, two-layer projector, Qwen2 decoder with tied embeddings."""
+    """Build a randomly initialised LLaVA: SigLIP tower, two-layer projector, Qwen2 decoder with tied embeddings.
+
+    Widths are multiples of 32. The tower is as wide and as deep as the decoder unless given otherwise.
+    """
+    seen = vision_hidden or hidden
     vision = SiglipVisionConfig(
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
+        hidden_size=seen,
+        intermediate_size=3 * seen,
+        num_hidden_layers=vision_layers or layers,
+        num_attention_heads=seen // 32,
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         vision_use_head=False,

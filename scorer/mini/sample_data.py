@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scorer.mini import SAMPLE_PATH
-from scorer.mini.captions import Caption, write, write_false
-from scorer.mini.drawing import draw
+from scorer.mini.language.captions import Caption, write, write_false
 from scorer.mini.world import sample_scene, seeded
+from scorer.mini.world.drawing import draw
 
 SHARDS = 2
 ROWS_PER_SHARD = 120

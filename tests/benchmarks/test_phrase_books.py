@@ -25,8 +25,8 @@ from benchmarks.phrase_books import (
     stated,
     write_from,
 )
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.captions import Caption
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.captions import Caption
 from scorer.mini.world import Scene, World, sample_scene, seeded
 
 BOOKS = read_books()

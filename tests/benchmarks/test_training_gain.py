@@ -19,7 +19,7 @@ from benchmarks.gain.cost import cal_in_the_step
 from benchmarks.gain.learning import LABELS, METHODS, Lesson
 from benchmarks.gain.measures import judge
 from benchmarks.gain.student import Student, train_tokenizer
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.weights import cal
 
 CLEAN = noisy.clean("test", 300)

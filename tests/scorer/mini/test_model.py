@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from scorer.mini import MODEL_PATH
-from scorer.mini.batches import BLANK, MASKED, PROMPT, REMOVED, SHOWN, SceneEncoder, TrainingRow, collate
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.drawing import draw
+from scorer.mini.batches import MASKED, REMOVED, SceneEncoder, TrainingRow, collate
 from scorer.mini.evaluation import HeldOut, held_out, predict
-from scorer.mini.labels import auroc
+from scorer.mini.inputs import BLANK, SHOWN
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.labels import auroc
+from scorer.mini.language.prompts import PROMPT
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE, IMAGE_TOKENS
+from scorer.mini.world.drawing import draw
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)
 
@@ -115,13 +117,12 @@ def test_packed_training_rows_equal_dialogues_one_by_one(
     row = TrainingRow([scene], [np.asarray(draw(scene, IMAGE_SIZE))], opening, branches, blank=mode == BLANK)
     batch = collate([row], encoder)
     logits = model.lm_head(hidden_states(model, batch, image_features(model, with_blank(batch.pixels))))[0]
-    start = len(opening)
-    for pair, branch in zip(pairs, branches, strict=True):
+    in_order = sorted(zip(pairs, branches, strict=True), key=lambda pair: len(pair[1].ids))
+    for (pair, branch), segment in zip(in_order, batch.segments[1:], strict=True):
         ids, expected = plain_forward(processor, model, pair, mode)
-        end = start + len(branch.ids) - 2  # before <|im_end|> and the line's end
+        end = segment.start + len(branch.ids) - 2  # before <|im_end|> and the line's end
         assert batch.ids[0, end - len(ids) : end].tolist() == ids
         torch.testing.assert_close(logits[end - len(ids) - 1 : end - 1], expected, atol=2e-4, rtol=1e-4)
-        start += len(branch.ids)
 
 
 def test_it_is_grounded(model: Any, encoder: SceneEncoder) -> None:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from scorer.mini.drawing import COLOURS, draw
 from scorer.mini.world import GRID, Group, Item, Scene, World, sample_scene, seeded
+from scorer.mini.world.drawing import COLOURS, draw
 
 SCENES = [sample_scene(seeded("test world", index)) for index in range(200)]
 

@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.captions import FALSIFIABLE, Caption, write, write_false
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
+from scorer.mini.language.captions import FALSIFIABLE, Caption, write, write_false
 from scorer.mini.world import Scene, World, sample_scene, seeded
 
 
@@ -103,8 +103,8 @@ def test_a_false_caption_holds_one_contradictory_word_that_the_picture_contradic
 
 
 def test_a_value_may_not_steer_the_phrasing_before_it_is_told() -> None:
-    from scorer.mini.caption_writer import CaptionWriter
+    from scorer.mini.language.caption_writer import CaptionWriter
 
-    writer = CaptionWriter({("count", 0): 2}, {("count", 0): 2}, {("count", 0): (1, 2)})
+    writer = CaptionWriter({("count", 0): 2}, [{("count", 0): 2}], {("count", 0): (1, 2)})
     with pytest.raises(ValueError, match="before the text has stated it"):
         writer.value(("count", 0))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL, Span
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL, Span
 
 STRONGEST_FIRST = (CONTRADICTORY, VISUAL, FILLER)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
-from scorer.mini.world import Item, Scene
+from scorer.mini.world.scenes import Item, Scene
 
 Colour = tuple[int, int, int]
 Points = list[tuple[float, float]]

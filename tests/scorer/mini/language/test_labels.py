@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorer.mini.caption_writer import CONTRADICTORY, FILLER, VISUAL, Span
-from scorer.mini.labels import auroc, token_labels
+from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL, Span
+from scorer.mini.language.labels import auroc, token_labels
 
 #          0123456789
 # text     "a red kite"

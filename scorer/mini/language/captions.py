@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scorer.mini.caption_writer import CONTRADICTORY, CaptionWriter, Fact, Facts, Span
-from scorer.mini.phrases import FULL, Phrasebook
+from scorer.mini.language.caption_writer import CONTRADICTORY, CaptionWriter, Fact, Facts, Span
+from scorer.mini.language.phrases import FULL, Phrasebook
 from scorer.mini.world import GRID, Layout, Scene, World, in_order
 
 LAYOUT: Fact = ("layout", 0)
@@ -230,7 +230,7 @@ def write(
     order = rng.choice(book.orders)
     true = facts_of(scene, order.cells)
     told: Facts = {**true, **(false or {})}
-    caption = CaptionWriter(told, true, possibilities(world))
+    caption = CaptionWriter(told, [true], possibilities(world))
     writer = _Writer(caption, book, order.cells, rng, max(world.group_numbers))
     caption.say(order.announcement)
     STYLES[rng.choice(book.styles)](writer)
@@ -247,13 +247,13 @@ def drill(rng: random.Random, world: World | None = None, words: int = 48) -> Ca
     world = world or World()
     vocabulary = (*world.shapes, *world.colours, *world.backgrounds, *world.sizes, *NUMBER_WORDS.values())
     order = rng.sample(vocabulary, rng.randint(4, 12))
-    caption = CaptionWriter({}, {}, {})
+    caption = CaptionWriter({}, [], {})
     for k in range(words):
         caption.say(order[k % len(order)])
     return Caption(caption.text, tuple(caption.spans))
 
 
-def _falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:
+def falsified(scene: Scene, rng: random.Random, world: World) -> tuple[Fact, Any]:
     """Return a fact and a random value for it, which the image may happen to support."""
     kind = rng.choice(FALSIFIABLE)
     if kind == "layout":
@@ -281,7 +281,7 @@ def write_false(scene: Scene, rng: random.Random, *, attempts: int = 500) -> Cap
     """
     world = World()
     for _ in range(attempts):
-        caption = write(scene, rng, false=dict([_falsified(scene, rng, world)]))
+        caption = write(scene, rng, false=dict([falsified(scene, rng, world)]))
         if sum(span.label == CONTRADICTORY for span in caption.spans) == 1:
             return caption
     raise RuntimeError(f"found no caption of {scene} with one false word in {attempts} attempts")
