@@ -28,6 +28,7 @@ import numpy.typing as npt
 from scorer.columns import IS_STOP, LOGPROB_TEXT
 from scorer.errors import ConfigError, TableError
 from scorer.types import Float32Array, Int16Array
+from scorer.weighting.grounded import GROUNDED, grounded
 from scorer.weighting.parameters import Parameter, Slider
 from scorer.weighting.record import RawScores, WeightingMethod
 
@@ -40,6 +41,7 @@ __all__ = [
     "cal",
     "cal_logprob",
     "clamp_and_pool",
+    "grounded",
     "prior",
     "vig",
     "weights_of",
@@ -302,7 +304,9 @@ VIG: Final = WeightingMethod(
     whole_row=True,
 )
 
-METHODS: Final[Mapping[str, WeightingMethod]] = {method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG)}
+METHODS: Final[Mapping[str, WeightingMethod]] = {
+    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, GROUNDED)
+}
 DEFAULT_METHOD: Final = CAL.name
 
 

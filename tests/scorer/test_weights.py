@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scorer.errors import ConfigError
 from scorer.results import TokenScores
 from scorer.types import Float32Array, Int16Array
-from scorer.weights import METHODS, Method, cal, cal_logprob, clamp_and_pool, prior, vig
+from scorer.weights import METHODS, Method, cal, cal_logprob, clamp_and_pool, grounded, prior, vig
 
 gaps = st.floats(-30, 30, width=32)
 logprobs = st.floats(-20, 0, width=32)
@@ -181,6 +181,82 @@ def test_vig_is_shown_the_log_probabilities_only() -> None:
     assert vig(scores_of([9, -9], clean=[-2, -1], contrast=[-2, -2]), keep=0.5).tolist() == [0, 1]
 
 
+def naive_grounded(clean: float, contrast: float, k: float, epsilon: float) -> float:
+    """The two acceptance probabilities, in words: draw without and keep; draw with, and would it have been kept?"""
+    with_image, without = math.exp(clean) + epsilon, math.exp(contrast) + epsilon
+    kept = 1.0 if with_image >= without else with_image / without
+    brought = 1.0 - without / with_image if with_image > without else 0.0
+    return kept + k * brought
+
+
+@given(scores(), st.floats(0, 20), st.floats(1e-6, 1))
+def test_grounded_equals_its_naive_form(s: TokenScores, k: float, epsilon: float) -> None:
+    weights = grounded(s, k=k, epsilon=epsilon)
+    assert weights.dtype == np.float32
+    pairs = zip(s.logprob_clean.tolist(), s.logprob_contrast.tolist(), strict=True)
+    assert_allclose(weights, [naive_grounded(*pair, k, epsilon) for pair in pairs], rtol=1e-5, atol=1e-6)
+
+
+def test_the_naive_form_sees_a_missing_epsilon() -> None:
+    """Negative control: an unsmoothed ratio punishes and rewards what the reference cannot read."""
+    assert naive_grounded(-12, -9, 4, 0.001) == pytest.approx(0.895, abs=1e-3)
+    assert naive_grounded(-12, -9, 4, 0) == pytest.approx(0.0498, abs=1e-3)
+    assert naive_grounded(-9, -12, 4, 0) == pytest.approx(4.80, abs=1e-2)
+
+
+probability = st.floats(0, 1)
+
+
+def of_probabilities(clean: list[float], contrast: list[float]) -> TokenScores:
+    with np.errstate(divide="ignore"):
+        return scores_of([0] * len(clean), None, np.log(clean).tolist(), np.log(contrast).tolist())
+
+
+@given(st.floats(0, 0.1), st.lists(probability, min_size=1), st.lists(probability, min_size=1), st.floats(0, 20))
+def test_grounded_tends_to_uniform_where_the_reference_knows_nothing(
+    most: float, clean: list[float], contrast: list[float], k: float
+) -> None:
+    count = min(len(clean), len(contrast))
+    s = of_probabilities([most * p for p in clean[:count]], [most * p for p in contrast[:count]])
+    weights = grounded(s, k=k)
+    assert np.all(np.abs(weights - 1) <= max(1, k) * most / (most + 0.001) + 1e-5)
+
+
+def test_a_token_that_is_impossible_with_and_without_the_image_weighs_1() -> None:
+    assert grounded(scores_of([0], clean=[-math.inf], contrast=[-math.inf])).tolist() == [1]
+
+
+@given(scores(), st.floats(0, 20), st.floats(1e-6, 1))
+def test_grounded_lies_within_its_bounds(s: TokenScores, k: float, epsilon: float) -> None:
+    weights = grounded(s, k=k, epsilon=epsilon).astype(np.float64)
+    assert np.all(weights >= epsilon / (1 + epsilon) * (1 - 1e-6))
+    assert np.all(weights <= (1 + k / (1 + epsilon)) * (1 + 1e-6))
+
+
+@given(probability, probability, probability, st.floats(0, 20))
+def test_grounded_rises_with_the_image_and_falls_without(p: float, q: float, other: float, k: float) -> None:
+    low, high = sorted((p, other))
+    with_image = grounded(of_probabilities([low, high], [q, q]), k=k)
+    without = grounded(of_probabilities([q, q], [low, high]), k=k)
+    assert with_image[0] <= with_image[1]
+    assert without[0] >= without[1]
+
+
+def test_grounded_orders_contradicted_filler_and_visual_words() -> None:
+    weights = grounded(of_probabilities([0.001, 0.9, 0.9], [0.3, 0.9, 0.1]))
+    assert_allclose(weights, [0.00664, 1, 4.551], rtol=1e-3)
+
+
+@given(scores(), st.randoms())
+def test_grounded_weighs_every_token_alone(s: TokenScores, random: Any) -> None:
+    whole = grounded(s)
+    assert all(grounded(without(s, i)).tolist() == np.delete(whole, i).tolist() for i in range(len(whole)))
+
+
+def test_grounded_survives_log_probabilities_above_0() -> None:
+    assert grounded(scores_of([0, 0], clean=[3e38, 1e-7], contrast=[0, 0])).tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -188,12 +264,13 @@ def test_vig_is_shown_the_log_probabilities_only() -> None:
         ("cal-logprob", [1, np.nan, np.nan, np.nan, 1]),
         ("prior", [np.nan] * 5),
         ("vig", [1, 1, np.nan, 1, 0]),
+        ("grounded", [3.5216277, 3.5216277, np.nan, 3.5216277, 3.5216277]),
     ],
 )
 def test_what_depends_on_a_nan_is_nan(method: str, expected: list[float]) -> None:
     nan = math.nan
     s = scores_of([2, 2, nan, 2, 2], clean=[-1, -1, nan, -1, -1], contrast=[-2, -2, nan, -2, -2])
-    assert_array_equal(Method(method)(s), np.array(expected, np.float32))
+    assert_allclose(Method(method)(s), np.array(expected, np.float32), rtol=1e-7)
 
 
 def test_two_impossible_tokens_have_no_defined_gain() -> None:
@@ -228,7 +305,7 @@ def test_a_method_keeps_its_own_parameters() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("calm", {}, "unknown weighting method 'calm'; known methods: cal, cal-logprob, prior, vig"),
+        ("calm", {}, "unknown weighting method 'calm'; known methods: cal, cal-logprob, prior, vig, grounded"),
         (["cal"], {}, "unknown weighting method"),
         ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window"),
         ("cal", ["low"], "parameters are .*; give a mapping"),
@@ -286,7 +363,7 @@ def test_a_stop_token_that_is_undefined_is_nan() -> None:
 
 def test_the_other_methods_take_the_stop_token_like_any_other() -> None:
     s = scores_of([2, 4, 1], clean=[-1, -1, -1], contrast=[-0.1, -2, -3])
-    for method in ("cal", "cal-logprob", "prior"):
+    for method in ("cal", "cal-logprob", "prior", "grounded"):
         assert_array_equal(Method(method)(with_stops(s, [2])), Method(method)(s))
     assert_allclose(cal(with_stops(s, [2])), [3, 7 / 3, 2.5], rtol=1e-6)  # its gap is in the window of the word before
     assert prior(with_stops(s, [2])).mean() == pytest.approx(1)

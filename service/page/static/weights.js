@@ -57,6 +57,16 @@ function vig(gap, stops, threshold, keep) {
   return out;
 }
 
+/** A probability from its logarithm, which rounding can push above 0. */
+const probability = (logprob) => Math.exp(Math.min(logprob, 0));
+
+function grounded({ clean, contrast }, k, epsilon) {
+  return Float32Array.from(clean, (logprob, i) => {
+    const [p, q] = [probability(logprob) + epsilon, probability(contrast[i]) + epsilon];
+    return Math.min(1, p / q) + (k * Math.max(p - q, 0)) / p;
+  });
+}
+
 const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - contrast[i]);
 
 const clampedBy = (gapOf) => (raw, { low, high, window }) => clampAndPool(gapOf(raw), raw.turns, low, high, window);
@@ -68,6 +78,7 @@ export const PORTS = {
   "cal-logprob": clampedBy(logprobGap),
   prior: (raw, { alpha }) => prior(raw.contrast, alpha),
   vig: (raw, { threshold, keep }) => vig(logprobGap(raw), raw.stops, threshold, keep),
+  grounded: (raw, { k, epsilon }) => grounded(raw, k, epsilon),
 };
 
 /** Returns the tokens of a response as arrays. */

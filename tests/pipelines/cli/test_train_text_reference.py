@@ -20,6 +20,7 @@ from scorer.errors import TableError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import WeightTable, read_weights
 from scorer.training.export.__main__ import main as export
+from scorer.weights import METHODS
 from tests.pipelines.outputs import problems, rewrite
 from tests.pipelines.outputs import with_value as cell
 
@@ -193,7 +194,7 @@ def test_distribution_columns_of_a_language_model_are_sound_without_what_needs_a
     assert "row 2 has a top1_clean that is true, from a model without images" in problem.message
 
 
-@pytest.mark.parametrize("method", ["cal", "cal-logprob", "vig"])
+@pytest.mark.parametrize("method", [name for name, record in METHODS.items() if not record.text_reference])
 def test_a_method_that_needs_images_is_refused_before_and_after(
     made: Path, tmp_path: Path, capsys: Captured, method: str
 ) -> None:

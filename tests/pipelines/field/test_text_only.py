@@ -30,6 +30,7 @@ from scorer.training.export.__main__ import main as export
 from scorer.training.export.columns import ColumnOptions, run_columns
 from scorer.training.export.dataset import read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
+from scorer.weights import METHODS
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import IMAGE, make_job, run
 from tests.pipelines.outputs import problems, rewrite
@@ -113,7 +114,7 @@ def nothing(scores: Any) -> Any:
     return np.zeros(len(scores.token_turns), np.float32)
 
 
-@pytest.mark.parametrize("method", ["cal", "cal-logprob", "prior", "vig", nothing])
+@pytest.mark.parametrize("method", [*METHODS, nothing])
 def test_every_method_gives_1_at_read_time(output: Path, method: str | Callable[[Any], Any]) -> None:
     table = WeightTable.open(output, method=method)
     for name in TEXT_ONLY:
