@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from scorer.types import Float32Array
+from scorer.weighting.gaps import probability
 from scorer.weighting.parameters import Parameter, Slider
 from scorer.weighting.record import RawScores, WeightingMethod
 
@@ -29,12 +29,8 @@ def grounded(scores: RawScores, *, k: float = 4.0, epsilon: float = 0.001) -> Fl
         float32 [N] in [ε/(1 + ε), 1 + k/(1 + ε)], rising with P and falling with Q; NaN where P or Q is NaN. The
         weight is 1 where the image changes nothing; no mean is enforced.
     """
-    p, q = (_probability(logprobs) + epsilon for logprobs in (scores.logprob_clean, scores.logprob_contrast))
+    p, q = (probability(logprobs) + epsilon for logprobs in (scores.logprob_clean, scores.logprob_contrast))
     return np.asarray(np.minimum(1.0, p / q) + k * np.maximum(p - q, 0.0) / p, dtype=np.float32)
-
-
-def _probability(logprobs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return np.exp(np.minimum(logprobs.astype(np.float64), 0.0))  # rounding can push a log-probability above 0
 
 
 GROUNDED: Final = WeightingMethod(
