@@ -14,17 +14,23 @@ from scorer.weighting.record import RawScores, WeightingMethod
 
 
 def clamp_and_pool(
-    gap: npt.NDArray[np.floating[Any]], turns: Int16Array, low: float, high: float, window: int
+    gap: npt.NDArray[np.floating[Any]], turns: Int16Array, low: float, high: float, window: int, edges: str = "turn"
 ) -> Float32Array:
-    """Clamp ``gap`` to [low, high], then average over a centred window within each turn.
+    """Clamp ``gap`` to [low, high], then average over a centred window.
 
     CAL, arXiv 2405.17871, as in the authors' code (foundation-multimodal-models/CAL, ``llava_llama.py``):
-    ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. That code pools over the flattened batch, including
-    prompt positions and neighbouring samples (an unlabelled position contributes the gap of vocabulary entry 0), which
-    leaks into a caption's edges. Here a window never leaves its turn; inside a turn the two are equal. As in that code,
-    the stop token is the last of its turn: it is in the window of the token before it, and that one is in its own.
+    ``avgpool₃(clamp(Δo, 1, 5))``, stride 1, padding not counted. In both forms the stop token is the last of its turn:
+    it is in the window of the token before it, and that one is in its own. They differ at the edges of a turn:
 
-    Naive form::
+    ``turn``: a window never leaves its turn.
+
+    ``paper``: what that code gives for a batch of one conversation. It pools over the whole sequence, so the prompt
+    before each turn, and what follows all turns but the last, is in the window. Such positions have no label; the code
+    gives them the gap of vocabulary entry 0, which no output stores and which is ``low`` here: for one such position,
+    the two differ by at most (high − low) / window. Nothing follows the last stop token. Larger batches also let
+    neighbouring samples in, which depends on how they are shuffled and is not modelled.
+
+    Naive form, with ``turn``::
 
         out[t] = mean(clamp(gap[s]) for s in range(t - window // 2, t + window // 2 + 1) if s is in t's turn)
 
@@ -33,6 +39,7 @@ def clamp_and_pool(
         turns: int16 [N], ascending.
         low, high: clamp bounds, in the unit of ``gap``; 0 ≤ low ≤ high keeps weights usable.
         window: odd, in tokens; 1 leaves the clamped gap unchanged.
+        edges: ``turn`` or ``paper``.
 
     Returns:
         float32 [N] in [low, high]; NaN if any gap in the window is NaN.
@@ -52,21 +59,30 @@ def clamp_and_pool(
         same = turns[here] == turns[there]
         total[here] += np.where(same, clamped[there], 0.0)
         count[here] += same
+    if edges == "paper":
+        beyond = np.maximum(np.arange(1.0 - len(clamped), 1.0) + float(window // 2), 0)  # after the last token
+        unlabelled = window - count - np.where(turns == turns[-1], beyond, 0)
+        total += low * unlabelled
+        count += unlabelled
     return np.asarray(total / count, dtype=np.float32)
 
 
-def cal(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3) -> Float32Array:
+def cal(
+    scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3, edges: str = "turn"
+) -> Float32Array:
     """Apply CAL: :func:`clamp_and_pool` on the raw logit gap, bounds and window as published (arXiv 2405.17871)."""
-    return clamp_and_pool(scores.logit_gap, scores.token_turns, low, high, window)
+    return clamp_and_pool(scores.logit_gap, scores.token_turns, low, high, window, edges)
 
 
-def cal_logprob(scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3) -> Float32Array:
+def cal_logprob(
+    scores: RawScores, *, low: float = 1.0, high: float = 5.0, window: int = 3, edges: str = "turn"
+) -> Float32Array:
     """Apply CAL's clamp and pooling to the log-probability gap.
 
     A shift common to all logits changes the raw logit gap but not this one, since a softmax ignores it. In our
     measurements this gap separates words better, whatever the reason (docs/grounding.md).
     """
-    return clamp_and_pool(logprob_gap(scores), scores.token_turns, low, high, window)
+    return clamp_and_pool(logprob_gap(scores), scores.token_turns, low, high, window, edges)
 
 
 def _clamp(unit: str) -> tuple[Parameter, ...]:
@@ -104,6 +120,17 @@ def _clamp(unit: str) -> tuple[Parameter, ...]:
             odd=True,
             slider=Slider(1, 15, 2),
         ),
+        Parameter(
+            name="edges",
+            label="edges",
+            meaning="what a window holds beyond its turn",
+            type="choice",
+            default="turn",
+            choices={
+                "turn": "nothing: only tokens of the turn are averaged",
+                "paper": "the prompt's positions, each at the smallest weight, as in the authors' code on one sample",
+            },
+        ),
     )
 
 
@@ -111,7 +138,7 @@ CAL: Final = WeightingMethod(
     name="cal",
     label="CAL, by logit gap",
     words="How far the image moves the token's logit, clamped and averaged over neighbouring tokens.",
-    formula="avgpool(clamp(logit_gap, low, high), window), pooled within one turn",
+    formula="avgpool(clamp(logit_gap, low, high), window), at a turn's ends by edges",
     paper="CAL, NeurIPS 2024",
     arxiv="2405.17871",
     function=cal,
@@ -124,7 +151,7 @@ CAL_LOGPROB: Final = WeightingMethod(
     name="cal-logprob",
     label="CAL, by gap",
     words="How far the image moves the token's log-probability, clamped and averaged as in CAL.",
-    formula="avgpool(clamp(logprob_clean − logprob_contrast, low, high), window), pooled within one turn",
+    formula="avgpool(clamp(logprob_clean − logprob_contrast, low, high), window), at a turn's ends by edges",
     paper="after CAL, NeurIPS 2024",
     arxiv="2405.17871",
     function=cal_logprob,

@@ -88,7 +88,7 @@ class WeightingMethod:
         found = {p.name: p.check(params.get(p.name, p.default), self.name) for p in self.parameters}
         for low, high in self.ordered:
             a, b = found[low], found[high]
-            if a is not None and b is not None and a > b:
+            if isinstance(a, (int, float)) and isinstance(b, (int, float)) and a > b:  # not null
                 raise ConfigError(
                     f"method {self.name!r}: {low} is {a!r} and {high} is {b!r}; {low} ≤ {high} must hold: "
                     f"lower {low} or raise {high}"

@@ -71,7 +71,8 @@ def test_a_record_has_words_and_a_source(record: WeightingMethod) -> None:
 def test_parameters_and_defaults_are_the_functions(record: WeightingMethod) -> None:
     keywords = [p for p in inspect.signature(record.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert [(p.name, p.default) for p in keywords] == [(p.name, p.default) for p in record.parameters]
-    assert all(type(p.default) in {"float": (float, type(None)), "int": (int,)}[p.type] for p in record.parameters)
+    types = {"float": (float, type(None)), "int": (int,), "choice": (str,)}
+    assert all(type(p.default) in types[p.type] for p in record.parameters)
     assert record.check({}) == {p.name: p.default for p in record.parameters}, "a default is allowed"
 
 
@@ -111,6 +112,11 @@ def test_a_slider_lies_in_the_range_and_steps_on_the_default(record: WeightingMe
     defaults = record.check({})
     for parameter in record.parameters:
         slider = parameter.slider
+        if parameter.type == "choice":
+            assert slider is None and parameter.default in parameter.choices and len(parameter.choices) > 1
+            assert all(meaning and "\n" not in meaning for meaning in parameter.choices.values())
+            continue
+        assert slider is not None
         start = defaults[parameter.name] if parameter.default is not None else slider.start
         assert start is not None, "a parameter that is null by default needs a start"
         assert slider.minimum <= start <= slider.maximum

@@ -288,7 +288,7 @@ def test_methods_round_trip_and_travel(name: str) -> None:
 
 
 def test_a_method_records_its_defaults_in_one_form() -> None:
-    assert Method().to_dict() == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3}}
+    assert Method().to_dict() == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3, "edges": "turn"}}
     assert Method("cal", {"low": 1, "window": 3.0}) == Method()
     assert json.dumps(Method("cal", {"low": 1}).to_dict()) == json.dumps(Method().to_dict())
     assert Method("cal", {"window": 3.0})(scores_of([2, 4])).tolist() == [3, 3]
@@ -307,7 +307,7 @@ def test_a_method_keeps_its_own_parameters() -> None:
     [
         ("calm", {}, "unknown weighting method 'calm'; known methods: cal, cal-logprob, prior, vig, grounded"),
         (["cal"], {}, "unknown weighting method"),
-        ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window"),
+        ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window, edges"),
         ("cal", ["low"], "parameters are .*; give a mapping"),
         ("cal", {"low": math.nan}, "low is nan; it must be a finite number"),
         ("cal", {"high": math.inf}, "high is inf; it must be a finite number"),
@@ -319,6 +319,9 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("cal", {"window": 2}, "window is 2; it must be an odd number"),
         ("cal", {"window": 2.5}, "window is 2.5; it must be an odd number"),
         ("cal", {"window": -1}, "window is -1; it must be an odd number"),
+        ("cal", {"edges": "batch"}, "edges is 'batch'; it must be turn or paper"),
+        ("cal", {"edges": 1}, "edges is 1; it must be turn or paper"),
+        ("cal", {"edges": None}, "edges is null; it must be turn or paper"),
         ("prior", {"alpha": -0.1}, "alpha is -0.1; it must be 0 or more"),
         ("vig", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
         ("vig", {"keep": 1.5}, "keep is 1.5"),

@@ -1,4 +1,4 @@
-// How weights are derived: the method, and a slider for each parameter, as described by the server.
+// How weights are derived: the method, and a slider or a list for each parameter, as described by the server.
 import { byId, el } from "./dom.js";
 
 /** Formats a value: a share as a percentage, a number of tokens, or with the decimals of the slider step. */
@@ -63,7 +63,7 @@ export class Settings {
     const id = `param-${name}`;
     const title = el("label", { for: nullable ? `set-${name}` : id, title: meaning }, label);
     const toggle = nullable ? [this.toggle(parameter, isSet)] : [];
-    return el("div", { class: "setting" }, ...toggle, title, ...(isSet ? this.slider(id, parameter) : []));
+    return el("div", { class: "setting" }, ...toggle, title, ...(isSet ? this.control(id, parameter) : []));
   }
 
   /** Creates the checkbox that sets a nullable parameter or clears it. */
@@ -75,6 +75,19 @@ export class Settings {
       byId(`set-${name}`).focus();
       this.onChange();
     });
+    return input;
+  }
+
+  control(id, parameter) {
+    return parameter.type === "choice" ? [this.list(id, parameter)] : this.slider(id, parameter);
+  }
+
+  /** Creates the list of a parameter that takes one of a few words. */
+  list(id, { name, choices }) {
+    const options = Object.entries(choices).map(([word, meaning]) => el("option", { value: word, title: meaning }, word));
+    const input = el("select", { id }, ...options);
+    input.value = this.params[name];
+    input.addEventListener("change", () => this.set(name, input.value));
     return input;
   }
 

@@ -4,18 +4,25 @@
 /** Converts null to NaN, and rounds numbers to float32 as in the engine. */
 const numbers = (values) => Float64Array.from(values, (value) => (value === null ? NaN : Math.fround(value)));
 
-/** Clamps to [low, high], then averages over a centred window within the turn. */
-export function clampAndPool(gap, turns, low, high, window) {
+/** Clamps to [low, high], then averages over a centred window: within the turn or, with edges "paper", also over the
+ * positions around it that have no label, at low; nothing follows the last token. */
+export function clampAndPool(gap, turns, low, high, window, edges) {
   const clamped = gap.map((value) => Math.min(Math.max(value, low), high)); // NaN stays NaN
   const half = Math.floor(window / 2);
+  const last = clamped.length - 1;
   const out = new Float32Array(clamped.length);
-  for (let t = 0; t < clamped.length; t++) {
+  for (let t = 0; t <= last; t++) {
     let total = 0;
     let count = 0;
-    for (let s = Math.max(0, t - half); s <= Math.min(clamped.length - 1, t + half); s++) {
+    for (let s = Math.max(0, t - half); s <= Math.min(last, t + half); s++) {
       if (turns[s] !== turns[t]) continue;
       total += clamped[s];
       count++;
+    }
+    if (edges === "paper") {
+      const unlabelled = window - count - (turns[t] === turns[last] ? Math.max(t + half - last, 0) : 0);
+      total += low * unlabelled;
+      count += unlabelled;
     }
     out[t] = total / count;
   }
@@ -69,7 +76,8 @@ function grounded({ clean, contrast }, k, epsilon) {
 
 const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - contrast[i]);
 
-const clampedBy = (gapOf) => (raw, { low, high, window }) => clampAndPool(gapOf(raw), raw.turns, low, high, window);
+const clampedBy = (gapOf) => (raw, { low, high, window, edges }) =>
+  clampAndPool(gapOf(raw), raw.turns, low, high, window, edges);
 
 /** Method name → function of {turns, stops, gap, clean, contrast} and all its parameters that returns weights.
  * GET /v1/models describes the methods; the server derives the weights of one that has no port here. */

@@ -262,4 +262,4 @@ def test_the_job_on_the_record(tmp_path: Path) -> None:
             "contrast_image": None,
         }
     }
-    assert record["method"] == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3}}
+    assert record["method"] == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3, "edges": "turn"}}

@@ -85,7 +85,8 @@ def weights(found: dict[str, Any]) -> list[float]:
 
 def settings(page: Browser) -> list[str]:
     """What is drawn of the method's parameters: ids of the inputs."""
-    found: list[str] = page.js("return [...document.querySelectorAll('#params input')].map((input) => input.id)")
+    script = "return [...document.querySelectorAll('#params :is(input, select)')].map((input) => input.id)"
+    found: list[str] = page.js(script)
     return found
 
 
@@ -102,12 +103,32 @@ def test_methods_labels_and_sliders_are_the_records(page: Browser) -> None:
             expected += [f"param-{parameter.name}"] * (parameter.default is not None and parameter.name not in hidden)
             if parameter.default is None:
                 continue
+            if parameter.type == "choice":
+                offered = Select(page.one(f"#param-{parameter.name}"))
+                assert [option.text for option in offered.options] == list(parameter.choices)
+                assert offered.first_selected_option.text == parameter.default
+                assert page.text(f"#params label[for=param-{parameter.name}]") == parameter.label
+                continue
             slider = page.one(f"#param-{parameter.name}")
             for name, value in (("min", "minimum"), ("max", "maximum"), ("step", "step")):
                 assert float(slider.get_attribute(name) or "nan") == getattr(parameter.slider, value)
             assert float(slider.get_attribute("value") or "nan") == parameter.default
             assert page.text(f"#params label[for=param-{parameter.name}]") == parameter.label
         assert settings(page) == expected
+
+
+def test_a_chosen_word_derives_the_weights_again(server: Server, chromium: Browser, picture: Path) -> None:
+    page = opened(server, chromium, picture)
+    choose(page, "cal")
+    before = answer(page)
+    Select(page.one("#param-edges")).select_by_value("paper")
+    found = answer(page)
+    assert found["method_params"]["edges"] == "paper"
+    scores = [token["logit_gap"] for token in found["tokens"]]
+    assert weights(before)[0] == pytest.approx(np.clip(scores[:2], 1, 5).mean(), abs=1e-5)
+    assert weights(found)[0] == pytest.approx((1 + np.clip(scores[:2], 1, 5).sum()) / 3, abs=1e-5)
+    assert weights(found)[1:-1] == weights(before)[1:-1]
+    assert chromium.complaints() == []
 
 
 @pytest.mark.parametrize("module", ["settings.js", "result.js", "scale.js", "legend.js", "main.js", "derive.js"])

@@ -106,10 +106,13 @@ def _edges() -> list[Scores]:
 def _settings(rng: np.random.Generator) -> list[tuple[str, dict[str, Any]]]:
     low = round(float(rng.uniform(0, 3)), 1)
     clamp = {"low": low, "high": round(low + float(rng.uniform(0, 5)), 1), "window": int(rng.choice([1, 3, 5, 9, 15]))}
+    paper = {**clamp, "edges": "paper"}
     return [
         ("cal", {}),
         ("cal", clamp),
+        ("cal", paper),
         ("cal-logprob", clamp),
+        ("cal-logprob", paper),
         ("prior", {"alpha": float(rng.choice([0, 0.5, 1, 2.7, 40]))}),
         ("vig", {"keep": float(rng.choice([0.01, 0.07, 0.1, 0.3, 0.57, 0.7, 1.0]))}),
         ("vig", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),

@@ -1,0 +1,151 @@
+"""Each method against a plain rendering of what its paper publishes, written apart from the product's code.
+
+What differs on purpose, and by how much, is in docs/fidelity.md; the sizes are bounded here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from scorer.results import TokenScores
+from scorer.types import Float32Array
+from scorer.weights import cal, prior
+
+VOCABULARY = 11
+STOP = 2
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One sample as a trainer holds it: what a model returned at each position, and the label there.
+
+    Attributes:
+        labels: the next token at each position; −100 at those of a prompt.
+        with_image, without_image: logits, float64 [positions, vocabulary].
+        scores: the same sample as the product stores it, of the labelled positions alone.
+    """
+
+    labels: list[int]
+    with_image: np.ndarray
+    without_image: np.ndarray
+    scores: TokenScores
+
+
+def conversation(seed: int, turns: list[int], entry_0: float | None = None) -> Conversation:
+    """Return random turns of these many words, each after a prompt and with a stop token.
+
+    Args:
+        entry_0: how far the image raises the logit of vocabulary entry 0; None for a random gap.
+    """
+    rng = np.random.default_rng(seed)
+    labels, turn_of = list[int](), list[int]()
+    for turn, words in enumerate(turns):
+        prompt = int(rng.integers(2, 6))
+        answer = [*rng.integers(3, VOCABULARY, words).tolist(), STOP]
+        labels += [-100] * prompt + answer
+        turn_of += [turn] * len(answer)
+    without_image = rng.normal(0, 3, (len(labels), VOCABULARY))
+    with_image = without_image + rng.normal(1.5, 3, without_image.shape)
+    if entry_0 is not None:
+        with_image[:, 0] = without_image[:, 0] + entry_0
+    at = np.array([i for i, label in enumerate(labels) if label != -100])
+    own = np.array(labels)[at]
+    positions = np.arange(len(at), dtype=np.int32)
+    scores = TokenScores(
+        "s",
+        own.astype(np.int32),
+        positions,
+        positions + 1,
+        np.array(turn_of, np.int16),
+        "hash",
+        (with_image - without_image)[at, own].astype(np.float32),
+        log_softmax(with_image)[at, own].astype(np.float32),
+        log_softmax(without_image)[at, own].astype(np.float32),
+        optional={"is_stop": own == STOP},
+    )
+    return Conversation(labels, with_image, without_image, scores)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+conversations = st.builds(conversation, st.integers(0, 2**32 - 1), st.lists(st.integers(1, 6), min_size=1, max_size=4))
+shielded = st.builds(
+    conversation, st.integers(0, 2**32 - 1), st.lists(st.integers(1, 6), min_size=1, max_size=4), st.floats(-9, 1)
+)
+"""Conversations in which vocabulary entry 0 gains at most 1 logit, as far as CAL's clamp cuts off."""
+
+
+def published_cal(sample: Conversation) -> Float32Array:
+    """CAL's weights of a batch of one (arXiv 2405.17871 and its ``llava_llama.py``): at every position the label's
+    logit difference, entry 0's where there is no label; then clamp to [1, 5]; then average over three positions."""
+    clamped = []
+    for position, label in enumerate(sample.labels):
+        entry = max(label, 0)
+        gap = float(sample.with_image[position, entry]) - float(sample.without_image[position, entry])
+        clamped.append(min(5.0, max(1.0, gap)))
+    pooled = []
+    for position, label in enumerate(sample.labels):
+        if label != -100:
+            around = clamped[max(0, position - 1) : position + 2]
+            pooled.append(sum(around) / len(around))
+    return np.array(pooled, np.float32)
+
+
+@given(shielded)
+def test_cal_with_the_papers_edges_is_the_authors_code_on_one_sample(sample: Conversation) -> None:
+    assert_allclose(cal(sample.scores, edges="paper"), published_cal(sample), rtol=1e-5)
+
+
+@given(conversations)
+def test_cal_with_the_papers_edges_differs_by_entry_0_alone(sample: Conversation) -> None:
+    """Entry 0's gap is not stored: where it exceeds 1, ours is lower, at the ends of turns, by at most 4/3."""
+    ours, theirs = cal(sample.scores, edges="paper"), published_cal(sample)
+    turns = sample.scores.token_turns
+    first = np.insert(np.diff(turns) != 0, 0, True)
+    last = np.append(np.diff(turns) != 0, False)  # nothing follows the last turn
+    assert_allclose(ours[~first & ~last], theirs[~first & ~last], rtol=1e-5)
+    assert np.all(theirs - ours >= -1e-5)
+    assert np.all(theirs - ours <= (5 - 1) / 3 + 1e-5)
+
+
+@given(shielded)
+def test_cal_with_a_turns_edges_differs_at_the_ends_of_turns_alone(sample: Conversation) -> None:
+    difference = cal(sample.scores) - published_cal(sample)
+    turns = sample.scores.token_turns
+    inner = np.zeros(len(turns), np.bool_)
+    inner[1:-1] = (turns[:-2] == turns[1:-1]) & (turns[1:-1] == turns[2:])
+    assert_allclose(difference[inner], 0, atol=1e-5)
+    assert np.all((difference >= -1e-5) & (difference <= 4 / 3 + 1e-5))
+
+
+def test_the_comparison_sees_the_edges() -> None:
+    """Negative control: the first word of a turn differs by up to 4/3, the last stop token of a sample by nothing."""
+    differences = [cal(s.scores) - published_cal(s) for s in (conversation(seed, [3], 0.0) for seed in range(200))]
+    first, last = ([d[i] for d in differences] for i in (0, -1))
+    assert max(first) > 1.2
+    assert max(map(abs, last)) < 1e-5
+
+
+@given(conversations, st.floats(0.25, 4))
+def test_prior_is_the_papers_loss_weight(sample: Conversation, alpha: float) -> None:
+    """PRIOR, arXiv 2505.08971: wᵢ = (1 − P(tᵢ))^α, and k · wᵢ / Σw in the loss of k tokens."""
+    raw = [(1 - math.exp(logprob)) ** alpha for logprob in sample.scores.logprob_contrast.tolist()]
+    assert_allclose(prior(sample.scores, alpha=alpha), [len(raw) * w / sum(raw) for w in raw], rtol=1e-4, atol=1e-5)
+
+
+def test_the_comparison_sees_a_weight_that_is_not_normalised() -> None:
+    """Negative control."""
+    sample = conversation(0, [5])
+    raw = 1 - np.exp(sample.scores.logprob_contrast)
+    with pytest.raises(AssertionError):
+        assert_allclose(prior(sample.scores), raw, rtol=1e-2)
