@@ -11,7 +11,9 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 (:meth:`pipelines.sources.columns.Choices.to_dict`: the ``columns`` that were read by role, why each was ``taken``,
 which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary),
 ``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent from an older
-summary). ``rows`` = ``ok`` + ``text_only`` + ``failed``.
+summary), ``gaps`` (contrast → histograms of the log-probability gaps of all ``tokens``, and of the ``rows``' means:
+:class:`scorer.weighting.dataset_gaps.DatasetGaps`; absent if an earlier release published some of the files).
+``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NotRequired, TypedDict, cast
 
+from pipelines.output import gaps
 from pipelines.output.commit import OutputState, PublishedShard
 from pipelines.output.documents import as_json, now
 from pipelines.output.plan import ShardPlan
@@ -74,6 +77,7 @@ class Summary(TypedDict):
     files: NotRequired[FilesAccount]
     choices: NotRequired[dict[str, Any]]
     cut: NotRequired[dict[str, int]]
+    gaps: NotRequired[dict[str, Any]]
 
 
 def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Source) -> Summary:
@@ -105,6 +109,9 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
         "shards": [_shard(shard) for shard in shards],
         "files": source.account(),
     }
+    counted = [shard.gaps for shard in shards if shard.gaps is not None]
+    if len(counted) == len(shards):
+        summary["gaps"] = gaps.to_dict(gaps.sum_gaps(counted))
     if choices is not None:
         summary["choices"] = choices.to_dict()
     return parse(as_json(summary))  # exactly what a later reader gets
