@@ -41,6 +41,7 @@ from scorer.mini.world import sample_scene, seeded
 from scorer.mini.world.drawing import draw
 from scorer.results import TokenScores
 from scorer.types import Branch, EncodedSample, Sample
+from scorer.weighting.dataset_gaps import DatasetGaps
 from scorer.weights import METHODS, Method, cal, cal_logprob
 
 CONTRASTS = (
@@ -184,8 +185,11 @@ def stop_weights(rows: Sequence[Scored]) -> dict[str, float]:
     """Return the mean weight of stop tokens by each method, relative to the mean over all tokens."""
     stop = np.concatenate([row.labels for row in rows]) == STOP
     found = {}
+    gaps = [(row.scores.logprob_clean - row.scores.logprob_contrast).astype(np.float64) for row in rows]
+    dataset = sum((DatasetGaps.of(gap, np.array([0, len(gap)])) for gap in gaps), DatasetGaps())
     for name in METHODS:
-        weights = np.concatenate([Method(name)(row.scores) for row in rows]).astype(np.float64)
+        method = Method(name).with_gaps(dataset)
+        weights = np.concatenate([method(row.scores) for row in rows]).astype(np.float64)
         found[name] = float(weights[stop].mean() / weights.mean())
     return found
 

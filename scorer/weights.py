@@ -7,7 +7,7 @@ A text-only row (no image) trains as if it had no weights: each of its weights i
 stores them and when a reader derives them. :func:`weights_of` is where that is decided.
 
 A stop token is a token like any other: it is its last word's neighbour in a window, and counts in a row's mean. The one
-exception is a selection (:func:`scorer.weighting.vig.vig`), which always keeps it.
+exception is the selection within a row (:mod:`scorer.weighting.vig_row`), which always keeps it.
 
 Each method's formula, with its source, and its record are in a module of :mod:`scorer.weighting`. To add one, write
 both there, list the record in :data:`METHODS`, and port the function to the page's ``weights.js``. :class:`Method`
@@ -26,10 +26,12 @@ import numpy as np
 from scorer.errors import ConfigError, TableError
 from scorer.types import Float32Array
 from scorer.weighting.cal import CAL, CAL_LOGPROB, cal, cal_logprob, clamp_and_pool
+from scorer.weighting.dataset_gaps import DatasetGaps
 from scorer.weighting.grounded import GROUNDED, grounded
 from scorer.weighting.prior import PRIOR, prior
 from scorer.weighting.record import RawScores, WeightingMethod
 from scorer.weighting.vig import VIG, vig
+from scorer.weighting.vig_row import VIG_ROW, vig_row
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -43,6 +45,7 @@ __all__ = [
     "grounded",
     "prior",
     "vig",
+    "vig_row",
     "weights_of",
 ]
 
@@ -55,7 +58,7 @@ def weights_of(function: Callable[[RawScores], Float32Array], scores: RawScores)
 
 
 METHODS: Final[Mapping[str, WeightingMethod]] = {
-    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, GROUNDED)
+    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, VIG_ROW, GROUNDED)
 }
 DEFAULT_METHOD: Final = CAL.name
 
@@ -84,10 +87,41 @@ class Method:
         return METHODS[self.name]
 
     def __call__(self, scores: RawScores) -> Float32Array:
-        """Return the weights of one sample, float32 [N]. Raises TableError if the method reads a missing column."""
+        """Return the weights of one sample, float32 [N].
+
+        Raises:
+            TableError: the method reads a missing column.
+            ConfigError: the method needs the dataset's gaps (:attr:`needs_gaps`).
+        """
+        if self.needs_gaps:
+            raise ConfigError(
+                f"{self.missing_gaps}, which one sample does not tell: read a finished output, which has them, or set "
+                f"{self.record.of_dataset[0]}"
+            )
         optional = getattr(scores, "optional", {})
         self.check_columns([name for name in self.record.columns if name in optional or hasattr(scores, name)])
         return weights_of(partial(self.record.function, **self.params), scores)
+
+    @property
+    def needs_gaps(self) -> bool:
+        """Whether a parameter is left to the gaps of the whole dataset, and :meth:`with_gaps` is yet to give it."""
+        return any(self.params[name] is None for name in self.record.of_dataset)
+
+    @property
+    def missing_gaps(self) -> str:
+        """The beginning of a message: which parameter is left to the dataset."""
+        return f"the method {self.name!r} takes its {self.record.of_dataset[0]} from the gaps of the whole dataset"
+
+    def with_gaps(self, gaps: DatasetGaps) -> Method:
+        """Return the method with the parameters that the dataset's gaps give; itself if it needs none.
+
+        Raises:
+            ValueError: the dataset has no scored row.
+        """
+        if not self.needs_gaps or self.record.from_gaps is None:
+            return self
+        given = self.record.from_gaps(gaps, self.params)
+        return Method(self.name, {**given, **{name: v for name, v in self.params.items() if v is not None}})
 
     def check_columns(self, columns: Collection[str], where: str = "the output") -> None:
         """Check that every column that the method reads is present.

@@ -187,7 +187,7 @@ class BatchRequest(Strict):
                 {
                     "items": [
                         {"image": {"base64": EXAMPLE_PNG}, "text": "A red square."},
-                        {"image": {"base64": EXAMPLE_PNG}, "text": "A green circle.", "method": "vig"},
+                        {"image": {"base64": EXAMPLE_PNG}, "text": "A green circle.", "method": "vig-row"},
                     ]
                 }
             ]
@@ -446,6 +446,9 @@ class MethodOut(Answer):
     arxiv: str | None = Field(description="arXiv id of the paper")
     columns: list[str] = Field(description="the raw scores it uses")
     if_given: list[str] = Field(description="optional columns that it uses where they are given")
+    of_dataset: list[str] = Field(
+        description="parameters whose null value stands for one that follows from a whole dataset; set them here"
+    )
     params: dict[str, Parameter] = Field(description="parameters by name, in display order")
     ordered: list[tuple[str, str]] = Field(description="pairs of parameters where the first must not exceed the second")
     bounds: tuple[str, str] | None = Field(description="the two parameters that bound every weight")

@@ -264,6 +264,9 @@ def make_method(name: str, params: Mapping[str, Value]) -> Method:
         method = Method(name, params)
     except ConfigError as error:
         raise ProblemError(422, "method_invalid", str(error)) from None
+    if method.needs_gaps:
+        own = method.record.of_dataset[0]
+        raise ProblemError(422, "method_invalid", f"{method.missing_gaps}, and a request has one sample; set {own}")
     for parameter in method.record.parameters:
         value = method.params[parameter.name]
         if parameter.unit == "tokens" and isinstance(value, int) and value > MAX_WINDOW:  # its cost grows with it

@@ -18,6 +18,7 @@ from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
 from scorer.training.rows import Derive, DeriveFunction, Rows, TextLogprobs, WeightRow, as_function, check_contrast
 from scorer.training.text_reference import Missing, TextReference
+from scorer.weighting.dataset_gaps import DatasetGaps
 from scorer.weights import METHODS, Method
 
 Columns = Sequence[str] | Literal["ours"] | None
@@ -194,8 +195,8 @@ def read_weights(
         storage_options: passed to fsspec (credentials, endpoint), for both outputs.
 
     Raises:
-        TableError: there is no output at ``path`` or ``text``, it is unfinished, or ``text`` is not that of a text
-            reference.
+        TableError: there is no output at ``path`` or ``text``, it is unfinished, ``text`` is not that of a text
+            reference, or the method needs the dataset's gaps and the output does not have them.
         ConfigError: the method is unknown, a contrast or a text reference is given without a method that reads it, or
             the URL cannot be opened.
     """
@@ -220,9 +221,35 @@ def read_weights(
     root, shards, summary = found or _unfinished_run(fs, plain)
     if not shards:
         raise TableError(f"{path} holds no published shard; give the output of a scoring run")
+    derive = _with_gaps(derive, summary, contrast, os.fspath(path))
     local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
     url = root if local else fs.unstrip_protocol(root)
     return PublishedWeights(url, shards, summary, derive, contrast, options, reference)
+
+
+def _with_gaps(
+    derive: DeriveFunction | None, summary: Mapping[str, Any], contrast: str | None, path: str
+) -> DeriveFunction | None:
+    """Give a method what it takes from the gaps of the whole dataset. Raises TableError if the run has none."""
+    if not isinstance(derive, Method) or not derive.needs_gaps:
+        return derive
+    remedy = f"set {derive.record.of_dataset[0]}, or choose another method"
+    if not summary:
+        raise TableError(f"{derive.missing_gaps}, and the run of {path} is not finished: let it finish, {remedy}")
+    recorded = summary.get("gaps")
+    if recorded is None:
+        raise TableError(
+            f"{derive.missing_gaps}, which an earlier release did not record in {path}: score the dataset again, "
+            f"{remedy}"
+        )
+    wanted = contrast or str(summary.get("contrast"))
+    try:
+        if wanted not in recorded:
+            known = ", ".join(recorded) or "none"
+            raise ValueError(f"it has no gaps of the contrast {wanted!r}; it has {known}")
+        return derive.with_gaps(DatasetGaps.from_dict(recorded[wanted]))
+    except ValueError as error:
+        raise TableError(f"{derive.missing_gaps}, but those of {path} do not give it: {error}; {remedy}") from error
 
 
 def _check_reads_text(text: str | os.PathLike[str], derive: DeriveFunction | None) -> None:

@@ -1,75 +1,78 @@
-"""The method ``vig``: keep the tokens that the image helps, and drop the rest."""
+"""The method ``vig``: one threshold for the whole dataset, for rows and for their tokens."""
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
-from scorer.columns import IS_STOP
 from scorer.types import Float32Array
+from scorer.weighting.dataset_gaps import DatasetGaps, row_mean
 from scorer.weighting.gaps import logprob_gap
-from scorer.weighting.parameters import Parameter, Slider
+from scorer.weighting.parameters import Parameter, Slider, Value
 from scorer.weighting.record import RawScores, WeightingMethod
 
 
-def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7) -> Float32Array:
-    """Apply VIG's token selection, arXiv 2602.17186: keep tokens with high visual information gain, drop the rest.
+def vig(scores: RawScores, *, threshold: float | None = None, share: float = 0.7) -> Float32Array:
+    """Apply VIG as published, arXiv 2602.17186: train on the rows and tokens whose gain reaches one threshold.
 
-    The gain is ``logprob_clean − logprob_contrast`` in nats, the logarithm of the factor by which the image lowers
-    the token's perplexity (VIG's own contrast is ``blur``). With ``threshold``, keep the tokens with gain ≥ threshold;
-    without it, keep the ⌈keep · n⌉ tokens with the highest gain among the n whose gain is defined, earlier tokens first
-    on ties. VIG also selects whole samples, which is not done here.
-
-    A stop token is always kept, and is none of the n: what ends a text depends little on the image, and a model that is
-    trained on rows without it does not learn to stop. So the other tokens' weights are the same with and without it.
+    A token's gain is ``logprob_clean − logprob_contrast`` in nats, and a row's the mean over its tokens, the logarithm
+    of the factor by which the image lowers its perplexity (VIG's own contrast is ``blur``). The threshold is the gain
+    that the top ``share`` of the dataset's rows reach (:func:`threshold_of`). Rows below it are dropped; of the others,
+    the tokens that reach it are kept, the stop token no more than any other. A row without an image is kept whole
+    (:func:`scorer.weights.weights_of`).
 
     Returns:
-        float32 [N] of zeros and ones; NaN where the gain is NaN.
+        float32 [N] of zeros and ones; NaN for the whole row if the gain of a token is not finite.
+
+    Raises:
+        ValueError: ``threshold`` is None; :class:`scorer.weights.Method` finds it or says what is missing.
     """
-    gap = logprob_gap(scores)
-    known = ~np.isnan(gap)
-    stop = np.asarray(scores.optional.get(IS_STOP, np.zeros(len(gap), dtype=np.bool_)))
-    defined = known & ~stop
     if threshold is None:
-        # A fraction, because 0.07 * 100 exceeds 7 in floating point and would round up to 8.
-        count = math.ceil(Fraction(repr(float(keep))) * int(defined.sum()))
-        kept = np.zeros(len(gap), dtype=np.bool_)
-        kept[np.argsort(np.where(defined, -gap, np.nan), kind="stable")[:count]] = True  # NaN sorts last
-    else:
-        kept = gap >= threshold
-    return np.where(known, kept | stop, np.nan).astype(np.float32)
+        raise ValueError("vig needs a threshold, which the dataset's gaps give")
+    gap = logprob_gap(scores)
+    if not np.isfinite(gap).all():
+        return np.full(len(gap), np.nan, np.float32)
+    if not len(gap) or row_mean(gap) < threshold:
+        return np.zeros(len(gap), np.float32)
+    return (gap >= threshold).astype(np.float32)
+
+
+def threshold_of(gaps: DatasetGaps, params: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the ``threshold`` that the top ``share`` of the rows reach. Raise ValueError if no row was scored."""
+    share = params["share"]
+    assert isinstance(share, float)
+    threshold, _ = gaps.rows.top(share)
+    return {"threshold": threshold}
 
 
 VIG: Final = WeightingMethod(
     name="vig",
-    label="VIG, keep or drop",
-    words="Keeps the tokens whose probability the image raises most, and drops the others.",
-    formula="1 if logprob_clean − logprob_contrast ≥ threshold, or without one if in the row's top share keep; else 0; "
-    "1 for a stop token",
+    label="VIG",
+    words="Keeps the rows that the image helps most, and of them the tokens that it helps as much; drops the others.",
+    formula="1 if logprob_clean − logprob_contrast ≥ threshold and its mean over the row is, too, else 0; without a "
+    "threshold, the one that the top share of the dataset's rows reach",
     paper="VIG, 2026",
     arxiv="2602.17186",
     function=vig,
     columns=("logprob_clean", "logprob_contrast"),
-    if_given=(IS_STOP,),
     parameters=(
         Parameter(
             name="threshold",
             label="gap from",
-            meaning="the smallest gap of a kept token; with null, keep decides",
+            meaning="the smallest gap of a kept token, and the smallest mean of a kept row; with null, share decides",
             type="float",
             default=None,
             unit="nats",
             nullable=True,
-            overrides="keep",
+            overrides="share",
             slider=Slider(-2, 5, 0.05, start=0.5),
         ),
         Parameter(
-            name="keep",
+            name="share",
             label="top",
-            meaning="the share of the row's tokens to keep, those with the largest gaps",
+            meaning="the share of the dataset's rows to keep, those with the largest mean gaps",
             type="float",
             default=0.7,
             unit="share",
@@ -78,6 +81,8 @@ VIG: Final = WeightingMethod(
             slider=Slider(0.01, 1, 0.01),
         ),
     ),
+    of_dataset=("threshold",),
+    from_gaps=threshold_of,
     binary=True,
     whole_row=True,
 )

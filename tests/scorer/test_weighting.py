@@ -19,6 +19,7 @@ from scorer.training import read_weights
 from scorer.weighting.parameters import Parameter, Slider
 from scorer.weighting.record import WeightingMethod
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
+from tests.methods import set_by_hand
 from tests.pipelines.helpers import make_job, run, write_dataset
 from tests.toy_method import READS_OPTIONAL, TOY, plant
 
@@ -81,12 +82,13 @@ def test_columns_are_those_that_the_function_reads(record: WeightingMethod) -> N
     whole = scores()
     further = {name: np.arange(len(whole.token_ids)) < 1 for name in record.if_given}
     watched = Watched(replace(whole, optional=further))
-    weights = record.function(watched)
+    given = set_by_hand(record)
+    weights = record.function(watched, **given)
     assert watched.read - {"optional"} == set(record.columns)
     assert ("optional" in watched.read) == bool(record.if_given or record.text_reference)
-    assert not record.if_given or not np.array_equal(weights, record.function(whole))
-    joined = record.function(replace(whole, optional={LOGPROB_TEXT: whole.logprob_clean}))
-    assert record.text_reference != np.array_equal(joined, record.function(whole))
+    assert not record.if_given or not np.array_equal(weights, record.function(whole, **given))
+    joined = record.function(replace(whole, optional={LOGPROB_TEXT: whole.logprob_clean}), **given)
+    assert record.text_reference != np.array_equal(joined, record.function(whole, **given))
 
 
 @every_record
@@ -95,8 +97,9 @@ def test_what_a_record_says_of_the_weights_is_so(record: WeightingMethod) -> Non
     whole_row = False
     for seed in range(20):
         whole = scores(seed)
-        weights = record.function(whole)
-        apart = np.concatenate([record.function(cut(whole, turn)) for turn in (0, 1)])
+        given = set_by_hand(record)
+        weights = record.function(whole, **given)
+        apart = np.concatenate([record.function(cut(whole, turn), **given) for turn in (0, 1)])
         whole_row |= not np.array_equal(weights, apart)
         found.append(weights)
     values = np.concatenate(found)
@@ -133,6 +136,8 @@ def test_names_in_a_record_are_its_parameters(record: WeightingMethod) -> None:
     names = {p.name for p in record.parameters}
     assert len(names) == len(record.parameters)
     assert {name for pair in record.ordered for name in pair} | set(record.bounds or ()) <= names
+    nullable = {p.name for p in record.parameters if p.nullable}
+    assert set(record.of_dataset) <= nullable and bool(record.of_dataset) == (record.from_gaps is not None)
     overriding = [p for p in record.parameters if p.overrides is not None]
     assert {p.overrides for p in overriding} <= names
     assert all(p.nullable for p in overriding), "else the other one never has an effect"

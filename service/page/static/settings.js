@@ -25,8 +25,10 @@ export class Settings {
   /** Offers the methods, keeping earlier choices. */
   offer(records, first) {
     this.records = new Map(records.map((record) => [record.name, record]));
-    for (const { name, params } of records) {
-      const defaults = Object.entries(params).map(([own, parameter]) => [own, parameter.default]);
+    for (const { name, params, of_dataset: ofDataset } of records) {
+      // What follows from a whole dataset is set by hand here: there is one sample.
+      const first = (own, parameter) => (ofDataset.includes(own) ? parameter.slider.start : parameter.default);
+      const defaults = Object.entries(params).map(([own, parameter]) => [own, first(own, parameter)]);
       this.chosen[name] = { ...Object.fromEntries(defaults), ...this.chosen[name] };
     }
     this.method ??= first;
@@ -59,7 +61,8 @@ export class Settings {
   }
 
   setting(parameter, isSet) {
-    const { name, label, meaning, nullable } = parameter;
+    const { name, label, meaning } = parameter;
+    const nullable = parameter.nullable && !this.record.of_dataset.includes(name);
     const id = `param-${name}`;
     const title = el("label", { for: nullable ? `set-${name}` : id, title: meaning }, label);
     const toggle = nullable ? [this.toggle(parameter, isSet)] : [];

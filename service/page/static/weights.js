@@ -49,8 +49,15 @@ export function shareOf(share, n) {
   return Number((product + unit - 1n) / unit);
 }
 
+/** Keeps a row whose mean gap reaches the threshold, and of it the tokens that do. */
+function vig(gap, threshold) {
+  if (!gap.every(Number.isFinite)) return new Float32Array(gap.length).fill(NaN);
+  const kept = gap.reduce((total, value) => total + value, 0) / gap.length >= threshold;
+  return Float32Array.from(gap, (value) => Number(kept && value >= threshold));
+}
+
 /** A stop token is always kept, and is none of those that are ranked. */
-function vig(gap, stops, threshold, keep) {
+function vigRow(gap, stops, threshold, keep) {
   if (threshold !== null) {
     return Float32Array.from(gap, (value, i) => (Number.isNaN(value) ? NaN : Number(stops[i] || value >= threshold)));
   }
@@ -85,7 +92,8 @@ export const PORTS = {
   cal: clampedBy((raw) => raw.gap),
   "cal-logprob": clampedBy(logprobGap),
   prior: (raw, { alpha }) => prior(raw.contrast, alpha),
-  vig: (raw, { threshold, keep }) => vig(logprobGap(raw), raw.stops, threshold, keep),
+  vig: (raw, { threshold }) => vig(logprobGap(raw), threshold),
+  "vig-row": (raw, { threshold, keep }) => vigRow(logprobGap(raw), raw.stops, threshold, keep),
   grounded: (raw, { k, epsilon }) => grounded(raw, k, epsilon),
 };
 

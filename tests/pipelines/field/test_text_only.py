@@ -31,6 +31,7 @@ from scorer.training.export.columns import ColumnOptions, run_columns
 from scorer.training.export.dataset import read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
 from scorer.weights import METHODS
+from tests.methods import ready
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import IMAGE, make_job, run
 from tests.pipelines.outputs import problems, rewrite
@@ -114,8 +115,8 @@ def nothing(scores: Any) -> Any:
     return np.zeros(len(scores.token_turns), np.float32)
 
 
-@pytest.mark.parametrize("method", [*METHODS, nothing])
-def test_every_method_gives_1_at_read_time(output: Path, method: str | Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("method", [*map(ready, METHODS), nothing])
+def test_every_method_gives_1_at_read_time(output: Path, method: Callable[[Any], Any]) -> None:
     table = WeightTable.open(output, method=method)
     for name in TEXT_ONLY:
         weights = table.find(name).weights

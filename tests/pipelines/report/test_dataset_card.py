@@ -18,7 +18,8 @@ from pipelines.output.store.local import LocalStore
 from pipelines.report.dataset_card import OURS, render_card
 from scorer.config import fingerprint_digest
 from scorer.training import read_weights
-from scorer.weights import METHODS, Method
+from scorer.weights import METHODS
+from tests.methods import ready
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset
 from tests.pipelines.outputs import stop_after
@@ -133,9 +134,9 @@ def weights_line(card: str) -> str:
 @pytest.mark.parametrize("method", [*METHODS, TOY.name])
 def test_every_method_is_told(dataset: Path, output: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    record, summary = record_and_summary(dataset, output, method=Method(method))
+    record, summary = record_and_summary(dataset, output, method=ready(method))
     told = METHODS[method]
-    params = ", ".join(f"{name} {value}" for name, value in sorted(Method(method).params.items()))
+    params = ", ".join(f"{name} {value}" for name, value in sorted(ready(method).params.items()))
     assert weights_line(render_card(record, summary)) == (
         f"| weights | `{method}` ({params}): {told.formula} ({told.source}) |"
     )

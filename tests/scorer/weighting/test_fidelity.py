@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose
 
 from scorer.results import TokenScores
 from scorer.types import Float32Array
-from scorer.weights import cal, prior
+from scorer.weighting.dataset_gaps import DatasetGaps
+from scorer.weights import Method, cal, prior
 
 VOCABULARY = 11
 STOP = 2
@@ -149,3 +150,68 @@ def test_the_comparison_sees_a_weight_that_is_not_normalised() -> None:
     raw = 1 - np.exp(sample.scores.logprob_contrast)
     with pytest.raises(AssertionError):
         assert_allclose(prior(sample.scores), raw, rtol=1e-2)
+
+
+datasets = st.builds(
+    lambda seed, lengths: [conversation(seed + i, [words]) for i, words in enumerate(lengths)],
+    st.integers(0, 2**31),
+    st.lists(st.integers(1, 9), min_size=1, max_size=30),
+)
+
+
+def gap_of(scores: TokenScores) -> np.ndarray:
+    return scores.logprob_clean.astype(np.float64) - scores.logprob_contrast.astype(np.float64)
+
+
+def published_vig(dataset: list[Conversation], share: float, threshold: float | None = None) -> list[list[float]]:
+    """VIG's loss masks, arXiv 2602.17186: of each sample, log(PPL without ÷ PPL with the image); the threshold is the
+    least of the top ``share`` of samples; those reach it are trained on, in their tokens that reach it."""
+    losses = [
+        [
+            (-clean, -contrast)
+            for clean, contrast in zip(s.scores.logprob_clean.tolist(), s.scores.logprob_contrast.tolist(), strict=True)
+        ]
+        for s in dataset
+    ]
+    of_samples = []
+    for sample in losses:
+        with_image = math.exp(sum(clean for clean, _ in sample) / len(sample))
+        without = math.exp(sum(contrast for _, contrast in sample) / len(sample))
+        of_samples.append(math.log(without / with_image))
+    if threshold is None:
+        threshold = sorted(of_samples, reverse=True)[math.ceil(share * len(dataset) - 1e-9) - 1]
+    return [
+        [1.0 if gain >= threshold and contrast - clean >= threshold else 0.0 for clean, contrast in sample]
+        for gain, sample in zip(of_samples, losses, strict=True)
+    ]
+
+
+def gaps_of(dataset: list[Conversation]) -> DatasetGaps:
+    return sum((DatasetGaps.of(gap_of(s.scores), np.array([0, len(gap_of(s.scores))])) for s in dataset), DatasetGaps())
+
+
+@given(datasets, st.floats(-2, 2))
+def test_vig_is_the_papers_mask_at_one_threshold(dataset: list[Conversation], threshold: float) -> None:
+    method = Method("vig", {"threshold": threshold})
+    assert [method(sample.scores).tolist() for sample in dataset] == published_vig(dataset, 0.7, threshold)
+
+
+@given(datasets, st.integers(1, 100))
+def test_vigs_threshold_is_the_papers_within_a_bin(dataset: list[Conversation], percent: int) -> None:
+    """Below the exact quantile by at most 1.6 % of it: no row that the paper keeps is dropped, no more than its bin."""
+    share = percent / 100
+    threshold = Method("vig", {"share": share}).with_gaps(gaps_of(dataset)).params["threshold"]
+    means = sorted((float(gap_of(sample.scores).mean()) for sample in dataset), reverse=True)
+    exact = means[math.ceil(share * len(means) - 1e-9) - 1]
+    assert -1e-9 <= exact - threshold <= max(abs(exact) / 64, 2 / 1024)
+
+
+def test_the_comparison_sees_a_selection_within_each_row() -> None:
+    """Negative control: our selection within a row keeps tokens of every row, and other ones."""
+    dataset = [conversation(seed, [8]) for seed in range(40)]
+    ours = [Method("vig-row")(sample.scores).tolist() for sample in dataset]
+    theirs = published_vig(dataset, 0.7)
+    assert all(any(row) for row in ours)
+    assert sum(not any(row) for row in theirs) == 12
+    agreement = np.mean(np.concatenate(ours) == np.concatenate(theirs))
+    assert agreement < 0.8

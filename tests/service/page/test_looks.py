@@ -235,7 +235,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(server: Server, chromium: 
     assert wide(chromium) == []
     chromium.sample(3)
     chromium.js("document.getElementById('numbers').open = true; document.querySelectorAll('#captions .t')[8].focus()")
-    for method in ("cal", "prior", "vig"):
+    for method in ("cal", "prior", "vig-row"):
         chromium.js("document.getElementById('method').value = arguments[0]", method)
         chromium.js("document.getElementById('method').dispatchEvent(new Event('change'))")
         assert wide(chromium) == []

@@ -114,8 +114,9 @@ def _settings(rng: np.random.Generator) -> list[tuple[str, dict[str, Any]]]:
         ("cal-logprob", clamp),
         ("cal-logprob", paper),
         ("prior", {"alpha": float(rng.choice([0, 0.5, 1, 2.7, 40]))}),
-        ("vig", {"keep": float(rng.choice([0.01, 0.07, 0.1, 0.3, 0.57, 0.7, 1.0]))}),
         ("vig", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
+        ("vig-row", {"keep": float(rng.choice([0.01, 0.07, 0.1, 0.3, 0.57, 0.7, 1.0]))}),
+        ("vig-row", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
         ("grounded", {"k": float(rng.choice([0, 1, 4, 20])), "epsilon": float(rng.choice([1e-6, 0.001, 0.2, 1]))}),
     ]
 
