@@ -269,7 +269,9 @@ def make_method(name: str, params: Mapping[str, Value]) -> Method:
         raise ProblemError(422, "method_invalid", f"{method.missing_gaps}, and a request has one sample; set {own}")
     for parameter in method.record.parameters:
         value = method.params[parameter.name]
-        if parameter.unit == "tokens" and isinstance(value, int) and value > MAX_WINDOW:  # its cost grows with it
+        if (
+            parameter.unit == "tokens" and isinstance(value, (int, float)) and value > MAX_WINDOW
+        ):  # its cost grows with it
             raise ProblemError(
                 422,
                 "method_invalid",

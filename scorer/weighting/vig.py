@@ -14,12 +14,12 @@ from scorer.weighting.parameters import Parameter, Slider, Value
 from scorer.weighting.record import RawScores, WeightingMethod
 
 
-def vig(scores: RawScores, *, threshold: float | None = None, share: float = 0.7) -> Float32Array:
+def vig(scores: RawScores, *, threshold: float | None = None, keep: float = 0.7) -> Float32Array:
     """Apply VIG as published, arXiv 2602.17186: train on the rows and tokens whose gain reaches one threshold.
 
     A token's gain is ``logprob_clean − logprob_contrast`` in nats, and a row's the mean over its tokens, the logarithm
     of the factor by which the image lowers its perplexity (VIG's own contrast is ``blur``). The threshold is the gain
-    that the top ``share`` of the dataset's rows reach (:func:`threshold_of`). Rows below it are dropped; of the others,
+    that the top ``keep`` of the dataset's rows reach (:func:`threshold_of`). Rows below it are dropped; of the others,
     the tokens that reach it are kept, the stop token no more than any other. A row without an image is kept whole
     (:func:`scorer.weights.weights_of`).
 
@@ -40,10 +40,10 @@ def vig(scores: RawScores, *, threshold: float | None = None, share: float = 0.7
 
 
 def threshold_of(gaps: DatasetGaps, params: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the ``threshold`` that the top ``share`` of the rows reach. Raise ValueError if no row was scored."""
-    share = params["share"]
-    assert isinstance(share, float)
-    threshold, _ = gaps.rows.top(share)
+    """Return the ``threshold`` that the top ``keep`` of the rows reach. Raise ValueError if no row was scored."""
+    keep = params["keep"]
+    assert isinstance(keep, float)
+    threshold, _ = gaps.rows.top(keep)
     return {"threshold": threshold}
 
 
@@ -52,7 +52,7 @@ VIG: Final = WeightingMethod(
     label="VIG",
     words="Keeps the rows that the image helps most, and of them the tokens that it helps as much; drops the others.",
     formula="1 if logprob_clean − logprob_contrast ≥ threshold and its mean over the row is, too, else 0; without a "
-    "threshold, the one that the top share of the dataset's rows reach",
+    "threshold, the one that the top share keep of the dataset's rows reach",
     paper="VIG, 2026",
     arxiv="2602.17186",
     function=vig,
@@ -61,16 +61,16 @@ VIG: Final = WeightingMethod(
         Parameter(
             name="threshold",
             label="gap from",
-            meaning="the smallest gap of a kept token, and the smallest mean of a kept row; with null, share decides",
+            meaning="the smallest gap of a kept token, and the smallest mean of a kept row; with null, keep decides",
             type="float",
             default=None,
             unit="nats",
             nullable=True,
-            overrides="share",
+            overrides="keep",
             slider=Slider(-2, 5, 0.05, start=0.5),
         ),
         Parameter(
-            name="share",
+            name="keep",
             label="top",
             meaning="the share of the dataset's rows to keep, those with the largest mean gaps",
             type="float",

@@ -264,6 +264,7 @@ def test_grounded_survives_log_probabilities_above_0() -> None:
         ("cal", [2, np.nan, np.nan, np.nan, 2]),
         ("cal-logprob", [1, np.nan, np.nan, np.nan, 1]),
         ("prior", [np.nan] * 5),
+        ("vig", [np.nan] * 5),
         ("vig-row", [1, 1, np.nan, 1, 0]),
         ("grounded", [3.5216277, 3.5216277, np.nan, 3.5216277, 3.5216277]),
     ],
@@ -271,7 +272,7 @@ def test_grounded_survives_log_probabilities_above_0() -> None:
 def test_what_depends_on_a_nan_is_nan(method: str, expected: list[float]) -> None:
     nan = math.nan
     s = scores_of([2, 2, nan, 2, 2], clean=[-1, -1, nan, -1, -1], contrast=[-2, -2, nan, -2, -2])
-    assert_allclose(Method(method)(s), np.array(expected, np.float32), rtol=1e-7)
+    assert_allclose(ready(method)(s), np.array(expected, np.float32), rtol=1e-7)
 
 
 def test_two_impossible_tokens_have_no_defined_gain() -> None:
@@ -324,6 +325,7 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("cal", {"edges": 1}, "edges is 1; it must be turn or paper"),
         ("cal", {"edges": None}, "edges is null; it must be turn or paper"),
         ("prior", {"alpha": -0.1}, "alpha is -0.1; it must be 0 or more"),
+        ("vig", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
         ("vig-row", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
         ("vig-row", {"keep": 1.5}, "keep is 1.5"),
         ("vig-row", {"keep": None}, "keep is null; it must be a finite number"),

@@ -57,6 +57,7 @@ def test_models_tells_the_whole_record(client: TestClient, monkeypatch: pytest.M
         assert {field: found[field] for field in plain} == {field: getattr(record, field) for field in plain}
         assert found["columns"] == list(record.columns)
         assert found["if_given"] == list(record.if_given)
+        assert found["of_dataset"] == list(record.of_dataset)
         assert found["ordered"] == [list(pair) for pair in record.ordered]
         assert found["bounds"] == (None if record.bounds is None else list(record.bounds))
         assert list(found["params"]) == [parameter.name for parameter in record.parameters]
@@ -68,6 +69,7 @@ def test_models_tells_the_whole_record(client: TestClient, monkeypatch: pytest.M
         "type": "float",
         "default": 2.0,
         "slider": {"minimum": 0.25, "maximum": 4, "step": 0.25, "start": None},
+        "choices": {},
         "unit": "",
         "minimum": None,
         "exclusive_minimum": 0,

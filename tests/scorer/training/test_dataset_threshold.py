@@ -36,7 +36,7 @@ def means(output: Path) -> list[float]:
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
 def test_the_threshold_is_that_of_the_whole_dataset(finished: Path, share: float) -> None:
-    table = WeightTable.open(finished, method=Method("vig", {"share": share}))
+    table = WeightTable.open(finished, method=Method("vig", {"keep": share}))
     method = table.published.derive
     assert isinstance(method, Method)
     found = means(finished)

@@ -200,7 +200,7 @@ def test_vig_is_the_papers_mask_at_one_threshold(dataset: list[Conversation], th
 def test_vigs_threshold_is_the_papers_within_a_bin(dataset: list[Conversation], percent: int) -> None:
     """Below the exact quantile by at most 1.6 % of it: no row that the paper keeps is dropped, no more than its bin."""
     share = percent / 100
-    threshold = Method("vig", {"share": share}).with_gaps(gaps_of(dataset)).params["threshold"]
+    threshold = Method("vig", {"keep": share}).with_gaps(gaps_of(dataset)).params["threshold"]
     means = sorted((float(gap_of(sample.scores).mean()) for sample in dataset), reverse=True)
     exact = means[math.ceil(share * len(means) - 1e-9) - 1]
     assert -1e-9 <= exact - threshold <= max(abs(exact) / 64, 2 / 1024)
