@@ -28,10 +28,13 @@ from scorer.types import Float32Array
 from scorer.weighting.cal import CAL, CAL_LOGPROB, cal, cal_logprob, clamp_and_pool
 from scorer.weighting.dataset_gaps import DatasetGaps
 from scorer.weighting.grounded import GROUNDED, grounded
+from scorer.weighting.pgpo import PGPO, pgpo
 from scorer.weighting.prior import PRIOR, prior
 from scorer.weighting.record import RawScores, WeightingMethod
+from scorer.weighting.tpo import TPO, tpo
 from scorer.weighting.vig import VIG, vig
 from scorer.weighting.vig_row import VIG_ROW, vig_row
+from scorer.weighting.vppo import VPPO, vppo
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -43,9 +46,12 @@ __all__ = [
     "cal_logprob",
     "clamp_and_pool",
     "grounded",
+    "pgpo",
     "prior",
+    "tpo",
     "vig",
     "vig_row",
+    "vppo",
     "weights_of",
 ]
 
@@ -58,7 +64,7 @@ def weights_of(function: Callable[[RawScores], Float32Array], scores: RawScores)
 
 
 METHODS: Final[Mapping[str, WeightingMethod]] = {
-    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, VIG_ROW, GROUNDED)
+    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, VIG_ROW, VPPO, PGPO, TPO, GROUNDED)
 }
 DEFAULT_METHOD: Final = CAL.name
 

@@ -266,6 +266,9 @@ def test_grounded_survives_log_probabilities_above_0() -> None:
         ("prior", [np.nan] * 5),
         ("vig", [np.nan] * 5),
         ("vig-row", [1, 1, np.nan, 1, 0]),
+        ("vppo", [1, 1, np.nan, 0, 0]),
+        ("pgpo", [np.nan] * 5),
+        ("tpo", [1.3807971, 1.3807971, np.nan, 1.3807971, 1.3807971]),
         ("grounded", [3.5216277, 3.5216277, np.nan, 3.5216277, 3.5216277]),
     ],
 )
@@ -307,7 +310,11 @@ def test_a_method_keeps_its_own_parameters() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("calm", {}, "unknown weighting method 'calm'; known methods: cal, cal-logprob, prior, vig, vig-row, grounded"),
+        (
+            "calm",
+            {},
+            f"unknown weighting method 'calm'; known methods: {', '.join(METHODS)}",
+        ),
         (["cal"], {}, "unknown weighting method"),
         ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window, edges"),
         ("cal", ["low"], "parameters are .*; give a mapping"),
@@ -369,7 +376,7 @@ def test_a_stop_token_that_is_undefined_is_nan() -> None:
 
 def test_the_other_methods_take_the_stop_token_like_any_other() -> None:
     s = scores_of([2, 4, 1], clean=[-1, -1, -1], contrast=[-0.1, -2, -3])
-    for method in ("cal", "cal-logprob", "prior", "grounded"):
+    for method in ("cal", "cal-logprob", "prior", "vppo", "pgpo", "tpo", "grounded"):
         assert_array_equal(Method(method)(with_stops(s, [2])), Method(method)(s))
     assert_allclose(cal(with_stops(s, [2])), [3, 7 / 3, 2.5], rtol=1e-6)  # its gap is in the window of the word before
     assert prior(with_stops(s, [2])).mean() == pytest.approx(1)

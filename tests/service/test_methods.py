@@ -36,7 +36,10 @@ def test_an_unknown_method_is_refused_with_those_that_are_known(client: TestClie
     for path, body in (("/v1/score", request(method="toy")), ("/v1/weights", {**RAW, "method": "toy"})):
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-        assert "Input should be 'cal', 'cal-logprob', 'prior', 'vig', 'vig-row' or 'grounded'" in answer.text
+        assert (
+            "Input should be 'cal', 'cal-logprob', 'prior', 'vig', 'vig-row', 'vppo', 'pgpo', 'tpo' or 'grounded'"
+            in answer.text
+        )
 
 
 def test_the_description_lists_the_methods(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

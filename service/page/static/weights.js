@@ -81,6 +81,39 @@ function grounded({ clean, contrast }, k, epsilon) {
   });
 }
 
+/** The k3 estimate of KL(with image ‖ without), from the label alone. */
+function sampledKl({ clean, contrast }) {
+  return clean.map((logprob, i) => {
+    const d = Math.min(Math.max(contrast[i] - logprob, -20), 20);
+    return Math.max(Math.expm1(d) - d, 0);
+  });
+}
+
+function vppo(dependency, keep) {
+  const capped = dependency.map((value) => Math.min(value, 10));
+  const known = [...capped.keys()].filter((i) => !Number.isNaN(capped[i]));
+  const out = new Float32Array(capped.length).fill(NaN);
+  for (const i of known) out[i] = 0;
+  const ranked = [...known].sort((a, b) => capped[b] - capped[a]); // stable: the earlier token wins a tie
+  for (const i of ranked.slice(0, shareOf(keep, known.length))) out[i] = 1;
+  return out;
+}
+
+function pgpo(kl, threshold, boost) {
+  const dependency = kl.map(Math.log1p);
+  const least = dependency.reduce((a, b) => Math.min(a, b), Infinity); // any NaN makes both NaN
+  const greatest = dependency.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (!(greatest > least)) return new Float32Array(kl.length).fill(dependency.some(Number.isNaN) ? NaN : 1);
+  const weights = dependency.map((value) => {
+    const scaled = (value - least) / (greatest - least);
+    return scaled < threshold ? scaled / threshold : 1 + (boost * (scaled - threshold)) / (1 - threshold);
+  });
+  const sum = weights.reduce((total, value) => total + value, 0);
+  return Float32Array.from(weights, (value) => (weights.length * value) / sum);
+}
+
+const tpo = (gap) => Float32Array.from(gap, (value) => 1 / (1 + Math.exp(-value)) + 0.5);
+
 const logprobGap = ({ clean, contrast }) => clean.map((value, i) => value - contrast[i]);
 
 const clampedBy = (gapOf) => (raw, { low, high, window, edges }) =>
@@ -94,6 +127,9 @@ export const PORTS = {
   prior: (raw, { alpha }) => prior(raw.contrast, alpha),
   vig: (raw, { threshold }) => vig(logprobGap(raw), threshold),
   "vig-row": (raw, { threshold, keep }) => vigRow(logprobGap(raw), raw.stops, threshold, keep),
+  vppo: (raw, { keep }) => vppo(sampledKl(raw), keep),
+  pgpo: (raw, { threshold, boost }) => pgpo(sampledKl(raw), threshold, boost),
+  tpo: (raw) => tpo(raw.gap),
   grounded: (raw, { k, epsilon }) => grounded(raw, k, epsilon),
 };
 

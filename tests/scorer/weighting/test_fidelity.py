@@ -6,7 +6,7 @@ What differs on purpose, and by how much, is in docs/fidelity.md; the sizes are 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from scorer.results import TokenScores
 from scorer.types import Float32Array
 from scorer.weighting.dataset_gaps import DatasetGaps
-from scorer.weights import Method, cal, prior
+from scorer.weights import Method, cal, pgpo, prior, tpo, vppo
 
 VOCABULARY = 11
 STOP = 2
@@ -215,3 +215,67 @@ def test_the_comparison_sees_a_selection_within_each_row() -> None:
     assert sum(not any(row) for row in theirs) == 12
     agreement = np.mean(np.concatenate(ours) == np.concatenate(theirs))
     assert agreement < 0.8
+
+
+def published_k3(sample: Conversation, most: float = math.inf) -> list[float]:
+    """The low-variance KL of VPPO's code: the difference of log-probabilities is clamped to ±20, the result to [0, 10]."""
+    pairs = zip(sample.scores.logprob_clean.tolist(), sample.scores.logprob_contrast.tolist(), strict=True)
+    differences = [min(max(contrast - clean, -20.0), 20.0) for clean, contrast in pairs]
+    return [min(max(math.exp(d) - d - 1, 0.0), most) for d in differences]
+
+
+def published_vppo(sample: Conversation, keep: float) -> list[float]:
+    """VPPO's mask, arXiv 2510.09285 and ``dp_actor.py``: the ⌈keep · n⌉ tokens of an answer with the greatest KL."""
+    found = published_k3(sample, most=10.0)
+    ranks = sorted(range(len(found)), key=lambda i: -found[i])
+    kept = ranks[: math.ceil(keep * len(found) - 1e-9)]
+    return [1.0 if i in kept else 0.0 for i in range(len(found))]
+
+
+@given(conversations, st.sampled_from([0.2, 0.4, 1.0]))
+def test_vppo_is_the_papers_mask(sample: Conversation, keep: float) -> None:
+    assert vppo(sample.scores, keep=keep).tolist() == published_vppo(sample, keep)
+
+
+def test_vppo_keeps_what_the_image_contradicts() -> None:
+    """As published: its dependency has no sign. VIG's gain, the negative control, drops such a word first."""
+    found = conversation(0, [3]).scores
+    contradicted = replace(
+        found, logprob_clean=np.float32([-9, -1, -1, -1]), logprob_contrast=np.float32([-1, -3, -1, -1])
+    )
+    assert vppo(contradicted, keep=0.25).tolist() == [1, 0, 0, 0]
+    assert Method("vig-row", {"keep": 0.25})(contradicted)[0] == 0
+
+
+def published_pgpo(sample: Conversation, threshold: float, boost: float) -> list[float]:
+    """PGPO, arXiv 2604.01840: compressed, scaled within the answer, gated by a threshold, and of unchanged mass."""
+    compressed = [math.log(1 + value) for value in published_k3(sample)]
+    least, greatest = min(compressed), max(compressed)
+    scaled = [(value - least) / (greatest - least) for value in compressed]
+    gated = [i / threshold if i < threshold else 1 + boost * (i - threshold) / (1 - threshold) for i in scaled]
+    return [value * len(gated) / sum(gated) for value in gated]
+
+
+@given(conversations, st.sampled_from([0.2, 0.4, 0.8]), st.floats(0, 4))
+def test_pgpo_is_the_papers_weight(sample: Conversation, threshold: float, boost: float) -> None:
+    weights = pgpo(sample.scores, threshold=threshold, boost=boost)
+    assert_allclose(weights, published_pgpo(sample, threshold, boost), rtol=1e-4, atol=1e-5)
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+
+
+def test_pgpo_without_a_difference_is_uniform() -> None:
+    found = conversation(0, [3]).scores
+    assert pgpo(replace(found, logprob_clean=found.logprob_contrast)).tolist() == [1, 1, 1, 1]
+
+
+@given(conversations)
+def test_tpo_is_the_papers_reward(sample: Conversation) -> None:
+    """TPO, arXiv 2412.14487 and ``tpo_trainer.py``: σ of the difference of the label's logits, plus a half."""
+    assert_allclose(tpo(sample.scores), [1 / (1 + math.exp(-gap)) + 0.5 for gap in sample.scores.logit_gap], rtol=1e-6)
+
+
+def test_the_comparison_sees_the_log_probability_gap_in_place_of_the_logits() -> None:
+    """Negative control: TPO takes the difference of raw logits."""
+    sample = conversation(1, [5])
+    other = 1 / (1 + np.exp(-gap_of(sample.scores))) + 0.5
+    assert np.abs(tpo(sample.scores) - other).max() > 0.05

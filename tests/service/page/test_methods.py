@@ -143,7 +143,7 @@ def test_only_the_port_knows_a_method_by_its_name(module: str) -> None:
         names = [record.name, *(parameter.name for parameter in record.parameters)]
         quoted = [name for name in names if re.search(rf"""["'`]{re.escape(name)}["'`]""", script)]
         assert quoted == [], f"{module} names {quoted}"
-    assert not re.search(r"\b(vig|vig-row|prior|cal-logprob|grounded)\b", script, re.IGNORECASE)
+    assert not re.search(r"\b(vig|vig-row|vppo|pgpo|tpo|prior|cal-logprob|grounded)\b", script, re.IGNORECASE)
 
 
 def test_a_planted_method_with_a_port_appears_and_recolours_without_a_request(ported: Browser, server: Server) -> None:
