@@ -92,6 +92,17 @@ class PublishedWeights:
         for batch in self.batches(name):
             yield from self._rows(batch, name, text)
 
+    def gaps(self, contrast: str | None = None) -> DatasetGaps:
+        """Return the log-probability gaps of all scored rows of the finished run, whatever part of it this is.
+
+        Args:
+            contrast: which contrast's; None for the one that ``derive`` reads, or the run's first.
+
+        Raises:
+            TableError: the run is unfinished, an earlier release wrote it, or it has no such contrast.
+        """
+        return _recorded_gaps(self.summary, contrast or self.contrast, self.root)
+
     def rows(self, table: pa.Table | pa.RecordBatch, name: str) -> Rows:
         """Return rows of a published file from its columns.
 
@@ -233,23 +244,34 @@ def _with_gaps(
     """Give a method what it takes from the gaps of the whole dataset. Raises TableError if the run has none."""
     if not isinstance(derive, Method) or not derive.needs_gaps:
         return derive
-    remedy = f"set {derive.record.of_dataset[0]}, or choose another method"
-    if not summary:
-        raise TableError(f"{derive.missing_gaps}, and the run of {path} is not finished: let it finish, {remedy}")
-    recorded = summary.get("gaps")
-    if recorded is None:
-        raise TableError(
-            f"{derive.missing_gaps}, which an earlier release did not record in {path}: score the dataset again, "
-            f"{remedy}"
-        )
-    wanted = contrast or str(summary.get("contrast"))
     try:
-        if wanted not in recorded:
-            known = ", ".join(recorded) or "none"
-            raise ValueError(f"it has no gaps of the contrast {wanted!r}; it has {known}")
-        return derive.with_gaps(DatasetGaps.from_dict(recorded[wanted]))
+        return derive.with_gaps(_recorded_gaps(summary, contrast, path))
+    except (TableError, ValueError) as error:
+        raise TableError(
+            f"{derive.missing_gaps}, but {error}; or set {derive.record.of_dataset[0]}, or choose another method"
+        ) from error
+
+
+def _recorded_gaps(summary: Mapping[str, Any], contrast: str | None, path: str) -> DatasetGaps:
+    """Return the gaps that a run recorded. Raises TableError."""
+    if not summary:
+        raise TableError(f"the run of {path} is not finished, and its gaps are recorded when it is: let it finish")
+    recorded = summary.get("gaps")
+    if not isinstance(recorded, Mapping):
+        raise TableError(f"an earlier release published {path} without its gaps: score the dataset again")
+    wanted = contrast or str(summary.get("contrast"))
+    if wanted not in recorded:
+        known = ", ".join(recorded) or "none, as a model without images has none"
+        raise TableError(f"{path} has no gaps of the contrast {wanted!r}; it has {known}: choose one of them")
+    try:
+        gaps = DatasetGaps.from_dict(recorded[wanted])
     except ValueError as error:
-        raise TableError(f"{derive.missing_gaps}, but those of {path} do not give it: {error}; {remedy}") from error
+        raise TableError(
+            f"the gaps in {path}/{SUCCESS} are damaged ({error}): delete it and run the same scoring command again"
+        ) from error
+    if not gaps.rows.total:
+        raise TableError(f"{path} has no scored row with an image, and so no gaps: score rows with images")
+    return gaps
 
 
 def _check_reads_text(text: str | os.PathLike[str], derive: DeriveFunction | None) -> None:

@@ -16,6 +16,7 @@ from scorer.errors import ConfigError, TableError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import read_weights
 from scorer.training.export import __main__ as export
+from scorer.weighting.dataset_gaps import Histogram
 from scorer.weights import Method
 from tests.pipelines.report.html_page import Page
 
@@ -48,6 +49,18 @@ def test_each_further_contrast_has_its_columns(together: Path) -> None:
         assert [name for name in names if name in COLUMNS] == COLUMNS
         assert names.index("logprob_blur") < names.index("token_weights")
     assert inspect.main([str(together)]) == 0
+
+
+def test_each_contrast_has_its_gaps(together: Path, masked: Path) -> None:
+    published = read_weights(together)
+    assert set(published.summary["gaps"]) == {"blank", "masked", "blur"}
+    for contrast in ("blank", "masked", "blur"):
+        rows = [row.scores for row in published if row.ok and row.scores is not None]
+        rows = rows if contrast == "blank" else [row.with_contrast(contrast) for row in rows]
+        gaps = [row.logprob_clean.astype(np.float64) - row.logprob_contrast for row in rows]
+        assert published.gaps(contrast).tokens == Histogram.of(np.concatenate(gaps))
+    assert published.gaps("masked").rows.total == read_weights(masked).gaps().rows.total
+    assert published.gaps("masked") != published.gaps("blur")
 
 
 def test_an_export_derives_weights_from_any_contrast(together: Path, tmp_path: Path) -> None:

@@ -64,31 +64,52 @@ WORDS = "the method 'vig' takes its threshold from the gaps of the whole dataset
 
 def test_an_unfinished_run_is_refused(finished: Path) -> None:
     (finished / "_SUCCESS").unlink()
-    with pytest.raises(TableError, match=rf"{WORDS}, and the run of .* is not finished: let it finish, set threshold"):
+    with pytest.raises(
+        TableError, match=rf"{WORDS}, but the run of .* is not finished, and .*: let it finish; or set threshold"
+    ):
         read_weights(finished, method="vig", allow_unfinished=True)
 
 
 def test_an_output_of_an_earlier_release_is_refused(finished: Path) -> None:
     edit_summary(finished, gaps=None)
-    with pytest.raises(TableError, match=rf"{WORDS}, which an earlier release did not record in .*: score the dataset"):
+    with pytest.raises(TableError, match=rf"{WORDS}, but an earlier release published .* without its gaps: score the"):
         read_weights(finished, method="vig")
 
 
 def test_damaged_gaps_are_refused(finished: Path) -> None:
     edit_summary(finished, gaps={"blank": {"tokens": {}, "rows": {}}})
-    with pytest.raises(TableError, match=rf"{WORDS}, but those of .* do not give it: a histogram lacks its lists"):
+    with pytest.raises(
+        TableError, match=rf"{WORDS}, but the gaps in .*_SUCCESS are damaged \(a histogram lacks its lists"
+    ):
         read_weights(finished, method="vig")
 
 
 def test_a_contrast_without_gaps_is_refused(finished: Path) -> None:
-    with pytest.raises(TableError, match=r"it has no gaps of the contrast 'masked'; it has blank; set threshold"):
+    with pytest.raises(
+        TableError, match=r"has no gaps of the contrast 'masked'; it has blank: choose one of them; or set"
+    ):
         read_weights(finished, method="vig", contrast="masked")
 
 
 def test_a_dataset_without_scored_rows_has_no_threshold(finished: Path) -> None:
     edit_summary(finished, gaps={"blank": DatasetGaps().to_dict()})
-    with pytest.raises(TableError, match="do not give it: no values were counted"):
+    with pytest.raises(TableError, match="has no scored row with an image, and so no gaps"):
         read_weights(finished, method="vig")
+
+
+def test_gaps_give_thresholds_of_ones_own(finished: Path) -> None:
+    """The best quarter of all tokens, and the better half of the rows."""
+    published = read_weights(finished)
+    threshold, kept = published.gaps().tokens.top(0.25)
+    chosen = [
+        row.weights for row in read_weights(finished, method=Method("vig-row", {"threshold": threshold})) if row.ok
+    ]
+    assert np.concatenate(chosen).mean() == pytest.approx(kept) and kept >= 0.25  # type: ignore[arg-type]
+    threshold, kept = published.gaps("blank").rows.top(0.5)
+    assert np.mean([mean >= threshold for mean in means(finished)]) == kept >= 0.5
+    assert read_weights(finished / "a.parquet").gaps() == published.gaps()
+    with pytest.raises(TableError, match="no gaps of the contrast 'masked'; it has blank: choose one of them"):
+        published.gaps("masked")
 
 
 def test_one_sample_has_no_threshold(finished: Path) -> None:

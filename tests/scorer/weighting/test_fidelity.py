@@ -218,7 +218,7 @@ def test_the_comparison_sees_a_selection_within_each_row() -> None:
 
 
 def published_k3(sample: Conversation, most: float = math.inf) -> list[float]:
-    """The low-variance KL of VPPO's code: the difference of log-probabilities is clamped to ±20, the result to [0, 10]."""
+    """The low-variance KL of VPPO's code: log-probabilities' difference clamped to ±20, the result to [0, most]."""
     pairs = zip(sample.scores.logprob_clean.tolist(), sample.scores.logprob_contrast.tolist(), strict=True)
     differences = [min(max(contrast - clean, -20.0), 20.0) for clean, contrast in pairs]
     return [min(max(math.exp(d) - d - 1, 0.0), most) for d in differences]

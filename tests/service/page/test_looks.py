@@ -39,10 +39,10 @@ def test_everything_is_done_with_the_keyboard(page: Browser) -> None:
     page.settled()
     page.wait(lambda: page.tokens())
     order = []
-    for _ in range(17):
+    for _ in range(18):
         press(page, Keys.TAB)
         order.append(focused(page))
-    assert order[3:17] == [
+    assert order[3:18] == [
         "caption",
         "prompt",
         "score",
@@ -54,6 +54,7 @@ def test_everything_is_done_with_the_keyboard(page: Browser) -> None:
         "param-low",
         "param-high",
         "param-window",
+        "param-edges",
         "copy-json",
         "copy-curl",
         "All numbers",
