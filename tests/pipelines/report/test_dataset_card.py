@@ -138,7 +138,7 @@ def test_every_method_is_told(dataset: Path, output: Path, method: str, monkeypa
     told = METHODS[method]
     params = ", ".join(f"{name} {value}" for name, value in sorted(ready(method).params.items()))
     assert weights_line(render_card(record, summary)) == (
-        f"| weights | `{method}` ({params}): {told.formula} ({told.source}) |"
+        f"| weights | `{method}`{f' ({params})' if params else ''}: {told.formula} ({told.source}) |"
     )
 
 
