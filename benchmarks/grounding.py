@@ -185,7 +185,7 @@ def stop_weights(rows: Sequence[Scored]) -> dict[str, float]:
     """Return the mean weight of stop tokens by each method, relative to the mean over all tokens."""
     stop = np.concatenate([row.labels for row in rows]) == STOP
     found = {}
-    gaps = [(row.scores.logprob_clean - row.scores.logprob_contrast).astype(np.float64) for row in rows]
+    gaps = [row.scores.logprob_clean.astype(np.float64) - row.scores.logprob_contrast for row in rows]
     dataset = sum((DatasetGaps.of(gap, np.array([0, len(gap)])) for gap in gaps), DatasetGaps())
     for name in METHODS:
         method = Method(name).with_gaps(dataset)
