@@ -41,7 +41,7 @@ QUANTITIES: Final = Quantities.asked_for(ASKED)
 
 
 def scored(samples: Sequence[Sample], dtype: str) -> list[TokenScores]:
-    config = ScorerConfig(device="cpu", dtype=dtype, distribution_columns=ASKED)  # type: ignore[arg-type]
+    config = ScorerConfig(device="cpu", dtype=dtype, distribution_columns=ASKED)  # type: ignore[arg-type]  # dtype is a plain string here
     results = [one for one in Scorer.load(MODEL_PATH, config).score(samples) if isinstance(one, TokenScores)]
     assert len(results) == len(samples)
     return results
@@ -87,7 +87,7 @@ def work(name: str, columns: bool) -> Callable[[], object]:
     module = torch.nn.Linear(width, vocabulary, bias=False, dtype=torch.bfloat16, device="meta")
     module = module.to_empty(device="cpu").requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    for part in module.weight.split(4096):  # type: ignore[no-untyped-call]
+    for part in module.weight.split(4096):  # type: ignore[no-untyped-call]  # torch has no types for it
         part.copy_(torch.randn(part.shape, generator=generator) / width**0.5)
     sides = [torch.randn(LABELS, width, generator=generator).bfloat16() for _ in range(2)]
     wanted = torch.randint(vocabulary, (LABELS,), generator=generator)
