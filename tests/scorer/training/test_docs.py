@@ -73,6 +73,16 @@ def reading(names: dict[str, Any], scored: Scored) -> None:
     assert_array_equal(row.weights, Method("cal", {"window": 1})(row.scores))
 
 
+def thresholds(names: dict[str, Any], scored: Scored) -> None:
+    plain, dropped = list(scored.table()), [row.dropped for row in names["better_half"]]
+    gaps = [row.scores.logprob_gap.mean() for row in plain if row.ok]
+    assert names["kept"] == [row.sample_id for row, out in zip(plain, dropped, strict=True) if not out]
+    assert 3 < len(names["kept"]) < len(plain) and sum(dropped) <= len(gaps) / 2
+    weights = np.concatenate([row.weights for row in names["best_tokens"] if row.ok])
+    assert 0.25 <= weights.mean() < 0.35  # stop tokens are kept as well
+    assert 0.1 <= names["share"] < 0.12 and names["threshold"] > 0
+
+
 def of_datasets(names: dict[str, Any], scored: Scored) -> None:
     row = names["row"]
     published = scored.table(method="prior").find("scene-00001")
@@ -126,6 +136,7 @@ def llava(names: dict[str, Any], scored: Scored) -> None:
 
 CHECKS: dict[str, Check] = {
     "Reading": reading,
+    "Thresholds of the dataset": thresholds,
     "datasets": of_datasets,
     "Tables": of_tables,
     "WebDataset": of_webdataset,
