@@ -185,7 +185,7 @@ class WeightAligner:
             return
         spans = [one.spans(group, self.unscored) for one, group in zip(samples, first_group, strict=False)]
         weights, starts, ends, groups = (np.concatenate(arrays) for arrays in zip(*spans, strict=True))
-        carried = project(
+        carried = self._carry(
             weights,
             starts,
             ends,
@@ -193,12 +193,17 @@ class WeightAligner:
             np.concatenate(targets.ends),
             source_groups=groups,
             target_groups=np.concatenate(targets.groups),
-            uncovered=self.template_weight if self.unscored is None else self.unscored,
         )
         done = 0
         for sequence, positions in targets.places:
             out[sequence][positions] = carried[done : done + len(positions)]
             done += len(positions)
+
+    def _carry(self, values: Float32Array, *spans: Any, **groups: Any) -> Float32Array:
+        """Carry the values of scored tokens onto the trainer's: spans and groups are those of :mod:`scorer.spans`."""
+        return project(
+            values, *spans, **groups, uncovered=self.template_weight if self.unscored is None else self.unscored
+        )
 
 
 def _find(

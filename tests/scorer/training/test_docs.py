@@ -20,6 +20,7 @@ from numpy.testing import assert_array_equal
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pipelines.cli.score import main as score
+from scorer.training.excess_loss import excess_loss_cross_entropy
 from scorer.training.export.__main__ import main as export
 from scorer.weights import Method
 from tests.scorer.training.chat_collator import ChatCollator
@@ -130,6 +131,16 @@ def trained(names: dict[str, Any], scored: Scored) -> None:
     assert lora or any(not torch.equal(before[name], value) for name, value in after.items())
 
 
+def against_a_student(names: dict[str, Any], scored: Scored) -> None:
+    reference, labels = names["reference"], names["batch"]["labels"]
+    assert reference.shape == labels.shape
+    known = ~torch.isnan(reference) & (labels != -100)
+    assert int(known.sum()) > 40 and float(reference[known].min()) >= 0
+    whole = excess_loss_cross_entropy(names["logits"], labels, reference, share=1.0)
+    assert torch.isfinite(names["loss"]) and names["loss"].requires_grad
+    assert abs(names["loss"].item() - whole.item()) > 1e-3
+
+
 def llava(names: dict[str, Any], scored: Scored) -> None:
     assert issubclass(names["WeightedLlava"], SplicingLlava)
 
@@ -144,6 +155,7 @@ CHECKS: dict[str, Check] = {
     "Onto your own tokens": alignment,
     "Hugging Face Trainer": trained,
     "TRL SFTTrainer": trained,
+    "Against a live student": against_a_student,
     "LLaVA's own trainer": llava,
 }
 
