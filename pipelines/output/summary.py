@@ -125,7 +125,7 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
 
 
 def parse(data: bytes) -> Summary:
-    """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or its counts do not add up."""
+    """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or damaged, or its counts do not add up."""
     summary = parse_summary(data)
     for entry in (summary, *summary["shards"]):
         entry.setdefault("text_only", 0)  # an older summary does not count such rows, which failed then
@@ -133,6 +133,10 @@ def parse(data: bytes) -> Summary:
         absent = ShardEntry.__required_keys__ - entry.keys()
         if absent:
             raise ValueError(f"its shard {entry['name']!r} has no {', '.join(sorted(absent))}")
+    if "gaps" in summary:
+        gaps.from_dict(summary["gaps"])
+    if "weights" in summary:
+        WeightTotal.from_dict(summary["weights"])
     absent = {"rows", "ok", "failed", "tokens"} - summary.keys()
     if absent:
         raise ValueError(f"it has no {', '.join(sorted(absent))}")
