@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -139,9 +138,9 @@ class PublishedWeights:
         of a row with a weight that is not finite, which cannot be trained on."""
         total = ExactTotal()
         for name in self.shards:
-            rows = [row.weights for row in self.shard(name) if row.weights is not None and not row.text_only]
-            usable = [weights for weights in rows if np.isfinite(weights).all()]
-            total.add(np.concatenate(usable) if usable else np.zeros(0, np.float32))
+            text = None if self.text is None else self.text.shard(name)
+            for batch in self.batches(name):
+                total.add(self._rows(batch, name, text).usable_weights())
         return total.rounded
 
     def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:

@@ -113,6 +113,8 @@ class WeightRow:
         shard: str = "?",
         *,
         contrast: str | None = None,
+        min_gap: float | None = None,
+        mean: float = 1.0,
     ) -> WeightRow:
         """Build a row from its columns as another reader returns them (``datasets``, pandas, polars, DuckDB, pyarrow).
 
@@ -124,6 +126,8 @@ class WeightRow:
             method: derives the weights from the raw scores; None for the weights that the run stored.
             shard: names the row in error messages.
             contrast: the further contrast whose scores the method reads; None for the run's first.
+            min_gap, mean: those of :class:`Rows`; for the dataset's, take ``min_gap`` and ``mean_weight`` of
+                :class:`scorer.training.PublishedWeights`.
 
         Raises:
             TableError: a column that every output has is absent, its list differs in length from ``token_ids``, or the
@@ -156,7 +160,7 @@ class WeightRow:
             if (own := _per_token(columns[column.name], column, count)) is not None
         }
         arrays |= {column.name: further[column.name] for column in optional(further)}
-        return _row(identity, arrays, columns["text_hash"], as_function(method), contrast)
+        return _row(identity, arrays, columns["text_hash"], as_function(method), contrast, min_gap=min_gap, mean=mean)
 
     def to_record(self) -> dict[str, Any]:
         """Return spans and weights as plain data, to store beside the text; :meth:`from_record` reads it.
@@ -269,6 +273,29 @@ class Rows:
             identity, arrays, self._hashes[i], self._derive, self._contrast, self._text, self._min_gap, self._mean
         )
 
+    def usable_weights(self) -> Float32Array:
+        """Return the weights of all tokens of rows with an image, end to end, float32 [T].
+
+        Dropped rows are left out, and rows with a weight that is not finite. A method that weighs each token alone is
+        applied to all rows at once, which is many times faster and gives the same weights.
+        """
+        method = self._derive
+        alone = method is None or (isinstance(method, Method) and method.record.alone)
+        if not alone or self._text is not None or self._min_gap is not None:
+            rows = [row.weights for row in self if row.status == OK and row.weights is not None]
+            usable = [weights for weights in rows if np.isfinite(weights).all()]
+            return np.concatenate(usable) if usable else np.zeros(0, np.float32)
+        scored = np.array([status == OK for status in self._identities[2]], np.bool_)
+        owners = np.repeat(np.arange(len(self)), np.diff(self._edges))
+        arrays = {name: values[scored[owners]] for name, values in self._values.items()}
+        owners = owners[scored[owners]]
+        weights = arrays.pop(WEIGHTS)
+        if method is not None:
+            scores = TokenScores.from_arrays("", "", arrays)
+            weights = weights_of(method, scores if self._contrast is None else scores.with_contrast(self._contrast))
+        unknown = np.bincount(owners, ~np.isfinite(weights), len(self)) > 0
+        return _scaled(weights[~unknown[owners]], self._mean)
+
     def _refuse(self, name: str, lengths: Int64Array) -> NoReturn:
         i = int(np.argmax(lengths != np.diff(self._edges)))
         raise TableError(
@@ -310,9 +337,11 @@ def _row(
                 f"row {identity[1]} of {identity[0]}: the method returned weights of shape {weights.shape} for "
                 f"{len(scores.token_ids)} tokens; it must return one per token"
             )
-    if mean != 1.0 and not scores.text_only:
-        weights = (weights.astype(np.float64) / mean).astype(np.float32)
-    return ScoredRow(*identity, scores, weights)
+    return ScoredRow(*identity, scores, weights if scores.text_only else _scaled(weights, mean))
+
+
+def _scaled(weights: Float32Array, mean: float) -> Float32Array:
+    return weights if mean == 1.0 else (weights.astype(np.float64) / mean).astype(np.float32)
 
 
 def _per_token(value: Any, column: Column, count: int) -> npt.NDArray[Any] | None:

@@ -76,4 +76,5 @@ TOP_TOKENS: Final = WeightingMethod(
     of_dataset=("threshold",),
     from_gaps=threshold_of,
     binary=True,
+    alone=True,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 
 from scorer.errors import ConfigError, TableError
 from scorer.results import TokenScores
-from scorer.training import RowSelection, WeightAligner, WeightedText, WeightTable, read_weights
+from scorer.training import RowSelection, WeightAligner, WeightedText, WeightRow, WeightTable, read_weights
 from scorer.training.export.__main__ import main as export
 from scorer.training.means import MEANS
 from scorer.training.reader import PublishedWeights
+from scorer.training.rows import Rows
 from scorer.types import Float32Array
-from scorer.weights import Method
+from scorer.weighting.weight_total import ExactTotal
+from scorer.weights import METHODS, Method
+from tests.methods import ready
 from tests.scorer.training.mixed import write_mixed
 from tests.scorer.training.trainers import BYTE_LEVEL
 
@@ -105,6 +109,22 @@ def test_rows_with_unknown_weights_do_not_count(output: Path) -> None:
     published = read_weights(output, method=partly, mean="dataset")
     assert published.mean_weight == 4
     assert {1.0} < {*with_image(published).tolist()}, "and those that are not known stay so"
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_many_rows_at_once_weigh_the_same(output: Path, method: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The total of a method that weighs each token alone is that of its rows, one by one."""
+    chosen = None if method is None else ready(method)
+    published = read_weights(output, method=chosen)
+    expected = with_image(published)
+    one_by_one = ExactTotal()
+    one_by_one.add(expected)
+    read: list[str] = []
+    row_of = Rows.__getitem__
+    monkeypatch.setattr(Rows, "__getitem__", lambda rows, i: read.append(rows._shard) or row_of(rows, i))
+    assert published.total() == one_by_one.rounded
+    assert replace(published, mean_weight=2).total().mean == pytest.approx(one_by_one.rounded.mean / 2)
+    assert (not read) == (method is None or METHODS[method].alone)
 
 
 def test_a_number_is_divided_by_as_it_is(output: Path) -> None:
@@ -198,3 +218,18 @@ def test_every_mean_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert f"{{{','.join(MEANS)}}}" in said.replace(" ", "")
     assert all(words in said for words in MEANS.values())
+
+
+def test_other_readers_take_the_numbers_that_were_found(output: Path) -> None:
+    method, rows = Method("vig", {"keep": 0.6}), RowSelection(keep=0.5)
+    published = read_weights(output, method=method, rows=rows, mean="dataset")
+    assert published.mean_weight is not None
+    columns = [one for name in published.shards for one in published.load(name).to_pylist()]
+    for expected, one in zip(published, columns, strict=True):
+        found = WeightRow.from_columns(
+            one, published.derive, expected.shard, min_gap=published.min_gap, mean=published.mean_weight
+        )
+        assert (found.status, found.error) == (expected.status, expected.error)
+        if expected.weights is not None:
+            assert found.weights is not None and found.weights.tolist() == expected.weights.tolist()
+    assert published.statuses()["dropped"] and published.statuses()["ok"]
