@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         metavar="N",
-        help=f"axolotl: the lowest weight that is trained on (default: {THRESHOLD})",
+        help=f"axolotl: the lowest weight, after --mean, that is trained on (default: {THRESHOLD})",
     )
     parser.add_argument(
         "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
