@@ -136,12 +136,14 @@ class PublishedWeights:
     def total(self) -> WeightTotal:
         """Add up the weights of all tokens; every row is read. Those of rows without an image do not count, nor those
         of a row with a weight that is not finite, which cannot be trained on."""
-        total = ExactTotal()
+        totals = []
         for name in self.shards:
+            total = ExactTotal()
             text = None if self.text is None else self.text.shard(name)
             for batch in self.batches(name):
                 total.add(self._rows(batch, name, text).usable_weights())
-        return total.rounded
+            totals.append(total.rounded)
+        return WeightTotal.merged(totals)  # to the bit what a run records
 
     def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:
         """Return all rows of one published file as an Arrow table, with some or all of the run's columns.

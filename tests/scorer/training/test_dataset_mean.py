@@ -20,7 +20,7 @@ from scorer.training.means import MEANS
 from scorer.training.reader import PublishedWeights
 from scorer.training.rows import Rows
 from scorer.types import Float32Array
-from scorer.weighting.weight_total import ExactTotal
+from scorer.weighting.weight_total import ExactTotal, WeightTotal
 from scorer.weights import METHODS, Method
 from tests.methods import ready
 from tests.scorer.training.mixed import write_mixed
@@ -75,8 +75,9 @@ def test_a_run_that_stored_the_weights_has_recorded_their_mean(output: Path) -> 
     """The recorded one is taken, unread, for the weights that were stored, and for no others."""
     read = read_weights(output, mean="dataset").mean_weight
     assert read is not None
-    assert read == read_weights(output).total().mean
     recorded = json.loads((output / "_SUCCESS").read_text())["weights"]
+    assert read_weights(output).total() == WeightTotal.from_dict(recorded), "to the bit"
+    assert read == WeightTotal.from_dict(recorded).mean
     edit_summary(output, weights={**recorded, "sum": recorded["sum"] * 2})
     stored = Method()
     for options in ({}, {"method": "cal"}, {"method": stored}, {"method": stored, "contrast": "blank"}):
@@ -116,14 +117,17 @@ def test_many_rows_at_once_weigh_the_same(output: Path, method: str | None, monk
     """The total of a method that weighs each token alone is that of its rows, one by one."""
     chosen = None if method is None else ready(method)
     published = read_weights(output, method=chosen)
-    expected = with_image(published)
-    one_by_one = ExactTotal()
-    one_by_one.add(expected)
+    one_by_one = []
+    for name in published.shards:
+        total = ExactTotal()
+        total.add(with_image(replace(published, shards=(name,))))
+        one_by_one.append(total.rounded)
+    expected = WeightTotal.merged(one_by_one)
     read: list[str] = []
     row_of = Rows.__getitem__
     monkeypatch.setattr(Rows, "__getitem__", lambda rows, i: read.append(rows._shard) or row_of(rows, i))
-    assert published.total() == one_by_one.rounded
-    assert replace(published, mean_weight=2).total().mean == pytest.approx(one_by_one.rounded.mean / 2)
+    assert published.total() == expected
+    assert replace(published, mean_weight=2).total().mean == pytest.approx(expected.mean / 2)
     assert (not read) == (method is None or METHODS[method].alone)
 
 
