@@ -26,7 +26,7 @@ def add_method_options(to: argparse._ActionsContainer, purpose: str, default: st
 
 
 def method_param(text: str) -> tuple[str, Value]:
-    """Parse ``NAME=VALUE``, where the value is a number or ``null``; the method checks the name.
+    """Parse ``NAME=VALUE``: a number, ``null``, or a word that some parameter takes; the method checks the name.
 
     Raises:
         ArgumentTypeError: the text is anything else.
@@ -42,7 +42,13 @@ def method_param(text: str) -> tuple[str, Value]:
             return name, number(value)
         except ValueError:
             continue
-    raise argparse.ArgumentTypeError(f"{text!r}: the value {value!r} is neither a number nor null")
+    words = [word for method in METHODS.values() for parameter in method.parameters for word in parameter.choices]
+    if value in words:
+        return name, value
+    listed = ", ".join(dict.fromkeys(words))
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: the value {value!r} is neither a number nor null, nor a word that a parameter takes ({listed})"
+    )
 
 
 def describe_methods(width: int | None = None) -> str:
@@ -64,6 +70,8 @@ def _described(method: WeightingMethod, width: int) -> Iterator[str]:
     yield from wrapped(f"{method.formula} ({method.source})")
     for parameter in method.parameters:
         yield from wrapped(f"{parameter}  {parameter.meaning}{_limit(parameter)}")
+        for word, meaning in parameter.choices.items():
+            yield from wrapped(f"  {word}: {meaning}")
 
 
 def _limit(parameter: Parameter) -> str:

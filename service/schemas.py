@@ -57,6 +57,8 @@ ContrastName = Annotated[str, AfterValidator(_known_contrast), Field(json_schema
 """One of :func:`contrast_names`; the description lists them."""
 MethodName = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra=_list_methods)]
 """One of :data:`scorer.weights.METHODS`; the description lists them."""
+MethodParams = Annotated[dict[str, float | Annotated[str, Field(max_length=32)] | None], Field(max_length=8)]
+"""Parameters of a method; the method checks names and values."""
 
 EXAMPLE_PNG: Final = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAa0lEQVR42u3aQQ3AIAxAUSCIQcl0oIQDSiprcqZhB0II79+b9CU9Nrcn0smVdH"
@@ -136,7 +138,7 @@ class ScoringOptions(Strict):
     )
     prompt: str | None = Field(None, description="the instruction that the caption answers; only with text")
     method: MethodName = Field(DEFAULT_METHOD, description="how weights are derived from raw scores")
-    method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(
+    method_params: MethodParams = Field(
         default_factory=dict, description="parameters of the method: names and ranges are in /v1/models"
     )
     contrast: ContrastName | None = Field(
@@ -185,7 +187,7 @@ class BatchRequest(Strict):
                 {
                     "items": [
                         {"image": {"base64": EXAMPLE_PNG}, "text": "A red square."},
-                        {"image": {"base64": EXAMPLE_PNG}, "text": "A green circle.", "method": "vig"},
+                        {"image": {"base64": EXAMPLE_PNG}, "text": "A green circle.", "method": "vig-row"},
                     ]
                 }
             ]
@@ -220,7 +222,7 @@ class RawScoresIn(Strict):
     )
 
     method: MethodName = DEFAULT_METHOD
-    method_params: Annotated[dict[str, float | None], Field(max_length=8)] = Field(default_factory=dict)
+    method_params: MethodParams = Field(default_factory=dict)
     turns: Annotated[list[Annotated[int, Field(ge=0, le=32_767)]], Field(max_length=65_536)] | None = Field(
         None, description="the turn of each token, ascending; default: one turn"
     )
@@ -351,7 +353,7 @@ class ScoreResponse(Answer):
     contrast: ContrastName
     further_contrasts: list[ContrastName]
     method: MethodName
-    method_params: dict[str, float | None] = Field(description="all parameters, including defaults")
+    method_params: dict[str, float | str | None] = Field(description="all parameters, including defaults")
     turns: list[str] = Field(description="the text of each scored turn")
     tokens: list[TokenOut]
     totals: Totals
@@ -410,7 +412,7 @@ class WeightsResponse(Answer):
     """Weights derived by one method; null where undefined."""
 
     method: MethodName
-    method_params: dict[str, float | None]
+    method_params: dict[str, float | str | None]
     weights: list[float | None]
 
 
@@ -444,6 +446,9 @@ class MethodOut(Answer):
     arxiv: str | None = Field(description="arXiv id of the paper")
     columns: list[str] = Field(description="the raw scores it uses")
     if_given: list[str] = Field(description="optional columns that it uses where they are given")
+    of_dataset: list[str] = Field(
+        description="parameters whose null value stands for one that follows from a whole dataset; set them here"
+    )
     params: dict[str, Parameter] = Field(description="parameters by name, in display order")
     ordered: list[tuple[str, str]] = Field(description="pairs of parameters where the first must not exceed the second")
     bounds: tuple[str, str] | None = Field(description="the two parameters that bound every weight")

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
@@ -24,6 +24,7 @@ from scorer.fetching.fetcher import Fetcher
 from scorer.messages import parse_conversation
 from scorer.results import Failure
 from scorer.types import EncodedSample, Sample
+from scorer.weighting.parameters import Value
 from scorer.weights import Method
 from service import responses
 from service.batcher import Batcher
@@ -257,15 +258,20 @@ def _contrasts(options: ScoringOptions, served: tuple[str, ...]) -> tuple[str, .
     return (first, *sorted(options.further_contrasts, key=served.index))
 
 
-def make_method(name: str, params: dict[str, float | None]) -> Method:
+def make_method(name: str, params: Mapping[str, Value]) -> Method:
     """Return a weighting method. Raises ProblemError 422."""
     try:
         method = Method(name, params)
     except ConfigError as error:
         raise ProblemError(422, "method_invalid", str(error)) from None
+    if method.needs_gaps:
+        own = method.record.of_dataset[0]
+        raise ProblemError(422, "method_invalid", f"{method.missing_gaps}, and a request has one sample; set {own}")
     for parameter in method.record.parameters:
         value = method.params[parameter.name]
-        if parameter.unit == "tokens" and value is not None and value > MAX_WINDOW:  # its cost grows with it
+        if (
+            parameter.unit == "tokens" and isinstance(value, (int, float)) and value > MAX_WINDOW
+        ):  # its cost grows with it
             raise ProblemError(
                 422,
                 "method_invalid",

@@ -27,7 +27,7 @@ METHODS: Final[Mapping[str, Method | None]] = {
     "CAL": Method("cal"),
     "CAL, window 1": Method("cal", {"window": 1}),
     "PRIOR": Method("prior"),
-    "VIG": Method("vig"),
+    "VIG": Method("vig-row"),
     ORACLE: None,
 }
 """The methods compared. The oracle knows which words were spoilt and gives them weight 0: the most weights can do."""

@@ -79,7 +79,7 @@ configuration file:
     input: s3://bucket/train
     output: s3://bucket/train-weights
     model: llava-hf/llava-1.5-7b-hf
-    method: vig
+    method: vig-row
     method-param: {keep: 0.5}
 
 output:

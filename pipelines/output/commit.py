@@ -33,13 +33,17 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.output import gaps
 from pipelines.output.encodings import writer_options
+from pipelines.output.gaps import Gaps
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, total
+from pipelines.output.weight_total import add_weights
 from scorer.documents import parse_object
 from scorer.errors import RunError
 from scorer.summary import SUCCESS
+from scorer.weighting.weight_total import ExactTotal, WeightTotal
 
 log = logging.getLogger(__name__)
 
@@ -108,15 +112,26 @@ class UnitMarker:
 
 @dataclass(frozen=True, slots=True)
 class PublishedShard:
-    """A published file: its shard's name, its size and digest, and the tally of its rows."""
+    """A published file: its shard's name, its size and digest, and the tally of its rows.
+
+    Attributes:
+        gaps: its rows' log-probability gaps; None if a release that did not count them published it.
+        weights: the total of its rows' weights; None likewise.
+    """
 
     name: str
     size: int
     sha256: str
     tally: Tally
+    gaps: Gaps | None = None
+    weights: WeightTotal | None = None
 
     def to_bytes(self) -> bytes:
         document = {"name": self.name, "bytes": self.size, "sha256": self.sha256, **self.tally.to_dict()}
+        if self.gaps is not None:
+            document["gaps"] = gaps.to_dict(self.gaps)
+        if self.weights is not None:
+            document["weights"] = self.weights.to_dict()
         return json.dumps(document, sort_keys=True).encode()
 
     @classmethod
@@ -126,7 +141,9 @@ class PublishedShard:
         (name, sha256), size = _texts(document, "name", "sha256"), document.get("bytes")
         if type(size) is not int:
             raise ValueError(f"its size in bytes is {size!r:.40}, not a whole number")
-        return cls(name, size, sha256, Tally.from_dict(document))
+        counted = gaps.from_dict(document["gaps"]) if "gaps" in document else None
+        weights = WeightTotal.from_dict(document["weights"]) if "weights" in document else None
+        return cls(name, size, sha256, Tally.from_dict(document), counted, weights)
 
 
 def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> UnitMarker:
@@ -238,12 +255,15 @@ def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
 
 
 def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table) -> PublishedShard:
-    shard = planned.shard
+    shard, counted, weights = planned.shard, list[Gaps](), ExactTotal()
     with store.staged(shard.name) as file:
         with pq.ParquetWriter(file, empty.schema, **writer_options(empty.schema)) as writer:
             for unit, marker in zip(planned.units, markers, strict=True):
                 table = read_unit(store, unit, marker)
                 _check_rows(unit, table)
+                where = f"unit {unit.id} of shard {shard.name}"
+                counted.append(gaps.gaps_of(table, where))
+                add_weights(weights, table, where)
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             if not planned.units:
                 writer.write_table(empty)
@@ -253,7 +273,8 @@ def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker]
         size = file.tell()
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
-    return PublishedShard(shard.name, size, sha256, total(marker.tally for marker in markers))
+    tally = total(marker.tally for marker in markers)
+    return PublishedShard(shard.name, size, sha256, tally, gaps.sum_gaps(counted), weights.rounded)
 
 
 def find_published(store: Store, planned: ShardPlan) -> PublishedShard | None:

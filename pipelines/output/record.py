@@ -11,6 +11,7 @@ from pipelines.output.documents import as_json
 from pipelines.output.store import Store
 from scorer.documents import parse_object
 from scorer.errors import OtherRunError
+from scorer.weights import METHODS
 
 KEY: Final = "_run.json"
 CONFIG: Final = "_config.yaml"
@@ -86,7 +87,7 @@ class RunRecord:
                 {
                     "fingerprint": self.fingerprint,
                     "source": self.source,
-                    "method": self.method,
+                    "method": _with_defaults(self.method),
                     "layout": self.layout,
                     "rows_per_unit": self.rows_per_unit,
                 }
@@ -96,6 +97,15 @@ class RunRecord:
             for key in _INFORMATIVE:
                 found.pop(key, None)
         return found
+
+
+def _with_defaults(method: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recorded method with the parameters that its release did not have: their defaults are what it did."""
+    known = METHODS.get(method.get("name", ""))
+    if known is None:
+        return method
+    defaults = {parameter.name: parameter.default for parameter in known.parameters}
+    return {**method, "params": {**defaults, **method.get("params", {})}}
 
 
 def read_record(store: Store) -> RunRecord | None:

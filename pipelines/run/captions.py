@@ -2,8 +2,8 @@
 
 A published shard matches its input shard row for row, so a caption cannot be a row: each is a scored turn. The joined
 row's ``token_turns`` says which turn a token belongs to, and a reader passes the texts of all turns to ``check_text``.
-Weights are pooled within one turn; methods that normalise or rank (``prior``, ``vig``) do so over the whole row, as
-over a conversation.
+Weights are pooled within one turn (with CAL's ``edges=paper``, what follows every text but the last counts as in a
+conversation); methods that normalise or rank (``prior``, ``vig``, ``vig-row``) do so over the whole row.
 """
 
 from __future__ import annotations

@@ -315,13 +315,19 @@ def prepare(job: Job, *, write: bool = True) -> PreparedRun:
 
 
 def _check_defined(method: Method, fingerprint: Mapping[str, Any]) -> None:
-    """Refuse a method whose weights would all be NaN. Raises ConfigError."""
+    """Refuse a method whose weights would all be NaN, or are known after the run only. Raises ConfigError."""
     absent = [name for name in method.record.columns if name in columns.undefined(fingerprint)]
     if absent:
         able = [name for name, one in METHODS.items() if not columns.undefined(fingerprint) & set(one.columns)]
         raise ConfigError(
             f"the method {method.name!r} reads {', '.join(absent)}, but {fingerprint['model']} is a language model, "
             f"which takes no images: choose --method {' or '.join(able)}, or a vision-language model"
+        )
+    if method.needs_gaps:
+        raise ConfigError(
+            f"{method.missing_gaps}, which are known when the run is finished: score with another --method, and name "
+            f"{method.name} when you read the weights (read_weights, tokensight export), or give --method-param "
+            f"{method.record.of_dataset[0]}=…"
         )
 
 

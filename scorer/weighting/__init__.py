@@ -1,4 +1,4 @@
 """Describe a weighting method in one record, from which all help texts and checks are derived.
 
-The methods themselves, one record each, are in :mod:`scorer.weights`.
+Each method is in a module of its own here; :mod:`scorer.weights` lists them.
 """

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from scorer.errors import ConfigError
 
-Value = float | int | None
+Value = float | int | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,14 @@ class Slider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A number that a method takes.
+    """A number, or a word out of a few, that a method takes.
 
     Attributes:
         label: a short name for user interfaces.
         meaning: one line of help text.
+        type: ``float`` or ``int``; or ``choice``, a word out of ``choices``.
+        slider: the range that a user interface offers; None for a choice.
+        choices: of a choice, each word and what it means, in one line.
         unit: ``tokens``, ``nats``, ``logits``, ``share`` (0 to 1), or empty.
         minimum, maximum: the range, including these values; None if it is open-ended.
         exclusive_minimum, exclusive_maximum: the range, excluding these values.
@@ -46,9 +50,10 @@ class Parameter:
     name: str
     label: str
     meaning: str
-    type: Literal["float", "int"]
-    default: float | int | None
-    slider: Slider
+    type: Literal["float", "int", "choice"]
+    default: Value
+    slider: Slider | None = None
+    choices: Mapping[str, str] = field(default_factory=dict, hash=False)
     unit: str = ""
     minimum: float | None = None
     exclusive_minimum: float | None = None
@@ -66,10 +71,15 @@ class Parameter:
             method: the method's name, for the message.
 
         Raises:
-            ConfigError: the value is not a finite number, or is out of range.
+            ConfigError: the value is not a finite number, or is out of range; or it is none of the choices.
         """
         if value is None and self.nullable:
             return None
+        if self.type == "choice":
+            if not isinstance(value, str) or value not in self.choices:
+                shown = "null" if value is None else f"{value!r:.80}"
+                raise ConfigError(f"method {method!r}: {self.name} is {shown}; it must be {self.limit}")
+            return value
         number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
         if not number or not abs(value) <= sys.float_info.max:  # math.isfinite raises on an integer beyond it
             shown = "null" if value is None else repr(value)
@@ -82,7 +92,8 @@ class Parameter:
 
     def __str__(self) -> str:
         """Return the name and default in the form that ``--method-param`` takes: ``window=3``."""
-        return f"{self.name}={'null' if self.default is None else f'{self.default:g}'}"
+        default = self.default
+        return f"{self.name}={'null' if default is None else default if isinstance(default, str) else f'{default:g}'}"
 
     def _allows(self, value: float | int) -> bool:
         return (
@@ -96,7 +107,9 @@ class Parameter:
 
     @property
     def limit(self) -> str:
-        """The allowed values in words, such as ``odd, 1 or more`` or ``in (0, 1]``; empty for any finite number."""
+        """The allowed values in words: ``odd, 1 or more``, ``in (0, 1]``, ``turn or paper``; empty for any number."""
+        if self.type == "choice":
+            return " or ".join(self.choices)
         return ", ".join(filter(None, ("odd" if self.odd else "", self._range)))
 
     @property

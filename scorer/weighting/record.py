@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from scorer.errors import ConfigError
 from scorer.types import Float32Array, Int16Array
+from scorer.weighting.dataset_gaps import DatasetGaps
 from scorer.weighting.parameters import Parameter, Value
 
 
@@ -44,10 +45,15 @@ class WeightingMethod:
         if_given: the optional columns that it reads where the run has them, and does without elsewhere.
         text_reference: whether it reads :data:`scorer.columns.LOGPROB_TEXT` where a reader has joined it.
         parameters: the parameters, in display order.
+        of_dataset: the nullable parameters that ``from_gaps`` gives a value where they are null; without a value, the
+            method derives no weights.
+        from_gaps: (a dataset's gaps, every parameter by name) → values of ``of_dataset``; raises ValueError if the
+            dataset has no scored row.
         ordered: pairs of parameters whose first must not exceed the second.
         bounds: the two parameters that every weight lies between.
         binary: whether every weight is 0 or 1.
         whole_row: whether a weight depends on all tokens of its row, through a mean or a rank.
+        alone: whether a weight depends on its own token alone, whatever the parameters.
     """
 
     name: str
@@ -61,10 +67,13 @@ class WeightingMethod:
     parameters: tuple[Parameter, ...]
     if_given: tuple[str, ...] = ()
     text_reference: bool = False
+    of_dataset: tuple[str, ...] = ()
+    from_gaps: Callable[[DatasetGaps, Mapping[str, Value]], Mapping[str, Value]] | None = None
     ordered: tuple[tuple[str, str], ...] = ()
     bounds: tuple[str, str] | None = None
     binary: bool = False
     whole_row: bool = False
+    alone: bool = False
 
     @property
     def source(self) -> str:
@@ -88,7 +97,7 @@ class WeightingMethod:
         found = {p.name: p.check(params.get(p.name, p.default), self.name) for p in self.parameters}
         for low, high in self.ordered:
             a, b = found[low], found[high]
-            if a is not None and b is not None and a > b:
+            if isinstance(a, (int, float)) and isinstance(b, (int, float)) and a > b:  # not null
                 raise ConfigError(
                     f"method {self.name!r}: {low} is {a!r} and {high} is {b!r}; {low} ≤ {high} must hold: "
                     f"lower {low} or raise {high}"
@@ -97,6 +106,6 @@ class WeightingMethod:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain data for what reads one output: without its function, with parameters by name."""
-        left_out = ("function", "parameters", "text_reference")
+        left_out = ("function", "parameters", "text_reference", "from_gaps", "alone")
         document = {name: value for name, value in vars(self).items() if name not in left_out}
         return {**document, "params": {p.name: asdict(p) for p in self.parameters}}

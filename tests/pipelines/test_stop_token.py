@@ -75,7 +75,7 @@ def test_captions_that_are_joined_have_one_each(outputs: dict[bool, Path]) -> No
         weights = with_stops[index].weights
         assert weights is not None
         np.testing.assert_array_equal(weights, Method()(scores))
-        vig, of_text = Method("vig")(scores), Method("vig")(plain)
+        vig, of_text = Method("vig-row")(scores), Method("vig-row")(plain)
         np.testing.assert_array_equal(vig[~stop], of_text)
         assert (vig[stop] == 1).all()
 
@@ -108,7 +108,7 @@ def test_it_is_scored_in_every_contrast_of_a_run(data: Path, tmp_path: Path) -> 
         for one, other in itertools.combinations(seen, 2):
             assert (np.abs(one - other) > 1e-5).all()
     for contrast in contrasts:
-        for row in read_weights(tmp_path / "True", method="vig", contrast=contrast):
+        for row in read_weights(tmp_path / "True", method="vig-row", contrast=contrast):
             assert row.scores is not None and row.weights is not None
             assert (row.weights[row.scores.is_stop] == 1).all()
 

@@ -33,6 +33,7 @@ def exported(*options: str) -> Any:
         ("low= 2 ", ("low", 2)),
         ("low=-2", ("low", -2)),
         ("threshold=null", ("threshold", None)),
+        ("edges=paper", ("edges", "paper")),
         ("threshold=Null", ("threshold", None)),
     ],
 )
@@ -46,7 +47,8 @@ WRONG = {
     "window": "'window' is not NAME=VALUE, such as window=1",
     "window=": "'window=' is not NAME=VALUE",
     "=1": "'=1' is not NAME=VALUE",
-    "window=three": "'window=three': the value 'three' is neither a number nor null",
+    "window=three": "'window=three': the value 'three' is neither a number nor null, nor a word that a "
+    "parameter takes (turn, paper)",
     "window=true": "'window=true': the value 'true' is neither a number nor null",
     'window="1"': "the value '\"1\"' is neither a number nor null",
     "window=[1]": "the value '[1]' is neither a number nor null",

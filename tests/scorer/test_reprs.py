@@ -140,9 +140,9 @@ def test_what_is_no_sample_is_refused(scorer: Scorer, samples: object, message: 
 
 def test_tables_and_rows_tell_what_they_are(tmp_path: Path) -> None:
     run(make_job(write_dataset(tmp_path / "data"), tmp_path / "out"))
-    table = WeightTable.open(tmp_path / "out", method=Method("vig"))
+    table = WeightTable.open(tmp_path / "out", method=Method("vig-row"))
     counts = f"{len(table)} rows in {len(table.shards)} shards"
-    assert repr(table) == f"<WeightTable of '{tmp_path}/out': {counts}, weights by vig>"
+    assert repr(table) == f"<WeightTable of '{tmp_path}/out': {counts}, weights by vig-row>"
     published = read_weights(tmp_path / "out")
     assert repr(published).endswith("weights by cal>")
     rows = list(published)

@@ -19,6 +19,7 @@ from scorer.training import read_weights
 from scorer.weighting.parameters import Parameter, Slider
 from scorer.weighting.record import WeightingMethod
 from scorer.weights import DEFAULT_METHOD, METHODS, Method
+from tests.methods import set_by_hand
 from tests.pipelines.helpers import make_job, run, write_dataset
 from tests.toy_method import READS_OPTIONAL, TOY, plant
 
@@ -71,7 +72,8 @@ def test_a_record_has_words_and_a_source(record: WeightingMethod) -> None:
 def test_parameters_and_defaults_are_the_functions(record: WeightingMethod) -> None:
     keywords = [p for p in inspect.signature(record.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert [(p.name, p.default) for p in keywords] == [(p.name, p.default) for p in record.parameters]
-    assert all(type(p.default) in {"float": (float, type(None)), "int": (int,)}[p.type] for p in record.parameters)
+    types = {"float": (float, type(None)), "int": (int,), "choice": (str,)}
+    assert all(type(p.default) in types[p.type] for p in record.parameters)
     assert record.check({}) == {p.name: p.default for p in record.parameters}, "a default is allowed"
 
 
@@ -80,12 +82,13 @@ def test_columns_are_those_that_the_function_reads(record: WeightingMethod) -> N
     whole = scores()
     further = {name: np.arange(len(whole.token_ids)) < 1 for name in record.if_given}
     watched = Watched(replace(whole, optional=further))
-    weights = record.function(watched)
+    given = set_by_hand(record)
+    weights = record.function(watched, **given)
     assert watched.read - {"optional"} == set(record.columns)
     assert ("optional" in watched.read) == bool(record.if_given or record.text_reference)
-    assert not record.if_given or not np.array_equal(weights, record.function(whole))
-    joined = record.function(replace(whole, optional={LOGPROB_TEXT: whole.logprob_clean}))
-    assert record.text_reference != np.array_equal(joined, record.function(whole))
+    assert not record.if_given or not np.array_equal(weights, record.function(whole, **given))
+    joined = record.function(replace(whole, optional={LOGPROB_TEXT: whole.logprob_clean}), **given)
+    assert record.text_reference != np.array_equal(joined, record.function(whole, **given))
 
 
 @every_record
@@ -94,8 +97,9 @@ def test_what_a_record_says_of_the_weights_is_so(record: WeightingMethod) -> Non
     whole_row = False
     for seed in range(20):
         whole = scores(seed)
-        weights = record.function(whole)
-        apart = np.concatenate([record.function(cut(whole, turn)) for turn in (0, 1)])
+        given = set_by_hand(record)
+        weights = record.function(whole, **given)
+        apart = np.concatenate([record.function(cut(whole, turn), **given) for turn in (0, 1)])
         whole_row |= not np.array_equal(weights, apart)
         found.append(weights)
     values = np.concatenate(found)
@@ -107,10 +111,39 @@ def test_what_a_record_says_of_the_weights_is_so(record: WeightingMethod) -> Non
 
 
 @every_record
+def test_a_record_says_whether_each_token_is_weighed_alone(record: WeightingMethod) -> None:
+    """With every setting of its sliders and choices; a method that says so is applied to many rows at once."""
+    found = True
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        whole = scores(seed)
+        given = set_by_hand(record)
+        for parameter in record.parameters:
+            if parameter.type == "choice":
+                given[parameter.name] = str(rng.choice(list(parameter.choices)))
+            elif parameter.name not in given and parameter.slider is not None and not parameter.nullable:
+                slider = parameter.slider
+                steps = round((slider.maximum - slider.minimum) / slider.step)
+                given[parameter.name] = slider.minimum + slider.step * int(rng.integers(steps + 1))
+        if record.ordered:
+            given["low"], given["high"] = sorted((given["low"], given["high"]))
+        weights = record.function(whole, **record.check(given))
+        for i in range(len(weights)):
+            arrays = {name: values[i : i + 1] for name, values in whole.arrays.items()}
+            found &= bool(record.function(replace(whole, **arrays), **record.check(given))[0] == weights[i])
+    assert record.alone == found
+
+
+@every_record
 def test_a_slider_lies_in_the_range_and_steps_on_the_default(record: WeightingMethod) -> None:
     defaults = record.check({})
     for parameter in record.parameters:
         slider = parameter.slider
+        if parameter.type == "choice":
+            assert slider is None and parameter.default in parameter.choices and len(parameter.choices) > 1
+            assert all(meaning and "\n" not in meaning for meaning in parameter.choices.values())
+            continue
+        assert slider is not None
         start = defaults[parameter.name] if parameter.default is not None else slider.start
         assert start is not None, "a parameter that is null by default needs a start"
         assert slider.minimum <= start <= slider.maximum
@@ -127,6 +160,8 @@ def test_names_in_a_record_are_its_parameters(record: WeightingMethod) -> None:
     names = {p.name for p in record.parameters}
     assert len(names) == len(record.parameters)
     assert {name for pair in record.ordered for name in pair} | set(record.bounds or ()) <= names
+    nullable = {p.name for p in record.parameters if p.nullable}
+    assert set(record.of_dataset) <= nullable and bool(record.of_dataset) == (record.from_gaps is not None)
     overriding = [p for p in record.parameters if p.overrides is not None]
     assert {p.overrides for p in overriding} <= names
     assert all(p.nullable for p in overriding), "else the other one never has an effect"
@@ -234,6 +269,7 @@ def test_the_readme_tells_the_records() -> None:
     for row, record in zip(rows, METHODS.values(), strict=True):
         assert row[1] == record.formula
         assert row[2] == ", ".join(f"`{parameter}`" for parameter in record.parameters)
-        assert row[3].startswith(f"[{record.paper}](https://arxiv.org/abs/{record.arxiv})")
+        link = record.paper if record.arxiv is None else f"[{record.paper}](https://arxiv.org/abs/{record.arxiv})"
+        assert row[3].startswith(link)
     names = ", ".join(f"`{name}`" for name in METHODS)
     assert f"({names}, or a function" in (ROOT / "docs" / "training.md").read_text()

@@ -18,7 +18,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scorer.errors import ConfigError
 from scorer.results import TokenScores
 from scorer.types import Float32Array, Int16Array
-from scorer.weights import METHODS, Method, cal, cal_logprob, clamp_and_pool, prior, vig
+from scorer.weights import METHODS, Method, cal, cal_logprob, clamp_and_pool, grounded, prior, vig_row
+from tests.methods import ready
 
 gaps = st.floats(-30, 30, width=32)
 logprobs = st.floats(-20, 0, width=32)
@@ -152,33 +153,109 @@ def test_prior_survives_what_float_arithmetic_does() -> None:
 
 
 @given(scores(), st.integers(1, 100))
-def test_vig_keeps_the_stated_share_of_highest_gain(s: TokenScores, percent: int) -> None:
-    kept = vig(s, keep=percent / 100).astype(bool)
+def test_vig_row_keeps_the_stated_share_of_highest_gain(s: TokenScores, percent: int) -> None:
+    kept = vig_row(s, keep=percent / 100).astype(bool)
     assert kept.sum() == math.ceil(Decimal(percent) / 100 * len(kept))
     gain = s.logprob_clean.astype(np.float64) - s.logprob_contrast
     assert not kept.any() or kept.all() or gain[kept].min() >= gain[~kept].max()
 
 
-def test_vig_counts_in_decimals() -> None:
+def test_vig_row_counts_in_decimals() -> None:
     assert 0.07 * 100 > 7  # whose ceiling would keep eight of a hundred
-    assert vig(scores_of([0] * 100), keep=0.07).sum() == 7
+    assert vig_row(scores_of([0] * 100), keep=0.07).sum() == 7
 
 
 @given(scores(), st.floats(-5, 5))
-def test_vig_threshold(s: TokenScores, threshold: float) -> None:
+def test_vig_row_threshold(s: TokenScores, threshold: float) -> None:
     gain = s.logprob_clean.astype(np.float64) - s.logprob_contrast
-    assert_array_equal(vig(s, threshold=threshold), [1.0 if g >= threshold else 0.0 for g in gain])
+    assert_array_equal(vig_row(s, threshold=threshold), [1.0 if g >= threshold else 0.0 for g in gain])
 
 
-def test_vig_keeps_the_earlier_of_equal_tokens() -> None:
+def test_vig_row_keeps_the_earlier_of_equal_tokens() -> None:
     ties = scores_of([0] * 4, clean=[-1, -2, -1, -1], contrast=[-3, -3, -3, -3])
-    assert vig(ties, keep=0.5).tolist() == [1, 0, 1, 0]
+    assert vig_row(ties, keep=0.5).tolist() == [1, 0, 1, 0]
     many = scores_of([0] * 1000, clean=[-1, -2] * 500, contrast=[-3] * 1000)  # enough for an unstable sort to show
-    assert np.flatnonzero(vig(many, keep=0.1)).tolist() == list(range(0, 200, 2))
+    assert np.flatnonzero(vig_row(many, keep=0.1)).tolist() == list(range(0, 200, 2))
 
 
-def test_vig_is_shown_the_log_probabilities_only() -> None:
-    assert vig(scores_of([9, -9], clean=[-2, -1], contrast=[-2, -2]), keep=0.5).tolist() == [0, 1]
+def test_vig_row_is_shown_the_log_probabilities_only() -> None:
+    assert vig_row(scores_of([9, -9], clean=[-2, -1], contrast=[-2, -2]), keep=0.5).tolist() == [0, 1]
+
+
+def naive_grounded(clean: float, contrast: float, k: float, epsilon: float) -> float:
+    """The two acceptance probabilities, in words: draw without and keep; draw with, and would it have been kept?"""
+    with_image, without = math.exp(clean) + epsilon, math.exp(contrast) + epsilon
+    kept = 1.0 if with_image >= without else with_image / without
+    brought = 1.0 - without / with_image if with_image > without else 0.0
+    return kept + k * brought
+
+
+@given(scores(), st.floats(0, 20), st.floats(1e-6, 1))
+def test_grounded_equals_its_naive_form(s: TokenScores, k: float, epsilon: float) -> None:
+    weights = grounded(s, k=k, epsilon=epsilon)
+    assert weights.dtype == np.float32
+    pairs = zip(s.logprob_clean.tolist(), s.logprob_contrast.tolist(), strict=True)
+    assert_allclose(weights, [naive_grounded(*pair, k, epsilon) for pair in pairs], rtol=1e-5, atol=1e-6)
+
+
+def test_the_naive_form_sees_a_missing_epsilon() -> None:
+    """Negative control: an unsmoothed ratio punishes and rewards what the reference cannot read."""
+    assert naive_grounded(-12, -9, 4, 0.001) == pytest.approx(0.895, abs=1e-3)
+    assert naive_grounded(-12, -9, 4, 0) == pytest.approx(0.0498, abs=1e-3)
+    assert naive_grounded(-9, -12, 4, 0) == pytest.approx(4.80, abs=1e-2)
+
+
+probability = st.floats(0, 1)
+
+
+def of_probabilities(clean: list[float], contrast: list[float]) -> TokenScores:
+    with np.errstate(divide="ignore"):
+        return scores_of([0] * len(clean), None, np.log(clean).tolist(), np.log(contrast).tolist())
+
+
+@given(st.floats(0, 0.1), st.lists(probability, min_size=1), st.lists(probability, min_size=1), st.floats(0, 20))
+def test_grounded_tends_to_uniform_where_the_reference_knows_nothing(
+    most: float, clean: list[float], contrast: list[float], k: float
+) -> None:
+    count = min(len(clean), len(contrast))
+    s = of_probabilities([most * p for p in clean[:count]], [most * p for p in contrast[:count]])
+    weights = grounded(s, k=k)
+    assert np.all(np.abs(weights - 1) <= max(1, k) * most / (most + 0.001) + 1e-5)
+
+
+def test_a_token_that_is_impossible_with_and_without_the_image_weighs_1() -> None:
+    assert grounded(scores_of([0], clean=[-math.inf], contrast=[-math.inf])).tolist() == [1]
+
+
+@given(scores(), st.floats(0, 20), st.floats(1e-6, 1))
+def test_grounded_lies_within_its_bounds(s: TokenScores, k: float, epsilon: float) -> None:
+    weights = grounded(s, k=k, epsilon=epsilon).astype(np.float64)
+    assert np.all(weights >= epsilon / (1 + epsilon) * (1 - 1e-6))
+    assert np.all(weights <= (1 + k / (1 + epsilon)) * (1 + 1e-6))
+
+
+@given(probability, probability, probability, st.floats(0, 20))
+def test_grounded_rises_with_the_image_and_falls_without(p: float, q: float, other: float, k: float) -> None:
+    low, high = sorted((p, other))
+    with_image = grounded(of_probabilities([low, high], [q, q]), k=k)
+    without = grounded(of_probabilities([q, q], [low, high]), k=k)
+    assert with_image[0] <= with_image[1]
+    assert without[0] >= without[1]
+
+
+def test_grounded_orders_contradicted_filler_and_visual_words() -> None:
+    weights = grounded(of_probabilities([0.001, 0.9, 0.9], [0.3, 0.9, 0.1]))
+    assert_allclose(weights, [0.00664, 1, 4.551], rtol=1e-3)
+
+
+@given(scores(), st.randoms())
+def test_grounded_weighs_every_token_alone(s: TokenScores, random: Any) -> None:
+    whole = grounded(s)
+    assert all(grounded(without(s, i)).tolist() == np.delete(whole, i).tolist() for i in range(len(whole)))
+
+
+def test_grounded_survives_log_probabilities_above_0() -> None:
+    assert grounded(scores_of([0, 0], clean=[3e38, 1e-7], contrast=[0, 0])).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -187,18 +264,24 @@ def test_vig_is_shown_the_log_probabilities_only() -> None:
         ("cal", [2, np.nan, np.nan, np.nan, 2]),
         ("cal-logprob", [1, np.nan, np.nan, np.nan, 1]),
         ("prior", [np.nan] * 5),
-        ("vig", [1, 1, np.nan, 1, 0]),
+        ("vig", [np.nan] * 5),
+        ("vig-row", [1, 1, np.nan, 1, 0]),
+        ("top-tokens", [1, 1, np.nan, 1, 1]),
+        ("vppo", [1, 1, np.nan, 0, 0]),
+        ("pgpo", [np.nan] * 5),
+        ("tpo", [1.3807971, 1.3807971, np.nan, 1.3807971, 1.3807971]),
+        ("grounded", [3.5216277, 3.5216277, np.nan, 3.5216277, 3.5216277]),
     ],
 )
 def test_what_depends_on_a_nan_is_nan(method: str, expected: list[float]) -> None:
     nan = math.nan
     s = scores_of([2, 2, nan, 2, 2], clean=[-1, -1, nan, -1, -1], contrast=[-2, -2, nan, -2, -2])
-    assert_array_equal(Method(method)(s), np.array(expected, np.float32))
+    assert_allclose(ready(method)(s), np.array(expected, np.float32), rtol=1e-7)
 
 
 def test_two_impossible_tokens_have_no_defined_gain() -> None:
     s = scores_of([0, 0], clean=[-math.inf, -1], contrast=[-math.inf, -2])
-    assert_array_equal(vig(s, keep=1.0), [np.nan, 1])
+    assert_array_equal(vig_row(s, keep=1.0), [np.nan, 1])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -206,12 +289,12 @@ def test_methods_round_trip_and_travel(name: str) -> None:
     method = Method(name)
     assert method == pickle.loads(pickle.dumps(method)) == Method.from_dict(json.loads(json.dumps(method.to_dict())))
     assert hash(method) == hash(Method(name))
-    assert len(method(scores_of([]))) == 0
-    assert method(scores_of([1, 2])).dtype == np.float32
+    assert len(ready(name)(scores_of([]))) == 0
+    assert ready(name)(scores_of([1, 2])).dtype == np.float32
 
 
 def test_a_method_records_its_defaults_in_one_form() -> None:
-    assert Method().to_dict() == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3}}
+    assert Method().to_dict() == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3, "edges": "turn"}}
     assert Method("cal", {"low": 1, "window": 3.0}) == Method()
     assert json.dumps(Method("cal", {"low": 1}).to_dict()) == json.dumps(Method().to_dict())
     assert Method("cal", {"window": 3.0})(scores_of([2, 4])).tolist() == [3, 3]
@@ -228,9 +311,13 @@ def test_a_method_keeps_its_own_parameters() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("calm", {}, "unknown weighting method 'calm'; known methods: cal, cal-logprob, prior, vig"),
+        (
+            "calm",
+            {},
+            f"unknown weighting method 'calm'; known methods: {', '.join(METHODS)}",
+        ),
         (["cal"], {}, "unknown weighting method"),
-        ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window"),
+        ("cal", {"alpha": 1}, "method 'cal' has no parameter alpha; it has low, high, window, edges"),
         ("cal", ["low"], "parameters are .*; give a mapping"),
         ("cal", {"low": math.nan}, "low is nan; it must be a finite number"),
         ("cal", {"high": math.inf}, "high is inf; it must be a finite number"),
@@ -242,11 +329,15 @@ def test_a_method_keeps_its_own_parameters() -> None:
         ("cal", {"window": 2}, "window is 2; it must be an odd number"),
         ("cal", {"window": 2.5}, "window is 2.5; it must be an odd number"),
         ("cal", {"window": -1}, "window is -1; it must be an odd number"),
+        ("cal", {"edges": "batch"}, "edges is 'batch'; it must be turn or paper"),
+        ("cal", {"edges": 1}, "edges is 1; it must be turn or paper"),
+        ("cal", {"edges": None}, "edges is null; it must be turn or paper"),
         ("prior", {"alpha": -0.1}, "alpha is -0.1; it must be 0 or more"),
         ("vig", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
-        ("vig", {"keep": 1.5}, "keep is 1.5"),
-        ("vig", {"keep": None}, "keep is null; it must be a finite number"),
-        ("vig", {"threshold": math.nan}, "threshold is nan; it must be a finite number, or null for none"),
+        ("vig-row", {"keep": 0}, r"keep is 0.0; it must lie in \(0, 1\]"),
+        ("vig-row", {"keep": 1.5}, "keep is 1.5"),
+        ("vig-row", {"keep": None}, "keep is null; it must be a finite number"),
+        ("vig-row", {"threshold": math.nan}, "threshold is nan; it must be a finite number, or null for none"),
     ],
 )
 def test_a_wrong_method_is_refused(name: Any, params: Any, message: str) -> None:
@@ -269,24 +360,24 @@ def without(s: TokenScores, at: int) -> TokenScores:
 
 
 @pytest.mark.parametrize("params", [{}, {"keep": 0.01}, {"keep": 1}, {"threshold": 0.5}])
-def test_vig_keeps_the_stop_token_and_ranks_the_others_as_if_it_were_not_there(params: dict[str, Any]) -> None:
+def test_vig_row_keeps_the_stop_token_and_ranks_the_others_as_if_it_were_not_there(params: dict[str, Any]) -> None:
     for gap_of_stop in (-9.0, 0.0, 9.0):
         gaps_of = [0.1, 0.9, 0.6, gap_of_stop, 0.4, -0.2]
         s = scores_of([0] * 6, clean=gaps_of, contrast=[0] * 6)
-        weights = vig(with_stops(s, [3]), **params)
+        weights = vig_row(with_stops(s, [3]), **params)
         assert weights[3] == 1
-        assert_array_equal(np.delete(weights, 3), vig(without(s, 3), **params))
+        assert_array_equal(np.delete(weights, 3), vig_row(without(s, 3), **params))
     lowest = scores_of([0] * 6, clean=[0.1, 0.9, 0.6, -9, 0.4, -0.2], contrast=[0] * 6)
-    assert vig(lowest)[3] == 0  # negative control: as a token like any other it would be dropped
+    assert vig_row(lowest)[3] == 0  # negative control: as a token like any other it would be dropped
 
 
 def test_a_stop_token_that_is_undefined_is_nan() -> None:
-    assert math.isnan(vig(with_stops(scores_of([0, 0], clean=[1, math.nan]), [1]))[1])
+    assert math.isnan(vig_row(with_stops(scores_of([0, 0], clean=[1, math.nan]), [1]))[1])
 
 
 def test_the_other_methods_take_the_stop_token_like_any_other() -> None:
     s = scores_of([2, 4, 1], clean=[-1, -1, -1], contrast=[-0.1, -2, -3])
-    for method in ("cal", "cal-logprob", "prior"):
+    for method in ("cal", "cal-logprob", "prior", "vppo", "pgpo", "tpo", "grounded"):
         assert_array_equal(Method(method)(with_stops(s, [2])), Method(method)(s))
     assert_allclose(cal(with_stops(s, [2])), [3, 7 / 3, 2.5], rtol=1e-6)  # its gap is in the window of the word before
     assert prior(with_stops(s, [2])).mean() == pytest.approx(1)

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from transformers import AutoTokenizer
 
 from scorer.mini import MODEL_PATH
+from scorer.weights import METHODS
 from service import bodies, schemas
 from service.problems import ProblemError
 from service.scoring import MAX_WINDOW
@@ -56,7 +57,9 @@ def refused(client: TestClient, body: bytes | str, path: str = "/v1/score", head
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": -Infinity}}}}', (422, "json_not_finite")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": 1e999}}}}', (422, "json_not_finite")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": {"9" * 4000}}}}}', (422, "invalid_request")),
-        (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": "1"}}}}', (422, "invalid_request")),
+        (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": "1"}}}}', (422, "method_invalid")),
+        (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"edges": "batch"}}}}', (422, "method_invalid")),
+        (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"edges": "{"x" * 33}"}}}}', (422, "invalid_request")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": true}}}}', (422, "invalid_request")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"low": -1}}}}', (422, "method_invalid")),
         (f'{{"image": {IMAGE}, "text": "a", "method_params": {{"lwo": 1}}}}', (422, "method_invalid")),
@@ -156,7 +159,7 @@ def test_hostile_raw_scores_are_a_problem(client: TestClient, body: str, expecte
 
 
 @pytest.mark.parametrize("value", [3.4e38, -3.4e38, 1e-45, 0.0])
-@pytest.mark.parametrize("method", ["cal", "cal-logprob", "prior", "vig"])
+@pytest.mark.parametrize("method", list(METHODS))
 def test_extreme_raw_scores_give_weights_or_null(client: TestClient, method: str, value: float) -> None:
     column = [value, -value, 1.0]
     body = {"method": method, "logit_gap": column, "logprob_clean": column, "logprob_contrast": column[::-1]}

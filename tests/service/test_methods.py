@@ -36,7 +36,10 @@ def test_an_unknown_method_is_refused_with_those_that_are_known(client: TestClie
     for path, body in (("/v1/score", request(method="toy")), ("/v1/weights", {**RAW, "method": "toy"})):
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-        assert "Input should be 'cal', 'cal-logprob', 'prior' or 'vig'" in answer.text
+        assert (
+            "Input should be 'cal', 'cal-logprob', 'prior', 'vig', 'vig-row', 'top-tokens', 'vppo', 'pgpo', 'tpo' or "
+            "'grounded'" in answer.text
+        )
 
 
 def test_the_description_lists_the_methods(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +60,7 @@ def test_models_tells_the_whole_record(client: TestClient, monkeypatch: pytest.M
         assert {field: found[field] for field in plain} == {field: getattr(record, field) for field in plain}
         assert found["columns"] == list(record.columns)
         assert found["if_given"] == list(record.if_given)
+        assert found["of_dataset"] == list(record.of_dataset)
         assert found["ordered"] == [list(pair) for pair in record.ordered]
         assert found["bounds"] == (None if record.bounds is None else list(record.bounds))
         assert list(found["params"]) == [parameter.name for parameter in record.parameters]
@@ -68,6 +72,7 @@ def test_models_tells_the_whole_record(client: TestClient, monkeypatch: pytest.M
         "type": "float",
         "default": 2.0,
         "slider": {"minimum": 0.25, "maximum": 4, "step": 0.25, "start": None},
+        "choices": {},
         "unit": "",
         "minimum": None,
         "exclusive_minimum": 0,

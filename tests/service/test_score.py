@@ -18,6 +18,7 @@ from scorer.results import TokenScores
 from scorer.weights import METHODS, Method
 from service import schemas
 from service.scorer_pool import ScorerPool
+from tests.methods import set_by_hand
 from tests.service.helpers import encoded, picture, request
 
 CONTRASTS = schemas.contrast_names()
@@ -192,10 +193,12 @@ def test_the_text_of_tokens_is_the_captions_own(client: TestClient) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_derive_again_from_what_was_returned(client: TestClient, method: str) -> None:
-    found = score(client, request(TEXT, method=method))
-    assert found["method_params"] == Method(method).params
+    params = set_by_hand(METHODS[method])
+    found = score(client, request(TEXT, method=method, method_params=params))
+    assert found["method_params"] == Method(method, params).params
     raw = {name: column(found, name) for name in ("logit_gap", "logprob_clean", "logprob_contrast")}
-    answer = client.post("/v1/weights", json={"method": method, **raw, "turns": column(found, "turn")})
+    spans = {"turns": column(found, "turn"), "is_stop": column(found, "is_stop")}
+    answer = client.post("/v1/weights", json={"method": method, "method_params": params, **raw, **spans})
     assert answer.status_code == 200, answer.text
     assert answer.json()["weights"] == column(found, "weight")
 
@@ -210,7 +213,17 @@ def test_undefined_raw_scores_give_undefined_weights(client: TestClient) -> None
 def test_no_scores_no_weights(client: TestClient) -> None:
     body: dict[str, Any] = {"logit_gap": [], "logprob_clean": [], "logprob_contrast": []}
     for method in METHODS:
-        assert client.post("/v1/weights", json={"method": method, **body}).json()["weights"] == []
+        given = {"method": method, "method_params": set_by_hand(METHODS[method])}
+        assert client.post("/v1/weights", json={**given, **body}).json()["weights"] == []
+
+
+@pytest.mark.parametrize("name", [name for name, record in METHODS.items() if record.of_dataset])
+def test_a_method_that_needs_a_dataset_is_refused_with_what_to_set(client: TestClient, name: str) -> None:
+    words = f"the method '{name}' takes its threshold from the gaps of the whole dataset, and a request has one sample;"
+    body: dict[str, Any] = {"method": name, "logit_gap": [], "logprob_clean": [], "logprob_contrast": []}
+    for answer in (client.post("/v1/score", json=request(method=name)), client.post("/v1/weights", json=body)):
+        assert (answer.status_code, answer.json()["code"]) == (422, "method_invalid")
+        assert words in answer.json()["detail"]
 
 
 def test_names_in_the_schema_are_the_librarys() -> None:

@@ -1,4 +1,4 @@
-// How weights are derived: the method, and a slider for each parameter, as described by the server.
+// How weights are derived: the method, and a slider or a list for each parameter, as described by the server.
 import { byId, el } from "./dom.js";
 
 /** Formats a value: a share as a percentage, a number of tokens, or with the decimals of the slider step. */
@@ -25,8 +25,10 @@ export class Settings {
   /** Offers the methods, keeping earlier choices. */
   offer(records, first) {
     this.records = new Map(records.map((record) => [record.name, record]));
-    for (const { name, params } of records) {
-      const defaults = Object.entries(params).map(([own, parameter]) => [own, parameter.default]);
+    for (const { name, params, of_dataset: ofDataset } of records) {
+      // What follows from a whole dataset is set by hand here: there is one sample.
+      const first = (own, parameter) => (ofDataset.includes(own) ? parameter.slider.start : parameter.default);
+      const defaults = Object.entries(params).map(([own, parameter]) => [own, first(own, parameter)]);
       this.chosen[name] = { ...Object.fromEntries(defaults), ...this.chosen[name] };
     }
     this.method ??= first;
@@ -59,11 +61,12 @@ export class Settings {
   }
 
   setting(parameter, isSet) {
-    const { name, label, meaning, nullable } = parameter;
+    const { name, label, meaning } = parameter;
+    const nullable = parameter.nullable && !this.record.of_dataset.includes(name);
     const id = `param-${name}`;
     const title = el("label", { for: nullable ? `set-${name}` : id, title: meaning }, label);
     const toggle = nullable ? [this.toggle(parameter, isSet)] : [];
-    return el("div", { class: "setting" }, ...toggle, title, ...(isSet ? this.slider(id, parameter) : []));
+    return el("div", { class: "setting" }, ...toggle, title, ...(isSet ? this.control(id, parameter) : []));
   }
 
   /** Creates the checkbox that sets a nullable parameter or clears it. */
@@ -75,6 +78,19 @@ export class Settings {
       byId(`set-${name}`).focus();
       this.onChange();
     });
+    return input;
+  }
+
+  control(id, parameter) {
+    return parameter.type === "choice" ? [this.list(id, parameter)] : this.slider(id, parameter);
+  }
+
+  /** Creates the list of a parameter that takes one of a few words. */
+  list(id, { name, choices }) {
+    const options = Object.entries(choices).map(([word, meaning]) => el("option", { value: word, title: meaning }, word));
+    const input = el("select", { id }, ...options);
+    input.value = this.params[name];
+    input.addEventListener("change", () => this.set(name, input.value));
     return input;
   }
 

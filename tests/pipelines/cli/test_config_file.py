@@ -35,7 +35,7 @@ SAME = [
     ("prompt: 'no'", "--prompt|no"),
     ("prompt: -x- № ☂", "--prompt=-x- № ☂"),
     ("revision:\nadapter: null\nactors: ~", ""),
-    ("method: vig\nmethod-param: {keep: 0.5}", "--method|vig|--method-param|keep=0.5"),
+    ("method: vig-row\nmethod-param: {keep: 0.5}", "--method|vig-row|--method-param|keep=0.5"),
     ("method_param: [window=1, high=3]", "--method-param|window=1|--method-param|high=3"),
     ("image-column: [a, b]\ntext_column: x,y", "--image-column|a,b|--text-column|x,y"),
     ("blank-color: [1, 2, 3]\nactors: 2", "--blank-color|1,2,3|--actors|2"),
@@ -120,7 +120,16 @@ def command(dataset: Path, output: Path, *more: str) -> list[str]:
 def test_a_run_is_repeated_from_the_file_that_it_left(
     dataset: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ["--method", "vig", "--method-param", "keep=0.5", "--prompt", "What: is 'it'?\n№", "--blank-color", "1,2,3"]
+    more = [
+        "--method",
+        "vig-row",
+        "--method-param",
+        "keep=0.5",
+        "--prompt",
+        "What: is 'it'?\n№",
+        "--blank-color",
+        "1,2,3",
+    ]
     more += ["--blank-size", "15x16", "--contrast", "blank,blur@0.02,shuffled"]
     assert score.main(command(dataset, output, *more)) == 0
     first, before = capsys.readouterr().out, snapshot(output)

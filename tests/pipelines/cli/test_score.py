@@ -214,9 +214,11 @@ def test_a_size_is_a_width_and_a_height(wrong: str, capsys: pytest.CaptureFixtur
 
 
 def test_method_parameters(dataset: Path, output: Path) -> None:
-    argv = command(dataset, output, "--method", "vig", "--method-param", "threshold=0.5", "--method-param", "keep=1")
+    argv = command(
+        dataset, output, "--method", "vig-row", "--method-param", "threshold=0.5", "--method-param", "keep=1"
+    )
     job = make_job(build_parser().parse_args(argv))
-    assert job.method.to_dict() == {"name": "vig", "params": {"threshold": 0.5, "keep": 1}}
+    assert job.method.to_dict() == {"name": "vig-row", "params": {"threshold": 0.5, "keep": 1}}
     for wrong in ("keep", "keep=much"):
         with pytest.raises(SystemExit) as caught:
             build_parser().parse_args(command(dataset, output, "--method-param", wrong))
@@ -262,4 +264,4 @@ def test_the_job_on_the_record(tmp_path: Path) -> None:
             "contrast_image": None,
         }
     }
-    assert record["method"] == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3}}
+    assert record["method"] == {"name": "cal", "params": {"low": 1.0, "high": 5.0, "window": 3, "edges": "turn"}}

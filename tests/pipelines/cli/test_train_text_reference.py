@@ -20,6 +20,8 @@ from scorer.errors import TableError
 from scorer.mini import SAMPLE_PATH
 from scorer.training import WeightTable, read_weights
 from scorer.training.export.__main__ import main as export
+from scorer.weights import METHODS
+from tests.methods import ready
 from tests.pipelines.outputs import problems, rewrite
 from tests.pipelines.outputs import with_value as cell
 
@@ -193,7 +195,7 @@ def test_distribution_columns_of_a_language_model_are_sound_without_what_needs_a
     assert "row 2 has a top1_clean that is true, from a model without images" in problem.message
 
 
-@pytest.mark.parametrize("method", ["cal", "cal-logprob", "vig"])
+@pytest.mark.parametrize("method", [name for name, one in METHODS.items() if not one.text_reference])
 def test_a_method_that_needs_images_is_refused_before_and_after(
     made: Path, tmp_path: Path, capsys: Captured, method: str
 ) -> None:
@@ -203,7 +205,7 @@ def test_a_method_that_needs_images_is_refused_before_and_after(
     assert "is a language model, which takes no images: choose --method prior" in capsys.readouterr().err
     assert not (tmp_path / "out" / "_run.json").exists()
     with pytest.raises(TableError, match=rf"a\.parquet has no .*, which the method '{method}' reads"):
-        list(read_weights(made / "text", method=method))
+        list(read_weights(made / "text", method=ready(method)))
 
 
 def test_an_export_has_the_weights_by_the_text_reference(made: Path, tmp_path: Path) -> None:

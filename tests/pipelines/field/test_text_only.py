@@ -30,6 +30,8 @@ from scorer.training.export.__main__ import main as export
 from scorer.training.export.columns import ColumnOptions, run_columns
 from scorer.training.export.dataset import read_examples
 from scorer.training.export.formats import FORMATS, FormatOptions
+from scorer.weights import METHODS
+from tests.methods import ready
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import IMAGE, make_job, run
 from tests.pipelines.outputs import problems, rewrite
@@ -113,8 +115,8 @@ def nothing(scores: Any) -> Any:
     return np.zeros(len(scores.token_turns), np.float32)
 
 
-@pytest.mark.parametrize("method", ["cal", "cal-logprob", "prior", "vig", nothing])
-def test_every_method_gives_1_at_read_time(output: Path, method: str | Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("method", [*map(ready, METHODS), nothing])
+def test_every_method_gives_1_at_read_time(output: Path, method: Callable[[Any], Any]) -> None:
     table = WeightTable.open(output, method=method)
     for name in TEXT_ONLY:
         weights = table.find(name).weights
@@ -221,7 +223,7 @@ def test_every_exporter_keeps_them(mix: tuple[Path, Path], tmp_path: Path, to: s
 
 def test_ms_swift_gets_scales_of_1(mix: tuple[Path, Path]) -> None:
     tokenizer = tiny.byte_level_tokenizer()
-    settings = FormatOptions(tokenizer.encode, WeightAligner(tokenizer), 0.5)
+    settings = FormatOptions(tokenizer.encode, WeightAligner(tokenizer), 0.5, "sequence")
     table = WeightTable.open(mix[1])
     columns = run_columns(table.published, ColumnOptions())
     examples = list(read_examples(table, mix[0], columns))

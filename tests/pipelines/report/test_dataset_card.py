@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +19,8 @@ from pipelines.output.store.local import LocalStore
 from pipelines.report.dataset_card import OURS, render_card
 from scorer.config import fingerprint_digest
 from scorer.training import read_weights
-from scorer.weights import METHODS, Method
+from scorer.weights import METHODS
+from tests.methods import ready
 from tests.pipelines.fake_engine import FakeEngine
 from tests.pipelines.helpers import ROWS, SHARDS, make_job, run, snapshot, write_dataset
 from tests.pipelines.outputs import stop_after
@@ -37,6 +39,10 @@ def test_a_finished_run_has_a_card(dataset: Path, output: Path) -> None:
     for expected in ("`fake`", "`blank`", "cal", "| rows | 38 |", "| rows failed | 4 |", "| `text_missing` | 2 |"):
         assert expected in card
     assert fingerprint_digest(FakeEngine().fingerprint()) in card
+    weights = np.concatenate([row.weights for row in read_weights(output) if row.weights is not None])
+    threshold = read_weights(output).gaps().rows.top(0.7)[0]
+    assert f"| mean weight | {weights.mean():.4g} |" in card
+    assert f"| by the dataset's gaps | vig (threshold {threshold:.4g}, keep 0.7), top-tokens (threshold " in card
     assert str(dataset) not in card, "whose folder it was is nobody else's business"
     assert set(read_weights(output).shards) == set(SHARDS)
 
@@ -133,11 +139,11 @@ def weights_line(card: str) -> str:
 @pytest.mark.parametrize("method", [*METHODS, TOY.name])
 def test_every_method_is_told(dataset: Path, output: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    record, summary = record_and_summary(dataset, output, method=Method(method))
+    record, summary = record_and_summary(dataset, output, method=ready(method))
     told = METHODS[method]
-    params = ", ".join(f"{name} {value}" for name, value in sorted(Method(method).params.items()))
+    params = ", ".join(f"{name} {value}" for name, value in sorted(ready(method).params.items()))
     assert weights_line(render_card(record, summary)) == (
-        f"| weights | `{method}` ({params}): {told.formula} ({told.source}) |"
+        f"| weights | `{method}`{f' ({params})' if params else ''}: {told.formula} ({told.source}) |"
     )
 
 

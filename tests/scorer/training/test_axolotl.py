@@ -16,7 +16,7 @@ from tests.scorer.training.trainers import BYTE_LEVEL
 def test_its_own_labels_are_the_selection(scored: Scored, chatml_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     arguments = ["--weights", str(scored.weights), "--data", str(scored.data), "--output", str(file)]
-    assert export(["--to", "axolotl", "--method", "vig", "--method-param", "keep=0.4", *arguments]) == 0
+    assert export(["--to", "axolotl", "--method", "vig-row", "--method-param", "keep=0.4", *arguments]) == 0
     written = [json.loads(line) for line in file.read_text().splitlines()]
     seen = drive("axolotl", tmp_path, file, chatml_model)
     for row, example, selected, everything in zip(scored.rows(), written, seen["selected"], seen["all"], strict=True):
@@ -44,7 +44,7 @@ def test_its_own_labels_are_the_selection(scored: Scored, chatml_model: Path, tm
 
 
 def wanted_characters(scored: Scored, sample_id: str, text: str) -> list[bool]:
-    row = scored.table(method=Method("vig", {"keep": 0.4})).find(sample_id)
+    row = scored.table(method=Method("vig-row", {"keep": 0.4})).find(sample_id)
     assert row.scores is not None
     assert row.weights is not None
     kept = [True] * int(row.scores.token_ends[-1])

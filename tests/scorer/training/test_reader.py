@@ -244,7 +244,7 @@ rows = list(read_weights(sys.argv[1], method="prior"))
 row = rows[0]
 carried = project(row.weights, row.scores.token_starts, row.scores.token_ends, [0], [3])
 from scorer.training import WeightAligner, WeightedCollator, WeightTable, WeightedText
-table = WeightTable.open(sys.argv[1], method="vig")
+table = WeightTable.open(sys.argv[1], method="vig-row")
 assert table.find("c").weights.tolist() == [1.0] == table.row("train-1.parquet", 2).weights.tolist()
 print(len(rows), row.weights.sum(), carried)
 """

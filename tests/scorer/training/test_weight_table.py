@@ -100,7 +100,7 @@ def double(scores: RawScores) -> Float32Array:
     return scores.logprob_clean * -2
 
 
-@pytest.mark.parametrize("method", [None, "cal", "prior", "vig", Method("cal", {"window": 1, "high": 3}), double])
+@pytest.mark.parametrize("method", [None, "cal", "prior", "vig-row", Method("cal", {"window": 1, "high": 3}), double])
 def test_weights_are_derived_at_read_time(scored: Scored, method: object) -> None:
     row = scored.table(method=method).find("scene-00001")
     assert row.scores is not None

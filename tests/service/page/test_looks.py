@@ -39,10 +39,10 @@ def test_everything_is_done_with_the_keyboard(page: Browser) -> None:
     page.settled()
     page.wait(lambda: page.tokens())
     order = []
-    for _ in range(17):
+    for _ in range(18):
         press(page, Keys.TAB)
         order.append(focused(page))
-    assert order[3:17] == [
+    assert order[3:18] == [
         "caption",
         "prompt",
         "score",
@@ -54,6 +54,7 @@ def test_everything_is_done_with_the_keyboard(page: Browser) -> None:
         "param-low",
         "param-high",
         "param-window",
+        "param-edges",
         "copy-json",
         "copy-curl",
         "All numbers",
@@ -235,7 +236,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(server: Server, chromium: 
     assert wide(chromium) == []
     chromium.sample(3)
     chromium.js("document.getElementById('numbers').open = true; document.querySelectorAll('#captions .t')[8].focus()")
-    for method in ("cal", "prior", "vig"):
+    for method in ("cal", "prior", "vig-row"):
         chromium.js("document.getElementById('method').value = arguments[0]", method)
         chromium.js("document.getElementById('method').dispatchEvent(new Event('change'))")
         assert wide(chromium) == []

@@ -17,6 +17,7 @@ from scorer import assembly
 from scorer.weights import METHODS
 from service import routes, schemas
 from service.page import assets
+from tests.methods import set_by_hand
 from tests.service.page.browser import Browser
 from tests.service.page.server import Answer, Server
 from tests.toy_columns import register
@@ -85,7 +86,8 @@ def weights(found: dict[str, Any]) -> list[float]:
 
 def settings(page: Browser) -> list[str]:
     """What is drawn of the method's parameters: ids of the inputs."""
-    found: list[str] = page.js("return [...document.querySelectorAll('#params input')].map((input) => input.id)")
+    script = "return [...document.querySelectorAll('#params :is(input, select)')].map((input) => input.id)"
+    found: list[str] = page.js(script)
     return found
 
 
@@ -95,19 +97,43 @@ def test_methods_labels_and_sliders_are_the_records(page: Browser) -> None:
     for record in METHODS.values():
         page.js("document.getElementById('result').hidden = false")
         choose(page, record.name)
-        hidden = {p.overrides for p in record.parameters if p.default is not None}
+        by_hand = set_by_hand(record)
+        first = {p.name: by_hand.get(p.name, p.default) for p in record.parameters}
+        hidden = {p.overrides for p in record.parameters if first[p.name] is not None}
         expected = []
         for parameter in record.parameters:
-            expected += [f"set-{parameter.name}"] * parameter.nullable
-            expected += [f"param-{parameter.name}"] * (parameter.default is not None and parameter.name not in hidden)
-            if parameter.default is None:
+            value = first[parameter.name]
+            if parameter.name in hidden:
+                continue
+            expected += [f"set-{parameter.name}"] * (parameter.nullable and parameter.name not in by_hand)
+            if value is None:
+                continue
+            expected.append(f"param-{parameter.name}")
+            assert page.text(f"#params label[for=param-{parameter.name}]") == parameter.label
+            if parameter.type == "choice":
+                offered = Select(page.one(f"#param-{parameter.name}"))
+                assert [option.text for option in offered.options] == list(parameter.choices)
+                assert offered.first_selected_option.text == value
                 continue
             slider = page.one(f"#param-{parameter.name}")
-            for name, value in (("min", "minimum"), ("max", "maximum"), ("step", "step")):
-                assert float(slider.get_attribute(name) or "nan") == getattr(parameter.slider, value)
-            assert float(slider.get_attribute("value") or "nan") == parameter.default
-            assert page.text(f"#params label[for=param-{parameter.name}]") == parameter.label
+            for name, own in (("min", "minimum"), ("max", "maximum"), ("step", "step")):
+                assert float(slider.get_attribute(name) or "nan") == getattr(parameter.slider, own)
+            assert float(slider.get_attribute("value") or "nan") == value
         assert settings(page) == expected
+
+
+def test_a_chosen_word_derives_the_weights_again(server: Server, chromium: Browser, picture: Path) -> None:
+    page = opened(server, chromium, picture)
+    choose(page, "cal")
+    before = answer(page)
+    Select(page.one("#param-edges")).select_by_value("paper")
+    found = answer(page)
+    assert found["method_params"]["edges"] == "paper"
+    scores = [token["logit_gap"] for token in found["tokens"]]
+    assert weights(before)[0] == pytest.approx(np.clip(scores[:2], 1, 5).mean(), abs=1e-5)
+    assert weights(found)[0] == pytest.approx((1 + np.clip(scores[:2], 1, 5).sum()) / 3, abs=1e-5)
+    assert weights(found)[1:-1] == weights(before)[1:-1]
+    assert chromium.complaints() == []
 
 
 @pytest.mark.parametrize("module", ["settings.js", "result.js", "scale.js", "legend.js", "main.js", "derive.js"])
@@ -117,7 +143,7 @@ def test_only_the_port_knows_a_method_by_its_name(module: str) -> None:
         names = [record.name, *(parameter.name for parameter in record.parameters)]
         quoted = [name for name in names if re.search(rf"""["'`]{re.escape(name)}["'`]""", script)]
         assert quoted == [], f"{module} names {quoted}"
-    assert not re.search(r"\b(vig|prior|cal-logprob)\b", script, re.IGNORECASE)
+    assert not re.search(r"\b(vig|vig-row|vppo|pgpo|tpo|prior|cal-logprob|grounded)\b", script, re.IGNORECASE)
 
 
 def test_a_planted_method_with_a_port_appears_and_recolours_without_a_request(ported: Browser, server: Server) -> None:

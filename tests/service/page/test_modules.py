@@ -106,13 +106,22 @@ def _edges() -> list[Scores]:
 def _settings(rng: np.random.Generator) -> list[tuple[str, dict[str, Any]]]:
     low = round(float(rng.uniform(0, 3)), 1)
     clamp = {"low": low, "high": round(low + float(rng.uniform(0, 5)), 1), "window": int(rng.choice([1, 3, 5, 9, 15]))}
+    paper = {**clamp, "edges": "paper"}
     return [
         ("cal", {}),
         ("cal", clamp),
+        ("cal", paper),
         ("cal-logprob", clamp),
+        ("cal-logprob", paper),
         ("prior", {"alpha": float(rng.choice([0, 0.5, 1, 2.7, 40]))}),
-        ("vig", {"keep": float(rng.choice([0.01, 0.07, 0.1, 0.3, 0.57, 0.7, 1.0]))}),
         ("vig", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
+        ("vig-row", {"keep": float(rng.choice([0.01, 0.07, 0.1, 0.3, 0.57, 0.7, 1.0]))}),
+        ("vig-row", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
+        ("top-tokens", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
+        ("vppo", {"keep": float(rng.choice([0.07, 0.4, 1.0]))}),
+        ("pgpo", {"threshold": float(rng.choice([0.1, 0.4, 0.9])), "boost": float(rng.choice([0, 2, 7]))}),
+        ("tpo", {}),
+        ("grounded", {"k": float(rng.choice([0, 1, 4, 20])), "epsilon": float(rng.choice([1e-6, 0.001, 0.2, 1]))}),
     ]
 
 
@@ -142,8 +151,9 @@ def _disagreements(page: Browser, cases: list[Case], window: int | None = None) 
             expected = Method(method, params)(scores)
         ours = np.array(text.split(), dtype=np.float32)
         assert ours.shape == expected.shape
-        # The sum of a sample is rounded in another order there: one unit in the last place. Else, to the last bit.
-        limit = np.spacing(np.abs(expected)) if method == "prior" else 0.0
+        # There, the sum of a sample is rounded in another order, and exponentials may be: one unit in the last place.
+        # Else, to the last bit.
+        limit = np.spacing(np.abs(expected)) if method in ("prior", "pgpo", "tpo", "grounded") else 0.0
         with np.errstate(invalid="ignore"):
             equal = (np.isnan(ours) & np.isnan(expected)) | (ours == expected) | (np.abs(ours - expected) <= limit)
         if not equal.all():

@@ -225,7 +225,7 @@ def test_a_forced_run_begins_beside_and_goes_on_there(
     first = snapshot(beside)
     assert score.main([*other, "--force-new-run"]) == 0
     assert snapshot(beside) == first, "given again, it goes on, which here is to do nothing"
-    assert score.main([*command, "--method", "vig", "--force-new-run"]) == 0
+    assert score.main([*command, "--method", "vig-row", "--force-new-run"]) == 0
     assert Path(f"{output}-3", "_SUCCESS").exists()
     assert score.main([*command, "--force-new-run"]) == 0
     assert snapshot(output) == before
