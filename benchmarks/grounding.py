@@ -36,10 +36,11 @@ from scorer.mini import MODEL_PATH
 from scorer.mini.evaluation import HeldOut, held_out
 from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.language.captions import Caption
-from scorer.mini.language.labels import auroc, token_labels
+from scorer.mini.language.labels import token_labels
 from scorer.mini.world import sample_scene, seeded
 from scorer.mini.world.drawing import draw
 from scorer.results import TokenScores
+from scorer.statistics import auroc
 from scorer.types import Branch, EncodedSample, Sample
 from scorer.weights import METHODS, Method, cal, cal_logprob
 

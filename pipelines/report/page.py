@@ -24,7 +24,7 @@ from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect,
 from pipelines.report.chart import Histogram, histogram
 from pipelines.report.compared import compare
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
-from pipelines.report.words import WordGap, mean_gaps
+from pipelines.report.word_gaps import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer import contrasts
 from scorer.contrasts import known_contrast
