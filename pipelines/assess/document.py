@@ -107,7 +107,9 @@ def _number(value: float) -> str:
         return "–"
     if abs(value) >= 1e6:
         return f"{value:.1e}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 0.01 or not value else f"{value:.1g}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1g}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
 
 
 def _grade(finding: Finding) -> str:

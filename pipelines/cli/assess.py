@@ -101,7 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.rows < MIN_ROWS:
             raise ConfigError(f"--rows is {options.rows}; it must be {MIN_ROWS} or more, since images are exchanged")
         if not options.no_html and not is_writable(options.html):
-            raise ConfigError(f"--html {options.html} cannot be written; change the permissions, or give another --html")
+            raise ConfigError(
+                f"--html {options.html} cannot be written; change the permissions, or give another --html"
+            )
         check_image_root(options.image_root)
         config = make_config(options)
         source = make_source(options, config)

@@ -39,8 +39,8 @@ class Modality:
 def integration_rate(model: ReferenceModel, rows: Sequence[EncodedSample]) -> Modality | None:
     """Return the Modality Integration Rate on the clean inputs of some rows (Huang et al. 2025, arXiv 2410.07167, 3).
 
-    For each layer k: both kinds of tokens are divided by the mean norm of the text tokens, outliers in norm are replaced
-    by the median token, and the distance is the Fréchet distance of the two Gaussians that fit them,
+    For each layer k: both kinds of tokens are divided by the mean norm of the text tokens, outliers in norm are
+    replaced by the median token, and the distance is the Fréchet distance of the two Gaussians that fit them,
 
         |μ_v − μ_t|² + tr Σ_v + tr Σ_t − 2 tr (Σ_v Σ_t)^½;
 

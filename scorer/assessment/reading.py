@@ -53,7 +53,8 @@ def read_texts(
         for turn, text in enumerate(turns):
             own = result.token_turns[words] == turn
             data = text.encode()
-            inside = [any(_within(data, int(edge)) for edge in span) for span in zip(starts[own], ends[own])]
+            edges = zip(starts[own].tolist(), ends[own].tolist(), strict=True)
+            inside = [_within(data, start) or _within(data, end) for start, end in edges]
             unknown = result.token_ids[words][own] == (-1 if unknown_id is None else unknown_id)
             pieces += int((np.array(inside, dtype=bool) | unknown).sum())
             units += len(word_spans(text, *_characters(text)))
@@ -66,7 +67,7 @@ def read_texts(
 
     surprise = ratio(nats, tokens)
     return Reading(
-        perplexity=Estimate(*(_exp(bound) for bound in (surprise.value, surprise.low, surprise.high)), surprise.count),
+        perplexity=Estimate(_exp(surprise.value), _exp(surprise.low), _exp(surprise.high), surprise.count),
         bits_per_byte=ratio(nats / math.log(2), sizes),
         pieces=ratio(pieces_, tokens),
         tokens_per_word=ratio(tokens, units_),

@@ -50,9 +50,7 @@ class WordSwaps:
     examples: tuple[Example, ...]
 
 
-def swapped_samples(
-    samples: Sequence[Sample], scored: Sequence[Result], seed: int
-) -> tuple[list[Swap], list[Sample]]:
+def swapped_samples(samples: Sequence[Sample], scored: Sequence[Result], seed: int) -> tuple[list[Swap], list[Sample]]:
     """Return the swaps of the rows that have one, and the samples with the swapped texts, in the same order."""
     texts = [
         ScoredText(i, turn, text, tuple(word_spans(text, *_spans(result, turn))))
@@ -65,9 +63,7 @@ def swapped_samples(
     return swaps, [_replaced(samples[swap.source.row], swap) for swap in swaps]
 
 
-def compare_words(
-    swaps: Sequence[Swap], scored: Sequence[Result], rescored: Sequence[Result], seed: int
-) -> WordSwaps:
+def compare_words(swaps: Sequence[Swap], scored: Sequence[Result], rescored: Sequence[Result], seed: int) -> WordSwaps:
     """Compare the words of the rows ``scored`` with those of the swapped rows ``rescored``, one for each swap.
 
     A word's log-probability is the sum over its tokens. Swaps whose row failed with the other word are left out.

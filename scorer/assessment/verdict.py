@@ -61,8 +61,7 @@ class Threshold:
 
 
 _LOOKS: Final = (
-    "try a stronger model (--model), check that images and captions belong together, and compare contrasts "
-    "(--contrast)"
+    "try a stronger model (--model), check that images and captions belong together, and compare contrasts (--contrast)"
 )
 _READS: Final = "use a reference model that was trained on this language and kind of text (--model)"
 _CHANCE: Final = "0.5 is chance; 0.6 is above the interval of a random model on 200 rows"
@@ -93,8 +92,8 @@ THRESHOLDS: Final[dict[str, Threshold]] = {
         low="the texts surprise the reference more than ordinary text should",
         poor="the reference cannot read these texts: it predicts them no better than letter frequencies would",
         remedy=_READS,
-        origin="letter frequencies alone give 4.1 bits a letter in English (Shannon 1951) and about 9.6 a character, 3.2 "
-        "a byte, in Chinese; language models need about 1 a byte",
+        origin="letter frequencies alone give 4.1 bits a letter in English (Shannon 1951) and about 9.6 a character, "
+        "3.2 a byte, in Chinese; language models need about 1 a byte",
     ),
     "pieces": Threshold(
         title="tokens that are unknown or parts of a character (share)",

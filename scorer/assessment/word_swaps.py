@@ -107,7 +107,7 @@ def _places(one: ScoredText, at: int) -> Iterator[_Place]:
 def _replacement(
     one: ScoredText, at: int, seen: Sequence[defaultdict[_Place, defaultdict[str, set[int]]]], rows: Counter[str]
 ) -> tuple[int, str] | None:
-    """Return the level of the narrowest place that has another word in about as many rows, and the nearest such word."""
+    """Return the level of the narrowest place that has another word in about as many rows, and the nearest of them."""
     own = _fold(one.words[at])
     if rows[own] < MIN_ROWS:
         return None

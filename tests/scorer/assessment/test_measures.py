@@ -116,7 +116,7 @@ def test_reading_is_surprise_over_tokens_and_bytes() -> None:
 def test_parts_of_characters_and_unknown_tokens_are_pieces() -> None:
     result = scores([("球", -1, -1)])
     cut = np.array([0, 1, 2], dtype=np.int32)
-    bytewise = scores([("x", -1, -1)] * 3, **{})
+    bytewise = scores([("x", -1, -1)] * 3)
     bytewise = type(bytewise)(
         **{
             **{name: getattr(bytewise, name) for name in bytewise.__dataclass_fields__},

@@ -38,7 +38,8 @@ def test_good_figures_are_good_and_need_no_reason() -> None:
 @pytest.mark.parametrize("measure", [name for name in THRESHOLDS if name != "failed"])
 def test_each_figure_can_spoil_the_grade(measure: str) -> None:
     bound = THRESHOLDS[measure]
-    for value, grade in ((bound.good + bound.unusable) / 2, Grade.DOUBTFUL), (2 * bound.unusable - bound.good, "unusable"):
+    between, beyond = (bound.good + bound.unusable) / 2, 2 * bound.unusable - bound.good
+    for value, grade in ((between, Grade.DOUBTFUL), (beyond, Grade.UNUSABLE)):
         found = verdict(**{measure: sure(value)})
         assert found.grade == grade
         (reason,) = found.reasons

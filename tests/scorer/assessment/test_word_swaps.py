@@ -31,7 +31,7 @@ def test_a_word_is_replaced_by_one_between_the_same_neighbours() -> None:
 
 
 def test_a_replacement_keeps_the_words_capitals() -> None:
-    assert swapped("Red kites", "Red kites", "blue kites", "blue kites")[:3] == ["Blue kites", "Blue kites", "red kites"]
+    assert swapped("Red kites", "blue kites", "Red kites", "blue kites")[:2] == ["Blue kites", "red kites"]
     assert swapped("RED kites", "RED kites", "blue kites", "blue kites")[0] == "BLUE kites"
 
 
