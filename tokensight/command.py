@@ -42,7 +42,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         _of("score"),
     ),
     "assess": Subcommand(
-        "say whether a reference model can be trusted on a dataset",
+        "ask whether a reference model can be trusted",
         "pipelines.cli.assess",
         "score",
         _of("score"),

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from pipelines.assess.rows import ChosenRows
-from pipelines.formatting import count_of
+from pipelines.formatting import count_of, model_name
 from scorer.assessment.assess import Assessment
 from scorer.assessment.verdict import Finding, Grade
 from scorer.display.printable import printable
@@ -48,7 +48,7 @@ def as_text(dataset: str, chosen: ChosenRows, assessment: Assessment) -> str:
         *([""] if verdict.reasons else []),
         f"{'dataset':<12} {dataset}",
         f"{'rows':<12} {rows_of(chosen, assessment)}",
-        f"{'model':<12} {assessment.model}",
+        f"{'model':<12} {model_name(assessment.model)}",
         f"{'contrast':<12} {assessment.contrast}",
         "",
         *(f"{_grade(one):<9} {shown(one.figure):>24}  {one.title}" for one in verdict.findings),

@@ -10,6 +10,7 @@ import jinja2
 
 from pipelines.assess.document import MEANINGS, further, rows_of, shown
 from pipelines.assess.rows import ChosenRows
+from pipelines.formatting import model_name
 from scorer.assessment.assess import Assessment
 from scorer.assessment.verdict import THRESHOLDS, Threshold
 from scorer.display.levels import signed
@@ -35,7 +36,7 @@ def render(dataset: str, chosen: ChosenRows, assessment: Assessment) -> str:
         "grade": str(verdict.grade),
         "meaning": MEANINGS[verdict.grade],
         "reasons": verdict.reasons,
-        "model": assessment.model,
+        "model": model_name(assessment.model),
         "dataset": dataset,
         "contrast": assessment.contrast,
         "rows": rows_of(chosen, assessment),

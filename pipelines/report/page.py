@@ -15,6 +15,7 @@ from typing import Any, Final
 import jinja2
 import numpy as np
 
+from pipelines.formatting import model_name
 from pipelines.output.reader import choose_windows, read_rows
 from pipelines.output.record import RunRecord
 from pipelines.output.store import open_store
@@ -192,14 +193,6 @@ def contrast_name(contrast: str) -> str:
     """Return what replaced the image as a phrase that completes "with …", or the name of an unknown contrast."""
     known = known_contrast(contrast)
     return contrast if known is None else known.phrase
-
-
-def model_name(model: str | None) -> str:
-    """Return a hub id unchanged, or the last three parts of a folder; the fingerprint has the full path."""
-    if model is None:
-        return "unnamed model"
-    parts = model.replace("\\", "/").rstrip("/").split("/")
-    return "/".join(parts[-3:])
 
 
 def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
