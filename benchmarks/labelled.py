@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scorer.mini.language.labels import auroc
 from scorer.results import TokenScores
+from scorer.statistics import auroc
 
 STOP = "stop"
 """The label of stop tokens, which are in no word of a caption."""

@@ -45,3 +45,11 @@ def ago(time: datetime) -> str:
         if seconds < limit:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds / 86400:.0f} days ago"
+
+
+def model_name(model: str | None) -> str:
+    """Return a hub id unchanged, or the last three parts of a folder; the fingerprint has the full path."""
+    if model is None:
+        return "unnamed model"
+    parts = model.replace("\\", "/").rstrip("/").split("/")
+    return "/".join(parts[-3:])

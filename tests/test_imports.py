@@ -27,6 +27,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
     for package, floors in {
         "scorer": (
             "rank_process",
+            "assessment",
             "engine text_reference",
             "assembly ranks",
             "forward",
@@ -40,7 +41,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
             "table method_options",
             "weights score_bits",
             "results",
-            "display",
+            "display statistics",
             "base64_images messages spans config allocator weighting summary ids",
             "contrasts columns",
             "contrast_images partners",
@@ -51,6 +52,7 @@ FLOORS: Mapping[str, tuple[frozenset[str], ...]] = {
         "pipelines": (
             "score_dataset inspect_run compact",
             "cli",
+            "assess",
             "progress",
             "executors",
             "executors.isolation",

@@ -41,6 +41,12 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         "score",
         _of("score"),
     ),
+    "assess": Subcommand(
+        "ask whether a reference model can be trusted",
+        "pipelines.cli.assess",
+        "score",
+        _of("score"),
+    ),
     "inspect": Subcommand(
         "inspect an output: progress, integrity, contents",
         "pipelines.cli.inspect",

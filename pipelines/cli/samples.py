@@ -15,11 +15,11 @@ import numpy as np
 from pipelines.output.contents import Output
 from pipelines.output.reader import Window, choose_windows, read_rows
 from pipelines.report.cards import collect, pick
-from pipelines.report.words import words
 from pipelines.sources import Source
 from scorer.display.levels import GAP_STEPS, WEIGHT_STEPS, gap_level, signed, weight_level
 from scorer.display.printable import printable
 from scorer.display.token_runs import token_runs
+from scorer.display.words import words
 from scorer.training.rows import ScoredRow
 from scorer.types import Float32Array, Sample
 

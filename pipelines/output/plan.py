@@ -6,9 +6,11 @@ a dataset leaves the units of the others unchanged.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +66,27 @@ def plan(shards: Iterable[Shard], rows_per_unit: int) -> list[ShardPlan]:
     if rows_per_unit < 1:
         raise ConfigError(f"--rows-per-unit is {rows_per_unit}; it must be 1 or more")
     return [_plan_shard(shard, rows_per_unit) for shard in shards]
+
+
+def spread_windows(units: Sequence[Unit], windows: int, rows: int) -> Iterator[Unit]:
+    """Yield up to ``windows`` windows of up to ``rows`` rows, at equal distances over the units' rows.
+
+    No window crosses the end of its unit, and none overlaps another.
+    """
+    ends = list(itertools.accumulate(unit.rows for unit in units))
+    count = min(windows, ends[-1])
+    free = 0  # the first row that is in no window yet
+    for k in range(count):
+        place = max(free, k * ends[-1] // count)
+        at = bisect.bisect_right(ends, place)
+        if at == len(units):
+            return
+        unit = units[at]
+        place = max(free, ends[at] - unit.rows, min(place, ends[at] - rows))
+        start = unit.stop - (ends[at] - place)
+        stop = min(start + rows, unit.stop)
+        free = place + stop - start
+        yield Unit(f"{unit.id}+{start}", unit.shard, start, stop)
 
 
 def _plan_shard(shard: Shard, rows_per_unit: int) -> ShardPlan:

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from pipelines.output.reader import Window
-from pipelines.report.words import words
 from pipelines.sources import Captions, Source
 from scorer import table
 from scorer.config import ScorerConfig
 from scorer.display.html import STOP
 from scorer.display.levels import gap_level, weight_level
 from scorer.display.token_runs import token_runs
+from scorer.display.words import words
 from scorer.encoding.images import load_image
 from scorer.errors import RowError, TableError
 from scorer.training.rows import ScoredRow

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.report.words import WordGap, mean_gaps
+from pipelines.report.word_gaps import WordGap, mean_gaps
 from scorer.contrasts import known_contrast
 from scorer.training.rows import ScoredRow
 from scorer.types import Float32Array

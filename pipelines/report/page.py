@@ -15,6 +15,7 @@ from typing import Any, Final
 import jinja2
 import numpy as np
 
+from pipelines.formatting import model_name
 from pipelines.output.reader import choose_windows, read_rows
 from pipelines.output.record import RunRecord
 from pipelines.output.store import open_store
@@ -24,7 +25,7 @@ from pipelines.report.cards import CONTRADICTED, Card, Collected, card, collect,
 from pipelines.report.chart import Histogram, histogram
 from pipelines.report.compared import compare
 from pipelines.report.quality_section import SCAN_ROWS, Quality, find_quality, worst
-from pipelines.report.words import WordGap, mean_gaps
+from pipelines.report.word_gaps import WordGap, mean_gaps
 from pipelines.sources import Source
 from scorer import contrasts
 from scorer.contrasts import known_contrast
@@ -194,14 +195,6 @@ def contrast_name(contrast: str) -> str:
     """Return what replaced the image as a phrase that completes "with …", or the name of an unknown contrast."""
     known = known_contrast(contrast)
     return contrast if known is None else known.phrase
-
-
-def model_name(model: str | None) -> str:
-    """Return a hub id unchanged, or the last three parts of a folder; the fingerprint has the full path."""
-    if model is None:
-        return "unnamed model"
-    parts = model.replace("\\", "/").rstrip("/").split("/")
-    return "/".join(parts[-3:])
 
 
 def _charts(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.output.plan import Unit
+from pipelines.output.plan import Unit, spread_windows
 from pipelines.run.captions import EncodedRow, TakenApart
 from pipelines.run.encoding import encode_rows
 from pipelines.run.engine import Engine, RowScorer
@@ -80,7 +78,7 @@ def sample_rows(source: Source, units: Sequence[Unit], engine: Engine) -> tuple[
     encoder = engine.encoder()
     found: list[SampledRow] = []
     started = time.monotonic()
-    for unit in _windows(units):
+    for unit in spread_windows(units, WINDOWS, WINDOW_ROWS):
         rows = source.read(unit.shard, unit.start, unit.stop)
         encoded = encode_rows(rows, encoder)
         places = range(unit.start, unit.stop)
@@ -148,21 +146,3 @@ def _flops(rows: Sequence[EncodedRow], scorer: RowScorer, max_batch_tokens: int)
     from scorer.forward.flops import count_flops
 
     return count_flops(lambda: score_rows(rows, scorer, max_batch_tokens))
-
-
-def _windows(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Yield windows of a few rows at equal distances, none of which crosses the end of its unit."""
-    ends = list(itertools.accumulate(unit.rows for unit in units))
-    count = min(WINDOWS, ends[-1])
-    free = 0  # the first row that is in no window yet
-    for k in range(count):
-        place = max(free, k * ends[-1] // count)
-        at = bisect.bisect_right(ends, place)
-        if at == len(units):
-            return
-        unit = units[at]
-        place = max(free, ends[at] - unit.rows, min(place, ends[at] - WINDOW_ROWS))
-        start = unit.stop - (ends[at] - place)
-        stop = min(start + WINDOW_ROWS, unit.stop)
-        free = place + stop - start
-        yield Unit(f"{unit.id}+{start}", unit.shard, start, stop)

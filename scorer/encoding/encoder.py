@@ -93,6 +93,12 @@ class Encoder:
         self._blank_colors: dict[DrawnImage, Float32Array | None] = {}
         self._begin()
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The tokenizer's id for text that it does not know; None if it can encode any."""
+        found = self._processor.tokenizer.unk_token_id
+        return None if found is None else int(found)
+
     @classmethod
     def load(
         cls, model: str | PathLike[str], config: ScorerConfig | None = None, revision: str | None = None

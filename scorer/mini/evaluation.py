@@ -14,13 +14,13 @@ from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.language.captions import Caption, write, write_false
 from scorer.mini.language.compose import compose, compose_false
 from scorer.mini.language.filler import RESERVED, TRAINING
-from scorer.mini.language.labels import auroc
 from scorer.mini.language.prompts import PROMPT
 from scorer.mini.language.surface import CASES, DROPPED, Surface
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE
 from scorer.mini.world import Scene, sample_scene, seeded
 from scorer.mini.world.drawing import draw
+from scorer.statistics import auroc
 
 Column = npt.NDArray[np.float64]
 

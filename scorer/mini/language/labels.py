@@ -1,9 +1,6 @@
-"""Turn the labels of words into labels of a tokenizer's tokens, and compute AUROC over them."""
+"""Turn the labels of words into labels of a tokenizer's tokens."""
 
 from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 
 from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL, Span
 
@@ -24,17 +21,3 @@ def token_labels(
         found = {span.label for span in spans if span.start < end and start < span.end}
         labels.append(next((label for label in strongest_first if label in found), None))
     return labels
-
-
-def auroc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
-    """Return the probability that a positive scores above a negative, counting ties half; NaN if either is empty.
-
-    Mann-Whitney's U over n₊·n₋, by ranks (Hanley and McNeil, 1982).
-    """
-    high, low = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
-    if not high.size or not low.size:
-        return float("nan")
-    ordered = np.sort(low)
-    below = np.searchsorted(ordered, high, side="left")
-    not_above = np.searchsorted(ordered, high, side="right")
-    return float((below + not_above).mean() / (2 * low.size))

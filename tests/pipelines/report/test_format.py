@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from pipelines import formatting
 from pipelines.report import page as report
 
 
@@ -20,7 +21,7 @@ def test_percentages(value: float, text: str) -> None:
 
 def test_words_for_numbers() -> None:
     names = ("org/model", "/data/models/mini/model/", None)
-    assert [report.model_name(n) for n in names] == ["org/model", "models/mini/model", "unnamed model"]
+    assert [formatting.model_name(n) for n in names] == ["org/model", "models/mini/model", "unnamed model"]
     assert report.comparison(math.log(3.44)) == "3.4 times more likely with the image"
     assert report.comparison(-math.log(1234)) == "1,234 times less likely with the image"
     assert report.comparison(0.01) == "as likely with the image as without"

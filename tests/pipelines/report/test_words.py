@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report.words import Word, mean_gaps, words
+from pipelines.report.word_gaps import mean_gaps
 from scorer.display.token_runs import TokenRun, token_runs
+from scorer.display.words import Word, words
 from scorer.types import Int32Array
 
 

@@ -15,11 +15,11 @@ from scorer.mini.batches import MASKED, REMOVED, SceneEncoder, TrainingRow, coll
 from scorer.mini.evaluation import HeldOut, held_out, predict
 from scorer.mini.inputs import BLANK, SHOWN
 from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.language.labels import auroc
 from scorer.mini.language.prompts import PROMPT
 from scorer.mini.objective import hidden_states, image_features, with_blank
 from scorer.mini.packaging import IMAGE_SIZE, IMAGE_TOKENS
 from scorer.mini.world.drawing import draw
+from scorer.statistics import auroc
 
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_PATH)
 

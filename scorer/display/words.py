@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,12 +27,28 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class WordGap:
-    """A word's gap, averaged over its occurrences."""
+class WordSpan:
+    """A word and its half-open UTF-8 byte span in the text."""
 
     text: str
-    count: int
-    mean: float
+    start: int
+    end: int
+
+
+def word_spans(text: str, starts: Int32Array, ends: Int32Array) -> list[WordSpan]:
+    """Return the words of ``text`` in order; the arguments are those of :func:`token_runs`.
+
+    In scripts without spaces, a token run counts as a word.
+    """
+    to_byte = char_to_byte(text)
+    found: list[WordSpan] = []
+    for match in _WORD.finditer(text):
+        begin, stop = int(to_byte[match.start()]), int(to_byte[match.end()])
+        if match["unspaced"]:
+            found += _token_words(match[0], begin, starts, ends)
+        else:
+            found.append(WordSpan(match[0], begin, stop))
+    return found
 
 
 def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
@@ -42,18 +57,10 @@ def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
     A token belongs to the word that contains most of its bytes, or the earlier word on a tie. A leading space belongs
     to no word.
     """
-    to_byte = char_to_byte(text)
-    spans: list[tuple[int, int, str]] = []
-    for match in _WORD.finditer(text):
-        begin, stop = int(to_byte[match.start()]), int(to_byte[match.end()])
-        if match["unspaced"]:
-            spans += _token_words(match[0], begin, starts, ends)
-        else:
-            spans.append((begin, stop, match[0]))
-    found: list[Word] = []
+    spans = word_spans(text, starts, ends)
     owners: defaultdict[int, list[int]] = defaultdict(list)
-    begins = np.array([span[0] for span in spans], dtype=np.int64)
-    stops = np.array([span[1] for span in spans], dtype=np.int64)
+    begins = np.array([span.start for span in spans], dtype=np.int64)
+    stops = np.array([span.end for span in spans], dtype=np.int64)
     for token, (start, end) in enumerate(zip(starts, ends, strict=True)):
         if not spans:
             break
@@ -61,30 +68,19 @@ def words(text: str, starts: Int32Array, ends: Int32Array) -> list[Word]:
         best = int(np.argmax(shared))
         if shared[best] > 0:
             owners[best].append(token)
-    for index in sorted(owners):
-        found.append(Word(spans[index][2], tuple(owners[index])))
-    return found
+    return [Word(spans[index].text, tuple(owners[index])) for index in sorted(owners)]
 
 
-def mean_gaps(occurrences: Iterable[tuple[str, float]], min_count: int) -> list[WordGap]:
-    """Return the case-folded words that occur at least ``min_count`` times, highest mean gap first."""
-    gaps: defaultdict[str, list[float]] = defaultdict(list)
-    for text, gap in occurrences:
-        gaps[text.casefold()].append(gap)
-    counted = [WordGap(text, len(seen), float(np.mean(seen))) for text, seen in gaps.items() if len(seen) >= min_count]
-    return sorted(counted, key=lambda word: (-word.mean, word.text))
-
-
-def _token_words(text: str, begin: int, starts: Int32Array, ends: Int32Array) -> Sequence[tuple[int, int, str]]:
-    """Return (start byte, end byte, text) of every token run in a stretch of text without spaces."""
+def _token_words(text: str, begin: int, starts: Int32Array, ends: Int32Array) -> list[WordSpan]:
+    """Return every token run in a stretch of text without spaces that begins at byte ``begin``."""
     stop = begin + len(text.encode("utf-8"))
     inside = (starts < stop) & (ends > begin)
     own_starts = np.clip(starts[inside] - begin, 0, stop - begin)
     own_ends = np.clip(ends[inside] - begin, 0, stop - begin)
-    result: list[tuple[int, int, str]] = []
+    result: list[WordSpan] = []
     at = begin
     for run in token_runs(text, own_starts, own_ends):
         end = at + len(run.text.encode("utf-8"))
-        result.append((at, end, run.text))
+        result.append(WordSpan(run.text, at, end))
         at = end
     return result
