@@ -112,23 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _, found[name] = examined(Scorer.load(path), samples, pairs)
         print(name, found[name]["verdict"], found[name]["figures"], found[name]["truth"], flush=True)
     best = list(models.values())[-1]
-    controls = {
-        RANDOM: (random_weights(best), samples),
-        OTHERS: (Scorer.load(best), [replace(a, images=b.images) for a, b in zip(samples, samples[7:] + samples[:7])]),
-    }
-    for name, (scorer, shown) in controls.items():
-        _, found[name] = examined(scorer, shown, pairs)
+    others = [*samples[7:], *samples[:7]]
+    shown = [replace(own, images=other.images) for own, other in zip(samples, others, strict=True)]
+    controls = {RANDOM: (random_weights(best), samples), OTHERS: (Scorer.load(best), shown)}
+    for name, (scorer, rows) in controls.items():
+        _, found[name] = examined(scorer, rows, pairs)
         print(name, found[name]["verdict"], found[name]["figures"], found[name]["truth"], flush=True)
-    order = {
-        name: {
-            question: rank_correlation(
-                [entry["figures"][name] for entry in found.values()],
-                [entry["truth"][question] for entry in found.values()],
-            )
-            for question in ("visual / filler", "true / contradictory")
-        }
-        for name in FIGURES
-    }
+    questions = ("visual / filler", "true / contradictory")
+    true = {question: [entry["truth"][question] for entry in found.values()] for question in questions}
+    order = {}
+    for name in FIGURES:
+        figures = [entry["figures"][name] for entry in found.values()]
+        order[name] = {question: rank_correlation(figures, true[question]) for question in questions}
     document = {"captions": options.captions, "seed": options.seed, "models": found, "rank correlation": order}
     options.out.write_text(json.dumps(document, indent=1, default=str) + "\n")
     print(table(document))
