@@ -54,7 +54,7 @@ class Tokens:
 @cache
 def student_tokenizer() -> Tokenizer:
     """Return the tokenizer of every student, whatever it is trained on: trained on captions of both worlds."""
-    captions = [*noisy("tokenizer", 2000, 0.2), *clean("tokenizer", 2000, OTHER_WORLD)]
+    captions = [*noisy("tokenizer", 1000, 0.2), *clean("tokenizer", 1000, OTHER_WORLD)]
     return train_tokenizer([example.caption.text for example in captions])
 
 
