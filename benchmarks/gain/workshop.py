@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from benchmarks.gain.learning import Lesson, new_student, train
 from benchmarks.gain.measures import measure
 from benchmarks.gain.methods import IN_STEP, METHODS, UNIFORM, Weighting
 from benchmarks.gain.references import SELF, Own, Published, Scores
-from benchmarks.gain.student import Student, images_of
+from benchmarks.gain.student import Student, images_of, student_tokenizer
 from pipelines.cli.score import main as score_dataset
 from pipelines.cli.train_text_reference import main as train_text_reference
 
@@ -206,7 +207,8 @@ class Workshop:
         )
 
     def _state(self, name: str, make: Callable[[], Student]) -> dict[str, Tensor]:
-        path = self.folder / f"{name}-threads-{self.settings.threads}.pt"
+        tokenizer = hashlib.sha256(student_tokenizer().to_str().encode()).hexdigest()[:12]
+        path = self.folder / f"{name}-threads-{self.settings.threads}-{tokenizer}.pt"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.{time.time_ns()}")
