@@ -11,22 +11,22 @@ label of "red". Tokens of only white space are left out.
 
 The same figures follow for captions from each held-out phrase book (`benchmarks/phrase_books`), whose phrasing the
 model was not trained on, with two more: the perplexity with the image, and how far from 0 filler's log-probability gap
-is.
+is. Then come those of each method's weights, on either kind of captions (`benchmarks/grounding_weights`).
 
     python -m benchmarks.grounding [--books] [--model DIR] [--captions N] [--seed S]
 """
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from benchmarks.grounding_weights import weight_figures, weights_markdown
+from benchmarks.labelled import STOP, Column, Score, Scored, interval, markdown_cell, split
 from benchmarks.phrase_books import read_books, write_from
 from scorer.columns import ASKED
 from scorer.config import ScorerConfig
@@ -36,13 +36,11 @@ from scorer.mini import MODEL_PATH
 from scorer.mini.evaluation import HeldOut, held_out
 from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
 from scorer.mini.language.captions import Caption
-from scorer.mini.language.labels import auroc, token_labels
+from scorer.mini.language.labels import token_labels
 from scorer.mini.world import sample_scene, seeded
 from scorer.mini.world.drawing import draw
 from scorer.results import TokenScores
 from scorer.types import Branch, EncodedSample, Sample
-from scorer.weighting.dataset_gaps import DatasetGaps
-from scorer.weights import METHODS, Method, cal, cal_logprob
 
 CONTRASTS = (
     *("blank", "masked", "removed", "blur", "blur@0.02", "blur@0.05"),
@@ -50,22 +48,6 @@ CONTRASTS = (
 )
 IMAGE_SIZE = 160
 RESULTS = Path(__file__).parent / "results" / "grounding.json"
-STOP = "stop"
-"""The label of stop tokens, which are in no word of a caption."""
-
-Column = npt.NDArray[np.float64]
-Score = Callable[["Scored"], Column]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One caption's scores: `labels` [N], the engine's `scores`, and `shift` [N], the difference of the vocabulary's
-    mean logit between the image and the contrast input."""
-
-    labels: npt.NDArray[np.object_]
-    scores: TokenScores
-    shift: Column
-
 
 SCORES: dict[str, Score] = {
     "raw logit gap": lambda row: row.scores.logit_gap.astype(np.float64),
@@ -84,12 +66,6 @@ DISTRIBUTIONS: dict[str, Score] = {
 """Of whole predictions: none but the last asks which word the caption has there."""
 TEXT_ONLY: dict[str, Score] = {
     "1 − P, text only": lambda row: -np.expm1(row.scores.logprob_contrast.astype(np.float64))
-}
-WEIGHTS: dict[str, Score] = {
-    "cal (raw gap), window 3": lambda row: cal(row.scores).astype(np.float64),
-    "cal (raw gap), window 1": lambda row: cal(row.scores, window=1).astype(np.float64),
-    "cal-logprob, window 3": lambda row: cal_logprob(row.scores).astype(np.float64),
-    "cal-logprob, window 1": lambda row: cal_logprob(row.scores, window=1).astype(np.float64),
 }
 
 
@@ -132,24 +108,6 @@ def score(scorer: Scorer, samples: Sequence[Sample], captions: Sequence[Caption]
     return rows
 
 
-def split(rows: Sequence[Scored], score: Score, high: str, low: str) -> list[tuple[Column, Column]]:
-    """Return the scores of the tokens labelled `high` and `low`, caption by caption."""
-    values = [(row.labels, score(row)) for row in rows]
-    return [(column[labels == high], column[labels == low]) for labels, column in values]
-
-
-def interval(pairs: Sequence[tuple[Column, Column]], resamples: int, seed: int) -> list[float]:
-    """Return the AUROC and the bounds of its 95 % interval: percentile bootstrap over captions."""
-
-    def area(chosen: npt.NDArray[np.int64]) -> float:
-        return auroc(np.concatenate([pairs[k][0] for k in chosen]), np.concatenate([pairs[k][1] for k in chosen]))
-
-    rng = np.random.default_rng(seed)
-    drawn = [area(rng.integers(len(pairs), size=len(pairs))) for _ in range(resamples)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return [area(np.arange(len(pairs))), float(low), float(high)]
-
-
 def table(rows: Sequence[Scored], scores: dict[str, Score], resamples: int, seed: int) -> dict[str, Any]:
     """Return both AUROCs for every score.
 
@@ -157,10 +115,14 @@ def table(rows: Sequence[Scored], scores: dict[str, Score], resamples: int, seed
     """
     false = [row for row in rows if CONTRADICTORY in row.labels]
     sane = [row for row in rows if CONTRADICTORY not in row.labels]
+
+    def area(of: Sequence[Scored], score: Score, low: str) -> list[float]:
+        return interval(split(of, [score(row) for row in of], VISUAL, low), resamples, seed)
+
     return {
         name: {
-            "visual / filler": interval(split(sane, score, VISUAL, FILLER), resamples, seed),
-            "true / contradictory": interval(split(false, score, VISUAL, CONTRADICTORY), resamples, seed),
+            "visual / filler": area(sane, score, FILLER),
+            "true / contradictory": area(false, score, CONTRADICTORY),
         }
         for name, score in scores.items()
     }
@@ -181,19 +143,6 @@ def shift_figures(rows: Sequence[Scored]) -> dict[str, float]:
     }
 
 
-def stop_weights(rows: Sequence[Scored]) -> dict[str, float]:
-    """Return the mean weight of stop tokens by each method, relative to the mean over all tokens."""
-    stop = np.concatenate([row.labels for row in rows]) == STOP
-    found = {}
-    gaps = [row.scores.logprob_clean.astype(np.float64) - row.scores.logprob_contrast for row in rows]
-    dataset = sum((DatasetGaps.of(gap, np.array([0, len(gap)])) for gap in gaps), DatasetGaps())
-    for name in METHODS:
-        method = Method(name).with_gaps(dataset)
-        weights = np.concatenate([method(row.scores) for row in rows]).astype(np.float64)
-        found[name] = float(weights[stop].mean() / weights.mean())
-    return found
-
-
 def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, Any]:
     """Return everything this benchmark reports, as plain data."""
     pairs = held_out(seed, captions)
@@ -210,8 +159,6 @@ def measure(model: str, captions: int, seed: str, resamples: int) -> dict[str, A
         figures["scores"][contrast] = table(rows, scores, resamples, 0)
         figures["shift"][contrast] = shift_figures(rows)
         if contrast == "blank":
-            figures["stop token's weight ÷ mean weight (blank)"] = stop_weights(rows)
-            figures["weights (blank)"] = table(rows, WEIGHTS, resamples, 0)
             counted = np.concatenate([row.labels for row in rows]).tolist()
             figures["tokens"] = {label: counted.count(label) for label in (VISUAL, FILLER, CONTRADICTORY)}
     return figures
@@ -247,12 +194,9 @@ def books(model: str, captions: int, seed: str, resamples: int) -> dict[str, Any
             **table(rows, SCORES, resamples, 0),
             "perplexity": float(np.exp(-surprise.mean())),
             "filler's |gap|": {"median": float(np.median(gap)), "95 %": float(np.percentile(gap, 95))},
+            "weights": weight_figures(rows, resamples, 0),
         }
     return figures
-
-
-def markdown_cell(figure: Sequence[float]) -> str:
-    return "{:.3f} ({:.3f}–{:.3f})".format(*figure)
 
 
 def markdown(figures: dict[str, Any]) -> str:
@@ -263,13 +207,6 @@ def markdown(figures: dict[str, Any]) -> str:
             f"| `{contrast}` | {name} | {' | '.join(map(markdown_cell, row.values()))} |"
             for name, row in scores.items()
         ]
-    lines += ["", "| weights (`blank`) | visual / filler | true / contradictory |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {' | '.join(map(markdown_cell, row.values()))} |"
-        for name, row in figures["weights (blank)"].items()
-    ]
-    stops = figures["stop token's weight ÷ mean weight (blank)"]
-    lines += ["", "stop token's weight ÷ mean weight: " + ", ".join(f"{n} {value:.2f}" for n, value in stops.items())]
     names = list(figures["shift"]["blank"])
     lines += ["", f"| contrast | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     lines += [
@@ -280,7 +217,7 @@ def markdown(figures: dict[str, Any]) -> str:
 
 
 def books_markdown(figures: dict[str, Any]) -> str:
-    """Format the figures of the phrase books as a Markdown table."""
+    """Format the figures of the phrase books, and of weights, as Markdown tables."""
     lines = [
         "| captions | score | visual / filler | true / contradictory | perplexity | filler's \\|gap\\|: median, 95 % |",
         "|---|---|---|---|---|---|",
@@ -293,7 +230,8 @@ def books_markdown(figures: dict[str, Any]) -> str:
                 f"{row['perplexity']:.2f} | {gap['median']:.3f}, {gap['95 %']:.2f}" if score_name[0] == "l" else " | "
             )
             lines.append(f"| {name} | {score_name} | {cells} | {last} |")
-    return "\n".join(lines)
+    weights = weights_markdown({name: row["weights"] for name, row in figures.items()})
+    return "\n".join([*lines, "", weights])
 
 
 def main() -> None:
@@ -301,7 +239,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(MODEL_PATH), help="directory or hub id of the reference model")
     parser.add_argument("--captions", type=int, default=600, help="captions to score; half of them have an error")
     parser.add_argument("--seed", default="benchmark", help="seed of the held-out scenes")
-    parser.add_argument("--books", action="store_true", help="only the table of the phrase books")
+    parser.add_argument("--books", action="store_true", help="only the tables of the phrase books and of weights")
     parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file for the figures")
     options = parser.parse_args()

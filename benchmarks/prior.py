@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.grounding import IMAGE_SIZE, STOP, Score, Scored, markdown_cell, table
+from benchmarks.grounding import IMAGE_SIZE, table
+from benchmarks.labelled import STOP, Score, Scored, markdown_cell
 from scorer.columns import LOGPROB_TEXT
 from scorer.config import ScorerConfig
 from scorer.engine import Scorer

@@ -6,8 +6,9 @@ weight that depends on a NaN score is NaN, never a plausible number.
 A text-only row (no image) trains as if it had no weights: each of its weights is 1, whatever the method, when a run
 stores them and when a reader derives them. :func:`weights_of` is where that is decided.
 
-A stop token is a token like any other: it is its last word's neighbour in a window, and counts in a row's mean. The one
-exception is the selection within a row (:mod:`scorer.weighting.vig_row`), which always keeps it.
+A stop token is a token like any other: it is its last word's neighbour in a window, and counts in a row's mean. The
+exceptions are the selections :mod:`scorer.weighting.vig_row` and :mod:`scorer.weighting.top_tokens`, which always keep
+it.
 
 Each method's formula, with its source, and its record are in a module of :mod:`scorer.weighting`. To add one, write
 both there, list the record in :data:`METHODS`, and port the function to the page's ``weights.js``. :class:`Method`
@@ -31,6 +32,7 @@ from scorer.weighting.grounded import GROUNDED, grounded
 from scorer.weighting.pgpo import PGPO, pgpo
 from scorer.weighting.prior import PRIOR, prior
 from scorer.weighting.record import RawScores, WeightingMethod
+from scorer.weighting.top_tokens import TOP_TOKENS, top_tokens
 from scorer.weighting.tpo import TPO, tpo
 from scorer.weighting.vig import VIG, vig
 from scorer.weighting.vig_row import VIG_ROW, vig_row
@@ -48,6 +50,7 @@ __all__ = [
     "grounded",
     "pgpo",
     "prior",
+    "top_tokens",
     "tpo",
     "vig",
     "vig_row",
@@ -64,7 +67,7 @@ def weights_of(function: Callable[[RawScores], Float32Array], scores: RawScores)
 
 
 METHODS: Final[Mapping[str, WeightingMethod]] = {
-    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, VIG_ROW, VPPO, PGPO, TPO, GROUNDED)
+    method.name: method for method in (CAL, CAL_LOGPROB, PRIOR, VIG, VIG_ROW, TOP_TOKENS, VPPO, PGPO, TPO, GROUNDED)
 }
 DEFAULT_METHOD: Final = CAL.name
 

@@ -50,6 +50,7 @@ TOY: Final = WeightingMethod(
             slider=Slider(0, 4, 0.5, start=1),
         ),
     ),
+    alone=True,
 )
 
 

@@ -11,6 +11,7 @@ from pipelines.formatting import ago, contrasts_of, count_of, file_size
 from pipelines.output.commit import UNITS
 from pipelines.output.contents import Output, Problem
 from pipelines.output.record import RunRecord
+from pipelines.report import method_words
 from pipelines.report.quality.figures import Spread
 from pipelines.report.quality.scan import Findings
 from scorer.columns import undefined
@@ -92,6 +93,7 @@ def _facts(output: Output, rows: int | None, last_write: datetime | None) -> Ite
             f"{contrasts_of(record.fingerprint)}; {dtype}, method {record.method.get('name')}, {record.layout}",
         )
         yield from _reference(output.store.root, record)
+        yield from _of_dataset(output)
         yield "fingerprint", fingerprint_digest(record.fingerprint)
     tallies = [shard.tally for shard in output.shards.values()]
     counts = [(sum(tally.ok for tally in tallies), "rows ok")]
@@ -125,6 +127,16 @@ def _reference(root: str, record: RunRecord) -> Iterator[tuple[str, str]]:
     if method is not None and method.text_reference:
         contrast = record.fingerprint.get("contrast")
         yield "reference", f"the contrast {contrast}, no text reference; read_weights(…, text=…) joins one"
+
+
+def _of_dataset(output: Output) -> Iterator[tuple[str, str]]:
+    """Yield what only the whole dataset of a finished run tells: thresholds by its gaps, the mean of its weights."""
+    if output.summary is None or output.state != "finished":
+        return
+    if found := method_words.thresholds(output.summary):
+        yield "thresholds", ", ".join(found)
+    if (mean := method_words.mean_weight(output.summary)) is not None:
+        yield "mean weight", f"{mean:.4g}"
 
 
 def _failures(output: Output) -> dict[str, int]:

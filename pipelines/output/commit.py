@@ -39,9 +39,11 @@ from pipelines.output.gaps import Gaps
 from pipelines.output.plan import ShardPlan, Unit
 from pipelines.output.store import Store
 from pipelines.output.tally import Tally, total
+from pipelines.output.weight_total import add_weights
 from scorer.documents import parse_object
 from scorer.errors import RunError
 from scorer.summary import SUCCESS
+from scorer.weighting.weight_total import ExactTotal, WeightTotal
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +116,7 @@ class PublishedShard:
 
     Attributes:
         gaps: its rows' log-probability gaps; None if a release that did not count them published it.
+        weights: the total of its rows' weights; None likewise.
     """
 
     name: str
@@ -121,11 +124,14 @@ class PublishedShard:
     sha256: str
     tally: Tally
     gaps: Gaps | None = None
+    weights: WeightTotal | None = None
 
     def to_bytes(self) -> bytes:
         document = {"name": self.name, "bytes": self.size, "sha256": self.sha256, **self.tally.to_dict()}
         if self.gaps is not None:
             document["gaps"] = gaps.to_dict(self.gaps)
+        if self.weights is not None:
+            document["weights"] = self.weights.to_dict()
         return json.dumps(document, sort_keys=True).encode()
 
     @classmethod
@@ -136,7 +142,8 @@ class PublishedShard:
         if type(size) is not int:
             raise ValueError(f"its size in bytes is {size!r:.40}, not a whole number")
         counted = gaps.from_dict(document["gaps"]) if "gaps" in document else None
-        return cls(name, size, sha256, Tally.from_dict(document), counted)
+        weights = WeightTotal.from_dict(document["weights"]) if "weights" in document else None
+        return cls(name, size, sha256, Tally.from_dict(document), counted, weights)
 
 
 def commit_unit(store: Store, unit: Unit, table: pa.Table, tally: Tally) -> UnitMarker:
@@ -248,13 +255,15 @@ def _read_markers(store: Store, planned: ShardPlan) -> list[UnitMarker]:
 
 
 def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker], empty: pa.Table) -> PublishedShard:
-    shard, counted = planned.shard, list[Gaps]()
+    shard, counted, weights = planned.shard, list[Gaps](), ExactTotal()
     with store.staged(shard.name) as file:
         with pq.ParquetWriter(file, empty.schema, **writer_options(empty.schema)) as writer:
             for unit, marker in zip(planned.units, markers, strict=True):
                 table = read_unit(store, unit, marker)
                 _check_rows(unit, table)
-                counted.append(gaps.gaps_of(table, f"unit {unit.id} of shard {shard.name}"))
+                where = f"unit {unit.id} of shard {shard.name}"
+                counted.append(gaps.gaps_of(table, where))
+                add_weights(weights, table, where)
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             if not planned.units:
                 writer.write_table(empty)
@@ -265,7 +274,7 @@ def _write_shard(store: Store, planned: ShardPlan, markers: Sequence[UnitMarker]
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more than IO has
     tally = total(marker.tally for marker in markers)
-    return PublishedShard(shard.name, size, sha256, tally, gaps.sum_gaps(counted))
+    return PublishedShard(shard.name, size, sha256, tally, gaps.sum_gaps(counted), weights.rounded)
 
 
 def find_published(store: Store, planned: ShardPlan) -> PublishedShard | None:

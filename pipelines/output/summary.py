@@ -12,7 +12,9 @@ ok), ``rows_per_second``, ``tokens_per_second``, ``paths`` (rows ok, by how they
 which known names were ``passed_over``, and the ``own`` choices of shards that differ; absent from an older summary),
 ``cut`` (rows whose batches did not fit in memory, by the smaller budget in tokens; absent from an older
 summary), ``gaps`` (contrast → histograms of the log-probability gaps of all ``tokens``, and of the ``rows``' means:
-:class:`scorer.weighting.dataset_gaps.DatasetGaps`; absent if an earlier release published some of the files).
+:class:`scorer.weighting.dataset_gaps.DatasetGaps`; absent if an earlier release published some of the files),
+``weights`` (the ``sum`` of the weights of all ``tokens``, and their number:
+:class:`scorer.weighting.weight_total.WeightTotal`; absent likewise).
 ``rows`` = ``ok`` + ``text_only`` + ``failed``.
 """
 
@@ -34,6 +36,7 @@ from pipelines.sources.account import FilesAccount
 from scorer import contrasts
 from scorer.errors import RunError
 from scorer.summary import SUCCESS, parse_summary
+from scorer.weighting.weight_total import WeightTotal
 
 REMEDY: Final = "delete it and run the same command again"
 """How to repair an unreadable summary: everything in it is in the shards' markers too."""
@@ -78,6 +81,7 @@ class Summary(TypedDict):
     choices: NotRequired[dict[str, Any]]
     cut: NotRequired[dict[str, int]]
     gaps: NotRequired[dict[str, Any]]
+    weights: NotRequired[dict[str, Any]]
 
 
 def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Source) -> Summary:
@@ -112,13 +116,16 @@ def summarize(record: RunRecord, shards: Sequence[PublishedShard], source: Sourc
     counted = [shard.gaps for shard in shards if shard.gaps is not None]
     if len(counted) == len(shards):
         summary["gaps"] = gaps.to_dict(gaps.sum_gaps(counted))
+    weights = [shard.weights for shard in shards if shard.weights is not None]
+    if len(weights) == len(shards):
+        summary["weights"] = WeightTotal.merged(weights).to_dict()
     if choices is not None:
         summary["choices"] = choices.to_dict()
     return parse(as_json(summary))  # exactly what a later reader gets
 
 
 def parse(data: bytes) -> Summary:
-    """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or its counts do not add up."""
+    """Parse ``_SUCCESS``. Raise ValueError if it is incomplete or damaged, or its counts do not add up."""
     summary = parse_summary(data)
     for entry in (summary, *summary["shards"]):
         entry.setdefault("text_only", 0)  # an older summary does not count such rows, which failed then
@@ -126,6 +133,10 @@ def parse(data: bytes) -> Summary:
         absent = ShardEntry.__required_keys__ - entry.keys()
         if absent:
             raise ValueError(f"its shard {entry['name']!r} has no {', '.join(sorted(absent))}")
+    if "gaps" in summary:
+        gaps.from_dict(summary["gaps"])
+    if "weights" in summary:
+        WeightTotal.from_dict(summary["weights"])
     absent = {"rows", "ok", "failed", "tokens"} - summary.keys()
     if absent:
         raise ValueError(f"it has no {', '.join(sorted(absent))}")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pipelines.output.record import RunRecord
 from pipelines.output.store import Store
-from pipelines.report.method_words import meaning, parameters
+from pipelines.report.method_words import mean_weight, meaning, parameters, thresholds
 from scorer import columns, contrasts
 from scorer.config import fingerprint_digest
 from scorer.contrasts import known_contrast
@@ -119,6 +119,10 @@ def _making(record: RunRecord, summary: Mapping[str, Any]) -> Iterator[str]:
         explained = "see the fingerprint" if known is None else known.record.explanation
         yield f"| {'further contrast' if i else 'contrast input'} | {_code(contrast)}: {explained} |"
     yield f"| weights | {_code(method['name'])}{parameters(method)}: {meaning(method) or 'see the fingerprint'} |"
+    if (mean := mean_weight(summary)) is not None:
+        yield f"| mean weight | {mean:.4g} |"
+    if found := thresholds(summary):
+        yield f"| by the dataset's gaps | {', '.join(found)} |"
     yield f"| numbers | {_code(str(summary['dtype']))} |"
     yield f"| finished | {summary['finished_at']} |"
     yield f"| fingerprint | {_code(fingerprint_digest(record.fingerprint))} (SHA-256; in full in `_run.json`) |"

@@ -126,6 +126,8 @@ def context(
         "contrast": contrast_name(summary["contrast"]),
         "method": method_words.name(summary["method"]),
         "method_meaning": method_words.meaning(summary["method"]),
+        "thresholds": method_words.thresholds(summary),
+        "mean_weight": method_words.mean_weight(summary),
         "fingerprint": record.to_bytes().decode().rstrip(),
         "sampled_rows": len(rows),
         "sampled_tokens": len(gaps),

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from scorer.training.collator import WeightedCollator
     from scorer.training.loss import weighted_cross_entropy
     from scorer.training.reader import PublishedWeights, read_weights
+    from scorer.training.row_selection import RowSelection
     from scorer.training.rows import WeightRow
     from scorer.training.weight_table import WeightTable
     from scorer.training.weighted_text import WeightedText
 
 _MODULES = {
     "PublishedWeights": "reader",
+    "RowSelection": "row_selection",
     "WeightedText": "weighted_text",
     "WeightAligner": "alignment",
     "WeightRow": "rows",
@@ -31,6 +33,7 @@ _MODULES = {
 }
 __all__ = [
     "PublishedWeights",
+    "RowSelection",
     "WeightAligner",
     "WeightRow",
     "WeightTable",

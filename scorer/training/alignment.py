@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from scorer.errors import ConfigError, SpanError
 from scorer.spans import project
+from scorer.training.means import check_mean
 from scorer.training.placement import NotPlacedError, Place, Text, place
 from scorer.training.vocabulary import TokenBytes
 from scorer.training.weighted_text import WeightedText
@@ -26,8 +27,6 @@ IGNORE_INDEX: Final = -100
 
 Ids = Sequence[Any] | npt.NDArray[Any]
 """One array of integers per sequence: a list of arrays of any lengths, or the rows of one array."""
-
-Normalize = Literal["none", "mean"]
 
 
 @dataclass
@@ -52,9 +51,9 @@ class WeightAligner:
             learn to stop.
         unscored: the weight of text without a score: rows that failed, and the rest of a text that was truncated when
             it was scored. None refuses such text.
-        normalize: ``mean`` scales the weights of each sequence's labelled tokens to average 1 (PRIOR's k·w/Σw), for a
-            loss that divides by the number of tokens; ``none`` leaves them unchanged, for a loss that divides by Σw.
-            A sequence whose weights are all 0 is left unchanged.
+        mean: ``sequence`` scales the weights of each sequence's labelled tokens to average 1 (PRIOR's k·w/Σw), for a
+            loss that divides by the number of tokens; ``none`` leaves them unchanged, for a loss that divides by Σw, or
+            for weights that were read with the dataset's mean. A sequence whose weights are all 0 is left unchanged.
 
     Raises:
         SpanError: the tokenizer does not preserve the bytes of a text.
@@ -68,20 +67,19 @@ class WeightAligner:
         max_length: int | None = None,
         template_weight: float = 1.0,
         unscored: float | None = None,
-        normalize: Normalize = "none",
+        mean: Literal["none", "sequence"] = "none",
     ) -> None:
         for name, value in (("template_weight", template_weight), ("unscored", unscored)):
             if value is not None and not (np.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}; it must be finite and at least 0")
-        if normalize not in ("none", "mean"):
-            raise ConfigError(f"normalize is {normalize!r}; it must be 'none' or 'mean'")
+        check_mean(mean, ("none", "sequence"))
         if max_length is not None and max_length < 1:
             raise ConfigError(f"max_length is {max_length}; it must be at least 1, or None if nothing is truncated")
         self.vocabulary = TokenBytes(tokenizer)
         self.max_length = max_length
         self.template_weight = template_weight
         self.unscored = unscored
-        self.normalize = normalize
+        self.mean = mean
 
     def __call__(
         self,
@@ -125,7 +123,7 @@ class WeightAligner:
             self._add_targets(targets, i, ids, label, length, row, first_group[count:], out[-1])
             count += len(row)
         self._project(targets, [one for row in rows for one in row], first_group, out)
-        if self.normalize == "none":
+        if self.mean == "none":
             return out
         return [_mean_one(weights, label) for weights, label in zip(out, labels, strict=True)]
 
@@ -187,7 +185,7 @@ class WeightAligner:
             return
         spans = [one.spans(group, self.unscored) for one, group in zip(samples, first_group, strict=False)]
         weights, starts, ends, groups = (np.concatenate(arrays) for arrays in zip(*spans, strict=True))
-        carried = project(
+        carried = self._carry(
             weights,
             starts,
             ends,
@@ -195,12 +193,17 @@ class WeightAligner:
             np.concatenate(targets.ends),
             source_groups=groups,
             target_groups=np.concatenate(targets.groups),
-            uncovered=self.template_weight if self.unscored is None else self.unscored,
         )
         done = 0
         for sequence, positions in targets.places:
             out[sequence][positions] = carried[done : done + len(positions)]
             done += len(positions)
+
+    def _carry(self, values: Float32Array, *spans: Any, **groups: Any) -> Float32Array:
+        """Carry the values of scored tokens onto the trainer's: spans and groups are those of :mod:`scorer.spans`."""
+        return project(
+            values, *spans, **groups, uncovered=self.template_weight if self.unscored is None else self.unscored
+        )
 
 
 def _find(

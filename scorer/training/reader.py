@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,9 +18,12 @@ from scorer.errors import ConfigError, TableError, explain
 from scorer.storage import open_url
 from scorer.summary import SUCCESS, parse_summary
 from scorer.table import FORMAT_VERSION, SCHEMA, columns_in, read_metadata, shown
+from scorer.training.means import check_mean
+from scorer.training.row_selection import RowSelection
 from scorer.training.rows import Derive, DeriveFunction, Rows, TextLogprobs, WeightRow, as_function, check_contrast
 from scorer.training.text_reference import Missing, TextReference
 from scorer.weighting.dataset_gaps import DatasetGaps
+from scorer.weighting.weight_total import ExactTotal, WeightTotal
 from scorer.weights import METHODS, Method
 
 Columns = Sequence[str] | Literal["ours"] | None
@@ -38,6 +43,8 @@ class PublishedWeights:
         contrast: the contrast whose scores ``derive`` reads; None for the run's first.
         storage_options: passed to fsspec (credentials, endpoint).
         text: gives each row's scores the column :data:`scorer.columns.LOGPROB_TEXT`, which ``derive`` may read.
+        min_gap: the smallest mean gap, in nats, of a row that is not dropped; None drops none.
+        mean_weight: what weights are divided by, but for those of rows without an image; None for nothing.
     """
 
     root: str
@@ -47,6 +54,8 @@ class PublishedWeights:
     contrast: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     text: TextReference | None = None
+    min_gap: float | None = None
+    mean_weight: float | None = None
 
     def __repr__(self) -> str:
         return f"<PublishedWeights of {self.description}>"
@@ -62,6 +71,8 @@ class PublishedWeights:
         by = f", weights by {getattr(method, 'name', None) or getattr(method, '__name__', method)}" if method else ""
         reads = self.reference or (None if self.contrast is None else f"the contrast {self.contrast}")
         by += f" and {reads}" if reads else ""
+        by += "" if self.mean_weight is None else f", divided by {self.mean_weight:.6g}"
+        by += "" if self.min_gap is None else f", rows with a mean gap from {self.min_gap:.6g} nats"
         return f"{self.root!r}: {amount}{shards}{unfinished}{by}"
 
     @property
@@ -112,7 +123,27 @@ class PublishedWeights:
         return self._rows(table, name, None if self.text is None else self.text.shard(name))
 
     def _rows(self, table: pa.Table | pa.RecordBatch, name: str, text: TextLogprobs | None) -> Rows:
-        return Rows(table, name, self.derive, self.contrast, text)
+        mean = 1.0 if self.mean_weight is None else self.mean_weight
+        return Rows(table, name, self.derive, self.contrast, text, self.min_gap, mean)
+
+    def statuses(self) -> Counter[str]:
+        """Return how many rows have each status: ``ok``, ``text_only``, ``dropped``, or the code of a failure.
+
+        Every row is read.
+        """
+        return Counter(row.status for row in self)
+
+    def total(self) -> WeightTotal:
+        """Add up the weights of all tokens; every row is read. Those of rows without an image do not count, nor those
+        of a row with a weight that is not finite, which cannot be trained on."""
+        totals = []
+        for name in self.shards:
+            total = ExactTotal()
+            text = None if self.text is None else self.text.shard(name)
+            for batch in self.batches(name):
+                total.add(self._rows(batch, name, text).usable_weights())
+            totals.append(total.rounded)
+        return WeightTotal.merged(totals)  # to the bit what a run records
 
     def load(self, name: str, *, columns: Sequence[str] | Literal["ours"] = "ours") -> pa.Table:
         """Return all rows of one published file as an Arrow table, with some or all of the run's columns.
@@ -164,9 +195,14 @@ class PublishedWeights:
         """Refuse a file that is not the one that was published; return the names of the run's columns in it."""
         path, schema = f"{self.root.rstrip('/')}/{name}", parquet.schema_arrow
         ours = [column.name for column in columns_in(schema, path)]
+        absent = undefined(read_metadata(schema, path).get("fingerprint", {}))
         if isinstance(self.derive, Method):
-            fingerprint = read_metadata(schema, path).get("fingerprint", {})
-            self.derive.check_columns(set(ours) - undefined(fingerprint), path)
+            self.derive.check_columns(set(ours) - absent, path)
+        if self.min_gap is not None and "logprob_clean" in absent:
+            raise TableError(
+                f"{path} is from a model without images, so its rows have no gaps to choose them by: leave the "
+                "selection of rows out"
+            )
         version = read_metadata(schema, path).get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise TableError(
@@ -188,6 +224,8 @@ def read_weights(
     contrast: str | None = None,
     text: str | os.PathLike[str] | None = None,
     text_missing: Missing = "error",
+    rows: RowSelection | None = None,
+    mean: Literal["none", "dataset"] | float = "none",
     allow_unfinished: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> PublishedWeights:
@@ -201,17 +239,27 @@ def read_weights(
             :mod:`scorer.training.text_reference`. The method ``prior``, or a function, then reads its probabilities.
         text_missing: what becomes of a row that the text reference did not score: ``error`` raises, ``nan`` gives it
             NaN.
+        rows: drops the rows whose text the image helps least; None drops none.
+        mean: ``dataset`` divides the weights by their mean over all tokens of the run's rows with an image that are not
+            dropped, whatever part of the run is read. A run has recorded that of the weights that it stored; for a
+            method, a contrast, a text reference or a selection of rows, all its rows are read for it here, once. A
+            number is divided by as it is: ``mean_weight`` of an earlier reading spares the next ones that pass.
         allow_unfinished: without ``_SUCCESS``, read what is published so far, or a single file taken out of its
             output. Rows of shards that are not published yet are simply absent.
         storage_options: passed to fsspec (credentials, endpoint), for both outputs.
 
     Raises:
         TableError: there is no output at ``path`` or ``text``, it is unfinished, ``text`` is not that of a text
-            reference, or the method needs the dataset's gaps and the output does not have them.
-        ConfigError: the method is unknown, a contrast or a text reference is given without a method that reads it, or
-            the URL cannot be opened.
+            reference; the method or the selection of rows needs the dataset's gaps and the output does not have them;
+            or the dataset's mean weight is not known or 0.
+        ConfigError: the method is unknown, a contrast or a text reference is given without a method that reads it,
+            ``mean`` is invalid, or the URL cannot be opened.
     """
     check_contrast(contrast, method)
+    if isinstance(mean, str):
+        check_mean(mean, ("none", "dataset"))
+    elif not 0 < mean < math.inf:
+        raise ConfigError(f"mean is {mean!r}; a mean to divide by must be finite and above 0")
     derive = as_function(method)
     options = dict(storage_options or {})
     reference = None
@@ -235,7 +283,65 @@ def read_weights(
     derive = _with_gaps(derive, summary, contrast, os.fspath(path))
     local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
     url = root if local else fs.unstrip_protocol(root)
-    return PublishedWeights(url, shards, summary, derive, contrast, options, reference)
+    min_gap = None if rows is None else _min_gap(rows, summary, contrast, os.fspath(path))
+    published = PublishedWeights(url, shards, summary, derive, contrast, options, reference, min_gap)
+    return published if mean == "none" else replace(published, mean_weight=_mean_weight(published, mean))
+
+
+def _min_gap(rows: RowSelection, summary: Mapping[str, Any], contrast: str | None, path: str) -> float:
+    """Return the smallest mean gap of a kept row, in nats. Raises TableError if the dataset's gaps do not give it."""
+    try:
+        return rows.threshold(lambda: _recorded_gaps(summary, contrast, path))
+    except TableError as error:
+        raise TableError(
+            f"the share of rows to keep takes its threshold from the gaps of the whole dataset, but {error}; or give "
+            "the smallest mean gap of a row instead"
+        ) from error
+
+
+def _mean_weight(published: PublishedWeights, mean: str | float) -> float:
+    """Return what weights are divided by: the number itself, or the mean over the run. Raises TableError."""
+    if not isinstance(mean, str):
+        return float(mean)
+    if not published.summary:
+        raise TableError(
+            f"the run of {published.root} is not finished, so the mean weight of its dataset is not known: let it "
+            "finish, or give the mean as a number"
+        )
+    whole = replace(published, shards=tuple(shard["name"] for shard in published.summary["shards"]))
+    found = _recorded_total(whole) or whole.total()
+    if not found.sum:
+        why = "are all 0" if found.tokens else "are none, as no row with an image is left"
+        raise TableError(
+            f"{whole.description}: the weights of the dataset {why}, so they have no mean to be divided by: choose "
+            "another method or threshold, or leave the mean out"
+        )
+    return found.mean
+
+
+def _recorded_total(published: PublishedWeights) -> WeightTotal | None:
+    """Return the total that the run recorded, if it is that of the weights that are read; else None."""
+    recorded = published.summary.get("weights")
+    if recorded is None or published.min_gap is not None or published.text is not None:
+        return None
+    if published.contrast not in (None, published.summary.get("contrast")):
+        return None
+    if published.derive is not None and not _is_stored(published.derive, published.summary):
+        return None
+    try:
+        return WeightTotal.from_dict(recorded)
+    except ValueError as error:
+        raise TableError(
+            f"{published.root}/{SUCCESS} is damaged ({error}): delete it and run the same scoring command again"
+        ) from error
+
+
+def _is_stored(derive: DeriveFunction, summary: Mapping[str, Any]) -> bool:
+    """Whether the run stored the weights of this method."""
+    try:
+        return derive == Method.from_dict(summary.get("method", {}))
+    except ConfigError:  # a method of another release
+        return False
 
 
 def _with_gaps(

@@ -15,7 +15,10 @@ from scorer.columns import IS_STOP, LOGPROB_TEXT, REQUIRED, WEIGHTS, Column, con
 from scorer.errors import ConfigError, TableError
 from scorer.results import TokenScores
 from scorer.table import OK, SCHEMA, TEXT_ONLY, WITH_WEIGHTS, columns_in, read_metadata, shown, text_hash
+from scorer.training.row_selection import DROPPED
 from scorer.types import Float32Array, Int64Array
+from scorer.weighting.dataset_gaps import row_mean
+from scorer.weighting.gaps import logprob_gap
 from scorer.weights import Method, RawScores, weights_of
 
 Derive = str | Method | Callable[[RawScores], Float32Array]
@@ -37,10 +40,10 @@ class WeightRow:
     Attributes:
         shard: name of the published file, the same as the input shard's; ``row_index`` is the position within it.
         sample_id: the dataset's own id, or ``<shard>#<row>``.
-        status: ``ok``, ``text_only``, or the code of the failure; ``error`` is its message.
-        scores: token ids, byte spans, turns and raw scores of N tokens; None for a failed row. A raw score that the
-            output does not have is absent from ``scores.optional``.
-        weights: float32 [N]; None for a failed row.
+        status: ``ok``, ``text_only``, ``dropped``, or the code of the failure; ``error`` is its message.
+        scores: token ids, byte spans, turns and raw scores of N tokens; None for a failed or a dropped row. A raw score
+            that the output does not have is absent from ``scores.optional``.
+        weights: float32 [N]; None for a failed or a dropped row.
     """
 
     shard: str
@@ -53,7 +56,7 @@ class WeightRow:
 
     def __repr__(self) -> str:
         if self.weights is None:
-            return f"<WeightRow {self.name}, not scored: {self.status} ({self.error})>"
+            return f"<WeightRow {self.name}, {'' if self.dropped else 'not scored: '}{self.status} ({self.error})>"
         mean = f", mean weight {float(self.weights.mean()):.3g}" if len(self.weights) else ""
         return f"<WeightRow {self.name}, {len(self.weights)} token{'' if len(self.weights) == 1 else 's'}{mean}>"
 
@@ -68,9 +71,20 @@ class WeightRow:
         return self.status == TEXT_ONLY
 
     @property
+    def dropped(self) -> bool:
+        """Whether a :class:`scorer.training.row_selection.RowSelection` leaves the row out."""
+        return self.status == DROPPED
+
+    @property
     def name(self) -> str:
         """The row as error messages name it."""
         return _name(self.shard, self.row_index, self.sample_id)
+
+    @property
+    def no_weights(self) -> str:
+        """The sentence that refuses a row without weights."""
+        why = f"is {DROPPED}: {self.error}" if self.dropped else f"was not scored: {self.status} ({self.error})"
+        return f"{self.name} {why}; leave it out"
 
     def check_text(self, texts: Sequence[str]) -> None:
         """Refuse texts that are not, byte for byte, those that were scored.
@@ -79,10 +93,10 @@ class WeightRow:
             texts: one string per scored turn.
 
         Raises:
-            TableError: they differ, or the row was not scored.
+            TableError: they differ, or the row was not scored or is dropped.
         """
         if self.scores is None:
-            raise TableError(f"{self.name} was not scored: {self.status} ({self.error}); leave it out")
+            raise TableError(self.no_weights)
         actual = text_hash(texts)
         if actual != self.scores.text_hash:
             shown = " | ".join(texts)
@@ -99,6 +113,8 @@ class WeightRow:
         shard: str = "?",
         *,
         contrast: str | None = None,
+        min_gap: float | None = None,
+        mean: float = 1.0,
     ) -> WeightRow:
         """Build a row from its columns as another reader returns them (``datasets``, pandas, polars, DuckDB, pyarrow).
 
@@ -110,6 +126,8 @@ class WeightRow:
             method: derives the weights from the raw scores; None for the weights that the run stored.
             shard: names the row in error messages.
             contrast: the further contrast whose scores the method reads; None for the run's first.
+            min_gap, mean: those of :class:`Rows`; for the dataset's, take ``min_gap`` and ``mean_weight`` of
+                :class:`scorer.training.PublishedWeights`.
 
         Raises:
             TableError: a column that every output has is absent, its list differs in length from ``token_ids``, or the
@@ -142,16 +160,16 @@ class WeightRow:
             if (own := _per_token(columns[column.name], column, count)) is not None
         }
         arrays |= {column.name: further[column.name] for column in optional(further)}
-        return _row(identity, arrays, columns["text_hash"], as_function(method), contrast)
+        return _row(identity, arrays, columns["text_hash"], as_function(method), contrast, min_gap=min_gap, mean=mean)
 
     def to_record(self) -> dict[str, Any]:
         """Return spans and weights as plain data, to store beside the text; :meth:`from_record` reads it.
 
         Raises:
-            TableError: the row was not scored.
+            TableError: the row was not scored or is dropped.
         """
         if self.scores is None or self.weights is None:
-            raise TableError(f"{self.name} was not scored: {self.status} ({self.error}); leave it out")
+            raise TableError(self.no_weights)
         return {
             "starts": self.scores.token_starts.tolist(),
             "ends": self.scores.token_ends.tolist(),
@@ -206,6 +224,8 @@ class Rows:
         derive: derives the weights from the raw scores; None for the weights that the run stored.
         contrast: the contrast whose scores ``derive`` reads; None for the run's first.
         text: gives the column :data:`scorer.columns.LOGPROB_TEXT` of every row; None for rows without it.
+        min_gap: the smallest mean gap, in nats, of a row that is not dropped; None drops none.
+        mean: what weights are divided by, but for those of text-only rows.
 
     Raises:
         TableError: a column that every output has is absent, or lists of a row differ in length, or the run has no such
@@ -219,8 +239,11 @@ class Rows:
         derive: DeriveFunction | None = None,
         contrast: str | None = None,
         text: TextLogprobs | None = None,
+        min_gap: float | None = None,
+        mean: float = 1.0,
     ) -> None:
         self._shard, self._derive, self._text = shard, derive, text
+        self._min_gap, self._mean = min_gap, mean
         self._contrast = _further_contrast(table.schema, shard, contrast)
         lists = [column for column in columns_in(table.schema, shard) if column.per_token]
         self._identities = [decoding.plain_column(table, name) for name in _IDENTITY]
@@ -246,7 +269,32 @@ class Rows:
         # Copied because Arrow's memory is read-only, and so that changing one row cannot change another.
         start, end = self._edges[i], self._edges[i + 1]
         arrays = {name: values[start:end].copy() for name, values in self._values.items()}
-        return _row(identity, arrays, self._hashes[i], self._derive, self._contrast, self._text)
+        return _row(
+            identity, arrays, self._hashes[i], self._derive, self._contrast, self._text, self._min_gap, self._mean
+        )
+
+    def usable_weights(self) -> Float32Array:
+        """Return the weights of all tokens of rows with an image, end to end, float32 [T].
+
+        Dropped rows are left out, and rows with a weight that is not finite. A method that weighs each token alone is
+        applied to all rows at once, which is many times faster and gives the same weights.
+        """
+        method = self._derive
+        alone = method is None or (isinstance(method, Method) and method.record.alone)
+        if not alone or self._text is not None or self._min_gap is not None:
+            rows = [row.weights for row in self if row.status == OK and row.weights is not None]
+            usable = [weights for weights in rows if np.isfinite(weights).all()]
+            return np.concatenate(usable) if usable else np.zeros(0, np.float32)
+        scored = np.array([status == OK for status in self._identities[2]], np.bool_)
+        owners = np.repeat(np.arange(len(self)), np.diff(self._edges))
+        arrays = {name: values[scored[owners]] for name, values in self._values.items()}
+        owners = owners[scored[owners]]
+        weights = arrays.pop(WEIGHTS)
+        if method is not None:
+            scores = TokenScores.from_arrays("", "", arrays)
+            weights = weights_of(method, scores if self._contrast is None else scores.with_contrast(self._contrast))
+        unknown = np.bincount(owners, ~np.isfinite(weights), len(self)) > 0
+        return _scaled(weights[~unknown[owners]], self._mean)
 
     def _refuse(self, name: str, lengths: Int64Array) -> NoReturn:
         i = int(np.argmax(lengths != np.diff(self._edges)))
@@ -268,9 +316,17 @@ def _row(
     function: DeriveFunction | None,
     contrast: str | None = None,
     text: TextLogprobs | None = None,
-) -> ScoredRow:
+    min_gap: float | None = None,
+    mean: float = 1.0,
+) -> WeightRow:
     weights = arrays.pop(WEIGHTS)
     scores = TokenScores.from_arrays(identity[2], digest, arrays, text_only=identity[3] == TEXT_ONLY)
+    if min_gap is not None and not scores.text_only:
+        gaps = logprob_gap(scores if contrast is None else scores.with_contrast(contrast))
+        gap = row_mean(gaps) if len(gaps) else float("nan")
+        if not gap >= min_gap:
+            why = f"its mean gap is {gap:.6g} nats, and rows are kept from {min_gap:.6g}"
+            return WeightRow(*identity[:3], DROPPED, why, None, None)
     if text is not None:
         joined = text(_name(*identity[:3]), identity[1], scores)
         scores = replace(scores, optional={**scores.optional, LOGPROB_TEXT: joined})
@@ -281,7 +337,11 @@ def _row(
                 f"row {identity[1]} of {identity[0]}: the method returned weights of shape {weights.shape} for "
                 f"{len(scores.token_ids)} tokens; it must return one per token"
             )
-    return ScoredRow(*identity, scores, weights)
+    return ScoredRow(*identity, scores, weights if scores.text_only else _scaled(weights, mean))
+
+
+def _scaled(weights: Float32Array, mean: float) -> Float32Array:
+    return weights if mean == 1.0 else (weights.astype(np.float64) / mean).astype(np.float32)
 
 
 def _per_token(value: Any, column: Column, count: int) -> npt.NDArray[Any] | None:

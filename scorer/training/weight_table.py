@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from scorer.errors import TableError
 from scorer.ids import row_id
 from scorer.training.reader import PublishedWeights, read_weights
+from scorer.training.row_selection import RowSelection
 from scorer.training.rows import Derive, Rows, WeightRow
 from scorer.training.text_reference import Missing
 
@@ -46,6 +47,8 @@ class WeightTable:
         contrast: str | None = None,
         text: str | os.PathLike[str] | None = None,
         text_missing: Missing = "error",
+        rows: RowSelection | None = None,
+        mean: Literal["none", "dataset"] | float = "none",
         allow_unfinished: bool = False,
         storage_options: Mapping[str, Any] | None = None,
         keep_shards: int | None = None,
@@ -57,6 +60,8 @@ class WeightTable:
             contrast=contrast,
             text=text,
             text_missing=text_missing,
+            rows=rows,
+            mean=mean,
             allow_unfinished=allow_unfinished,
             storage_options=storage_options,
         )

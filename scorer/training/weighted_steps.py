@@ -4,7 +4,7 @@ The divisor is taken over all micro-batches and devices of the step:
 
 - ``weights`` (CAL): Σ w·nll / Σ w.
 - ``tokens`` (as in ``Trainer`` itself): Σ w·nll / number of trained tokens. With
-  ``WeightAligner(normalize="mean")`` every sequence's weights average 1, PRIOR's k·w/Σw.
+  ``WeightAligner(mean="sequence")`` every sequence's weights average 1, PRIOR's k·w/Σw.
 
 So 8 rows give the same step as one micro-batch of 8, two of 4, or four of 2.
 """

@@ -35,7 +35,7 @@ class WeightedText:
             unscored: the weight of text without a score; None refuses such text.
 
         Raises:
-            TableError: the texts are not those that were scored, or the row was not scored.
+            TableError: the texts are not those that were scored, or the row was not scored or is dropped.
             SpanError: the turns or weights are invalid.
         """
         if self.turns is not None and list(self.turns) != sorted(set(self.turns) & set(range(len(self.texts)))):
@@ -43,7 +43,7 @@ class WeightedText:
                 f"{self.row.name}: turns are {list(self.turns)}, but the row has {len(self.texts)}; list each turn at "
                 "most once, in ascending order, counting from 0"
             )
-        if self.row.ok or unscored is None:
+        if self.row.ok or self.row.dropped or unscored is None:
             self.row.check_text(self.texts)
         if self.row.weights is None or unscored is not None:
             return

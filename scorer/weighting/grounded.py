@@ -64,4 +64,5 @@ GROUNDED: Final = WeightingMethod(
             slider=Slider(0.001, 0.2, 0.001),
         ),
     ),
+    alone=True,
 )

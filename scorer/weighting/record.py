@@ -53,6 +53,7 @@ class WeightingMethod:
         bounds: the two parameters that every weight lies between.
         binary: whether every weight is 0 or 1.
         whole_row: whether a weight depends on all tokens of its row, through a mean or a rank.
+        alone: whether a weight depends on its own token alone, whatever the parameters.
     """
 
     name: str
@@ -72,6 +73,7 @@ class WeightingMethod:
     bounds: tuple[str, str] | None = None
     binary: bool = False
     whole_row: bool = False
+    alone: bool = False
 
     @property
     def source(self) -> str:
@@ -104,6 +106,6 @@ class WeightingMethod:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain data for what reads one output: without its function, with parameters by name."""
-        left_out = ("function", "parameters", "text_reference", "from_gaps")
+        left_out = ("function", "parameters", "text_reference", "from_gaps", "alone")
         document = {name: value for name, value in vars(self).items() if name not in left_out}
         return {**document, "params": {p.name: asdict(p) for p in self.parameters}}

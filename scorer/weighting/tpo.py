@@ -33,4 +33,5 @@ TPO: Final = WeightingMethod(
     function=tpo,
     columns=("logit_gap",),
     parameters=(),
+    alone=True,
 )

@@ -14,7 +14,7 @@ from pipelines.cli import inspect, score
 from scorer.display.levels import signed
 from scorer.errors import ConfigError, TableError
 from scorer.mini import SAMPLE_PATH
-from scorer.training import read_weights
+from scorer.training import RowSelection, read_weights
 from scorer.training.export import __main__ as export
 from scorer.weighting.dataset_gaps import Histogram
 from scorer.weights import Method
@@ -61,6 +61,21 @@ def test_each_contrast_has_its_gaps(together: Path, masked: Path) -> None:
         assert published.gaps(contrast).tokens == Histogram.of(np.concatenate(gaps))
     assert published.gaps("masked").rows.total == read_weights(masked).gaps().rows.total
     assert published.gaps("masked") != published.gaps("blur")
+
+
+def test_each_contrast_has_its_mean_and_its_rows(together: Path) -> None:
+    """The recorded mean is the first contrast's; rows are kept by the gap with the contrast that is read."""
+    first = read_weights(together, method="cal", mean="dataset")
+    for method in ("cal", "grounded"):
+        published = read_weights(together, method=method, contrast="masked", mean="dataset")
+        weights = [row.weights for row in published if row.weights is not None and not row.text_only]
+        assert np.concatenate(weights).mean(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+        assert published.mean_weight != first.mean_weight
+    half = RowSelection(keep=0.5)
+    by_blank, by_blur = (read_weights(together, method="cal", contrast=one, rows=half) for one in ("blank", "blur"))
+    assert by_blur.min_gap == read_weights(together).gaps("blur").rows.top(0.5)[0] != by_blank.min_gap
+    kept = [[row.sample_id for row in one if row.status == "ok"] for one in (by_blank, by_blur)]
+    assert kept[0] != kept[1] and abs(len(kept[0]) - len(kept[1])) < 10
 
 
 def test_an_export_derives_weights_from_any_contrast(together: Path, tmp_path: Path) -> None:

@@ -111,6 +111,30 @@ def test_what_a_record_says_of_the_weights_is_so(record: WeightingMethod) -> Non
 
 
 @every_record
+def test_a_record_says_whether_each_token_is_weighed_alone(record: WeightingMethod) -> None:
+    """With every setting of its sliders and choices; a method that says so is applied to many rows at once."""
+    found = True
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        whole = scores(seed)
+        given = set_by_hand(record)
+        for parameter in record.parameters:
+            if parameter.type == "choice":
+                given[parameter.name] = str(rng.choice(list(parameter.choices)))
+            elif parameter.name not in given and parameter.slider is not None and not parameter.nullable:
+                slider = parameter.slider
+                steps = round((slider.maximum - slider.minimum) / slider.step)
+                given[parameter.name] = slider.minimum + slider.step * int(rng.integers(steps + 1))
+        if record.ordered:
+            given["low"], given["high"] = sorted((given["low"], given["high"]))
+        weights = record.function(whole, **record.check(given))
+        for i in range(len(weights)):
+            arrays = {name: values[i : i + 1] for name, values in whole.arrays.items()}
+            found &= bool(record.function(replace(whole, **arrays), **record.check(given))[0] == weights[i])
+    assert record.alone == found
+
+
+@every_record
 def test_a_slider_lies_in_the_range_and_steps_on_the_default(record: WeightingMethod) -> None:
     defaults = record.check({})
     for parameter in record.parameters:

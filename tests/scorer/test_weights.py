@@ -266,6 +266,7 @@ def test_grounded_survives_log_probabilities_above_0() -> None:
         ("prior", [np.nan] * 5),
         ("vig", [np.nan] * 5),
         ("vig-row", [1, 1, np.nan, 1, 0]),
+        ("top-tokens", [1, 1, np.nan, 1, 1]),
         ("vppo", [1, 1, np.nan, 0, 0]),
         ("pgpo", [np.nan] * 5),
         ("tpo", [1.3807971, 1.3807971, np.nan, 1.3807971, 1.3807971]),

@@ -37,8 +37,8 @@ def test_an_unknown_method_is_refused_with_those_that_are_known(client: TestClie
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         assert (
-            "Input should be 'cal', 'cal-logprob', 'prior', 'vig', 'vig-row', 'vppo', 'pgpo', 'tpo' or 'grounded'"
-            in answer.text
+            "Input should be 'cal', 'cal-logprob', 'prior', 'vig', 'vig-row', 'top-tokens', 'vppo', 'pgpo', 'tpo' or "
+            "'grounded'" in answer.text
         )
 
 

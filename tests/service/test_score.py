@@ -197,9 +197,8 @@ def test_weights_derive_again_from_what_was_returned(client: TestClient, method:
     found = score(client, request(TEXT, method=method, method_params=params))
     assert found["method_params"] == Method(method, params).params
     raw = {name: column(found, name) for name in ("logit_gap", "logprob_clean", "logprob_contrast")}
-    answer = client.post(
-        "/v1/weights", json={"method": method, "method_params": params, **raw, "turns": column(found, "turn")}
-    )
+    spans = {"turns": column(found, "turn"), "is_stop": column(found, "is_stop")}
+    answer = client.post("/v1/weights", json={"method": method, "method_params": params, **raw, **spans})
     assert answer.status_code == 200, answer.text
     assert answer.json()["weights"] == column(found, "weight")
 
@@ -218,10 +217,11 @@ def test_no_scores_no_weights(client: TestClient) -> None:
         assert client.post("/v1/weights", json={**given, **body}).json()["weights"] == []
 
 
-def test_a_method_that_needs_a_dataset_is_refused_with_what_to_set(client: TestClient) -> None:
-    words = "the method 'vig' takes its threshold from the gaps of the whole dataset, and a request has one sample; set"
-    body: dict[str, Any] = {"method": "vig", "logit_gap": [], "logprob_clean": [], "logprob_contrast": []}
-    for answer in (client.post("/v1/score", json=request(method="vig")), client.post("/v1/weights", json=body)):
+@pytest.mark.parametrize("name", [name for name, record in METHODS.items() if record.of_dataset])
+def test_a_method_that_needs_a_dataset_is_refused_with_what_to_set(client: TestClient, name: str) -> None:
+    words = f"the method '{name}' takes its threshold from the gaps of the whole dataset, and a request has one sample;"
+    body: dict[str, Any] = {"method": name, "logit_gap": [], "logprob_clean": [], "logprob_contrast": []}
+    for answer in (client.post("/v1/score", json=request(method=name)), client.post("/v1/weights", json=body)):
         assert (answer.status_code, answer.json()["code"]) == (422, "method_invalid")
         assert words in answer.json()["detail"]
 

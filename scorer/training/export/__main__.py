@@ -27,8 +27,11 @@ from scorer.training.export.columns import (
     run_columns,
 )
 from scorer.training.export.dataset import is_weighted, read_examples
-from scorer.training.export.formats import FORMATS, FormatOptions
+from scorer.training.export.formats import FORMATS, OWN_MEANS, OWN_MEANS_ELSE, FormatOptions
 from scorer.training.export.images import ImageFiles
+from scorer.training.means import MEANS
+from scorer.training.row_selection import DROPPED, RowSelection
+from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.weights import Method
 
@@ -47,8 +50,8 @@ Write a dataset with its published weights to one file that a trainer reads dire
 The stop token's weight is written with the spans (jsonl, llava-json, llama-factory). The other formats have no place
 for it: ms-swift trains the stop token with weight 1, axolotl as its train_on_eos says.
 
-Rows that failed are left out and counted; rows without an image are kept, with weights of 1. Image bytes are written
-beside the output file.
+Rows that failed are left out and counted, and so are rows that --keep-rows or --min-row-gap drops; rows without an
+image are kept, with weights of 1. Image bytes are written beside the output file.
 """
 
 _EPILOG = """\
@@ -62,26 +65,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after an error."""
     options = _parser().parse_args(argv)
     try:
+        settings = _settings(options)
         table = WeightTable.open(
             options.weights,
             method=_method(options),
             contrast=options.contrast,
             text=options.text_reference,
             text_missing="nan" if options.text_missing == "leave-out" else "error",
+            rows=_selection(options),
+            mean="dataset" if settings.mean == "dataset" else "none",
             allow_unfinished=options.allow_unfinished,
             keep_shards=1,
         )
-        written = _write(table, options)
+        written = _write(table, options, settings)
     except (TokensightError, OSError, ValueError) as error:
         return fail(error, WRONG)
-    statuses = Counter("failed" if not row.ok else row.status if is_weighted(row) else "unknown" for row in table)
+    statuses = Counter(_outcome(row) for row in table)
     left_out, unknown, alone = statuses["failed"], statuses["unknown"], statuses[TEXT_ONLY]
     print(f"{written} examples in {options.output}; {left_out} of {len(table)} rows were not scored and are left out")
+    if table.published.min_gap is not None:
+        gap = f"{table.published.min_gap:.6g} nats"
+        print(f"{statuses[DROPPED]} rows have a mean gap below {gap}: they are left out")
+    if table.published.mean_weight is not None:
+        print(f"weights are divided by {table.published.mean_weight:.6g}, their mean over the dataset")
     if unknown:
         print(f"{unknown} rows have text that the text reference did not score: they are left out")
     if alone:
         print(f"{alone} rows have no image ({TEXT_ONLY}): they are kept, with weights of 1")
     return 0
+
+
+def _outcome(row: WeightRow) -> str:
+    if row.dropped or (row.ok and is_weighted(row)):
+        return row.status
+    return "unknown" if row.ok else "failed"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,6 +148,20 @@ def _parser() -> argparse.ArgumentParser:
         choices=("error", "leave-out"),
         help="what becomes of a row that the text reference did not score (default: error)",
     )
+    chosen = parser.add_argument_group("rows", "By default all; the gap of a row is the mean of its tokens'.")
+    rows = chosen.add_mutually_exclusive_group()
+    rows.add_argument(
+        "--keep-rows",
+        type=float,
+        metavar="SHARE",
+        help="keep this share of the scored rows, those with the largest gaps: in (0, 1]",
+    )
+    rows.add_argument("--min-row-gap", type=float, metavar="NATS", help="keep the rows with at least this gap")
+    parser.add_argument(
+        "--mean",
+        choices=tuple(MEANS),
+        help=f"what has a mean of 1 (default: {_defaults()}): {'; '.join(f'{n}: {w}' for n, w in MEANS.items())}",
+    )
     parser.add_argument(
         "--tokenizer",
         type=not_empty,
@@ -141,12 +172,23 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         metavar="N",
-        help=f"axolotl: the lowest weight that is trained on (default: {THRESHOLD})",
+        help=f"axolotl: the lowest weight, after --mean, that is trained on (default: {THRESHOLD})",
     )
     parser.add_argument(
         "--allow-unfinished", action="store_true", help="read what an unfinished run has published so far"
     )
     return parser
+
+
+def _defaults() -> str:
+    """Return the means by default, in words."""
+    return ", ".join([OWN_MEANS_ELSE, *(f"with {name} {mean}" for name, mean in OWN_MEANS.items())])
+
+
+def _selection(options: argparse.Namespace) -> RowSelection | None:
+    if options.keep_rows is None and options.min_row_gap is None:
+        return None
+    return RowSelection(options.keep_rows, options.min_row_gap)
 
 
 def _method(options: argparse.Namespace) -> Method | None:
@@ -162,12 +204,11 @@ def _method(options: argparse.Namespace) -> Method | None:
     return Method(options.method, dict(options.method_param))
 
 
-def _write(table: WeightTable, options: argparse.Namespace) -> int:
+def _write(table: WeightTable, options: argparse.Namespace, settings: FormatOptions) -> int:
     overrides = ColumnOptions(options.text_column, options.image_column, options.prompt_column, options.prompt)
     columns = run_columns(table.published, overrides)
     _check_output(options.output, options.data)
     images = ImageFiles(options.output.with_suffix(".images"))
-    settings = _settings(options)
     to_object = FORMATS[options.to]
 
     def objects() -> Iterator[str]:
@@ -212,12 +253,18 @@ def _settings(options: argparse.Namespace) -> FormatOptions:
     threshold = THRESHOLD if options.threshold is None else options.threshold
     if not math.isfinite(threshold):
         raise ConfigError(f"--threshold is {threshold}; it must be a finite number")
+    mean = options.mean or OWN_MEANS.get(options.to, OWN_MEANS_ELSE)
+    if mean == "sequence" and options.to not in OWN_MEANS:
+        raise ConfigError(
+            f"--mean is sequence with --to {options.to}, which writes no tokens of the trainer's; give none or "
+            "dataset, and WeightAligner(mean='sequence') when you train"
+        )
     if options.to != "ms-swift":
-        return FormatOptions(None, None, threshold)
+        return FormatOptions(None, None, threshold, mean)
     if options.tokenizer is None:
         raise ConfigError("--to ms-swift writes token ids; give the trainer's tokenizer with --tokenizer")
     tokenize, tokenizer = _load_tokenizer(options.tokenizer)
-    return FormatOptions(tokenize, WeightAligner(tokenizer), threshold)
+    return FormatOptions(tokenize, WeightAligner(tokenizer), threshold, mean)
 
 
 def _load_tokenizer(name: str) -> tuple[Callable[[str], Sequence[int]], Any]:

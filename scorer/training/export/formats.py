@@ -17,6 +17,7 @@ from scorer.messages import to_messages
 from scorer.spans import char_to_byte
 from scorer.training.alignment import WeightAligner
 from scorer.training.export.dataset import Example
+from scorer.training.means import Mean
 from scorer.training.rows import short_floats
 from scorer.training.weighted_text import WeightedText
 from scorer.types import IMAGE, Turn
@@ -30,11 +31,13 @@ class FormatOptions:
         tokenize: returns a text's ids in the trainer's vocabulary; for formats that store ids.
         aligner: for that tokenizer.
         threshold: tokens with at least this weight are trained on; for formats that select tokens.
+        mean: what has a mean of 1.
     """
 
     tokenize: Callable[[str], Sequence[int]] | None
     aligner: WeightAligner | None
     threshold: float
+    mean: Mean
 
 
 def jsonl(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
@@ -64,9 +67,9 @@ def llava_json(example: Example, images: Sequence[str], options: FormatOptions) 
 def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) -> dict[str, Any]:
     """Return answers as ms-swift takes them from rollouts: token ids with a float ``loss_scale`` each.
 
-    ms-swift does not label tokens with ``loss_scale`` 0. Weights average 1 over an answer, since ms-swift divides by
-    the number of labels. Its template writes the stop token behind the answer's ids, so that token's own weight is left
-    out: ms-swift trains it with 1.
+    ms-swift does not label tokens with ``loss_scale`` 0. It divides by the number of labels, so weights average 1: over
+    an answer, or over the dataset if the options say so. Its template writes the stop token behind the answer's ids, so
+    that token's own weight is left out: ms-swift trains it with 1.
 
     Raises:
         TableError: a turn spells ``<image>``.
@@ -82,7 +85,7 @@ def ms_swift(example: Example, images: Sequence[str], options: FormatOptions) ->
         ids = list(options.tokenize(turn.text))
         sample = WeightedText(example.row, example.texts, turns=[next(answers)])
         (weights,) = options.aligner([ids], [ids], [sample])
-        scale = len(ids) / float(weights.sum()) if weights.any() else 1.0
+        scale = len(ids) / float(weights.sum()) if options.mean == "sequence" and weights.any() else 1.0
         content = {"token_ids": ids, "loss_scale": short_floats(weights * np.float32(scale))}
         messages.append({"role": "assistant", "content": content})
     return {"messages": messages, "images": list(images)}
@@ -127,6 +130,10 @@ FORMATS: Final[Mapping[str, Format]] = {
     "llama-factory": llama_factory,
     "jsonl": jsonl,
 }
+
+OWN_MEANS: Final[Mapping[str, Mean]] = {"ms-swift": "sequence"}
+"""What has a mean of 1 unless another is asked for; a sequence is an answer. Only these formats can scale one."""
+OWN_MEANS_ELSE: Final[Mean] = "none"
 
 
 def _record(example: Example) -> dict[str, Any]:

@@ -127,6 +127,7 @@ export const PORTS = {
   prior: (raw, { alpha }) => prior(raw.contrast, alpha),
   vig: (raw, { threshold }) => vig(logprobGap(raw), threshold),
   "vig-row": (raw, { threshold, keep }) => vigRow(logprobGap(raw), raw.stops, threshold, keep),
+  "top-tokens": (raw, { threshold }) => vigRow(logprobGap(raw), raw.stops, threshold, null),
   vppo: (raw, { keep }) => vppo(sampledKl(raw), keep),
   pgpo: (raw, { threshold, boost }) => pgpo(sampledKl(raw), threshold, boost),
   tpo: (raw) => tpo(raw.gap),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from pipelines.cli.samples import TokenStyle, choose_samples, show_samples
 from pipelines.output.contents import look
 from pipelines.output.store import open_store
 from scorer.display.printable import printable
+from scorer.training import read_weights
 from scorer.types import Sample
 from tests.conftest import ROOT
 from tests.pipelines.helpers import IMAGE, ROWS, make_job, run, snapshot
 from tests.pipelines.outputs import age, stop_after
 from tests.pipelines.report.runs import MemorySource, scored, write_run
+from tests.toy_method import TOY, plant
 
 ESC = "\x1b"
 
@@ -51,6 +54,31 @@ def test_a_finished_run(dataset: Path, output: Path, capsys: pytest.CaptureFixtu
     ):
         assert expected in text
     assert snapshot(output) == before, "looking changes nothing"
+
+
+def test_what_only_the_whole_dataset_tells(
+    dataset: Path, output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thresholds of every method that takes them from the gaps, and the mean weight; from the records alone."""
+    of_the_median = replace(
+        TOY, of_dataset=("cap",), from_gaps=lambda gaps, params: {"cap": abs(gaps.rows.top(0.5)[0]), "power": 3.0}
+    )
+    plant(monkeypatch, of_the_median)
+    run(make_job(dataset, output))
+    text = printed(capsys, output)
+    gaps = read_weights(output).gaps()
+    expected = (
+        f"vig (threshold {gaps.rows.top(0.7)[0]:.4g}, keep 0.7), "
+        f"top-tokens (threshold {gaps.tokens.top(0.25)[0]:.4g}, keep 0.25), "
+        f"toy (power 2, cap {abs(gaps.rows.top(0.5)[0]):.4g})"
+    )
+    mean = np.concatenate([row.weights for row in read_weights(output) if row.weights is not None]).mean()
+    assert f"thresholds   {expected}\nmean weight  {mean:.4g}\n" in text
+    summary = json.loads((output / "_SUCCESS").read_text())
+    for key in ("gaps", "weights"):
+        del summary[key]
+    (output / "_SUCCESS").write_text(json.dumps(summary))
+    assert "thresholds" not in (text := printed(capsys, output)) and "mean weight" not in text
 
 
 def test_an_unfinished_run(dataset: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,7 +223,7 @@ def test_every_exporter_keeps_them(mix: tuple[Path, Path], tmp_path: Path, to: s
 
 def test_ms_swift_gets_scales_of_1(mix: tuple[Path, Path]) -> None:
     tokenizer = tiny.byte_level_tokenizer()
-    settings = FormatOptions(tokenizer.encode, WeightAligner(tokenizer), 0.5)
+    settings = FormatOptions(tokenizer.encode, WeightAligner(tokenizer), 0.5, "sequence")
     table = WeightTable.open(mix[1])
     columns = run_columns(table.published, ColumnOptions())
     examples = list(read_examples(table, mix[0], columns))

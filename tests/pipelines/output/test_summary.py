@@ -35,6 +35,11 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no shards": (edited(lambda d: d.pop("shards")), "it has no list of shards"),
     "a shard without a name": (edited(lambda d: d["shards"][0].pop("name")), "lacks a name or a number of rows"),
     "a shard that is text": (edited(lambda d: d["shards"].append("x")), "lacks a name or a number of rows"),
+    "damaged gaps": (
+        edited(lambda d: d["gaps"]["blank"]["rows"].pop("bins")),
+        "a histogram lacks its lists of bins and counts",
+    ),
+    "a damaged total": (edited(lambda d: d["weights"].update(tokens="9")), "the total of its weights is"),
     "a shard without its digest": (
         edited(lambda d: d["shards"][0].pop("sha256")),
         "its shard 'a.parquet' has no sha256",

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -38,6 +39,10 @@ def test_a_finished_run_has_a_card(dataset: Path, output: Path) -> None:
     for expected in ("`fake`", "`blank`", "cal", "| rows | 38 |", "| rows failed | 4 |", "| `text_missing` | 2 |"):
         assert expected in card
     assert fingerprint_digest(FakeEngine().fingerprint()) in card
+    weights = np.concatenate([row.weights for row in read_weights(output) if row.weights is not None])
+    threshold = read_weights(output).gaps().rows.top(0.7)[0]
+    assert f"| mean weight | {weights.mean():.4g} |" in card
+    assert f"| by the dataset's gaps | vig (threshold {threshold:.4g}, keep 0.7), top-tokens (threshold " in card
     assert str(dataset) not in card, "whose folder it was is nobody else's business"
     assert set(read_weights(output).shards) == set(SHARDS)
 

@@ -23,6 +23,7 @@ from pipelines.report.page import write_report
 from scorer.errors import FailureCode, TableError
 from scorer.results import Failure, TokenScores
 from scorer.types import IMAGE, Sample, Turn
+from scorer.weighting.dataset_gaps import DatasetGaps
 from tests.pipelines.report.html_page import Element, Page
 from tests.pipelines.report.runs import Entry, MemorySource, picture, scored, write_run
 from tests.toy_method import TOY, plant
@@ -89,6 +90,20 @@ def test_the_page_says_what_the_weights_are(tmp_path: Path, monkeypatch: pytest.
     assert f"Weights: {TOY.formula} ({TOY.source})." in known.root.text
     for page in (known, unknown):
         assert "weights: toy (power 2.0, cap None)" in page.root.all("p", **{"class": "chips"})[0].text
+
+
+def test_the_page_says_what_the_dataset_s_gaps_give(tmp_path: Path) -> None:
+    rows = [entry(f"s{i}", "a red kite", red=2.0) for i in range(4)]
+    gaps = DatasetGaps.of(np.array([0.0, 4.0, 0.0, 4.0]), np.array([0, 2, 4]))
+    page = written(
+        tmp_path / "1", {"a.parquet": rows}, gaps={"blank": gaps.to_dict()}, weights={"sum": 18.0, "tokens": 12}
+    )
+    said = "By the gaps of this dataset: vig (threshold 2, keep 0.7), top-tokens (threshold 4, keep 0.25)."
+    assert said in page.root.text and "Their mean is 1.5." in page.root.text
+    none = written(tmp_path / "2", {"a.parquet": rows}, gaps={"blank": DatasetGaps().to_dict()})
+    without = written(tmp_path / "3", {"a.parquet": rows})
+    for page in (none, without):
+        assert "By the gaps" not in page.root.text and "Their mean" not in page.root.text
 
 
 def test_a_token_shows_its_colour_and_its_numbers(tmp_path: Path) -> None:

@@ -205,10 +205,10 @@ def test_mean_one() -> None:
     ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
     sample = WeightedText(row_of([text], {"A": 1, "red": 5, "kite": 3}), [text])
     (raw,) = WeightAligner(BYTE_LEVEL)([ids], [labels], [sample])
-    (got,) = WeightAligner(BYTE_LEVEL, normalize="mean")([ids], [labels], [sample])
+    (got,) = WeightAligner(BYTE_LEVEL, mean="sequence")([ids], [labels], [sample])
     assert_allclose(got, raw * 5 / (1 + 5 + 3 + 1 + 1), rtol=1e-6)
     nothing = WeightedText(row_of([text], default=0.0), [text])
-    (zeros,) = WeightAligner(BYTE_LEVEL, normalize="mean", template_weight=0)([ids], [labels], [nothing])
+    (zeros,) = WeightAligner(BYTE_LEVEL, mean="sequence", template_weight=0)([ids], [labels], [nothing])
     assert not zeros.any()
 
 
@@ -350,7 +350,7 @@ def test_its_weight_is_checked_and_replaced_like_any_other() -> None:
 def test_mean_one_counts_it() -> None:
     ids, labels = chatml(BYTE_LEVEL, TURNS[:1])
     row = with_stops(row_of(ANSWERS[:1]), ANSWERS[:1], {0: 9.0})
-    (got,) = WeightAligner(BYTE_LEVEL, normalize="mean")([ids], [labels], [WeightedText(row, ANSWERS[:1])])
+    (got,) = WeightAligner(BYTE_LEVEL, mean="sequence")([ids], [labels], [WeightedText(row, ANSWERS[:1])])
     labelled = np.array(labels) != -100
     assert got[labelled].mean() == pytest.approx(1)
     assert got[stop_positions(BYTE_LEVEL, ids, labels)[0]] == got.max()

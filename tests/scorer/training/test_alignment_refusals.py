@@ -126,7 +126,7 @@ def test_a_tokenizer_that_loses_bytes_is_refused() -> None:
         {"template_weight": -1},
         {"template_weight": np.nan},
         {"unscored": np.inf},
-        {"normalize": "sum"},
+        {"mean": "sum"},
         {"max_length": 0},
     ],
 )

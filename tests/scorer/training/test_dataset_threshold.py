@@ -13,7 +13,7 @@ from pipelines.run.job import prepare
 from scorer.errors import ConfigError, TableError
 from scorer.training import WeightTable, read_weights
 from scorer.weighting.dataset_gaps import DatasetGaps
-from scorer.weights import Method
+from scorer.weights import Method, top_tokens
 from tests.pipelines.helpers import make_job, run, write_dataset
 
 
@@ -124,3 +124,27 @@ def test_a_run_cannot_store_what_is_known_after_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"{WORDS}, which are known when the run is finished: score with another"):
         prepare(make_job(data, tmp_path / "out", method=Method("vig")))
     run(make_job(data, tmp_path / "out", method=Method("vig", {"threshold": 0.1})))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 1.0])
+def test_the_best_share_of_all_tokens(finished: Path, share: float) -> None:
+    """In whichever rows they are: counted over the dataset, not in each row."""
+    published = read_weights(finished, method=Method("top-tokens", {"keep": share}))
+    rows = [row for row in published if row.ok]
+    gaps = [row.scores.logprob_clean.astype(np.float64) - row.scores.logprob_contrast for row in rows]  # type: ignore[union-attr]
+    kept = np.concatenate([row.weights for row in rows])  # type: ignore[misc]
+    threshold, reached = read_weights(finished).gaps().tokens.top(share)
+    assert share <= reached == kept.mean() <= share + 0.05
+    assert np.array_equal(kept, np.concatenate(gaps) >= threshold)
+    by_row = [row.weights.mean() for row in rows]  # type: ignore[union-attr]
+    assert share == 1 or np.ptp(by_row) > 0.3, "negative control: a share of each row would be alike in all"
+
+
+def test_the_best_tokens_need_the_dataset(finished: Path) -> None:
+    row = next(row for row in read_weights(finished) if row.ok)
+    assert row.scores is not None
+    words = "the method 'top-tokens' takes its threshold from the gaps of the whole dataset, which one sample does not"
+    with pytest.raises(ConfigError, match=words):
+        Method("top-tokens")(row.scores)
+    with pytest.raises(ValueError, match="top-tokens needs a threshold"):
+        top_tokens(row.scores)

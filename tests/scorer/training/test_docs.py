@@ -20,6 +20,7 @@ from numpy.testing import assert_array_equal
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pipelines.cli.score import main as score
+from scorer.training.excess_loss import excess_loss_cross_entropy
 from scorer.training.export.__main__ import main as export
 from scorer.weights import Method
 from tests.scorer.training.chat_collator import ChatCollator
@@ -73,6 +74,16 @@ def reading(names: dict[str, Any], scored: Scored) -> None:
     assert_array_equal(row.weights, Method("cal", {"window": 1})(row.scores))
 
 
+def thresholds(names: dict[str, Any], scored: Scored) -> None:
+    plain, dropped = list(scored.table()), [row.dropped for row in names["better_half"]]
+    gaps = [row.scores.logprob_gap.mean() for row in plain if row.ok]
+    assert names["kept"] == [row.sample_id for row, out in zip(plain, dropped, strict=True) if not out]
+    assert 3 < len(names["kept"]) < len(plain) and sum(dropped) <= len(gaps) / 2
+    weights = np.concatenate([row.weights for row in names["best_tokens"] if row.ok])
+    assert 0.25 <= weights.mean() < 0.35  # stop tokens are kept as well
+    assert 0.1 <= names["share"] < 0.12 and names["threshold"] > 0
+
+
 def of_datasets(names: dict[str, Any], scored: Scored) -> None:
     row = names["row"]
     published = scored.table(method="prior").find("scene-00001")
@@ -120,12 +131,23 @@ def trained(names: dict[str, Any], scored: Scored) -> None:
     assert lora or any(not torch.equal(before[name], value) for name, value in after.items())
 
 
+def against_a_student(names: dict[str, Any], scored: Scored) -> None:
+    reference, labels = names["reference"], names["batch"]["labels"]
+    assert reference.shape == labels.shape
+    known = ~torch.isnan(reference) & (labels != -100)
+    assert int(known.sum()) > 40 and float(reference[known].min()) >= 0
+    whole = excess_loss_cross_entropy(names["logits"], labels, reference, share=1.0)
+    assert torch.isfinite(names["loss"]) and names["loss"].requires_grad
+    assert abs(names["loss"].item() - whole.item()) > 1e-3
+
+
 def llava(names: dict[str, Any], scored: Scored) -> None:
     assert issubclass(names["WeightedLlava"], SplicingLlava)
 
 
 CHECKS: dict[str, Check] = {
     "Reading": reading,
+    "Thresholds of the dataset": thresholds,
     "datasets": of_datasets,
     "Tables": of_tables,
     "WebDataset": of_webdataset,
@@ -133,6 +155,7 @@ CHECKS: dict[str, Check] = {
     "Onto your own tokens": alignment,
     "Hugging Face Trainer": trained,
     "TRL SFTTrainer": trained,
+    "Against a live student": against_a_student,
     "LLaVA's own trainer": llava,
 }
 

@@ -19,6 +19,7 @@ from scorer.messages import scored_texts
 from scorer.training import WeightAligner, WeightedCollator, WeightRow, WeightTable
 from scorer.training.export.__main__ import main
 from scorer.training.export.formats import FORMATS
+from scorer.weights import METHODS, Method
 from tests.pipelines.helpers import make_job, run
 from tests.scorer.training.chat_collator import ChatCollator
 from tests.scorer.training.conftest import BROKEN, Scored
@@ -52,6 +53,17 @@ def test_jsonl_is_a_dataset_with_its_weights(scored: Scored, tmp_path: Path, cap
         assert_array_equal(back.weights, published.weights)
         assert_array_equal(back.scores.token_starts, published.scores.token_starts)
         back.check_text([original["caption"]])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_exported(scored: Scored, tmp_path: Path, method: str) -> None:
+    """Those that take a threshold from the dataset's gaps, too: an exporter reads a finished run."""
+    lines = export("jsonl", scored, tmp_path / "x.jsonl", "--method", method).read_text().splitlines()
+    table = scored.table(method=method)
+    assert isinstance(table.published.derive, Method) and not table.published.derive.needs_gaps
+    for row in map(json.loads, lines):
+        found = WeightRow.from_record(row["token_weights"], row["id"]).weights
+        assert_array_equal(found, table.find(row["id"]).weights)
 
 
 def test_a_collator_reads_weights_from_records(scored: Scored, chatml_model: Path, tmp_path: Path) -> None:

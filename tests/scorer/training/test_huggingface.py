@@ -61,7 +61,7 @@ def by_hand(model: Any, batch: dict[str, Tensor], divide_by: str) -> float:
 
 @pytest.mark.parametrize("normalization", ["weights", "tokens"])
 def test_the_loss_by_hand(scored: Scored, model: Any, processor: Any, tmp_path: Path, normalization: str) -> None:
-    collator = weighted(scored, processor, normalize="mean" if normalization == "tokens" else "none")
+    collator = weighted(scored, processor, mean="sequence" if normalization == "tokens" else "none")
     batch = collator(scored.messages()[:4])
     trainer = WeightedTrainer(model, arguments(tmp_path), data_collator=collator, normalization=normalization)
     seen: list[set[str]] = []

@@ -62,7 +62,7 @@ def check_rows(scored: Scored, written: list[dict[str, Any]], seen: dict[str, An
         assert Path(example["images"][0]).read_bytes() == row["image"]["bytes"]
         own = BYTE_LEVEL(row["caption"], add_special_tokens=False)["input_ids"]
         sample = WeightedText(scored.table().find(row["id"]), [row["caption"]])
-        (wanted,) = WeightAligner(BYTE_LEVEL, normalize="none")([own], [own], [sample])
+        (wanted,) = WeightAligner(BYTE_LEVEL, mean="none")([own], [own], [sample])
         wanted = wanted / wanted.mean()
         assert answer["token_ids"] == own
         assert_allclose(answer["loss_scale"], wanted, rtol=1e-5)

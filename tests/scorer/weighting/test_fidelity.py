@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from scorer.results import TokenScores
+from scorer.training.excess_loss import excess_loss_cross_entropy
 from scorer.types import Float32Array
 from scorer.weighting.dataset_gaps import DatasetGaps
 from scorer.weights import Method, cal, pgpo, prior, tpo, vppo
@@ -279,3 +281,59 @@ def test_the_comparison_sees_the_log_probability_gap_in_place_of_the_logits() ->
     sample = conversation(1, [5])
     other = 1 / (1 + np.exp(-gap_of(sample.scores))) + 0.5
     assert np.abs(tpo(sample.scores) - other).max() > 0.05
+
+
+def losses_of(sample: Conversation, logits: np.ndarray) -> list[float]:
+    """The cross-entropy of each labelled position, from the definition."""
+    return [
+        math.log(sum(math.exp(value) for value in logits[i])) - float(logits[i][label])
+        for i, label in enumerate(sample.labels)
+        if label != -100
+    ]
+
+
+def published_rho_1(batch: list[Conversation], students: list[np.ndarray], ratio: float) -> float:
+    """Rho-1's loss, arXiv 2404.07965: −1/(N·k%) Σ I(x) log P(x), where I is 1 for the k % of the batch's N tokens that
+    rank highest by the student's loss minus the reference's."""
+    student = [loss for sample, logits in zip(batch, students, strict=True) for loss in losses_of(sample, logits)]
+    reference = [loss for sample in batch for loss in losses_of(sample, sample.with_image)]
+    excess = [own - other for own, other in zip(student, reference, strict=True)]
+    count = math.ceil(ratio * len(excess) - 1e-9)
+    chosen = sorted(range(len(excess)), key=lambda i: -excess[i])[:count]
+    return sum(student[i] for i in chosen) / count
+
+
+def rho_1(batch: list[Conversation], students: list[np.ndarray], ratio: float) -> float:
+    """The product's: stored log-probabilities as the reference's losses, the student's logits as a trainer has them."""
+    longest = max(len(sample.labels) for sample in batch)
+    logits = torch.zeros(len(batch), longest, VOCABULARY, dtype=torch.float64)
+    labels = torch.full((len(batch), longest), -100)
+    reference = torch.full((len(batch), longest), math.nan)
+    for i, (sample, own) in enumerate(zip(batch, students, strict=True)):
+        logits[i, : len(own)] = torch.from_numpy(own)
+        labels[i, : len(own)] = torch.tensor(sample.labels)
+        trained = torch.tensor(sample.labels) != -100
+        reference[i, : len(own)][trained] = -torch.from_numpy(sample.scores.logprob_clean)
+    return float(excess_loss_cross_entropy(logits, labels, reference, share=ratio, shift=False))
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from([0.2, 0.6, 0.7, 1]))
+def test_rho_1_is_the_papers_loss(seed: int, lengths: list[int], ratio: float) -> None:
+    batch = [conversation(seed + i, [words]) for i, words in enumerate(lengths)]
+    rng = np.random.default_rng(seed)
+    students = [rng.normal(0, 3, sample.with_image.shape) for sample in batch]
+    assert rho_1(batch, students, ratio) == pytest.approx(published_rho_1(batch, students, ratio), rel=1e-5)
+
+
+def test_the_comparison_sees_another_ranking() -> None:
+    """Negative control: the student's loss alone, and a ranking within each sample."""
+    batch = [conversation(seed, [9]) for seed in range(4)]
+    rng = np.random.default_rng(0)
+    students = [rng.normal(0, 1 + 2 * i, sample.with_image.shape) for i, sample in enumerate(batch)]
+    published = published_rho_1(batch, students, 0.6)
+    assert rho_1(batch, students, 0.6) == pytest.approx(published, rel=1e-5)
+    losses = [losses_of(sample, logits) for sample, logits in zip(batch, students, strict=True)]
+    highest = sorted((loss for sample in losses for loss in sample), reverse=True)[:24]
+    assert sum(highest) / 24 != pytest.approx(published, rel=0.01)
+    within = [rho_1([sample], [logits], 0.6) for sample, logits in zip(batch, students, strict=True)]
+    assert sum(within) / 4 != pytest.approx(published, rel=0.01)

@@ -117,6 +117,7 @@ def _settings(rng: np.random.Generator) -> list[tuple[str, dict[str, Any]]]:
         ("vig", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
         ("vig-row", {"keep": float(rng.choice([0.01, 0.07, 0.1, 0.3, 0.57, 0.7, 1.0]))}),
         ("vig-row", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
+        ("top-tokens", {"threshold": float(rng.choice([-1, 0, 0.05, 0.5, 2]))}),
         ("vppo", {"keep": float(rng.choice([0.07, 0.4, 1.0]))}),
         ("pgpo", {"threshold": float(rng.choice([0.1, 0.4, 0.9])), "boost": float(rng.choice([0, 2, 7]))}),
         ("tpo", {}),
