@@ -7,6 +7,7 @@
     python -m benchmarks.training_gain --only references --references fair=DIR good=DIR   # worse reference models
     python -m benchmarks.training_gain --only summary       # tables and plots of the results so far
     python -m benchmarks.training_gain --only cost          # what the weights cost per training step
+    python -m benchmarks.training_gain --only plan          # how many trainings are missing, and their time
 
 The reference model scores each dataset once, with the job that users run; every student reads the weights from its
 Parquet. Data, steps and order of rows are the same for all methods of a seed. Hyper-parameters are chosen on scenes and
@@ -27,11 +28,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.gain import choice, cost, plots, references, tables
+from benchmarks.gain import choice, cost, plots, references, running, tables
 from benchmarks.gain.cells import FINE_TUNED, SCRATCH, SPLITS, TEST, Cell, of
 from benchmarks.gain.methods import GROUNDED, METHODS, UNIFORM, USUAL, Weighting
 from benchmarks.gain.references import SELF
-from benchmarks.gain.running import run
 from benchmarks.gain.workshop import Settings, Workshop
 from scorer.mini import MODEL_PATH
 
@@ -40,7 +40,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 NOISES = (0.0, 0.2, 0.4)
 FULL = "full"
 """The name of the reference model that all parts but `references` read."""
-PARTS = ("choice", "trainings", "finetuning", "references", "summary", "cost")
+PARTS = ("choice", "trainings", "finetuning", "references", "summary", "cost", "plan")
 
 Document = dict[str, Any]
 
@@ -62,13 +62,12 @@ class Run:
             "students": options.choice_seeds,
         }
         if GROUNDED in options.methods:
-            candidates = choice.grounded_cells(FULL, options.choice_noises, options.choice_seeds)
+            candidates = self._grounded_cells()
             self._train("choice of k and floor", candidates)
             chosen[GROUNDED] = choice.choose_grounded(of(self.document), candidates)
-        weightings = choice.weightings(options.methods, chosen)
         chosen["rates"] = {}
         for start in options.starts:
-            cells = choice.rate_cells(start, FULL, weightings, options.rate_noises, options.choice_seeds)
+            cells = self._rate_cells(start, chosen)
             self._train(f"choice of rates, {start}", cells)
             chosen["rates"][start] = choice.choose_rates(of(self.document), cells)
         self.document["chosen"] = chosen
@@ -76,30 +75,16 @@ class Run:
 
     def trainings(self, start: str) -> None:
         """Train students of one start, with each method at each noise level."""
-        options = self.options
-        self._train(
-            start,
-            [
-                self._cell(start, FULL, noise, method, seed)
-                for seed, noise, method in product(self._students(options.seeds), options.noises, options.methods)
-                if choice.worth_training(method, noise)
-            ],
-        )
+        self._train(start, self._test_cells(start))
 
     def references(self) -> None:
         """Train students with weights by other reference models and by their own early state, and measure these."""
         options, noise = self.options, self.options.reference_noise
-        methods = [method for method in options.methods if METHODS[method].of_reference]
-        names = [*self.models, *([SELF] if options.self_reference else [])]
-        cells = [
-            self._cell(SCRATCH, name if METHODS[method].of_reference else FULL, noise, method, seed)
-            for seed, name, method in product(self._students(options.reference_seeds), names, (UNIFORM, *methods))
-        ]
-        self._train("references", list(dict.fromkeys(cells)))
+        self._train("references", self._reference_cells())
         self.document["reference_noise"] = noise
         workshop = self._workshop()
         lesson = workshop.lesson(TEST, noise)
-        for name in names:
+        for name in self._reference_names():
             seeds = self._students(options.reference_seeds) if name == SELF else [None]
             found = [lesson.aurocs(workshop.scores(TEST, noise, name, seed)) for seed in seeds]
             means = {kind: statistics.mean(one[kind] for one in found) for kind in found[0]}
@@ -130,6 +115,24 @@ class Run:
             noise = self.document["reference_noise"]
             plots.against_auroc(self.document, FULL, noise, folder / "training_gain_references.png")
 
+    def plan(self) -> None:
+        """Print how many trainings each part has, and how long what is missing takes at the pace of those so far."""
+        pace = running.pace(of(self.document), self.settings)
+        parts = {"choice of k and floor": self._grounded_cells() if GROUNDED in self.options.methods else []}
+        parts |= {f"choice of rates, {start}": self._rate_cells(start, self._chosen) for start in self.options.starts}
+        parts |= {start: self._test_cells(start) for start in self.options.starts}
+        parts["references"] = self._reference_cells()
+        seen: set[Cell] = set()  # a training that two parts share is made once
+        print("| part | trainings | missing | steps of these | on one core |\n|---|---|---|---|---|")
+        total = 0
+        for title, cells in parts.items():
+            missing = [cell for cell in cells if cell.name not in self.document["cells"] and cell not in seen]
+            seen.update(missing)
+            steps = sum(running.steps_of(cell, self.settings) for cell in missing)
+            total += steps
+            print(f"| {title} | {len(cells)} | {len(missing)} | {steps:,} | {_time(steps, pace)} |")
+        print(f"| all | | {len(seen)} | {total:,} | {_time(total, pace)} |")
+
     def cost(self) -> None:
         """Measure what weights cost a training step."""
         workshop = self._workshop()
@@ -137,6 +140,33 @@ class Run:
         self.document["cost"] = cost.measure(lesson, scores, self.settings.batch, self.options.pairs)
         print(cost.table(self.document["cost"]))
         self._write()
+
+    def _grounded_cells(self) -> list[Cell]:
+        return choice.grounded_cells(FULL, self.options.choice_noises, self.options.choice_seeds)
+
+    def _rate_cells(self, start: str, chosen: Mapping[str, Any]) -> list[Cell]:
+        weightings = choice.weightings(self.options.methods, chosen)
+        return choice.rate_cells(start, FULL, weightings, self.options.rate_noises, self.options.choice_seeds)
+
+    def _test_cells(self, start: str) -> list[Cell]:
+        options = self.options
+        return [
+            self._cell(start, FULL, noise, method, seed)
+            for seed, noise, method in product(self._students(options.seeds), options.noises, options.methods)
+            if choice.worth_training(method, noise)
+        ]
+
+    def _reference_names(self) -> list[str]:
+        return [*self.models, *([SELF] if self.options.self_reference else [])]
+
+    def _reference_cells(self) -> list[Cell]:
+        options, noise = self.options, self.options.reference_noise
+        methods = [UNIFORM, *(method for method in options.methods if METHODS[method].of_reference)]
+        cells = [
+            self._cell(SCRATCH, name if METHODS[method].of_reference else FULL, noise, method, seed)
+            for seed, name, method in product(self._students(options.reference_seeds), self._reference_names(), methods)
+        ]
+        return list(dict.fromkeys(cells))
 
     @property
     def _chosen(self) -> Mapping[str, Any]:
@@ -166,7 +196,7 @@ class Run:
             self._write()
 
         if missing:
-            run(missing, self.settings, self.options.folder, self.models, jobs=self.options.jobs, done=done)
+            running.run(missing, self.settings, self.options.folder, self.models, jobs=self.options.jobs, done=done)
 
     def _write(self) -> None:
         path: Path = self.options.out
@@ -175,6 +205,10 @@ class Run:
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def _time(steps: int, pace: float | None) -> str:
+    return "unknown" if pace is None else running.duration(steps * pace)
 
 
 def _reference(text: str) -> tuple[str, Path]:
@@ -215,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    add("--only", nargs="+", choices=PARTS, default=PARTS[:-1], metavar="PART", help=", ".join(PARTS))
     add("--model", type=Path, default=MODEL_PATH, help="directory of the reference model")
     add("--references", nargs="+", type=_reference, default=[], metavar="NAME=DIR", help="further reference models")
     add("--no-self-reference", dest="self_reference", action="store_false", help="leave out the student's own state")
@@ -225,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=10, help="students of each kind")
     add("--choice-noises", nargs="+", type=float, default=NOISES, metavar="P", help="to choose k and floor by")
     add("--rate-noises", nargs="+", type=float, default=(0.2,), metavar="P", help="to choose rates by")
-    add("--choice-seeds", type=int, default=2, help="students that choices are made by")
+    add("--choice-seeds", type=int, default=3, help="students that choices are made by")
     add("--reference-noise", type=float, default=0.2, metavar="P", help="at which references are compared")
     add("--reference-seeds", type=int, default=5, help="students of each reference")
     for name, value in (("rows", 4000), ("steps", 400), ("fine-steps", 200), ("pretraining-steps", 400)):
@@ -251,6 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     benchmark = Run(options, document)
+    if "plan" in options.only:
+        benchmark.plan()
     if "choice" in options.only:
         benchmark.choose()
     if "trainings" in options.only:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +32,17 @@ def _examine(cell: Cell) -> dict[str, float]:
     return _workshop.examine(cell)
 
 
+def steps_of(cell: Cell, settings: Settings) -> int:
+    """Return how many steps a cell's training takes."""
+    return settings.fine_steps if cell.start == FINE_TUNED else settings.steps
+
+
+def pace(found: Iterable[tuple[Cell, Mapping[str, float]]], settings: Settings) -> float | None:
+    """Return the process's seconds a step of finished trainings, with their examination; None if there is none."""
+    every = [(figures["process_seconds"], steps_of(cell, settings)) for cell, figures in found]
+    return sum(seconds for seconds, _ in every) / sum(steps for _, steps in every) if every else None
+
+
 class Progress:
     """Say how many cells are done, and how long the others will take at the pace of this run.
 
@@ -41,15 +52,15 @@ class Progress:
     """
 
     def __init__(self, cells: Sequence[Cell], settings: Settings, jobs: int) -> None:
-        self._steps = {cell: settings.fine_steps if cell.start == FINE_TUNED else settings.steps for cell in cells}
+        self._steps = {cell: steps_of(cell, settings) for cell in cells}
         self._jobs = jobs
         self._done: dict[Cell, float] = {}
 
     def line(self, cell: Cell, figures: dict[str, float]) -> str:
         """Count a cell, and return a line about it."""
         self._done[cell] = figures["seconds"]
-        pace = sum(self._done.values()) / sum(self._steps[one] for one in self._done)
-        left = pace * sum(steps for one, steps in self._steps.items() if one not in self._done) / self._jobs
+        each = sum(self._done.values()) / sum(self._steps[one] for one in self._done)
+        left = each * sum(steps for one, steps in self._steps.items() if one not in self._done) / self._jobs
         return (
             f"[{len(self._done)}/{len(self._steps)}] {cell.name}: visual {figures['visual_accuracy']:.3f}, right "
             f"{figures['exact_match']:.3f} · {figures['seconds']:.1f} s · about {duration(left)} left"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from benchmarks.gain import cells, choice
 from benchmarks.gain.cells import FINE_TUNED, SCRATCH, VALIDATION
-from benchmarks.gain.methods import METHODS, UNIFORM
+from benchmarks.gain.methods import GROUNDED, METHODS, UNIFORM
 from benchmarks.gain.results import FIGURES, Interval, Results
 
 OTHERS: Final = (UNIFORM, "CAL", "VIG")
@@ -124,7 +124,8 @@ def everything(document: Mapping[str, Any], main: str) -> str:
     """Return all tables that there are results for, under headings."""
     parts = []
     if document.get("chosen"):
-        parts.append(f"## Chosen in validation\n\n{document['chosen']}\n\n{grounded(document)}")
+        chosen = ", ".join(f"{name} = {value:g}" for name, value in document["chosen"].get(GROUNDED, {}).items())
+        parts.append(f"## Chosen in validation\n\ngrounded: {chosen}\n\n{grounded(document)}")
     for start in (SCRATCH, FINE_TUNED):
         if document.get("chosen", {}).get("rates", {}).get(start):
             parts.append(f"Rates, {start}\n\n{rates(document, start)}")

@@ -451,6 +451,31 @@ def test_the_time_left_counts_steps() -> None:
     assert "about 1 min left" not in progress.line(every[1], figures)
 
 
+def test_a_plan_counts_shared_trainings_once(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gain.json"
+    digest = references.digest(MODEL_PATH)
+    known = {
+        "settings": asdict(SETTINGS),
+        "references": {FULL: {"weights_sha256": digest}},
+        **document({cell(UNIFORM): 0.5, cell(UNIFORM, start=FINE_TUNED, rate=choice.usual_rate(FINE_TUNED)): 0.5}),
+    }
+    for one in known["cells"].values():
+        one["process_seconds"] = 180.0 * (1 if one["start"] == SCRATCH else 0.5)
+    out.write_text(json.dumps(known))
+    some = ("--methods", UNIFORM, "VIG", "--reference-noise", str(NOISE), "--choice-seeds", "1")
+    run(folder, out, "--only", "plan", *some)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == [
+        ["choice of k and floor", "0", "0", "0", "0 min"],
+        ["choice of rates, scratch", "6", "6", "12", "18 min"],
+        ["choice of rates, fine-tuned", "6", "6", "6", "9 min"],
+        [SCRATCH, "2", "1", "2", "3 min"],
+        [FINE_TUNED, "2", "1", "1", "2 min"],
+        ["references", "15", "13", "26", "39 min"],
+        ["all", "| 27", "47", "1 h 10 min"],
+    ]
+
+
 def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
     """Run a small benchmark in one process, and return the file of results."""
     small = [word for name, value in asdict(SETTINGS).items() for word in (f"--{name.replace('_', '-')}", str(value))]
