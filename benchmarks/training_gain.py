@@ -63,7 +63,9 @@ class Run:
         }
         if GROUNDED in options.methods:
             candidates = self._grounded_cells()
-            self._train("choice of k and floor", candidates)
+            self._train("choice of k", candidates)
+            candidates = self._grounded_cells(choice.choose_grounded(of(self.document), candidates)["k"])
+            self._train("choice of a floor", candidates)
             chosen[GROUNDED] = choice.choose_grounded(of(self.document), candidates)
         chosen["rates"] = {}
         for start in options.starts:
@@ -118,7 +120,10 @@ class Run:
     def plan(self) -> None:
         """Print how many trainings each part has, and how long what is missing takes at the pace of those so far."""
         pace = running.pace(of(self.document), self.settings)
-        parts = {"choice of k and floor": self._grounded_cells() if GROUNDED in self.options.methods else []}
+        parts = {}
+        if GROUNDED in self.options.methods:
+            k = choice.weighting(GROUNDED, self._chosen).k
+            parts["choice of k and a floor"] = [*self._grounded_cells(), *self._grounded_cells(k)]
         parts |= {f"choice of rates, {start}": self._rate_cells(start, self._chosen) for start in self.options.starts}
         parts |= {start: self._test_cells(start) for start in self.options.starts}
         parts["references"] = self._reference_cells()
@@ -126,6 +131,7 @@ class Run:
         print("| part | trainings | missing | steps of these | on one core |\n|---|---|---|---|---|")
         total = 0
         for title, cells in parts.items():
+            cells = list(dict.fromkeys(cells))
             missing = [cell for cell in cells if cell.name not in self.document["cells"] and cell not in seen]
             seen.update(missing)
             steps = sum(running.steps_of(cell, self.settings) for cell in missing)
@@ -141,8 +147,8 @@ class Run:
         print(cost.table(self.document["cost"]))
         self._write()
 
-    def _grounded_cells(self) -> list[Cell]:
-        return choice.grounded_cells(FULL, self.options.choice_noises, self.options.choice_seeds)
+    def _grounded_cells(self, k: float | None = None) -> list[Cell]:
+        return choice.grounded_cells(FULL, self.options.choice_noises, self.options.choice_seeds, k)
 
     def _rate_cells(self, start: str, chosen: Mapping[str, Any]) -> list[Cell]:
         weightings = choice.weightings(self.options.methods, chosen)

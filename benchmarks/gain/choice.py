@@ -33,11 +33,12 @@ def usual_rate(start: str) -> float:
     return RATES[start][1]
 
 
-def grounded_cells(reference: str, noises: Sequence[float], seeds: int) -> list[Cell]:
-    """Return the trainings that k and the floor are chosen by."""
+def grounded_cells(reference: str, noises: Sequence[float], seeds: int, k: float | None = None) -> list[Cell]:
+    """Return the trainings that k is chosen by, without a floor; or, given the chosen k, those that the floor is."""
+    candidates = product(KS, FLOORS[:1]) if k is None else product([k], FLOORS)
     return [
-        Cell(VALIDATION, SCRATCH, reference, noise, GROUNDED, k, floor, usual_rate(SCRATCH), seed)
-        for seed, noise, k, floor in product(_students(seeds), noises, KS, FLOORS)
+        Cell(VALIDATION, SCRATCH, reference, noise, GROUNDED, *candidate, usual_rate(SCRATCH), seed)
+        for seed, noise, candidate in product(_students(seeds), noises, candidates)
     ]
 
 

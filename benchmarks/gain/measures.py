@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.gain.noisy import Example
 from benchmarks.gain.student import END, PAD, Student, encode, id_of
-from scorer.mini.language.caption_writer import VISUAL
+from scorer.mini.language.caption_writer import FILLER, VISUAL
 from scorer.mini.language.captions import NUMBER_WORDS
 from scorer.mini.language.labels import token_labels
 from scorer.mini.language.phrases import FULL
@@ -80,29 +80,37 @@ def measure(student: Student, tokenizer: Tokenizer, examples: Sequence[Example],
 
     Returns:
         `visual_accuracy`: the share of visual words' tokens that are the student's most likely prediction, given the
-        image and the text so far; `exact_match` and `contradiction`: shares of its own captions, see :func:`judge`.
+        image and the text so far; `visual_nats` and `filler_nats`: the mean −log P of their tokens; `exact_match` and
+        `contradiction`: shares of its own captions, see :func:`judge`.
     """
     student.eval()
-    right = total = 0
+    right = 0
+    nats: dict[str, list[Tensor]] = {VISUAL: [], FILLER: []}
     judged = []
     end, pad = id_of(tokenizer, END), id_of(tokenizer, PAD)
     for first in range(0, len(examples), 64):
         part, seen = examples[first : first + 64], images[first : first + 64]
         tokens = [encode(tokenizer, example.caption.text) for example in part]
         ids = torch.full((len(part), max(len(t.ids) for t in tokens)), pad)
-        chosen = torch.zeros(ids.shape, dtype=torch.bool)
+        chosen = {label: torch.zeros(ids.shape, dtype=torch.bool) for label in nats}
         for b, (example, t) in enumerate(zip(part, tokens, strict=True)):
             ids[b, : len(t.ids)] = torch.tensor(t.ids)
             labels = token_labels(t.starts.tolist(), t.ends.tolist(), example.caption.spans)
-            chosen[b, : len(labels)] = torch.tensor([label == VISUAL for label in labels])
-        predicted = student(seen, ids[:, :-1]).argmax(-1)  # [B, T]
-        right += int((predicted == ids)[chosen].sum())
-        total += int(chosen.sum())
+            for label, there in chosen.items():
+                there[b, : len(labels)] = torch.tensor([one == label for one in labels])
+        logits = student(seen, ids[:, :-1])  # [B, T, V]
+        right += int((logits.argmax(-1) == ids)[chosen[VISUAL]].sum())
+        own = -logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        for label, there in chosen.items():
+            nats[label].append(own[there])
         texts = tokenizer.decode_batch(student.describe(seen, end))
         judged += [judge(text, example.scene) for text, example in zip(texts, part, strict=True)]
     student.train()
+    visual, filler = (torch.cat(nats[label]) for label in (VISUAL, FILLER))
     return {
-        "visual_accuracy": right / total,
+        "visual_accuracy": right / len(visual),
+        "visual_nats": float(visual.double().mean()),
+        "filler_nats": float(filler.double().mean()),
         "exact_match": sum(one for one, _ in judged) / len(judged),
         "contradiction": sum(one for _, one in judged) / len(judged),
     }

@@ -383,11 +383,18 @@ def test_choices_never_see_what_tables_are_made_of() -> None:
 
 def test_the_best_candidate_is_chosen_on_equal_terms() -> None:
     """By the mean over noise levels and students: what is best in one place only is not."""
-    values = {
-        one: {1.0: 0.5, 2.0: 0.6, 4.0: 0.55, 8.0: 0.9 if one.noise == 0 else 0.1}[one.k or 0] - (one.floor or 0) / 10
-        for one in GROUNDED_CELLS
-    }
+
+    def value(one: Cell) -> float:
+        """Of four values of k and, at the best, of two floors."""
+        by_k = {1.0: 0.5, 2.0: 0.6, 4.0: 0.55, 8.0: 0.9 if one.noise == 0 else 0.1}
+        return by_k[one.k or 0] + (one.floor or 0) / 10
+
+    values = {one: value(one) for one in GROUNDED_CELLS}
+    assert {one.floor for one in GROUNDED_CELLS} == {0.0}
     assert choice.choose_grounded(training_gain.of(document(values)), GROUNDED_CELLS) == {"k": 2.0, "floor": 0.0}
+    floors = choice.grounded_cells(FULL, (0.0, 0.2), 2, k=2.0)
+    values |= {one: value(one) for one in floors}
+    assert choice.choose_grounded(training_gain.of(document(values)), floors) == {"k": 2.0, "floor": choice.FLOORS[1]}
     missing = dict(list(values.items())[1:])
     with pytest.raises(ValueError, match="is missing"):
         choice.choose_grounded(training_gain.of(document(missing)), GROUNDED_CELLS)
@@ -466,7 +473,6 @@ def test_a_plan_counts_shared_trainings_once(tmp_path: Path, folder: Path, capsy
     run(folder, out, "--only", "plan", *some)
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert rows == [
-        ["choice of k and floor", "0", "0", "0", "0 min"],
         ["choice of rates, scratch", "6", "6", "12", "18 min"],
         ["choice of rates, fine-tuned", "6", "6", "6", "9 min"],
         [SCRATCH, "2", "1", "2", "3 min"],
@@ -516,7 +522,7 @@ def test_neither_an_interruption_nor_processes_change_a_figure(
     assert without_seconds(run(workshop.folder, broken, *some)) == whole
     in_two = without_seconds(run(workshop.folder, tmp_path / "two.json", *some, "--only", "trainings", "--jobs", "2"))
     assert len(in_two) == 2 and in_two.items() <= whole.items()
-    assert len({one["visual_accuracy"] for one in whole.values()}) > 1, "students differ, or nothing was compared"
+    assert len({one["visual_nats"] for one in whole.values()}) == 4, "students differ, or nothing was compared"
 
 
 @pytest.mark.timeout(900)  # 20 seconds of one CPU, of which a busy machine may give little
@@ -536,15 +542,11 @@ def test_all_parts_run_one_after_the_other(
     assert found["references"][FULL]["aurocs"]["visual / filler"] > 0.8
     assert set(found["references"][SELF]["aurocs"]) == {"visual / filler", "true / contradictory"}
     assert "weights_sha256" not in found["references"][SELF]
-    twins = {
-        name.replace("twin", FULL): (one["visual_accuracy"], one["exact_match"])
-        for name, one in found["cells"].items()
-        if "twin" in name
-    }
+    twins = {name.replace("twin", FULL): one["visual_nats"] for name, one in found["cells"].items() if "twin" in name}
     assert len(twins) == 2
-    assert all(
-        (found["cells"][name]["visual_accuracy"], found["cells"][name]["exact_match"]) == t for name, t in twins.items()
-    )
+    assert all(found["cells"][name]["visual_nats"] == nats for name, nats in twins.items())
+    seen = {one["visual_nats"] for one in found["cells"].values() if one["reference"] == SELF}
+    assert len(seen) == 2 and not seen & set(twins.values()), "the student's own weights are others"
     shown = capsys.readouterr().out
     for line in (
         "## Student: fine-tuned",
