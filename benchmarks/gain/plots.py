@@ -40,9 +40,11 @@ def against_auroc(document: Mapping[str, Any], main: str, noise: float, path: Pa
     methods = [method for method in METHODS if METHODS[method].of_reference]
     for axis, kind in ((left, "visual / filler"), (right, "true / contradictory")):
         ordered = sorted(references, key=lambda name: references[name][kind])
-        for method in methods:
+        span = references[ordered[-1]][kind] - references[ordered[0]][kind]
+        for k, method in enumerate(methods):
             found = {name: results[name].difference(noise, method, UNIFORM, "visual_accuracy") for name in ordered}
-            points = [(references[name][kind], one) for name, one in found.items() if one is not None]
+            shift = 0.004 * span * (k - len(methods) / 2)  # so that bars do not overlap
+            points = [(references[name][kind] + shift, one) for name, one in found.items() if one is not None]
             if points:
                 _line(axis, points, method)
         axis.axhline(0, color=METHODS[UNIFORM].colour, linestyle="--", linewidth=1)
