@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scorer.training.rows import Rows
 from scorer.types import Float32Array
 from scorer.weighting.weight_total import ExactTotal, WeightTotal
 from scorer.weights import METHODS, Method
+from tests.conftest import ROOT
 from tests.methods import ready
 from tests.scorer.training.mixed import write_mixed
 from tests.scorer.training.trainers import BYTE_LEVEL
@@ -222,6 +224,8 @@ def test_every_mean_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert f"{{{','.join(MEANS)}}}" in said.replace(" ", "")
     assert all(words in said for words in MEANS.values())
+    page = (ROOT / "docs" / "training.md").read_text().partition("### A mean of 1")[2].partition("###")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(MEANS)
 
 
 def test_other_readers_take_the_numbers_that_were_found(output: Path) -> None:
