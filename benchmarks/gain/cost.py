@@ -12,38 +12,41 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.gain.learning import UNIFORM, Lesson
+from benchmarks.gain.learning import END_WEIGHT, Lesson, cal_in_the_step
+from benchmarks.gain.references import Scores
 from benchmarks.gain.student import Student
+from scorer.results import TokenScores
 from scorer.training import weighted_cross_entropy
+from scorer.weights import Method
 
 NONE, READ, IN_STEP = "no weights", "weights from Parquet", "CAL in the training step"
-MID_GREY: Final = 128
-
-
-def cal_in_the_step(student: Student, images: Tensor, ids: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-    """Return weights [B, T] as CAL's authors compute them, by a forward pass of the trained model without the image."""
-    with torch.no_grad():
-        blank = student(torch.full_like(images, MID_GREY), ids)
-        at = labels.clamp(min=0)[..., None]
-        gap = (logits.gather(-1, at) - blank.gather(-1, at))[..., 0]
-        clamped = torch.where(labels >= 0, gap.clamp(1.0, 5.0), 0.0)
-        counted = (labels >= 0).float()
-        total, count = (torch.nn.functional.avg_pool1d(x[:, None], 3, 1, 1)[:, 0] for x in (clamped, counted))
-        return torch.where(labels >= 0, total / count.clamp(min=1e-9), 0.0)
+_CAL: Final = Method("cal", {"edges": "paper"})
 
 
 class Batches(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
-    """A lesson's batches, built in the loader's process as in any trainer, including the projection of the weights."""
+    """A lesson's batches, built in the loader's process as in any trainer: weights are derived and projected there.
 
-    def __init__(self, lesson: Lesson, method: str, rows: Sequence[int], batch: int) -> None:
-        self._lesson, self._method = lesson, method
-        self._chosen = [rows[first : first + batch] for first in range(0, len(rows), batch)]
+    Args:
+        rows: the published rows of the lesson's captions; None for no weights.
+        chosen: the captions, in order.
+        batch: captions a batch.
+    """
+
+    def __init__(self, lesson: Lesson, rows: Sequence[TokenScores] | None, chosen: Sequence[int], batch: int) -> None:
+        self._lesson, self._rows = lesson, rows
+        self._chosen = [chosen[first : first + batch] for first in range(0, len(chosen), batch)]
+        self._ones = torch.ones(lesson.ids.shape)
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._lesson.batch(self._chosen[index], self._method)
+        images, ids, labels, weights = self._lesson.batch(self._chosen[index], self._ones)
+        if self._rows is not None:
+            for b, i in enumerate(self._chosen[index]):
+                words = self._lesson.carried(i, self._rows[i], _CAL(self._rows[i]))
+                weights[b, : len(words) + 1] = torch.from_numpy(np.append(words, np.float32(END_WEIGHT)))
+        return images, ids, labels, weights
 
 
 def epoch(student: Student, optimizer: torch.optim.Optimizer, loader: Iterable[Any], way: str) -> float:
@@ -55,25 +58,26 @@ def epoch(student: Student, optimizer: torch.optim.Optimizer, loader: Iterable[A
         weights = cal_in_the_step(student, images, ids[:, :-1], labels, logits) if way == IN_STEP else read
         loss = weighted_cross_entropy(logits, labels, weights, shift=False)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return time.perf_counter() - started
 
 
-def measure(lesson: Lesson, batch: int, rounds: int, steps: int = 40) -> dict[str, Any]:
+def measure(lesson: Lesson, scores: Scores, batch: int, rounds: int, steps: int = 40) -> dict[str, Any]:
     """Time the same `steps` steps in the three ways, in turn; the first round is a warm-up and does not count.
 
     Returns:
         For each way, the median milliseconds per step and its ratio to the way without weights.
     """
-    rows = np.random.default_rng(0).choice(len(lesson.rows), steps * batch).tolist()
+    chosen = np.random.default_rng(0).choice(len(lesson.tokens), steps * batch).tolist()
+    rows = scores.rows()
     torch.manual_seed(0)
     student = Student(lesson.tokenizer.get_vocab_size())
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
     times: dict[str, list[float]] = {NONE: [], READ: [], IN_STEP: []}
     for number in range(rounds + 1):
         for way, spent in times.items():
-            batches = Batches(lesson, "CAL" if way == READ else UNIFORM, rows, batch)
+            batches = Batches(lesson, rows if way == READ else None, chosen, batch)
             seconds = epoch(student, optimizer, DataLoader(batches, batch_size=None, num_workers=1), way)
             if number:
                 spent.append(seconds)

@@ -11,17 +11,19 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.gain.noisy import WORLD, Example
-from benchmarks.gain.student import Student, encode
-from scorer.mini.language.caption_writer import VISUAL
+from benchmarks.gain.noisy import Example
+from benchmarks.gain.student import END, PAD, Student, encode, id_of
+from scorer.mini.language.caption_writer import FILLER, VISUAL
 from scorer.mini.language.captions import NUMBER_WORDS
 from scorer.mini.language.labels import token_labels
 from scorer.mini.language.phrases import FULL
-from scorer.mini.world import GRID, Scene
+from scorer.mini.world import GRID, Scene, World
 
+_WORLD: Final = World()
+"""Everything that a student may name, be it in its own world or in the one it learned before."""
 _SIZE_WORDS: Final = {word: size for words in FULL.sizes for size, word in words.items()}
 _SHAPE_WORDS: Final = {
-    word: shape for shape in WORLD.shapes for word in (shape, shape + ("es" if shape == "cross" else "s"))
+    word: shape for shape in _WORLD.shapes for word in (shape, shape + ("es" if shape == "cross" else "s"))
 }
 
 
@@ -33,9 +35,9 @@ def said(text: str) -> dict[str, set[object]]:
     found: dict[str, set[object]] = defaultdict(set)
     numbers = {word: number for number, word in NUMBER_WORDS.items()}
     for word in re.findall(r"[a-z]+", text.lower()):
-        if word in WORLD.colours:
+        if word in _WORLD.colours:
             found["colour"].add(word)
-        elif word in WORLD.backgrounds:
+        elif word in _WORLD.backgrounds:
             found["background"].add(word)
         elif word in _SHAPE_WORDS:
             found["shape"].add(_SHAPE_WORDS[word])
@@ -43,7 +45,7 @@ def said(text: str) -> dict[str, set[object]]:
             found["size"].add(_SIZE_WORDS[word])
         elif word in numbers:
             found["count"].add(numbers[word])
-        if word in (*WORLD.shapes, "thing"):
+        if word in (*_WORLD.shapes, "thing"):
             found["count"].add(1)
     for height, side in _CORNER.findall(text.lower()):
         found["cell"].add(GRID * (height in ("bottom", "lower")) + (side == "right"))
@@ -78,29 +80,37 @@ def measure(student: Student, tokenizer: Tokenizer, examples: Sequence[Example],
 
     Returns:
         `visual_accuracy`: the share of visual words' tokens that are the student's most likely prediction, given the
-        image and the text so far; `exact_match` and `contradiction`: shares of its own captions, see :func:`judge`.
+        image and the text so far; `visual_nats` and `filler_nats`: the mean −log P of their tokens; `exact_match` and
+        `contradiction`: shares of its own captions, see :func:`judge`.
     """
     student.eval()
-    right = total = 0
+    right = 0
+    nats: dict[str, list[Tensor]] = {VISUAL: [], FILLER: []}
     judged = []
-    end, pad = tokenizer.token_to_id("<end>"), tokenizer.token_to_id("<pad>")
+    end, pad = id_of(tokenizer, END), id_of(tokenizer, PAD)
     for first in range(0, len(examples), 64):
         part, seen = examples[first : first + 64], images[first : first + 64]
         tokens = [encode(tokenizer, example.caption.text) for example in part]
         ids = torch.full((len(part), max(len(t.ids) for t in tokens)), pad)
-        chosen = torch.zeros(ids.shape, dtype=torch.bool)
+        chosen = {label: torch.zeros(ids.shape, dtype=torch.bool) for label in nats}
         for b, (example, t) in enumerate(zip(part, tokens, strict=True)):
             ids[b, : len(t.ids)] = torch.tensor(t.ids)
             labels = token_labels(t.starts.tolist(), t.ends.tolist(), example.caption.spans)
-            chosen[b, : len(labels)] = torch.tensor([label == VISUAL for label in labels])
-        predicted = student(seen, ids[:, :-1]).argmax(-1)  # [B, T]
-        right += int((predicted == ids)[chosen].sum())
-        total += int(chosen.sum())
+            for label, there in chosen.items():
+                there[b, : len(labels)] = torch.tensor([one == label for one in labels])
+        logits = student(seen, ids[:, :-1])  # [B, T, V]
+        right += int((logits.argmax(-1) == ids)[chosen[VISUAL]].sum())
+        own = -logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        for label, there in chosen.items():
+            nats[label].append(own[there])
         texts = tokenizer.decode_batch(student.describe(seen, end))
         judged += [judge(text, example.scene) for text, example in zip(texts, part, strict=True)]
     student.train()
+    visual, filler = (torch.cat(nats[label]) for label in (VISUAL, FILLER))
     return {
-        "visual_accuracy": right / total,
+        "visual_accuracy": right / len(visual),
+        "visual_nats": float(visual.double().mean()),
+        "filler_nats": float(filler.double().mean()),
         "exact_match": sum(one for one, _ in judged) / len(judged),
         "contradiction": sum(one for _, one in judged) / len(judged),
     }

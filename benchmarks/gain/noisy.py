@@ -32,6 +32,11 @@ WORLD: Final = World(
 )
 """A part of the packaged model's world that a small student can learn from scratch in a minute: one group per image."""
 
+OTHER_WORLD: Final = World(
+    shapes=("star", "ring", "heart"), colours=("pink", "brown"), sizes=("large",), group_numbers=(1,)
+)
+"""Where a student learns to describe images before it is fine-tuned: the same book, other colours and shapes."""
+
 BOOK: Final = replace(TERSE, openers=FULL.openers, endings=FULL.endings, closers=FULL.closers)
 """Plain noun phrases with all openers, endings and closers around them, so that most words are filler."""
 
@@ -62,9 +67,9 @@ class Example:
     caption: Caption
 
 
-def clean(seed: str, count: int) -> list[Example]:
+def clean(seed: str, count: int, world: World = WORLD) -> list[Example]:
     """Return scenes with true captions; different seeds keep training and held-out scenes apart."""
-    return list(_examples(seed, count, 0.0))
+    return list(_examples(seed, count, 0.0, world))
 
 
 def noisy(seed: str, count: int, noise: float) -> list[Example]:
@@ -73,16 +78,16 @@ def noisy(seed: str, count: int, noise: float) -> list[Example]:
     Args:
         noise: that share, 0 to 1.
     """
-    return list(_examples(seed, count, noise))
+    return list(_examples(seed, count, noise, WORLD))
 
 
-def _examples(seed: str, count: int, noise: float) -> Iterator[Example]:
+def _examples(seed: str, count: int, noise: float, world: World) -> Iterator[Example]:
     for index in range(count):
         rng = seeded("gain", seed, index)
-        scene = sample_scene(rng, WORLD)
+        scene = sample_scene(rng, world)
         spoilt = seeded("gain noise", seed, index, str(noise))
         false, generic = _spoilt_facts(scene, spoilt, noise)
-        yield Example(scene, _made_generic(write(scene, rng, false=false, world=WORLD, book=BOOK), generic))
+        yield Example(scene, _made_generic(write(scene, rng, false=false, world=world, book=BOOK), generic))
 
 
 def _spoilt_facts(scene: Scene, rng: random.Random, noise: float) -> tuple[dict[Fact, Any], set[str]]:

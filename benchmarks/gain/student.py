@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.gain.noisy import Example
+from benchmarks.gain.noisy import OTHER_WORLD, Example, clean, noisy
 from scorer.mini.world.drawing import draw
 from scorer.spans import token_byte_spans
 
@@ -50,6 +51,20 @@ class Tokens:
     ends: np.ndarray
 
 
+@cache
+def student_tokenizer() -> Tokenizer:
+    """Return the tokenizer of every student, whatever it is trained on: trained on captions of both worlds."""
+    captions = [*noisy("tokenizer", 1000, 0.2), *clean("tokenizer", 1000, OTHER_WORLD)]
+    return train_tokenizer([example.caption.text for example in captions])
+
+
+def id_of(tokenizer: Tokenizer, token: str) -> int:
+    """Return a special token's id."""
+    found = tokenizer.token_to_id(token)
+    assert found is not None, token
+    return found
+
+
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     """Encode a caption.
 
@@ -60,7 +75,7 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     if len(encoding.ids) >= MAX_TOKENS:
         raise ValueError(f"caption has {len(encoding.ids)} tokens, the student reads {MAX_TOKENS - 1}: {text!r}")
     starts, ends = token_byte_spans(text, encoding.tokens, encoding.offsets)
-    return Tokens([*encoding.ids, tokenizer.token_to_id(END)], starts, ends)
+    return Tokens([*encoding.ids, id_of(tokenizer, END)], starts, ends)
 
 
 class Block(nn.Module):
@@ -77,7 +92,8 @@ class Block(nn.Module):
         b, t, _ = x.shape
         q, k, v = self.qkv(self.norms[0](x)).view(b, t, 3, 4, WIDTH // 4).permute(2, 0, 3, 1, 4)
         x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, WIDTH))
-        return x + self.outer(F.gelu(self.inner(self.norms[1](x))))
+        y: Tensor = x + self.outer(F.gelu(self.inner(self.norms[1](x))))
+        return y
 
 
 class Student(nn.Module):
@@ -100,27 +116,40 @@ class Student(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, vocabulary)
         nn.init.normal_(self.words.weight, std=0.02)
 
-    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Return logits [B, 1 + T, V] for uint8 images [B, 3, H, W] and ids [B, T]; position 0 predicts token 0."""
-        seen = self.tower(images.float() / 127.5 - 1).flatten(2).transpose(1, 2)  # [B, IMAGE_TOKENS, WIDTH]
+    def see(self, images: Tensor) -> Tensor:
+        """Return the image tokens [B, IMAGE_TOKENS, WIDTH] of uint8 images [B, 3, H, W]."""
+        seen: Tensor = self.tower(images.float() / 127.5 - 1).flatten(2).transpose(1, 2)
+        return seen
+
+    def read(self, seen: Tensor, ids: Tensor, last: bool = False) -> Tensor:
+        """Return logits [B, 1 + T, V] for image tokens and ids [B, T]; `last` only the last position's, [B, 1, V]."""
         x = torch.cat([seen, self.words(ids)], 1)
         x = x + self.places[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.head(self.norm(x[:, IMAGE_TOKENS - 1 :]))
+        logits: Tensor = self.head(self.norm(x[:, -1:] if last else x[:, IMAGE_TOKENS - 1 :]))
         return logits
+
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Return logits [B, 1 + T, V] for uint8 images [B, 3, H, W] and ids [B, T]; position 0 predicts token 0."""
+        return self.read(self.see(images), ids)
 
     @torch.inference_mode()
     def describe(self, images: Tensor, end: int, most: int = 32) -> list[list[int]]:
         """Return greedy captions, without the end."""
-        ids = torch.zeros((len(images), 0), dtype=torch.long)
+        seen, ids = self.see(images), torch.zeros((len(images), 0), dtype=torch.long)
+        rows: list[list[int]] = [[] for _ in images]
+        writing = torch.arange(len(images))
         for _ in range(most):
-            following = self(images, ids)[:, -1].argmax(-1, keepdim=True)
-            ids = torch.cat([ids, following], 1)
-            if bool((ids == end).any(1).all()):
+            following = self.read(seen, ids, last=True).argmax(-1)  # [B, 1]
+            going_on = following[:, 0] != end
+            seen, writing = seen[going_on], writing[going_on]
+            ids = torch.cat([ids, following], 1)[going_on]
+            if not len(writing):
                 break
-        rows: list[list[int]] = ids.tolist()
-        return [row[: row.index(end)] if end in row else row for row in rows]
+            for row, token in zip(writing.tolist(), ids[:, -1].tolist(), strict=True):
+                rows[row].append(token)
+        return rows
 
 
 def images_of(examples: Sequence[Example]) -> Tensor:
