@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from scorer.config import DType
+from scorer.contrasts import CONTRASTS
 from scorer.engine import Scorer
 from scorer.errors import ModelError
 from scorer.results import Result, TokenScores
@@ -20,8 +21,6 @@ from scorer.types import Sample
 log = logging.getLogger(__name__)
 
 OTHER_DTYPE: Final[dict[DType, DType]] = {"float32": "bfloat16", "bfloat16": "float32", "float16": "float32"}
-SECOND_CONTRASTS: Final = ("removed", "masked", "blank")
-"""The contrast that the run's is compared with: the first of these that is another one and defined for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,9 @@ def measure_numerics(scorer: Scorer, samples: Sequence[Sample]) -> Numerics:
 
 
 def _second_contrast(scorer: Scorer) -> str | None:
-    defined = scorer.checkpoint.family.contrasts
-    return next((one for one in SECOND_CONTRASTS if one in defined and one != scorer.config.contrast), None)
+    """Return the first other contrast that hides all of every image and is defined for the model, if any."""
+    defined = (CONTRASTS[name] for name in scorer.checkpoint.family.contrasts)
+    return next((one.name for one in defined if one.constant and one.name != scorer.config.contrast), None)
 
 
 def _in_dtype(scorer: Scorer, samples: Sequence[Sample], dtype: DType) -> list[Result]:

@@ -44,7 +44,8 @@ def test_losses_add_up(losses: list[float]) -> None:
     (mean,) = WeightAligner(BYTE_LEVEL)(
         [ids], [labels], [WeightedText(replace(row, weights=np.float32(losses)), [text])]
     )
-    assert sum(mean) > sum(losses) * 1.5, "negative control: weights are averaged, and would count once a token"
+    first = by_word(text, ids[:-2], mean[:-2])[0]  # without the end of the turn
+    assert first > losses[0] * 1.5, "negative control: weights are averaged, and would count once a token"
 
 
 def test_what_the_reference_did_not_score_is_unknown() -> None:
