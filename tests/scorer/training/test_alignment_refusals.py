@@ -133,3 +133,76 @@ def test_a_tokenizer_that_loses_bytes_is_refused() -> None:
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         WeightAligner(BYTE_LEVEL, **options)
+
+
+def _changed(text: str) -> dict[str, str]:
+    return {
+        "lower-cased": text.lower(),
+        "a doubled space": text.replace(" ", "  ", 1),
+        "another text": "Nothing of the kind is to be seen here, Anna",  # it ends as the text begins
+        "another first word": text.replace("A", "The", 1),
+    }
+
+
+@pytest.mark.parametrize("change", _changed("A"))
+@pytest.mark.parametrize("header_trained", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_that_is_another_is_no_truncated_one(change: str, header_trained: bool, side: Any) -> None:
+    """At the length limit, too, only nothing, or a header, may stand where an absent text would be."""
+    text = "A red kite over two boats"
+    sample = WeightedText(row_of([text]), [text])
+    ids, labels = chatml(BYTE_LEVEL, [("What?", _changed(text)[change])], header_trained)
+    aligner = WeightAligner(BYTE_LEVEL, max_length=len(ids), truncation_side=side, headers=["assistant"])
+    with pytest.raises(SpanError, match=r"row 7 .*a text is not.*max_length is \d+.*headers="):
+        aligner([ids], [labels], [sample])
+    (got,) = aligner(*([one] for one in chatml(BYTE_LEVEL, [("What?", text)], header_trained)), [sample])
+    assert 2 in got  # the control: the text itself is found
+
+
+def test_a_header_is_known_from_complete_sequences() -> None:
+    """Those of the same call count, wherever they stand in it."""
+    text = "A red kite"
+    sample = WeightedText(row_of([text]), [text])
+    ids, labels = chatml(BYTE_LEVEL, [("What is it that you can see?", text)], True)
+    labelled = [i for i, label in enumerate(labels) if label != -100]
+    cut = labelled[0] + len(BYTE_LEVEL("assistant\n")["input_ids"])
+    with pytest.raises(SpanError, match="headers="):
+        WeightAligner(BYTE_LEVEL, max_length=cut)([ids[:cut]], [labels[:cut]], [sample])
+    short = WeightedText(row_of(["kite"]), ["kite"])
+    complete, trained = chatml(BYTE_LEVEL, [("", "kite")], True)
+    assert len(complete) < cut
+    aligner = WeightAligner(BYTE_LEVEL, max_length=cut)
+    first, second = aligner([ids[:cut], complete], [labels[:cut], trained], [sample, short])
+    assert set(first) == {0.0, 1.0}
+    assert 2 in second
+    (later,) = aligner([ids[:cut]], [labels[:cut]], [sample])
+    np.testing.assert_array_equal(later, first)
+
+
+def test_truncation_on_the_left_at_every_length() -> None:
+    """A sequence cut on the left has the weights that it has uncut, as far as it goes; taken for one that was cut on
+    the right, it is refused, or nothing of it is labelled text."""
+    texts = ["A red kite over two boats", "naïve 日本語 🪁"]
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text) for text in texts])
+    sample = WeightedText(row_of(texts, {"red": 5, "two": 4, "naïve": 3}), texts)
+    (whole,) = WeightAligner(BYTE_LEVEL)([ids], [labels], [sample])
+    refused = 0
+    for length in range(1, len(ids)):
+        part = [ids[-length:]], [labels[-length:]], [sample]
+        (got,) = WeightAligner(BYTE_LEVEL, max_length=length, truncation_side="left")(*part)
+        np.testing.assert_array_equal(got, whole[-length:], err_msg=str(length))
+        pad = [[0] * 5 + part[0][0]], [[-100] * 5 + part[1][0]], [sample], [length]
+        (padded,) = WeightAligner(BYTE_LEVEL, max_length=length, truncation_side="left")(*pad)
+        np.testing.assert_array_equal(padded[5:], got)
+        try:
+            (other,) = WeightAligner(BYTE_LEVEL, max_length=length)(*part)
+        except SpanError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(other, got)
+    assert refused > len(ids) // 3
+
+
+def test_the_side_of_truncation_has_two_values() -> None:
+    with pytest.raises(ConfigError, match="truncation_side is 'middle'; it must be 'right' or 'left'"):
+        WeightAligner(BYTE_LEVEL, truncation_side="middle")  # type: ignore[arg-type]

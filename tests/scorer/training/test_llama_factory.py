@@ -39,7 +39,7 @@ def test_its_own_loss_is_the_weighted_one(scored: Scored, chatml_model: Path, tm
         assert set(np.unique(plain["loss_weights"])) == {0.0, 1.0}  # negative control: by itself, one weight a message
         assert abs(weighted["loss"] - plain["loss"]) > 1e-4
         ids, labels = np.array(weighted["input_ids"]), np.array(weighted["labels"])
-        wanted = WeightAligner(BYTE_LEVEL, max_length=int(cutoff))(ids, labels, samples)
+        wanted = WeightAligner(BYTE_LEVEL, max_length=int(cutoff), headers=["assistant"])(ids, labels, samples)
         assert_allclose(weighted["loss_weights"], wanted, rtol=1e-6)
         assert len(np.unique(wanted)) > 20
 
