@@ -55,8 +55,9 @@ class WeightAligner:
         max_length: the length, in tokens, at which the trainer truncates sequences. Only a sequence this long may lack
             texts, and only if nothing else stands where they would be. None if nothing is truncated.
         template_weight: the weight of labelled tokens outside the scored texts, such as a role header, and the end of a
-            turn if the output has no weight for it. If the token that ends a turn had weight 0, the model would never
-            learn to stop.
+            turn if the output has no weight for it; None for the mean weight of the sequence's rows, so that such
+            tokens count alike whatever the method's scale. If the token that ends a turn had weight 0, the model would
+            never learn to stop.
         truncation_side: ``right``, or ``left`` for a trainer that keeps the end of a sequence. The other side's
             truncation is refused, as the texts are then not found.
         headers: labelled texts that the trainer's template writes before an answer, such as ``assistant``. Those of the
@@ -78,7 +79,7 @@ class WeightAligner:
         tokenizer: Any,
         *,
         max_length: int | None = None,
-        template_weight: float = 1.0,
+        template_weight: float | None = None,
         truncation_side: TruncationSide = "right",
         headers: Sequence[str] = (),
         unscored: float | None = None,
@@ -139,7 +140,7 @@ class WeightAligner:
             ids, label = np.asarray(input_ids[i]), np.asarray(labels[i])
             if ids.ndim != 1 or ids.shape != label.shape:
                 raise SpanError(f"sequence {i} has ids {ids.shape} and labels {label.shape}; both must be [T]")
-            out.append(np.where(label == IGNORE_INDEX, 0.0, self.template_weight).astype(np.float32))
+            out.append(np.where(label == IGNORE_INDEX, 0.0, self._template_weight(rows[i])).astype(np.float32))
             sizes.append(len(ids) if lengths is None else int(lengths[i]))
         for i in sorted(range(len(rows)), key=lambda i: self._is_cut(sizes[i])):  # complete ones show the headers
             ids, label = np.asarray(input_ids[i]), np.asarray(labels[i])
@@ -229,14 +230,22 @@ class WeightAligner:
         )
         done = 0
         for sequence, positions in targets.places:
-            out[sequence][positions] = carried[done : done + len(positions)]
+            found = carried[done : done + len(positions)]
+            known = ~np.isnan(found)  # else there is nothing of the text in the token: it stays with the template's
+            out[sequence][positions[known]] = found[known]
             done += len(positions)
 
     def _carry(self, values: Float32Array, *spans: Any, **groups: Any) -> Float32Array:
         """Carry the values of scored tokens onto the trainer's: spans and groups are those of :mod:`scorer.spans`."""
-        return project(
-            values, *spans, **groups, uncovered=self.template_weight if self.unscored is None else self.unscored
-        )
+        return project(values, *spans, **groups, uncovered=np.nan if self.unscored is None else self.unscored)
+
+    def _template_weight(self, row: Sequence[WeightedText]) -> float:
+        """Return the weight of labelled tokens outside the texts of a sequence."""
+        if self.template_weight is not None:
+            return self.template_weight
+        weights = [one.usable_weights(self.unscored) for one in row]
+        found = np.concatenate([np.zeros(0, np.float32), *weights])
+        return float(found.mean(dtype=np.float64)) if len(found) else 1.0
 
 
 def _find(
