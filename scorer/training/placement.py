@@ -13,7 +13,7 @@ ends of a text. A placement counts only if it is the only one possible.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,14 @@ class Place:
     size: int
 
 
-def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_end: bool) -> list[Place | None]:
+def place(
+    texts: Sequence[Text],
+    segments: Sequence[bytes],
+    *,
+    cut: bool,
+    open_end: bool,
+    headers: Collection[bytes] = (),
+) -> list[Place | None]:
     """Return the place of every text; None for a blank text, and for one that was cut off.
 
     Args:
@@ -80,6 +87,9 @@ def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_e
         segments: see the module's docstring.
         cut: whether the sequence was truncated: its last texts may be absent, and one may break off at the very end.
         open_end: whether the last segment reaches the end of the sequence, and a text may break off in it.
+        headers: what the template writes before a text and is labelled, without white space at its ends. What is left
+            of a truncated sequence must be one of them, or begin one; otherwise another text stands there, and texts
+            are not taken for cut off because they are not found.
 
     Raises:
         NotPlacedError: there is no way to place them, or more than one.
@@ -89,7 +99,10 @@ def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_e
         whole = [texts[i] for i in wanted[:count]]
         broken = _broken(texts[wanted[count]], segments) if count < len(wanted) and open_end else None
         found = _unique(whole, segments if broken is None else segments[:-1])
-        if found is None or not (count == len(wanted) or _explained(found, broken, segments, open_end)):
+        if found is None:
+            continue
+        known = {*headers, *headers_of(found, segments)}
+        if count < len(wanted) and not _explained(found, broken, segments, open_end, known):
             continue
         places: list[Place | None] = [None] * len(texts)
         for i, one in zip(wanted, [*found, *([broken] if broken else [])], strict=False):
@@ -98,11 +111,60 @@ def place(texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_e
     raise NotPlacedError("is not, or not in this order, in the labelled tokens")
 
 
-def _explained(found: Sequence[Place], broken: Place | None, segments: Sequence[bytes], open_end: bool) -> bool:
-    """Return whether truncation explains the absent texts: nothing but a truncated header is left in the segments."""
-    after = segments[found[-1].segment + 1 :] if found else segments
-    left = sum(bool(segment.strip()) for segment in after) - (broken is not None)
-    return left <= (open_end and broken is None)
+def place_from_end(
+    texts: Sequence[Text], segments: Sequence[bytes], *, cut: bool, open_start: bool
+) -> list[Place | None]:
+    """Return the same for a sequence that was truncated on the left: its first texts may be absent, and one may begin
+    in its middle at the very start.
+
+    It is :func:`place` in a mirror. A header is complete or gone, so nothing may be left where an absent text would be.
+
+    Args:
+        open_start: whether the first segment begins where the sequence does, and a text may begin in its middle there.
+    """
+    mirrored = [Text(text.tail[::-1], text.core[::-1], text.lead[::-1]) for text in reversed(texts)]
+    backwards = [segment[::-1] for segment in reversed(segments)]
+    found = place(mirrored, backwards, cut=cut, open_end=open_start)
+    return [
+        one
+        and Place(
+            len(segments) - 1 - one.segment,
+            len(segments[len(segments) - 1 - one.segment]) - one.at - one.size,
+            len(text.lead) + len(text.core) + len(text.tail) - one.start - one.size,
+            one.size,
+        )
+        for text, one in zip(texts, reversed(found), strict=True)
+    ]
+
+
+def headers_of(places: Sequence[Place | None], segments: Sequence[bytes]) -> set[bytes]:
+    """Return what stands before the placed texts in their segments, without white space at its ends, if anything."""
+    found = set()
+    ends: dict[int, int] = {}
+    for one in places:
+        if one is not None:
+            found.add(segments[one.segment][ends.get(one.segment, 0) : one.at].strip())
+            ends[one.segment] = one.at + one.size
+    return found - {b""}
+
+
+def _explained(
+    found: Sequence[Place],
+    broken: Place | None,
+    segments: Sequence[bytes],
+    open_end: bool,
+    headers: Collection[bytes],
+) -> bool:
+    """Return whether truncation explains the absent texts: nothing is left in the segments but a header, which may be
+    truncated itself if no text begins behind it."""
+    first = found[-1].segment + 1 if found else 0
+    left = [segment.strip() for segment in segments[first:]]
+    if broken is not None:
+        before = segments[-1][: broken.at].strip()
+        return not any(left[:-1]) and (not before or before in headers)
+    if not any(left):
+        return True
+    return open_end and not any(left[:-1]) and any(header.startswith(left[-1]) for header in headers)
 
 
 def _unique(texts: Sequence[Text], segments: Sequence[bytes]) -> list[Place] | None:

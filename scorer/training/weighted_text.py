@@ -94,6 +94,16 @@ class WeightedText:
                 starts[first] = 0
         return weights, starts, ends, first_group + turns.astype(np.int64)
 
+    def usable_weights(self, unscored: float | None) -> Float32Array:
+        """Return the weights of the row's tokens, stop tokens too, float32 [N]; for a row without any, ``unscored``.
+
+        Args:
+            unscored: as in :meth:`check`.
+        """
+        if self.row.weights is None:
+            return np.zeros(0, np.float32) if unscored is None else np.full(1, unscored, np.float32)
+        return _made_usable(self.row.weights, unscored)
+
     def stop_weights(self, unscored: float | None) -> dict[int, float]:
         """Return the weight of each turn's stop token, by turn; a turn without a scored one is absent.
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from scorer.command_line.parser import Parser, local_path, not_empty
 from scorer.command_line.process import INTERRUPTIONS, WRONG, fail, run_command
 from scorer.errors import ConfigError, TokensightError
@@ -35,6 +37,8 @@ from scorer.training.rows import WeightRow
 from scorer.training.weight_table import WeightTable
 from scorer.weights import Method
 
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+"""The compression of an output, by the suffix of its name."""
 THRESHOLD = 0.5
 """The lowest weight that axolotl trains on, unless another is given."""
 
@@ -122,7 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the dataset that was scored; not needed with --layout merged",
     )
-    parser.add_argument("--output", type=local_path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--output",
+        type=local_path,
+        required=True,
+        metavar="FILE",
+        help="the file to write; compressed if it ends in .gz, .bz2 or .zst",
+    )
     columns = parser.add_argument_group(
         "columns", "By default the columns that the run read; name those that were renamed since."
     )
@@ -221,17 +231,23 @@ def _write(table: WeightTable, options: argparse.Namespace, settings: FormatOpti
     array = options.to == "llava-json"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with pa.OSFile(str(partial), "wb") as plain, _compressed(plain, options.output) as file:
             for count, line in enumerate(objects(), 1):
-                file.write(("[" if count == 1 else ",\n") + line if array else line + "\n")
+                file.write((("[" if count == 1 else ",\n") + line if array else line + "\n").encode())
             if array:
-                file.write("]\n" if count else "[]\n")
+                file.write(b"]\n" if count else b"[]\n")
         partial.replace(options.output)  # never leave a partial file under the final name
     except BaseException:  # Ctrl-C too: nothing is left of a file that was not written
         partial.unlink(missing_ok=True)
         images.delete_written()
         raise
     return count
+
+
+def _compressed(file: pa.NativeFile, output: Path) -> pa.NativeFile:
+    """Return the file, or a stream that compresses into it as the suffix of the output's name says."""
+    codec = COMPRESSIONS.get(output.suffix.lower())
+    return file if codec is None else pa.CompressedOutputStream(file, codec)
 
 
 def _check_output(output: Path, data: Path | None) -> None:

@@ -66,6 +66,24 @@ def test_every_method_is_exported(scored: Scored, tmp_path: Path, method: str) -
         assert_array_equal(found, table.find(row["id"]).weights)
 
 
+@pytest.mark.parametrize(("suffix", "magic"), [(".gz", b"\x1f\x8b"), (".bz2", b"BZh"), (".zst", b"\x28\xb5\x2f\xfd")])
+@pytest.mark.parametrize("to", ["jsonl", "llava-json"])
+def test_a_file_is_compressed_as_its_name_says(
+    to: str, scored: Scored, llava_scored: Path, tmp_path: Path, suffix: str, magic: bytes
+) -> None:
+    llava = llava_scored / "weights", llava_scored / "data" / "train.json"
+    weights, data = llava if to == "llava-json" else (scored.weights, scored.data)
+    arguments = ["--to", to, "--weights", str(weights), "--data", str(data)]
+    files = [tmp_path / "train.json", tmp_path / f"train.json{suffix}"]
+    for file in files:
+        assert main([*arguments, "--output", str(file)]) == 0
+    assert files[1].read_bytes().startswith(magic)
+    with pa.input_stream(str(files[1]), compression="detect") as stream:
+        unpacked = stream.read()
+    images = f"{files[1].with_suffix('.images').name}/".encode(), f"{files[0].with_suffix('.images').name}/".encode()
+    assert unpacked.replace(*images) == files[0].read_bytes()
+
+
 def test_a_collator_reads_weights_from_records(scored: Scored, chatml_model: Path, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(chatml_model)
     lines = export("jsonl", scored, tmp_path / "x.jsonl").read_text().splitlines()

@@ -37,9 +37,9 @@ def test_its_own_loss_is_the_weighted_one(scored: Scored, chatml_model: Path, tm
         assert weighted["loss"] == pytest.approx(weighted_mean(weighted), rel=1e-5)
         assert plain["loss"] == pytest.approx(weighted_mean(plain), rel=1e-5)
         assert set(np.unique(plain["loss_weights"])) == {0.0, 1.0}  # negative control: by itself, one weight a message
-        assert abs(weighted["loss"] - plain["loss"]) > 1e-4
+        assert abs(weighted["loss"] - plain["loss"]) > 2e-5
         ids, labels = np.array(weighted["input_ids"]), np.array(weighted["labels"])
-        wanted = WeightAligner(BYTE_LEVEL, max_length=int(cutoff))(ids, labels, samples)
+        wanted = WeightAligner(BYTE_LEVEL, max_length=int(cutoff), headers=["assistant"])(ids, labels, samples)
         assert_allclose(weighted["loss_weights"], wanted, rtol=1e-6)
         assert len(np.unique(wanted)) > 20
 
@@ -73,7 +73,8 @@ def test_by_hand() -> None:
     (one,) = renderer.process_samples([sample("a red kite?", "a red kite", id="x", token_weights=record)])
     got = spelled(BYTE_LEVEL, one["input_ids"], np.array(one["loss_weights"], np.float32))
     assert (got[3], got[5], got[2]) == ("a", " red", " kite")
-    assert got[1] == "<|im_start|>assistant\n<|im_end|>\n"
+    ((mean, rest),) = [(weight, text) for weight, text in got.items() if weight not in (0, 2, 3, 5)]
+    assert (mean, rest) == (pytest.approx(10 / 3), "<|im_start|>assistant\n<|im_end|>\n")  # of the row's weights
     assert pickle.loads(pickle.dumps(renderer)).processor.get_vocab() == BYTE_LEVEL.get_vocab()
 
 
