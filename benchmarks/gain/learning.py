@@ -17,9 +17,10 @@ from benchmarks.gain.noisy import GENERIC, Example
 from benchmarks.gain.references import MID_GREY, Scores
 from benchmarks.gain.student import Student, Tokens, encode, images_of, student_tokenizer
 from scorer.mini.language.caption_writer import CONTRADICTORY, FILLER, VISUAL
-from scorer.mini.language.labels import auroc, token_labels
+from scorer.mini.language.labels import token_labels
 from scorer.results import TokenScores
 from scorer.spans import apportion, project
+from scorer.statistics import auroc
 from scorer.training import weighted_cross_entropy
 from scorer.types import BoolArray, Float32Array
 
