@@ -100,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.rows < MIN_ROWS:
             raise ConfigError(f"--rows is {options.rows}; it must be {MIN_ROWS} or more, since images are exchanged")
+        if options.seed < 0:
+            raise ConfigError(f"--seed is {options.seed}; it must be 0 or more")
+        if not options.no_html and "://" in options.html:
+            raise ConfigError(f"--html is {options.html}; the page is written to a local file: give its path")
         if not options.no_html and not is_writable(options.html):
             raise ConfigError(
                 f"--html {options.html} cannot be written; change the permissions, or give another --html"
@@ -119,13 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         assessment = assess(scorer, chosen.samples, options.seed, chosen.unread)
         document = as_document(dataset, chosen, assessment)
+        if not options.no_html:
+            write_page(Path(options.html), dataset, chosen, assessment)
+            _say(f"{options.html}: page written")
         if options.json:
             print(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             print(as_text(dataset, chosen, assessment))
-        if not options.no_html:
-            write_page(Path(options.html), dataset, chosen, assessment)
-            _say(f"{options.html}: page written")
     except (TokensightError, OSError) as error:
         return fail(error, STOPPED)
     finally:

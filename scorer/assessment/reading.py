@@ -57,8 +57,9 @@ def read_texts(
             inside = [_within(data, start) or _within(data, end) for start, end in edges]
             unknown = result.token_ids[words][own] == (-1 if unknown_id is None else unknown_id)
             pieces += int((np.array(inside, dtype=bool) | unknown).sum())
-            units += len(word_spans(text, *_characters(text)))
-            size += len(data)
+            seen = data[: int(ends[own].max(initial=0))].decode(errors="ignore")  # the rest may not have been scored
+            units += len(word_spans(seen, *_characters(seen)))
+            size += len(seen.encode())
         counts.append((float(-logprobs.sum(dtype=np.float64)), len(logprobs), pieces, max(1, units), size))
     nats, tokens, pieces_, units_, sizes = np.array(counts, dtype=np.float64).reshape(-1, 5).T
 

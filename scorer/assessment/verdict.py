@@ -23,6 +23,8 @@ class Grade(StrEnum):
     """A measurement shows that the scores say nothing about the images or the texts: do not train with the weights."""
 
 
+MIN_COUNT: Final = 20
+"""Rows or swaps below which a figure is not graded."""
 _WORST_LAST: Final = tuple(Grade)
 
 
@@ -50,8 +52,8 @@ class Threshold:
     origin: str
 
     def grade(self, figure: Estimate) -> Grade | None:
-        """Return the figure's grade; None if it could not be estimated."""
-        if not figure.known:
+        """Return the figure's grade; None if it could not be estimated: the bootstrap of a few rows knows no doubt."""
+        if not figure.known or figure.count < MIN_COUNT:
             return None
         sign = 1 if self.good >= self.unusable else -1
         worst, best = sorted((sign * figure.low, sign * figure.high))
@@ -116,7 +118,7 @@ THRESHOLDS: Final[dict[str, Threshold]] = {
 }
 """The figures that decide the grade."""
 
-NEEDED: Final = ("own_image", "bits_per_byte")
+NEEDED: Final = ("own_image", "word_swaps", "bits_per_byte")
 """Figures without which no grade is good."""
 
 
@@ -159,7 +161,7 @@ def judge(rows: int, failed: int, own_image: OwnImage, word_swaps: WordSwaps, re
         "word_swaps": word_swaps.gap,
         "bits_per_byte": reading.bits_per_byte,
         "pieces": reading.pieces,
-        "failed": Estimate(share, share, share, rows),
+        "failed": Estimate(share, share, share, max(rows, MIN_COUNT)),
     }
     findings = tuple(_finding(name, figure) for name, figure in figures.items())
     worst = max((_counts(one) for one in findings), key=_WORST_LAST.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,47 @@ class Swap:
 _Place = tuple[str, ...]
 
 
+class _Places:
+    """The words that stand in each place, and in how many rows each word is."""
+
+    def __init__(self, texts: Sequence[ScoredText]) -> None:
+        self.rows = Counter(word for _, word in {(one.row, _fold(word)) for one in texts for word in one.words})
+        self._seen: defaultdict[tuple[int, _Place], defaultdict[str, set[int]]]
+        self._seen = defaultdict(lambda: defaultdict(set))
+        for one in texts:
+            for at in range(len(one.words)):
+                for place in enumerate(_places(one, at)):
+                    self._seen[place][_fold(one.words[at])].add(one.row)
+        self._ranked = {
+            place: sorted((self.rows[word], word) for word in words if self.rows[word] >= MIN_ROWS)
+            for place, words in self._seen.items()
+        }
+
+    def replacement(self, one: ScoredText, at: int) -> tuple[int, str] | None:
+        """Return the level of the narrowest place that has another word in about as many rows, and the nearest of
+        them."""
+        own = _fold(one.words[at])
+        count = self.rows[own]
+        if count < MIN_ROWS:
+            return None
+        for level, place in enumerate(_places(one, at)):
+            ranked, seen = self._ranked[level, place], self._seen[level, place]
+            middle = bisect_left(ranked, (count, ""))
+            above = (ranked[i] for i in range(middle, len(ranked)))
+            below = (ranked[i] for i in range(middle - 1, -1, -1))
+            found = []
+            for candidates in (above, below):
+                for rows, other in candidates:
+                    if not 1 / MAX_RATIO <= rows / count <= MAX_RATIO:
+                        break
+                    if other != own and len(seen[other]) > (one.row in seen[other]):
+                        found.append((abs(math.log(rows / count)), other))
+                        break
+            if found:
+                return level, min(found)[1]
+        return None
+
+
 def find_swaps(texts: Sequence[ScoredText], seed: int) -> list[Swap]:
     """Return at most one swap for each row, in the order of the rows.
 
@@ -65,20 +107,14 @@ def find_swaps(texts: Sequence[ScoredText], seed: int) -> list[Swap]:
     many rows as the word (:data:`MAX_RATIO`). Of a row's words, those in the narrowest places are candidates, and words
     of few rows are preferred, as content words are.
     """
-    rows = Counter(word for _, word in {(one.row, _fold(word)) for one in texts for word in one.words})
-    seen: list[defaultdict[_Place, defaultdict[str, set[int]]]] = []
-    for one in texts:
-        for at in range(len(one.words)):
-            for level, place in enumerate(_places(one, at)):
-                if level == len(seen):
-                    seen.append(defaultdict(lambda: defaultdict(set)))
-                seen[level][place][_fold(one.words[at])].add(one.row)
+    found_in = _Places(texts)
+    rows = found_in.rows
     total = len({one.row for one in texts})
     rng = np.random.default_rng(seed)
     chosen: dict[int, list[tuple[int, ScoredText, int, str]]] = defaultdict(list)
     for one in texts:
         for at in range(len(one.words)):
-            if (replacement := _replacement(one, at, seen, rows)) is not None:
+            if (replacement := found_in.replacement(one, at)) is not None:
                 chosen[one.row].append((replacement[0], one, at, replacement[1]))
     found = []
     for row in sorted(chosen):
@@ -102,25 +138,6 @@ def _places(one: ScoredText, at: int) -> Iterator[_Place]:
     yield ("" if at < 2 else _fold(words[at - 2])), before, left
     yield right, after, "" if at + 2 >= len(words) else _fold(words[at + 2])
     yield before, left
-
-
-def _replacement(
-    one: ScoredText, at: int, seen: Sequence[defaultdict[_Place, defaultdict[str, set[int]]]], rows: Counter[str]
-) -> tuple[int, str] | None:
-    """Return the level of the narrowest place that has another word in about as many rows, and the nearest of them."""
-    own = _fold(one.words[at])
-    if rows[own] < MIN_ROWS:
-        return None
-    for level, place in enumerate(_places(one, at)):
-        options = [
-            (abs(math.log(rows[other] / rows[own])), other)
-            for other, where in seen[level][place].items()
-            if other != own and rows[other] >= MIN_ROWS and where - {one.row}
-        ]
-        near = [option for option in options if option[0] <= math.log(MAX_RATIO)]
-        if near:
-            return level, min(near)[1]
-    return None
 
 
 def _fold(word: WordSpan) -> str:

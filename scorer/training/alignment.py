@@ -86,13 +86,15 @@ class WeightAligner:
         mean: Literal["none", "sequence"] = "none",
     ) -> None:
         for name, value in (("template_weight", template_weight), ("unscored", unscored)):
-            if value is not None and not (np.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} is {value}; it must be finite and at least 0")
+            if value is not None and not 0 <= value <= float(np.finfo(np.float32).max):
+                raise ConfigError(f"{name} is {value}; it must be at least 0 and a finite float32")
         check_mean(mean, ("none", "sequence"))
         if max_length is not None and max_length < 1:
             raise ConfigError(f"max_length is {max_length}; it must be at least 1, or None if nothing is truncated")
         self.vocabulary = TokenBytes(tokenizer)
         self.max_length = max_length
+        if isinstance(headers, str):
+            raise ConfigError(f"headers is {headers!r}; it must be a list of texts, as in headers=[{headers!r}]")
         if truncation_side not in get_args(TruncationSide):
             raise ConfigError(f"truncation_side is {truncation_side!r}; it must be 'right' or 'left'")
         self.template_weight = template_weight

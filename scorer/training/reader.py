@@ -310,8 +310,10 @@ def _mean_weight(published: PublishedWeights, mean: str | float) -> float:
         )
     whole = replace(published, shards=tuple(shard["name"] for shard in published.summary["shards"]))
     found = _recorded_total(whole) or whole.total()
-    if not found.sum:
-        why = "are all 0" if found.tokens else "are none, as no row with an image is left"
+    if not found.mean > 0:
+        why = "are none, as no row with an image is left"
+        if found.tokens:
+            why = "are all 0" if not found.sum else f"have the mean {found.mean:.6g}, which would turn their signs"
         raise TableError(
             f"{whole.description}: the weights of the dataset {why}, so they have no mean to be divided by: choose "
             "another method or threshold, or leave the mean out"

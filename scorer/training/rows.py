@@ -114,7 +114,7 @@ class WeightRow:
         *,
         contrast: str | None = None,
         min_gap: float | None = None,
-        mean: float = 1.0,
+        mean: float | None = 1.0,
     ) -> WeightRow:
         """Build a row from its columns as another reader returns them (``datasets``, pandas, polars, DuckDB, pyarrow).
 
@@ -126,15 +126,18 @@ class WeightRow:
             method: derives the weights from the raw scores; None for the weights that the run stored.
             shard: names the row in error messages.
             contrast: the further contrast whose scores the method reads; None for the run's first.
-            min_gap, mean: those of :class:`Rows`; for the dataset's, take ``min_gap`` and ``mean_weight`` of
+            min_gap, mean: those of :class:`Rows`, or None; for the dataset's, take ``min_gap`` and ``mean_weight`` of
                 :class:`scorer.training.PublishedWeights`.
 
         Raises:
             TableError: a column that every output has is absent, its list differs in length from ``token_ids``, or the
                 row has no such further contrast; the message says which.
-            ConfigError: no method has this name, or a contrast is given without a method.
+            ConfigError: no method has this name, a contrast is given without a method, or the mean is not above 0.
         """
         check_contrast(contrast, method)
+        mean = 1.0 if mean is None else mean
+        if not 0 < mean < float("inf"):
+            raise ConfigError(f"mean is {mean!r}; a mean to divide by must be finite and above 0")
         missing = [name for name in SCHEMA.names if name not in columns]
         if missing:
             raise TableError(

@@ -138,6 +138,14 @@ def test_stop_tokens_and_failures_are_not_read_and_text_alone_is() -> None:
     assert found.perplexity.count == 2
 
 
+def test_text_that_was_not_scored_is_not_counted() -> None:
+    """A truncated text has the bits of what was scored, over its bytes."""
+    result = scores([("a", -1.0, -5), (" kite", -3.0, -5)])
+    cut, whole = (read_texts([(text,)], [result], None) for text in ("a kite and far more that was cut off", "a kite"))
+    assert cut.bits_per_byte.value == whole.bits_per_byte.value
+    assert cut.tokens_per_word.value == whole.tokens_per_word.value == 1.0
+
+
 def test_hopeless_text_has_a_finite_perplexity() -> None:
     found = read_texts([("a",)], [scores([("a", -5000.0, -1)])], None)
     assert math.isfinite(found.perplexity.value)

@@ -55,18 +55,28 @@ def test_bounds_themselves_are_the_better_side() -> None:
 
 
 def test_an_uncertain_figure_is_doubtful_either_way() -> None:
-    found = verdict(own_image=Estimate(0.9, 0.5, 1.0, 9))
+    found = verdict(own_image=Estimate(0.9, 0.5, 1.0, 30))
     assert found.grade is Grade.DOUBTFUL
     assert "uncertain" in found.reasons[0].meaning
     assert "--rows" in found.reasons[0].remedy
-    assert verdict(own_image=Estimate(0.5, 0.3, 0.7, 9)).grade is Grade.DOUBTFUL
-    assert verdict(bits_per_byte=Estimate(1.9, 1.0, 2.5, 9)).grade is Grade.DOUBTFUL
+    assert verdict(own_image=Estimate(0.5, 0.3, 0.7, 30)).grade is Grade.DOUBTFUL
+    assert verdict(bits_per_byte=Estimate(1.9, 1.0, 2.5, 30)).grade is Grade.DOUBTFUL
 
 
 def test_what_is_needed_and_unknown_is_doubtful_and_the_rest_is_not() -> None:
     assert verdict(own_image=UNKNOWN).grade is Grade.DOUBTFUL
     assert verdict(bits_per_byte=UNKNOWN).grade is Grade.DOUBTFUL
-    assert verdict(word_swaps=UNKNOWN).grade is Grade.GOOD
+    assert verdict(word_swaps=UNKNOWN).grade is Grade.DOUBTFUL
+    assert verdict(pieces=UNKNOWN).grade is Grade.GOOD
+
+
+def test_a_few_rows_decide_nothing() -> None:
+    """Two rows have no spread to speak of, whichever way they point."""
+    for value in (0.0, 1.0):
+        found = verdict(own_image=Estimate(value, value, value, 19))
+        assert found.grade is Grade.DOUBTFUL
+        assert found.reasons[0].grade is None
+    assert verdict(own_image=Estimate(1.0, 1.0, 1.0, 20)).grade is Grade.GOOD
 
 
 def test_failed_rows_spoil_the_grade() -> None:

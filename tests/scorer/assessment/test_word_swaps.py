@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,11 @@ def test_a_swap_says_which_word_it_replaces() -> None:
     swap = find_swaps(texts(*COLOURS), 0)[0]
     assert isinstance(swap, Swap)
     assert (swap.word.text, swap.other) == ("red", "blue")
+
+
+def test_many_words_in_one_place_take_no_longer_than_that() -> None:
+    """Each text has every word after the same one: comparing all with all would take minutes."""
+    text = " ".join(f"the w{i}" for i in range(4000))
+    started = time.monotonic()
+    assert len(find_swaps(texts(*[text] * 4), 0)) == 4
+    assert time.monotonic() - started < 20

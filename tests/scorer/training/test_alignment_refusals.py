@@ -210,3 +210,13 @@ def test_truncation_on_the_left_at_every_length() -> None:
 def test_the_side_of_truncation_has_two_values() -> None:
     with pytest.raises(ConfigError, match="truncation_side is 'middle'; it must be 'right' or 'left'"):
         WeightAligner(BYTE_LEVEL, truncation_side="middle", template_weight=1.0)  # type: ignore[arg-type]
+
+
+def test_one_header_is_a_list_of_one() -> None:
+    with pytest.raises(ConfigError, match=r"headers is 'assistant'; .* headers=\['assistant'\]"):
+        WeightAligner(BYTE_LEVEL, headers="assistant")
+
+
+def test_a_weight_beyond_float32_is_refused() -> None:
+    with pytest.raises(ConfigError, match="template_weight is 1e\\+300"):
+        WeightAligner(BYTE_LEVEL, template_weight=1e300)
