@@ -14,7 +14,7 @@ import numpy as np
 
 from scorer.errors import TableError
 from scorer.spans import apportion
-from scorer.training.alignment import Ids, WeightAligner
+from scorer.training.alignment import Ids, TruncationSide, WeightAligner
 from scorer.training.rows import WeightRow
 from scorer.training.weighted_text import WeightedText
 from scorer.types import Float32Array
@@ -27,15 +27,22 @@ class ReferenceLosses(WeightAligner):
     text alone, −``logprob_contrast``. Whichever weights a row has are not read.
 
     Args:
-        tokenizer, max_length: as for :class:`WeightAligner`.
+        tokenizer, max_length, truncation_side, headers: as for :class:`WeightAligner`.
 
     Raises:
         SpanError: the tokenizer does not preserve the bytes of a text.
         ConfigError: an option is out of range.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int | None = None) -> None:
-        super().__init__(tokenizer, max_length=max_length)
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        truncation_side: TruncationSide = "right",
+        headers: Sequence[str] = (),
+    ) -> None:
+        super().__init__(tokenizer, max_length=max_length, truncation_side=truncation_side, headers=headers)
         self.template_weight = self.unscored = np.nan  # unknown, where the reference scored nothing
 
     def __call__(

@@ -101,3 +101,14 @@ def test_rows_without_losses_are_refused() -> None:
     changed = with_losses(row_of(["red kites"]), [1, 2])
     with pytest.raises(TableError, match="but the text that was scored has hash"):
         ReferenceLosses(BYTE_LEVEL)([ids], [labels], [WeightedText(changed, [text])])
+
+
+def test_a_sequence_that_was_truncated_on_the_left() -> None:
+    text = "magnificent red kites"
+    ids, labels = chatml(BYTE_LEVEL, [("What?", text)])
+    row = with_losses(row_of([text]), [1.0, 2.0, 3.0])
+    (whole,) = ReferenceLosses(BYTE_LEVEL)([ids], [labels], [WeightedText(row, [text])])
+    cut = len(ids) - 6
+    losses = ReferenceLosses(BYTE_LEVEL, max_length=cut, truncation_side="left")
+    (got,) = losses([ids[-cut:]], [labels[-cut:]], [WeightedText(row, [text])])
+    np.testing.assert_array_equal(got, whole[-cut:])
