@@ -42,7 +42,7 @@ FIGURES: Final = {
     "own image wins": lambda a: a.own_image.wins.value,
     "word swaps, gap": lambda a: a.word_swaps.gap.value,
     "word swaps, image": lambda a: a.word_swaps.image.value,
-    "bits a byte": lambda a: -a.reading.bits_per_byte.value,
+    "bits per byte": lambda a: -a.reading.bits_per_byte.value,
     "integration rate": lambda a: float("nan") if a.modality is None else -a.modality.rate,
 }
 """Label-free figures with a sign such that more is better."""

@@ -49,5 +49,5 @@ def render(dataset: str, chosen: ChosenRows, assessment: Assessment) -> str:
 
 
 def _bounds(threshold: Threshold) -> dict[str, str]:
-    better, worse = ("≥", "<") if threshold.good >= threshold.unusable else ("≤", ">")
-    return {"good": f"{better} {threshold.good:g}", "unusable": f"{worse} {threshold.unusable:g}"}
+    good, unusable = threshold.bounds
+    return {"good": good, "unusable": unusable}

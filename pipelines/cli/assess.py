@@ -37,7 +37,7 @@ model look at the images, does the image favour the caption's own words, can the
 """
 
 _THRESHOLDS: Final = "\n".join(
-    f"  {name:<14} {one.title}: good from {one.good:g}, unusable beyond {one.unusable:g}; {one.origin}"
+    f"  {name:<14} {one.title}: good {one.bounds[0]}, unusable {one.bounds[1]}; {one.origin}"
     for name, one in THRESHOLDS.items()
 )
 

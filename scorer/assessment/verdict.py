@@ -51,6 +51,12 @@ class Threshold:
     remedy: str
     origin: str
 
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """Where a figure is good and where unusable, for people: ``≥ 0.75`` and ``< 0.6``."""
+        better, worse = ("≥", "<") if self.good >= self.unusable else ("≤", ">")
+        return f"{better} {self.good:g}", f"{worse} {self.unusable:g}"
+
     def grade(self, figure: Estimate) -> Grade | None:
         """Return the figure's grade; None if it could not be estimated: the bootstrap of a few rows knows no doubt."""
         if not figure.known or figure.count < MIN_COUNT:
@@ -88,7 +94,7 @@ THRESHOLDS: Final[dict[str, Threshold]] = {
         origin=_CHANCE,
     ),
     "bits_per_byte": Threshold(
-        title="surprise by the text, given the image (bits a byte)",
+        title="surprise by the text, given the image (bits per byte)",
         good=2.0,
         unusable=3.0,
         low="the texts surprise the reference more than ordinary text should",
@@ -179,7 +185,7 @@ def _finding(name: str, figure: Estimate) -> Finding:
     threshold = THRESHOLDS[name]
     grade = threshold.grade(figure)
     if grade is None:
-        meaning = "could not be estimated: too few rows have what it takes"
+        meaning = f"could not be estimated from fewer than {MIN_COUNT} rows or swaps"
         return Finding(name, threshold.title, figure, None, meaning, "take more rows (--rows)")
     if grade is Grade.GOOD:
         return Finding(name, threshold.title, figure, grade, "as it should be", "")
