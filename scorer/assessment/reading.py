@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scorer.display.token_runs import inside_character
 from scorer.display.words import word_spans
 from scorer.results import Result, TokenScores
 from scorer.statistics import Estimate, bootstrap
@@ -54,7 +55,7 @@ def read_texts(
             own = result.token_turns[words] == turn
             data = text.encode()
             edges = zip(starts[own].tolist(), ends[own].tolist(), strict=True)
-            inside = [_within(data, start) or _within(data, end) for start, end in edges]
+            inside = [inside_character(data, start) or inside_character(data, end) for start, end in edges]
             unknown = result.token_ids[words][own] == (-1 if unknown_id is None else unknown_id)
             pieces += int((np.array(inside, dtype=bool) | unknown).sum())
             seen = data[: int(ends[own].max(initial=0))].decode(errors="ignore")  # the rest may not have been scored
@@ -73,11 +74,6 @@ def read_texts(
         pieces=ratio(pieces_, tokens),
         tokens_per_word=ratio(tokens, units_),
     )
-
-
-def _within(data: bytes, index: int) -> bool:
-    """Whether the byte at ``index`` continues a character."""
-    return 0 < index < len(data) and data[index] & 0xC0 == 0x80
 
 
 def _characters(text: str) -> tuple[np.ndarray, np.ndarray]:

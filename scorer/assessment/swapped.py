@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from scorer.assessment.word_swaps import ScoredText, Swap, find_swaps
 from scorer.display.words import word_spans
@@ -86,7 +87,10 @@ def compare_words(swaps: Sequence[Swap], scored: Sequence[Result], rescored: Seq
         return bootstrap(len(own), lambda chosen: auroc(own[chosen], other[chosen]), seed=seed)
 
     ahead = (own_text > other_text) + 0.5 * (own_text == other_text)
-    share: Callable[[np.ndarray], float] = lambda chosen: float(ahead[chosen].mean())  # noqa: E731
+
+    def share(chosen: npt.NDArray[np.int64]) -> float:
+        return float(ahead[chosen].mean())
+
     quarters = np.array_split(np.argsort(own_text, kind="stable"), QUARTERS) if len(ahead) >= QUARTERS else []
     return WordSwaps(
         image=area(own_clean, other_clean),

@@ -32,15 +32,15 @@ def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun
     at = first = 0
     while first < len(starts):
         start = min(max(at, int(starts[first])), len(data))
-        if start > at and not _inside(data, start):
+        if start > at and not inside_character(data, start):
             found.append(TokenRun(_decode(data[at:start]), first, first))
             at = start
         last, end = first + 1, max(at, int(ends[first]))
         # A token that has no bytes or ends inside a character is shown together with the next one.
-        while last < len(starts) and (end <= at or _inside(data, end) or int(ends[last]) <= end):
+        while last < len(starts) and (end <= at or inside_character(data, end) or int(ends[last]) <= end):
             end = max(end, int(ends[last]))
             last += 1
-        while _inside(data, end):  # the last token of a truncated text
+        while inside_character(data, end):  # the last token of a truncated text
             end += 1
         end = min(end, len(data))
         found.append(TokenRun(_decode(data[at:end]), first, last))
@@ -50,8 +50,8 @@ def token_runs(text: str, starts: Int32Array, ends: Int32Array) -> list[TokenRun
     return found
 
 
-def _inside(data: bytes, index: int) -> bool:
-    """Return whether ``index`` lies inside a character: its byte continues one."""
+def inside_character(data: bytes, index: int) -> bool:
+    """Return whether ``index`` lies inside a character of UTF-8 text: its byte continues one."""
     return 0 < index < len(data) and data[index] & 0xC0 == 0x80
 
 

@@ -28,7 +28,8 @@ def template_headers(tokenizer: Any) -> set[bytes]:
         ]
         try:
             rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except Exception:  # a template is code of others, and raises whatever it likes
+        except Exception:  # a template is code of others and raises what it likes; its header is then not known, and
+            # a sequence that ends in one is refused with a message that asks for it (headers=)
             continue
         between = re.search(f"{_QUESTION}(.*?){_ANSWER}", rendered, re.DOTALL)
         if between is not None:

@@ -12,6 +12,7 @@ from scorer.assessment.reading import Reading
 from scorer.assessment.swapped import WordSwaps
 from scorer.assessment.verdict import THRESHOLDS, Grade, Verdict, judge
 from scorer.statistics import Estimate
+from tests.conftest import ROOT
 
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -99,3 +100,9 @@ def test_the_worst_reason_comes_first() -> None:
     found = verdict(own_image=sure(0.7), pieces=sure(0.9))
     assert [reason.measure for reason in found.reasons] == ["pieces", "own_image"]
     assert found.grade is Grade.UNUSABLE
+
+
+def test_the_documents_have_these_thresholds() -> None:
+    rows = [line for line in (ROOT / "docs" / "assess.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    stated = [tuple(cell.strip() for cell in line.split("|")[2:4]) for line in rows]
+    assert [bounds for bounds in stated if bounds[0][:1] in "≥≤"] == [one.bounds for one in THRESHOLDS.values()]

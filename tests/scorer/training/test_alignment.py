@@ -402,7 +402,7 @@ def test_by_default_template_tokens_have_the_mean_of_their_row(scale: float) -> 
     header = by_token(BYTE_LEVEL, ids, got)[0]
     assert header[1] == pytest.approx(3 * scale)
     (absolute,) = WeightAligner(BYTE_LEVEL, template_weight=1.0)([ids], [labels], [WeightedText(row, [text])])
-    assert (np.array_equal(absolute, got)) == (scale == 1 / 3)  # the control: an absolute weight is another
+    assert not np.array_equal(absolute, got)  # the control: an absolute weight is another
 
 
 def test_a_stop_token_that_was_scored_keeps_its_own_weight() -> None:
